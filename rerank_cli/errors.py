@@ -11,7 +11,7 @@
     ├── OutputError     2   results cannot be written
     └── ScorerError     3   scoring failed
         ├── OutOfMemory     the system gives no more memory
-        ├── NothingScored   a limit of time or money was reached before anything was scored
+        ├── NothingScored   a limit of time or money was reached before what is needed was scored
         ├── RecordError     a record of a batch has no ranking
         ├── ModelError      a model's files are missing, damaged or of another kind
         │   └── NotInstalled    a known model was not pulled yet

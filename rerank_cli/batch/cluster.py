@@ -23,8 +23,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 from rerank_cli import __version__
 from rerank_cli.atomic_files import atomic_write
 from rerank_cli.batch.flow import Bounds, Flow, stop_if_all_fail
-from rerank_cli.batch.job import options_identity
-from rerank_cli.batch.options import BatchOptions
+from rerank_cli.batch.options import BatchOptions, options_identity
 from rerank_cli.batch.outputs import line_of
 from rerank_cli.batch.parquet import Columns, part_name
 from rerank_cli.batch.records import (
@@ -86,7 +85,7 @@ def run_on_ray(
     _check_options(options, ordered=ordered)
     output = options.output.path
     folder = f"{output}.parts" if ordered else output
-    identity = options_identity(options, find_local_folder(options.model))
+    identity = options_identity(options, options.find_folders())
     shards = cut_into_shards(options.input, _SHARDS, _MAX_SHARD_BYTES)
     _settle_outputs(options, folder, ordered=ordered)
     job = {"version": __version__, "input": _input_stamps(options.input), **identity}
@@ -116,6 +115,8 @@ def _check_options(options: BatchOptions, *, ordered: bool) -> None:
     """Refuse what a cluster cannot do; raises `UsageError`."""
     if options.run_files is not None or options.errors is not None or options.fail_fast:
         raise UsageError("--engine ray has no --run, --errors and --fail-fast")
+    if options.budget is not None:
+        raise UsageError("--engine ray has no --max-time and --max-cost", hint="leave --engine out")
     if options.retry_errors:
         raise UsageError(
             "--retry-errors is for services, which --engine ray does not use",
@@ -126,10 +127,10 @@ def _check_options(options: BatchOptions, *, ordered: bool) -> None:
             "--engine ray reads files and writes a folder",
             hint="IN -o OUT; IN is read by several processes, and a pipe can be read only once",
         )
-    if is_remote(options.model):
+    if len(options.models) > 1 or is_remote(options.model):
         raise UsageError(
-            f"--engine ray is for models that are run here, and {options.model} is a provider's",
-            hint="one machine sends all that a provider takes: leave --engine out",
+            f"--engine ray is for one model that is run here, and not for {options.model}",
+            hint="one machine takes several, and sends all that a provider takes: no --engine",
         )
     if ordered and "://" in options.output.path:
         raise UsageError("--ordered joins parts in a file of this machine", hint="-o OUT.jsonl")
@@ -279,7 +280,7 @@ class ScoringActor:
         runtime = replace(options.runtime, threads=options.runtime.threads or 1)
         self._options = replace(options, runtime=runtime)
         self._output = output
-        self._reranker = self._options.open_reranker()
+        self._ranker = self._options.open_ranker()
         if folder is not None:
             folder.check_unchanged()
 
@@ -300,13 +301,13 @@ class ScoringActor:
     def _score(self, shard: Shard) -> ShardResult:
         options = self._options
         pairs, shape, dropped = options.fields.pairs, options.results, options.dropped_field
-        flow = Flow(self._reranker, options.selection, Bounds(options.window_bytes))
+        flow = Flow(self._ranker, options.selection, Bounds(options.window_bytes))
         figures, name = BatchFigures(), _part_name(shard)
         schema = shard_schema(shard) if shard.is_row_group else None
         columns = schema and Columns(schema, shape, pairs, dropped)
         rows: list[dict[str, Any]] = []
         with write_whole(f"{self._output}/{name}") as stream:
-            items = read_shard(shard, options.fields, self._reranker.info, options.max_record_bytes)
+            items = read_shard(shard, options.fields, self._ranker.info, options.max_record_bytes)
             for outcome in flow.rank(items):
                 figures.see(outcome)
                 if columns:

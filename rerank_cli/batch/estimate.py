@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 
 from rerank_cli import machine
 from rerank_cli.batch.flow import problem_of, selection_of
@@ -13,7 +14,8 @@ from rerank_cli.batch.records import BadRecord, BlankLine, Item
 from rerank_cli.batch.sources import open_source
 from rerank_cli.costs import Price
 from rerank_cli.errors import ExitCode, UsageError
-from rerank_cli.ranking import Selection
+from rerank_cli.ranking import CandidateRule, Selection
+from rerank_cli.ranking.cascade import Cascade, Ranker, rerankers_of
 from rerank_cli.ranking.powers import PricedScorer, SurveyingScorer
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.terminal import Terminal, format_duration
@@ -26,7 +28,10 @@ _DIGITS = 3  # of an estimate
 
 
 class _Sample:
-    """What was found in a sample.
+    """What one model would read of a sample.
+
+    A model of a cascade that is not the first one reads `keep` documents of each record; any of
+    them stand for those that the model before it would choose.
 
     batches             the pairs to score, of each record
     known               the number of other pairs, whose scores are in the cache
@@ -40,7 +45,10 @@ class _Sample:
     notes               what would be said, with the number of records
     """
 
-    def __init__(self) -> None:
+    def __init__(self, reranker: Reranker, keep: int | None = None) -> None:
+        self.reranker = reranker
+        self._keep = keep
+        self._draw = random.Random(0)  # noqa: S311 - no secret
         self.batches: list[list[Pair]] = []
         self.records = self.documents = self.tokens = self.cut = self.known = self.passages = 0
         self.is_estimate = False
@@ -48,7 +56,9 @@ class _Sample:
         self.errors: Counter[str] = Counter()
         self.notes: Counter[str] = Counter()
 
-    def see(self, item: Item, reranker: Reranker, selection: Selection) -> None:
+    def see(self, item: Item, selection: Selection) -> None:
+        """Take an item of the input."""
+        reranker = self.reranker
         if isinstance(item, BlankLine):
             return
         self.records += 1
@@ -63,11 +73,14 @@ class _Sample:
         notes = dict.fromkeys(plan.notes)
         self.cut += plan.query != item.query
         began = time.perf_counter()
-        choice = reranker.choose(plan, item.documents, selection_of(item, selection))
+        documents = item.documents
+        if self._keep is not None:
+            documents = self._draw.sample(documents, min(self._keep, len(documents)))
+        choice = reranker.choose(plan, documents, selection_of(item, selection))
         if choice is not None:
             self.choosing_seconds += time.perf_counter() - began
         pairs: list[Pair] = []
-        for split in map(plan.split, item.documents) if choice is None else choice.splits:
+        for split in map(plan.split, documents) if choice is None else choice.splits:
             self.tokens += split.tokens
             self.cut += split.dropped > 0
             pairs += [Pair(plan.query, chunk) for chunk in split.chunks]
@@ -75,7 +88,7 @@ class _Sample:
         candidates = None if choice is None else choice.candidates
         self.passages += len(pairs) if candidates is None else candidates.total
         self.is_estimate = self.is_estimate or (candidates is not None and candidates.is_estimate)
-        self.documents += len(item.documents)
+        self.documents += len(documents)
         self.batches.append(pairs)
         self.notes.update(notes.keys())
 
@@ -98,17 +111,18 @@ class _Sample:
 
 
 def report_plan(options: BatchOptions, terminal: Terminal) -> ExitCode:
-    """Sample the input, measure the model, and write what the whole job would take.
+    """Sample the input, measure the models, and write what the whole job would take.
 
     Says and returns what the job would, by what is in the sample.
     """
-    with options.open_reranker() as reranker, closing(open_source(options)) as source:
-        count, items = source.sample(reranker.info)
-        sample = _Sample()
-        for item in items:
-            sample.see(item, reranker, options.selection)
-        scorer = _leave_out_known(reranker.scorer, sample)
-        rate = None if reranker.info.remote else _measure_rate(scorer, sample.pairs)
+    with options.open_ranker() as ranker, closing(open_source(options)) as source:
+        count, items = source.sample(ranker.info)
+        samples = list(_look_at(items, ranker, options.selection))
+        scorers = [_leave_out_known(sample.reranker.scorer, sample) for sample in samples]
+        rates = [
+            None if scorer.info.remote else _measure_rate(scorer, sample.pairs)
+            for scorer, sample in zip(scorers, samples, strict=True)
+        ]
     factor = count / len(items) if items else 0.0
 
     def estimate(value: float) -> str:
@@ -117,44 +131,69 @@ def report_plan(options: BatchOptions, terminal: Terminal) -> ExitCode:
             return f"{value:,}"
         return f"about {float(f'{value * factor:.{_DIGITS}g}'):,.0f}"
 
-    of_pairs = sample.say_known(estimate) + sample.say_left_out(estimate)
-    records = f"{count:,}" if sample.records == len(items) else estimate(sample.records)
-    lines = [
-        f"records   {records}",
-        f"documents {estimate(sample.documents)}",
-        f"pairs     {estimate(len(sample.pairs))}{of_pairs}",
-        f"tokens    {estimate(sample.tokens)}, the queries not counted",
-    ]
-    failures = sample.errors.total()
-    if failures:
-        lines.append(f"errors    {estimate(failures)} records are none")
-    pairs = len(sample.pairs) * factor
-    if isinstance(scorer, PricedScorer):
-        requests, price = scorer.estimate(sample.batches)
-        lines.append(f"requests  {estimate(requests)}, --concurrency at once")
-        lines += _describe_cost(requests * factor, options.remote.rpm, price, factor)
-    elif rate is None:
-        lines.append("time      too few pairs to measure")
-    else:
-        cores = options.runtime.threads or machine.core_count()
-        core_rate = rate / cores
-        core_seconds = sample.choosing_seconds * factor + pairs / core_rate
-        lines.append(f"measured  {rate:,.0f} pairs/s on {cores} cores, {core_rate:,.1f} a core")
-        lines.append(f"here      {format_duration(core_seconds / cores)}")
-        clusters = [
-            f"{format_duration(core_seconds / cores)} on {cores} cores" for cores in _CLUSTER_CORES
-        ]
-        lines.append(f"ray       {', '.join(clusters)} like these")
+    first = samples[0]
+    records = f"{count:,}" if first.records == len(items) else estimate(first.records)
+    lines = [f"records   {records}", f"documents {estimate(first.documents)}"]
+    failures = first.errors.total()
+    for sample, scorer, rate in zip(samples, scorers, rates, strict=True):
+        if len(samples) > 1:
+            documents = f", which reads {estimate(sample.documents)} documents"
+            lines += ["", f"model     {scorer.info.model}{documents}"]
+        of_pairs = sample.say_known(estimate) + sample.say_left_out(estimate)
+        lines.append(f"pairs     {estimate(len(sample.pairs))}{of_pairs}")
+        lines.append(f"tokens    {estimate(sample.tokens)}, the queries not counted")
+        if failures and sample is first:
+            lines.append(f"errors    {estimate(failures)} records are none")
+        if isinstance(scorer, PricedScorer):
+            requests, price = scorer.estimate(sample.batches)
+            lines.append(f"requests  {estimate(requests)}, --concurrency at once")
+            lines += _describe_cost(requests * factor, options.remote.rpm, price, factor)
+        else:
+            times = _describe_time(sample, rate, factor, options.runtime.threads)
+            lines += times if len(samples) == 1 else times[:2]  # Ray runs one model
     terminal.write(f"{line}\n".encode() for line in lines)
-    for note, number in sample.notes.items():
+    for note, number in first.notes.items():
         terminal.warn(note if number == 1 else f"{note} (of {estimate(number)} records)")
-    if sample.cut:
-        terminal.warn(f"{estimate(sample.cut)} documents or queries would not be scored whole")
+    if cut := max(sample.cut for sample in samples):
+        terminal.warn(f"{estimate(cut)} documents or queries would not be scored whole")
     if failures:
-        codes = ", ".join(f"{code}: {estimate(number)}" for code, number in sample.errors.items())
+        codes = ", ".join(f"{code}: {estimate(number)}" for code, number in first.errors.items())
         terminal.warn(f"{estimate(failures)} of {records} records would fail ({codes})")
         return ExitCode.SCORER
-    return ExitCode.TRUNCATED if options.strict and sample.cut else ExitCode.OK
+    return ExitCode.TRUNCATED if options.strict and cut else ExitCode.OK
+
+
+def _look_at(items: Sequence[Item], ranker: Ranker, selection: Selection) -> Iterator[_Sample]:
+    """What each model would read of a sample."""
+    keep: Sequence[int] = ()
+    if isinstance(ranker, Cascade):
+        keep = ranker.keep
+    for reranker, count in zip(rerankers_of(ranker), [None, *keep], strict=True):
+        sample = _Sample(reranker, count)
+        most = ranker.max_candidates(selection) if count is None else None
+        own = replace(selection, candidates=most or CandidateRule.ALL)
+        for item in items:
+            sample.see(item, own if keep else selection)
+        yield sample
+
+
+def _describe_time(
+    sample: _Sample, rate: float | None, factor: float, threads: int | None
+) -> list[str]:
+    """How long a model of this machine takes for `factor` times a sample."""
+    if rate is None:
+        return ["time      too few pairs to measure"]
+    cores = threads or machine.core_count()
+    core_rate = rate / cores
+    core_seconds = sample.choosing_seconds * factor + len(sample.pairs) * factor / core_rate
+    clusters = [
+        f"{format_duration(core_seconds / cores)} on {cores} cores" for cores in _CLUSTER_CORES
+    ]
+    return [
+        f"measured  {rate:,.0f} pairs/s on {cores} cores, {core_rate:,.1f} a core",
+        f"here      {format_duration(core_seconds / cores)}",
+        f"ray       {', '.join(clusters)} like these",
+    ]
 
 
 def _leave_out_known(scorer: Scorer, sample: _Sample) -> Scorer:

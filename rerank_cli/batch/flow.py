@@ -8,7 +8,7 @@ job. `rerank batch` and `Reranker.batch` both rank by a `Flow`.
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -110,10 +110,13 @@ class PendingRanking(Protocol):
 
 
 class QueryRanker(Protocol):
-    """What ranks the documents of each record: a `Reranker`, which stands above this module."""
+    """What ranks the documents of each record: a `Reranker` or a `Cascade`.
 
-    scorer: Scorer
+    Both stand above this module. `info` is that of the model that reads all.
+    """
 
+    @property
+    def scorers(self) -> Sequence[Scorer]: ...
     @property
     def info(self) -> ScorerInfo: ...
     @property
@@ -191,9 +194,10 @@ class Flow:
 
     def limit_seconds(self, share: float, seconds: float, *, is_read: bool) -> float:
         """How long the rest takes with a service's limits; see `LimitedScorer`."""
-        scorer = self.reranker.scorer
-        if isinstance(scorer, LimitedScorer):
-            return scorer.limit_seconds(share, seconds, is_read=is_read and not self._submitting)
+        is_read = is_read and not self._submitting
+        for scorer in self.reranker.scorers:
+            if isinstance(scorer, LimitedScorer):
+                seconds = scorer.limit_seconds(share, seconds, is_read=is_read)
         return seconds
 
     def estimate_work(self, item: Item) -> float:
@@ -334,7 +338,8 @@ class Flow:
     def _wait_for(self, entry: _PendingRecord) -> Outcome:
         try:
             ranking = entry.pending.result()
-        except (InputError, ScorerError) as error:  # a file of media may have changed
+        # A file of media may have changed; the query may be too long for a later model.
+        except (UsageError, InputError, ScorerError) as error:
             return self._fail(entry.item, error, entry.began)
         return Outcome(
             entry.item,

@@ -11,7 +11,7 @@ import reprlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -33,14 +33,12 @@ from rerank_cli.batch.report import BatchFigures, Latencies
 from rerank_cli.batch.sources import RecordSource
 from rerank_cli.costs import Price
 from rerank_cli.errors import InputError, OutputError, ScorerError
-from rerank_cli.models.folder import ModelFolder
 from rerank_cli.output_files import side_path
 from rerank_cli.progress import Interruption
-from rerank_cli.providers.keys import hide_secrets, public_base_url
-from rerank_cli.ranking import DEFAULT_MAX_CHUNKS
+from rerank_cli.ranking.budget import Budget, Spending, is_cut_short
 from rerank_cli.ranking.powers import PricedScorer
-from rerank_cli.scorers import clean_instruction, remote_fingerprint
 from rerank_cli.terminal import PipeClosed
+from rerank_cli.types import UnreadReason
 from rerank_cli.user_files import (
     open_regular_file,
     parse_sealed_json,
@@ -50,6 +48,7 @@ from rerank_cli.user_files import (
 
 # A mark at most this often; on the disk at most that often, as a sync takes long.
 GRACE_SECONDS = 1.2  # after Ctrl-C, for what is under way
+_GRACE_SHARE = 0.05  # of a limit of time, if that is less
 _MARK_SECONDS = 0.1
 _SYNC_SECONDS = 5.0
 _MAX_JOURNAL_BYTES = 1 << 20  # then it is written anew, without its older marks
@@ -180,37 +179,52 @@ class BatchJob:
         self._digest = start.digest
         self._next_digests: deque[str] = deque()  # after each item that is read and not done
         self.first_problem = ""
+        self.limit: UnreadReason | None = None  # that has ended it
         self._earlier_seconds = self.figures.seconds
         self._earlier_requests = self.figures.requests
         self._began = self._synced = time.monotonic()
         self._marked = -math.inf  # so that the first outcome is noted
 
     def run(
-        self, interruption: Interruption | None = None, watch: Callable[[], None] = lambda: None
+        self,
+        interruption: Interruption | None = None,
+        watch: Callable[[], None] = lambda: None,
+        spending: Spending | None = None,
     ) -> bool:
         """Do all of the job. Returns whether all is done, and not only what came to an end in time.
 
-        After an interruption nothing more is read, and what is under way has `GRACE_SECONDS`. Calls
-        `watch` many times a second. Raises `ScorerError` and `OutputError`, and notes first what is
-        done.
+        After an interruption nothing more is read, and what is under way has `GRACE_SECONDS`, or
+        the time that is left. The job also ends before the first record for which there was no
+        money. Calls `watch` many times a second. Raises `ScorerError` and `OutputError`, and notes
+        first what is done.
         """
-        stop = interruption or Interruption()
+        stop, spending = interruption or Interruption(), spending or Spending(Budget())
 
         def tick() -> None:
-            if (stop.seconds or 0.0) > GRACE_SECONDS:
+            if spending.seconds_left <= grace_seconds(spending) and not stop.is_set:
+                spending.end(UnreadReason.MAX_TIME)  # where no signal has said so
+                stop.note()
+            if (stop.seconds or 0.0) > GRACE_SECONDS or not spending.seconds_left:
                 raise KeyboardInterrupt
             watch()
 
-        outcomes: Iterator[Outcome] = self.flow.rank(self._items(stop), lambda: stop.is_set, tick)
+        is_whole = True
+        ranked = self.flow.rank(self._items(stop), lambda: stop.is_set, tick)
+        outcomes: Iterator[Outcome] = ranked
         if self.done_items == 0 and self._fail_fast is None:
-            outcomes = stop_if_all_fail(outcomes, self.flow.bounds.bytes, lambda: stop.is_set)
+            outcomes = stop_if_all_fail(ranked, self.flow.bounds.bytes, lambda: stop.is_set)
         try:
-            with suppress(KeyboardInterrupt):
+            with suppress(KeyboardInterrupt), closing(ranked):
                 for outcome in outcomes:
+                    if is_cut_short(outcome.ranking, spending):
+                        is_whole = False
+                        break
                     self._write(outcome)
                     watch()
-            self._mark(final=True, done=not stop.is_set)
-            return not stop.is_set
+            is_whole = is_whole and not stop.is_set
+            self.limit = None if is_whole else spending.reason
+            self._mark(final=True, done=is_whole)
+            return is_whole
         except (InputError, ScorerError, PipeClosed) as error:
             if self.done_items or not isinstance(error, AllFailed):
                 self._mark(final=True)
@@ -288,18 +302,22 @@ class BatchJob:
 
     def count_requests(self) -> None:
         """Take the sums of the scorer's requests, with those of earlier runs, into the figures."""
-        scorer = self.flow.reranker.scorer
-        if isinstance(scorer, PricedScorer):
-            self.figures.requests = self._earlier_requests + scorer.requests
+        sent = [scorer.requests for scorer in self._priced_scorers]
+        if sent:
+            self.figures.requests = sum(sent, self._earlier_requests)
 
     @property
     def cost(self) -> Price | None:
         """What all runs of the job have cost so far, if that is known."""
         self.count_requests()
-        scorer = self.flow.reranker.scorer
-        if not isinstance(scorer, PricedScorer):
-            return None
-        return scorer.cost_of(self.figures.requests)
+        costs = [scorer.cost_of(self.figures.requests) for scorer in self._priced_scorers]
+        # The sums are those of all services. One whose own price is not known leaves some out.
+        return max(filter(None, costs), key=lambda cost: cost.amount, default=None)
+
+    @property
+    def _priced_scorers(self) -> Sequence[PricedScorer]:
+        scorers = self.flow.reranker.scorers
+        return [scorer for scorer in scorers if isinstance(scorer, PricedScorer)]
 
     def _mark(self, *, final: bool = False, done: bool = False) -> None:
         """Note how far the job is, if all that was written is whole."""
@@ -332,6 +350,11 @@ class BatchJob:
         self._marked = now
         if synced:
             self._synced = now
+
+
+def grace_seconds(spending: Spending) -> float:
+    """How long before its end a job with a limit of time reads nothing more."""
+    return min(GRACE_SECONDS, _GRACE_SHARE * spending.seconds) if spending.is_timed else -1.0
 
 
 class BatchJournal:
@@ -608,38 +631,3 @@ def _size_of(output: Path) -> int:
     if output.is_dir():
         return sum(1 for _ in output.glob(f"{PART_PREFIX}*{PARQUET_SUFFIX}"))
     return output.stat().st_size if output.exists() else 0
-
-
-def options_identity(options: BatchOptions, folder: ModelFolder | None) -> dict[str, Any]:
-    """What the output depends on besides the input; `folder` is that of a local model."""
-    remote, chunks, fields = options.remote, options.chunks, asdict(options.fields)
-    instruction = clean_instruction(options.instruction)
-    return {
-        "model": {
-            "name": options.model if folder is None else folder.name,
-            "files": {} if folder is None else folder.digests(),
-            "runtime": options.runtime.runtime,
-            "device": options.runtime.device,
-            "base_url": public_base_url(remote.base_url),
-            "entry": remote_fingerprint(options.model, remote),
-        },
-        "options": {
-            **{name: value for name, value in fields.items() if name != "media_root" or value},
-            **asdict(options.selection),
-            **asdict(chunks),
-            "max_chunks": chunks.max_chunks or DEFAULT_MAX_CHUNKS,
-            "results": options.results,
-            **({"drop_documents": True} if options.drop_documents else {}),
-            "max_record": options.max_record_bytes,
-            "errors": options.errors is not None,
-            "runs": options.run_files is not None,
-            "asked": [
-                {
-                    **({"instruction": instruction} if instruction else {}),
-                    **hide_secrets(remote.request_options),
-                },
-                hide_secrets(remote.fields),
-            ],
-            "chunk": [remote.chunk, remote.sigmoid, remote.tokenizer],
-        },
-    }

@@ -1,12 +1,13 @@
 """A batch on this machine: checks the options, locks the output, runs the job and reports on it."""
 
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from rerank_cli.atomic_files import hold_lock, publish_file, remove_folder
 from rerank_cli.batch.flow import PASSING_CODES, AllFailed, Bounds, Flow
@@ -16,14 +17,14 @@ from rerank_cli.batch.job import (
     BatchJournal,
     EarlierRun,
     Mark,
+    grace_seconds,
     is_complete,
     is_journal,
     journal_path,
     open_journal,
-    options_identity,
     resume_journal,
 )
-from rerank_cli.batch.options import BatchOptions
+from rerank_cli.batch.options import BatchOptions, options_identity
 from rerank_cli.batch.outputs import (
     EarlierLines,
     EarlierResults,
@@ -54,19 +55,27 @@ from rerank_cli.batch.report import (
     write_report,
 )
 from rerank_cli.batch.sources import RecordSource, holds_parquet, open_source
-from rerank_cli.errors import ExitCode, InputError, OutputError, ScorerError, UsageError
+from rerank_cli.errors import (
+    ExitCode,
+    InputError,
+    NothingScored,
+    OutputError,
+    ScorerError,
+    UsageError,
+)
 from rerank_cli.inputs.records import warn_of_unread_media
 from rerank_cli.models.folder import ModelFolder
 from rerank_cli.output_files import OutputFile, PlannedOutput, settle_outputs, side_path
 from rerank_cli.progress import Interruption, catch_interrupt, remark_on_interrupt
+from rerank_cli.ranking.budget import Budget, Spending, limit_scorers
 from rerank_cli.ranking.calibration import least_score
-from rerank_cli.ranking.reranker import Reranker
-from rerank_cli.scorers import find_local_folder
+from rerank_cli.ranking.cascade import Ranker, rerankers_of, set_scorers
 from rerank_cli.terminal import PipeClosed, Terminal, format_count
-from rerank_cli.types import Scorer
+from rerank_cli.types import UnreadReason
 
 _LOCK_END = ".lock"
 _RETRY_END = ".retry"  # of the output of a job that does failed records again
+_LEAST_SECONDS = 1e-3  # of a timer: 0 would be none
 _END_SECONDS = 1.9  # after Ctrl-C, whatever is being waited for
 
 
@@ -108,26 +117,26 @@ class _Plan(NamedTuple):
     """A job to run: where it goes on and what its files are.
 
     `options` name the files that are written, and `named` those that the user named: a job that
-    does failed records again writes others. `earlier` is what it copies. `folder` is that of a
-    local model.
+    does failed records again writes others. `earlier` is what it copies. `folders` are those of
+    local models.
     """
 
     options: BatchOptions
     named: BatchOptions
     journal: BatchJournal | None
     start: Mark | None
-    folder: ModelFolder | None
+    folders: Sequence[ModelFolder | None]
     earlier: EarlierRun | None = None
 
 
 def _run(options: BatchOptions, terminal: Terminal) -> ExitCode:
     with closing(open_source(options)) as source:
-        folder = find_local_folder(options.model)
+        folders = options.find_folders()
         is_noted = options.output_path is not None or options.report is not None
-        identity = options_identity(options, folder) if is_noted else {}
+        identity = options_identity(options, folders) if is_noted else {}
         is_retry = options.resume and _settle_retry(options, source, identity)
         journal, start = open_journal(options, source, identity)
-        plan = _Plan(options, options, journal, start, folder)
+        plan = _Plan(options, options, journal, start, folders)
         if start is not None and (is_retry or options.retry_errors):
             if is_retry or _passing_errors(start.figures):
                 return _run_retry(plan, start, source, identity, terminal)
@@ -150,15 +159,23 @@ def _run_plan(
     plan: _Plan, source: RecordSource, identity: Mapping[str, Any], terminal: Terminal
 ) -> ExitCode:
     with ExitStack() as stack:
-        reranker = stack.enter_context(plan.options.open_reranker())
-        if plan.folder is not None:  # else other files were opened than the journal says
-            plan.folder.check_unchanged()
-        least_score(plan.options.selection, reranker.info)  # raises if there is none for all
+        spending = Spending(plan.options.budget or Budget())
+        with _call_in_time(spending, spending.seconds_left, _end_too_late):
+            ranker = plan.options.open_ranker()
+        stack.callback(ranker.close)
+        for folder in filter(None, plan.folders):  # else other files were opened than are noted
+            folder.check_unchanged()
+        if plan.options.budget is not None:
+            set_scorers(ranker, limit_scorers(ranker.scorers, spending))
+        if not spending.seconds_left:
+            _end_too_late()
+        last = rerankers_of(ranker)[-1].info  # whose scores are compared with the least
+        least_score(plan.options.selection, last)  # raises if there is none for all
         names = plan.options.fields.text
-        warn_of_unread_media("--text-field", names, reranker.info, terminal)
-        job = _open_job(plan, source, reranker, terminal)
-        code = _run_job(job, plan.options, identity, reranker.scorer, terminal)
-        if code is ExitCode.INTERRUPTED:
+        warn_of_unread_media("--text-field", names, ranker.info, terminal)
+        job = _open_job(plan, source, ranker, terminal)
+        code = _run_job(job, plan.options, identity, spending, terminal)
+        if code is ExitCode.INTERRUPTED or spending.reason is not None:
             stack.pop_all()  # closing waits for runs and requests, which end with the process
         return code
 
@@ -264,12 +281,11 @@ def _publish_retry(retry: BatchOptions, options: BatchOptions, journal: BatchJou
         raise OutputError(f"cannot write {error.filename}: {error.strerror}") from error
 
 
-def _open_job(
-    plan: _Plan, source: RecordSource, reranker: Reranker, terminal: Terminal
-) -> BatchJob:
+def _open_job(plan: _Plan, source: RecordSource, ranker: Ranker, terminal: Terminal) -> BatchJob:
     """Open a job's files, and note them in its journal."""
     options, journal = plan.options, plan.journal
-    max_records = options.remote.max_pending_requests if reranker.info.remote else None
+    is_remote = any(scorer.info.remote for scorer in ranker.scorers)
+    max_records = options.remote.max_pending_requests if is_remote else None
     writer = _open_writer(plan, source, terminal)
     errors = _open_errors(plan, terminal)
     if journal is not None:
@@ -277,7 +293,7 @@ def _open_job(
         journal.note_files([path for path in files if path is not None])
     return BatchJob(
         source,
-        Flow(reranker, options.selection, Bounds(options.window_bytes, max_records)),
+        Flow(ranker, options.selection, Bounds(options.window_bytes, max_records)),
         writer,
         errors=errors,
         journal=journal,
@@ -312,11 +328,12 @@ def _run_job(
     job: BatchJob,
     options: BatchOptions,
     identity: Mapping[str, Any],
-    scorer: Scorer,
+    spending: Spending,
     terminal: Terminal,
 ) -> ExitCode:
-    """Run a job to its end, or to Ctrl-C, and report on it."""
+    """Run a job to its end, to a limit or to Ctrl-C, and report on it."""
     is_done, interruption = False, Interruption()
+    first_records = job.done_items
 
     def ending() -> str:
         hint = "" if options.output.is_stream else ": --resume continues"
@@ -326,9 +343,10 @@ def _run_job(
         with (
             remark_on_interrupt(terminal, ending),
             _catch_interrupt(terminal) as interruption,
+            _stop_in_time(interruption, spending),
             show_pace(terminal, job) as pace,
         ):
-            is_done = job.run(interruption, pace.see)
+            is_done = job.run(interruption, pace.see, spending)
     except PipeClosed:
         if not interruption.is_set:  # Ctrl-C has ended the reader too
             return ExitCode.OK
@@ -340,13 +358,46 @@ def _run_job(
         _say_that_it_can_go_on(job, options, terminal)
         raise
     finally:
-        _report_on(job, options, identity, scorer, terminal, done=is_done)
+        _report_on(job, options, identity, terminal, done=is_done)
+    if not is_done and spending.reason is not None:
+        _check_something_done(job, first_records, spending.reason, options)
+        terminal.warn(_describe_limit(spending.reason, job, options))
+        return ExitCode.SCORER if job.figures.failures else ExitCode.TRUNCATED
     if not is_done:
         terminal.warn(ending())
         return ExitCode.INTERRUPTED
     if pace.was_shown and not options.verbose:
         terminal.say(pace.summary())
     return _end(job, options, terminal)
+
+
+def _describe_limit(reason: UnreadReason, job: BatchJob, options: BatchOptions) -> str:
+    """Which limit was reached, and how far the job is."""
+    what = "time was over" if reason is UnreadReason.MAX_TIME else "the money was spent"
+    records = format_count(job.figures.records, "record")
+    share = job.source.share
+    part = "" if share is None else f", about {share:.0%} of the input was read"
+    hint = "" if options.output.is_stream else ": --resume continues"
+    return f"{what} ({options.limits[reason]}) after {records}{part}{hint}"
+
+
+def _check_something_done(
+    job: BatchJob, first_records: int, reason: UnreadReason, options: BatchOptions
+) -> None:
+    """Raise `NothingScored` for a run that has done no record before its limit was reached."""
+    if job.done_items > first_records:
+        return
+    if not first_records:
+        _remove_empty_outputs(options)
+    limit = options.limits[reason]
+    if reason is UnreadReason.MAX_TIME:
+        raise NothingScored(
+            f"time was over before a record was done ({limit})", hint="a longer --max-time"
+        )
+    raise NothingScored(
+        f"no record was paid for: the next one alone would cost more ({limit})",
+        hint="a larger --max-cost; --plan says what a job costs",
+    )
 
 
 def _end(job: BatchJob, options: BatchOptions, terminal: Terminal) -> ExitCode:
@@ -368,7 +419,6 @@ def _report_on(
     job: BatchJob,
     options: BatchOptions,
     identity: Mapping[str, Any],
-    scorer: Scorer,
     terminal: Terminal,
     *,
     done: bool,
@@ -377,16 +427,17 @@ def _report_on(
     if options.cache is not None:
         from rerank_cli.scorers.cached import save_scores  # few runs need it
 
-        save_scores(scorer)
+        for scorer in job.flow.reranker.scorers:
+            save_scores(scorer)
     if options.report is not None:
-        report = make_report(job, scorer, identity, done=done)
+        report = make_report(job, identity, done=done)
         write_report(options.report, report, terminal)
-    for remark in remarks_on(job, scorer):
+    for remark in remarks_on(job):
         terminal.warn(remark)
     if options.verbose or terminal.stderr.isatty():
         say_candidates(job.figures, options.selection.first_stage, terminal)
     if options.verbose:
-        terminal.say("\n".join(account_lines(job, scorer)))
+        terminal.say("\n".join(account_lines(job)))
 
 
 def _passing_errors(figures: Mapping[str, Any]) -> int:
@@ -439,6 +490,11 @@ def _check_options(options: BatchOptions) -> None:
         raise UsageError(
             f"{output}: Parquet output needs Parquet input, whose columns have types",
             hint="write JSON Lines: -o OUT.jsonl",
+        )
+    if len(options.models) > 1 and options.fields.pairs:
+        raise UsageError(
+            "--pairs with several models: a record has one document, which the last one judges",
+            hint=f"-m {options.models[-1]}",
         )
     if options.run_files is not None and options.fields.pairs:
         raise UsageError("--pairs and --run are different inputs")
@@ -498,7 +554,9 @@ def _open_writer(plan: _Plan, source: RecordSource, terminal: Terminal) -> Outco
     position = None if plan.start is None else plan.start.position
     if output is not None and named is not None and named.suffix == PARQUET_SUFFIX:
         assert isinstance(source, ParquetSource)  # noqa: S101 - `_check_options` has seen to it
-        columns = Columns(source.schema, options.results, pairs, options.dropped_field)
+        columns = Columns(
+            source.schema, options.results, pairs, options.dropped_field, len(options.models) > 1
+        )
         return PartsWriter(output, columns, position)
     format_lines = partial(
         line_of, shape=options.results, pairs=pairs, dropped_field=options.dropped_field
@@ -513,6 +571,41 @@ def _open_errors(plan: _Plan, terminal: Terminal) -> Sink | None:
         return None
     position = None if plan.start is None else plan.start.errors
     return open_sink(errors, terminal, position, Path(named.path).suffix)
+
+
+@contextmanager
+def _stop_in_time(interruption: Interruption, spending: Spending) -> Iterator[None]:
+    """Have reading stop when the time is nearly over, also where a pipe is waited for."""
+
+    def stop() -> None:
+        spending.end(UnreadReason.MAX_TIME)
+        interruption.note()
+
+    with _call_in_time(spending, spending.seconds_left - grace_seconds(spending), stop):
+        yield
+
+
+@contextmanager
+def _call_in_time(spending: Spending, seconds: float, action: Callable[[], None]) -> Iterator[None]:
+    """Call an action in this thread after some seconds of the block, if time is limited.
+
+    It may raise an error. Windows has no such timer.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not (spending.is_timed and is_main and hasattr(signal, "setitimer")):
+        yield
+        return
+    old_handler = signal.signal(signal.SIGALRM, lambda *_: action())
+    signal.setitimer(signal.ITIMER_REAL, max(_LEAST_SECONDS, seconds))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old_handler)
+
+
+def _end_too_late() -> NoReturn:
+    raise NothingScored("time was over before the model was open", hint="a longer --max-time")
 
 
 @contextmanager

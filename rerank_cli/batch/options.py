@@ -1,15 +1,29 @@
-"""The options of `rerank batch`, as its parts get them."""
+"""The options of `rerank batch`, as its parts get them, and those that an output depends on."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rerank_cli.batch.outputs import ResultsShape
 from rerank_cli.batch.records import RecordFields
+from rerank_cli.models.folder import ModelFolder
 from rerank_cli.output_files import OutputFile
 from rerank_cli.providers import RemoteOptions
-from rerank_cli.ranking import CacheOptions, ChunkOptions, Selection
+from rerank_cli.providers.keys import hide_secrets, public_base_url
+from rerank_cli.ranking import DEFAULT_MAX_CHUNKS, CacheOptions, ChunkOptions, Selection
+from rerank_cli.ranking.budget import Budget
+from rerank_cli.ranking.cascade import Cascade, Ranker, set_scorers
+from rerank_cli.ranking.powers import instruct_some
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.runtimes import RuntimeOptions
+from rerank_cli.scorers import (
+    clean_instruction,
+    find_local_folder,
+    remote_fingerprint,
+    share_remote_options,
+    split_models,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +48,15 @@ class BatchOptions:
     max_record_bytes  the size of the largest record that is read
     errors            for error records; None to write them into the output
     report            for the counts and times of the job
+    model             the model, or several in a row with commas between them; None for the default
+    keep              how many results each model but the first reads; empty for one model
     cache             how scores are kept on disk; None if they are not
     resume            whether to go on with a job
     retry_errors      whether to do its records again that failed for a reason that may pass
     fail_fast         whether the first record that fails ends the job; None if only the first ones
                       do that fail all in the same way
+    budget            what this run may take; None for no limit
+    limits            the limits of the budget as options, by the reasons that they are
     """
 
     input: str
@@ -63,6 +81,14 @@ class BatchOptions:
     fail_fast: bool | None = None
     strict: bool = False
     verbose: bool = False
+    keep: Sequence[int] = ()
+    budget: Budget | None = None
+    limits: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def models(self) -> list[str | None]:
+        """The names of the models, that which reads all first; None for the default."""
+        return [*split_models(self.model)] or [None]
 
     @property
     def dropped_field(self) -> str:
@@ -80,13 +106,74 @@ class BatchOptions:
         errors = self.errors
         return None if errors is None or errors.is_stream else Path(errors.path)
 
-    def open_reranker(self) -> Reranker:
-        """Open the model; raises the errors of `open_scorer`."""
-        return Reranker(
-            self.model,
-            instruction=self.instruction,
-            runtime=self.runtime,
-            chunks=self.chunks,
-            remote=self.remote,
-            cache=self.cache or False,
-        )
+    def find_folders(self) -> list[ModelFolder | None]:
+        """The folders of local models; raises the errors of `find_local_folder`."""
+        return [*map(find_local_folder, self.models)]
+
+    def open_ranker(self) -> Ranker:
+        """Open the model or the models; raises the errors of `open_scorer`."""
+        models, instruction = self.models, clean_instruction(self.instruction)
+        rerankers = [
+            Reranker(
+                model,
+                instruction=None if len(models) > 1 else instruction,
+                runtime=self.runtime,
+                chunks=self.chunks,
+                remote=remote,
+                cache=self.cache or False,
+            )
+            for model, remote in zip(models, share_remote_options(models, self.remote), strict=True)
+        ]
+        if len(models) == 1:
+            return rerankers[0]
+        cascade = Cascade(rerankers, self.keep)
+        if instruction is not None:
+            set_scorers(cascade, instruct_some(cascade.scorers, instruction))
+        return cascade
+
+
+def options_identity(
+    options: BatchOptions, folders: Sequence[ModelFolder | None]
+) -> dict[str, Any]:
+    """What the output depends on besides the input; `folders` are those of local models."""
+    remote, chunks, fields = options.remote, options.chunks, asdict(options.fields)
+    models: list[dict[str, Any]] = [
+        {
+            "name": name if folder is None else folder.name,
+            "files": {} if folder is None else folder.digests(),
+            "entry": remote_fingerprint(name, remote),
+        }
+        for name, folder in zip(options.models, folders, strict=True)
+    ]
+    model = models[0]
+    if len(models) > 1:
+        model = {"name": options.model, "files": {}, "entry": "", "cascade": models}
+    instruction = clean_instruction(options.instruction)
+    return {
+        "model": {
+            **model,
+            "runtime": options.runtime.runtime,
+            "device": options.runtime.device,
+            "base_url": public_base_url(remote.base_url),
+        },
+        "options": {
+            **{name: value for name, value in fields.items() if name != "media_root" or value},
+            **asdict(options.selection),
+            **asdict(chunks),
+            "max_chunks": chunks.max_chunks or DEFAULT_MAX_CHUNKS,
+            "results": options.results,
+            **({"keep": [*options.keep]} if options.keep else {}),
+            **({"drop_documents": True} if options.drop_documents else {}),
+            "max_record": options.max_record_bytes,
+            "errors": options.errors is not None,
+            "runs": options.run_files is not None,
+            "asked": [
+                {
+                    **({"instruction": instruction} if instruction else {}),
+                    **hide_secrets(remote.request_options),
+                },
+                hide_secrets(remote.fields),
+            ],
+            "chunk": [remote.chunk, remote.sigmoid, remote.tokenizer],
+        },
+    }

@@ -23,7 +23,12 @@ from rerank_cli.errors import InputError, OutputError
 from rerank_cli.inputs.text import decompress
 from rerank_cli.output_files import OutputFile
 from rerank_cli.render import json_score
-from rerank_cli.render.json_results import request_object, result_object
+from rerank_cli.render.json_results import (
+    judge_fields,
+    request_object,
+    result_object,
+    stage_fields,
+)
 from rerank_cli.render.rows import quote_spaces, run_score
 from rerank_cli.terminal import Terminal, write_all
 from rerank_cli.types import Ranked, Ranking
@@ -385,8 +390,11 @@ def line_of(
         return error_line(outcome.original, outcome.problem)
     if outcome.ranking is None:
         return outcome.original.raw + b"\n"
-    added = (
-        pair_scores(outcome.ranking) if pairs else {RESULTS: shaped_results(outcome.ranking, shape)}
+    ranking = outcome.ranking
+    added: dict[str, Any] = (
+        pair_scores(ranking)
+        if pairs
+        else {RESULTS: shaped_results(ranking, shape), **stage_fields(ranking)}
     )
     if dropped_field:
         return _encode({**without_field(outcome.original.fields, dropped_field), **added})
@@ -436,8 +444,12 @@ def shaped_results(ranking: Ranking, shape: ResultsShape) -> list[Any]:
     if shape is ResultsShape.IDS:
         return [_name_of(result) for result in ranking.results]
     if shape is ResultsShape.SCORES:
-        return [_scores_of(result) for result in ranking.results]
-    return [result_object(result) for result in ranking.results]
+        return [
+            {**_scores_of(result), **judge_fields(ranking, result)} for result in ranking.results
+        ]
+    return [
+        {**result_object(result), **judge_fields(ranking, result)} for result in ranking.results
+    ]
 
 
 def pair_scores(ranking: Ranking) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from rerank_cli.batch.records import (
 )
 from rerank_cli.errors import InputError, OutputError, require_extra
 from rerank_cli.inputs.streams import SeekableInput
+from rerank_cli.render.json_results import stage_fields
 from rerank_cli.types import ScorerInfo
 from rerank_cli.user_files import spool_directory
 
@@ -135,13 +136,15 @@ class ParquetSource:
 class Columns:
     """The columns of the output: those of the input's `schema`, and those of the results.
 
-    `dropped_field` is one that is left out, by its name; empty for none.
+    `dropped_field` is one that is left out, by its name; empty for none. With `judges` each result
+    says which model of a cascade judged it, and each record what all of them did.
     """
 
     schema: "pa.Schema"
     shape: ResultsShape
     pairs: bool
     dropped_field: str = ""
+    judges: bool = False
 
     def row_of(self, outcome: Outcome) -> dict[str, Any]:
         """The row for an item: all that came in, with its results or its problem."""
@@ -154,7 +157,8 @@ class Columns:
             return row
         if self.pairs:
             return row | pair_scores(ranking)
-        return row | {RESULTS: _flatten(shaped_results(ranking, self.shape))}
+        results = {RESULTS: _flatten(shaped_results(ranking, self.shape))}
+        return row | results | stage_fields(ranking)
 
     def write(self, rows: list[dict[str, Any]], stream: BinaryIO) -> None:
         """Write rows to an open file; raises `OSError`."""
@@ -164,7 +168,7 @@ class Columns:
         schema = self.schema
         if self.dropped_field:
             schema = pa.schema(_without_column(schema, self.dropped_field))
-        schema = _output_schema(schema, self.shape, pairs=self.pairs)
+        schema = _output_schema(schema, self.shape, pairs=self.pairs, judges=self.judges)
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), stream)
 
 
@@ -309,7 +313,9 @@ def _without_column(columns: Iterable["pa.Field"], name: str) -> list["pa.Field"
     return kept
 
 
-def _output_schema(schema: "pa.Schema", shape: ResultsShape, *, pairs: bool) -> "pa.Schema":
+def _output_schema(
+    schema: "pa.Schema", shape: ResultsShape, *, pairs: bool, judges: bool
+) -> "pa.Schema":
     """The schema of the input with columns for results; they replace columns of their names."""
     import pyarrow as pa
 
@@ -322,6 +328,8 @@ def _output_schema(schema: "pa.Schema", shape: ResultsShape, *, pairs: bool) -> 
         ("chunks", pa.int64()),
         ("truncated", pa.bool_()),
     ]
+    judge = [("model", pa.string()), ("scale", pa.string())] if judges else []
+    scores += judge
     place = [("index", pa.int64()), ("id", pa.string())]
     results = {
         ResultsShape.IDS: pa.list_(pa.string()),
@@ -329,6 +337,9 @@ def _output_schema(schema: "pa.Schema", shape: ResultsShape, *, pairs: bool) -> 
         ResultsShape.FULL: pa.list_(pa.struct([*place, *scores, *details])),
     }
     added = scores if pairs else [(RESULTS, results[shape])]
+    if judges:
+        counts = [("pairs", pa.int64()), ("results", pa.int64())]
+        added.append(("stages", pa.list_(pa.struct([*judge, *counts]))))
     added.append((ERROR, pa.struct([("code", pa.string()), ("message", pa.string())])))
     names = {name for name, _ in added}
     kept = [field for field in schema if field.name not in names]

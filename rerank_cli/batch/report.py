@@ -4,7 +4,7 @@ import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -54,6 +54,8 @@ class BatchFigures:
     passages_read, passages_total
                the passages that the model read of all; of `passages_estimated` records the number
                of all is an estimate
+    stage_pairs, stage_documents
+               the pairs and the documents that each model of a cascade has scored, by its place
     runs       how often the job was begun or resumed
     errors     error records, by their code
     usage      what a service says was spent
@@ -75,6 +77,8 @@ class BatchFigures:
         self.passages_read: int = values.get("passages_read", 0)
         self.passages_total: int = values.get("passages_total", 0)
         self.passages_estimated: int = values.get("passages_estimated", 0)
+        self.stage_pairs: Counter[str] = Counter(values.get("stage_pairs", {}))
+        self.stage_documents: Counter[str] = Counter(values.get("stage_documents", {}))
         self.runs: int = values.get("runs", 0) + 1
         self.seconds: float = values.get("seconds", 0.0)
         self.errors: Counter[str] = Counter(values.get("errors", {}))
@@ -119,6 +123,9 @@ class BatchFigures:
         self.passages_total += ranking.chunks if chosen is None else chosen.total
         self.passages_estimated += chosen is not None and chosen.is_estimate
         self.usage.update(ranking.usage)
+        for place, stage in enumerate(ranking.stages):
+            self.stage_pairs[str(place)] += stage.pairs
+            self.stage_documents[str(place)] += stage.results or (0 if place else ranking.documents)
         for note in ranking.notes:
             self._note(note, 1)
 
@@ -153,8 +160,21 @@ class BatchFigures:
     def as_dict(self) -> dict[str, Any]:
         """All counts, as a journal holds them."""
         requests = self.requests.as_dict() if self.requests.sent else {}
-        counts = {"errors": dict(self.errors), "usage": dict(self.usage), "requests": requests}
-        return {**vars(self), **counts}
+        names = ("errors", "usage", "stage_pairs", "stage_documents")
+        counts = {name: dict(getattr(self, name)) for name in names}
+        return {**vars(self), **counts, "requests": requests}
+
+    def stages(self, scorers: Sequence[Scorer]) -> list[dict[str, Any]]:
+        """What each model of a cascade has scored; empty for one model."""
+        return [
+            {
+                "model": scorer.info.model,
+                "pairs": self.stage_pairs[str(place)],
+                "documents": self.stage_documents[str(place)],
+            }
+            for place, scorer in enumerate(scorers)
+            if len(scorers) > 1
+        ]
 
 
 def _read_totals(values: object) -> RequestTotals:
@@ -291,9 +311,7 @@ class Pace:
         return State(parts, share, None if left is None else self._job.limit_seconds(left))
 
 
-def make_report(
-    job: "BatchJob", scorer: Scorer, identity: Mapping[str, Any], *, done: bool
-) -> dict[str, Any]:
+def make_report(job: "BatchJob", identity: Mapping[str, Any], *, done: bool) -> dict[str, Any]:
     """All figures, as JSON. Those of `latency` are seconds for a record, in this run.
 
     Those of `passages` are of this run too: a model that remembers them begins anew with each.
@@ -303,9 +321,13 @@ def make_report(
     figures = job.figures
     seconds = max(figures.seconds, 1e-9)
     candidates = figures.candidates(job.flow.selection.first_stage)
+    scorers = job.flow.reranker.scorers
+    stages = figures.stages(scorers)
     report = {
-        "model": scorer.info.model,
+        "model": _model_of(scorers),
+        **({"stages": stages} if stages else {}),
         "done": done,
+        **({} if done or job.limit is None else {"limit": job.limit}),
         "runs": figures.runs,
         "records": figures.records,
         "errors": {"total": figures.failures, "by_code": dict(figures.errors)},
@@ -331,15 +353,19 @@ def make_report(
         "latency": {name: job.latencies.at(share) for name, share in _LATENCY_SHARES.items()},
         "asked": identity,
     }
-    if isinstance(scorer, PricedScorer):
-        job.count_requests()
+    if any(isinstance(scorer, PricedScorer) for scorer in scorers):
+        cost = job.cost
         report["usage"] = figures.requests.usage  # also of records that failed
         report["requests"] = figures.requests.as_dict()
-        cost = scorer.cost_of(figures.requests)
         report["cost"] = None if cost is None else cost._asdict()
-    if isinstance(scorer, RememberingScorer) and scorer.passage_counts is not None:
-        report["passages"] = scorer.passage_counts._asdict()
+    for scorer in scorers:
+        if isinstance(scorer, RememberingScorer) and scorer.passage_counts is not None:
+            report["passages"] = scorer.passage_counts._asdict()
     return report
+
+
+def _model_of(scorers: Sequence[Scorer]) -> str:
+    return ",".join(scorer.info.model for scorer in scorers)
 
 
 def report_output(file: OutputFile) -> PlannedOutput:
@@ -380,7 +406,7 @@ def failure_line(figures: BatchFigures) -> str:
     return f"{format_count(figures.failures, 'record')} of {figures.records:,} failed ({codes})"
 
 
-def remarks_on(job: "BatchJob", scorer: Scorer) -> Iterator[str]:
+def remarks_on(job: "BatchJob") -> Iterator[str]:
     """What the user should know about the results, each in a sentence."""
     figures = job.figures
     notes = sorted(figures.notes.items(), key=lambda note: -note[1])
@@ -393,7 +419,8 @@ def remarks_on(job: "BatchJob", scorer: Scorer) -> Iterator[str]:
         missing = format_count(job.source.missing, "document")
         yield f"{missing} of the run not in the corpus: left out"
     if figures.missing:
-        yield f"{format_count(figures.missing, 'score')} not given by {scorer.info.model}"
+        missing = format_count(figures.missing, "score")
+        yield f"{missing} not given by {_model_of(job.flow.reranker.scorers)}"
     if figures.truncated:
         yield f"{format_count(figures.truncated, 'document')} or queries not scored whole"
     yield from job.source.notes
@@ -417,7 +444,7 @@ def say_outcome(figures: BatchFigures, first_stage: str, terminal: Terminal) -> 
         terminal.warn(failure_line(figures))
 
 
-def account_lines(job: "BatchJob", scorer: Scorer) -> Iterator[str]:
+def account_lines(job: "BatchJob") -> Iterator[str]:
     """What the job took, for --verbose."""
     figures = job.figures
     counts = [
@@ -428,5 +455,10 @@ def account_lines(job: "BatchJob", scorer: Scorer) -> Iterator[str]:
         f"{format_count(figures.tokens, 'token')} in {figures.seconds:.1f} s",
     ]
     yield ", ".join(counts)
-    if isinstance(scorer, ConcurrentScorer):
-        yield scorer.account()
+    scorers = job.flow.reranker.scorers
+    for stage in figures.stages(scorers):
+        pairs, documents = (format_count(stage[f"{name}s"], name) for name in ("pair", "document"))
+        yield f"{stage['model']}: {pairs} of {documents}"
+    for scorer in scorers:
+        if isinstance(scorer, ConcurrentScorer):
+            yield scorer.account()

@@ -150,7 +150,7 @@ def selection(ctx: typer.Context) -> Selection:
 
 
 def budget(ctx: typer.Context) -> Budget | None:
-    """What the ranking may take, from the start of the run; None without a limit.
+    """What the ranking, or the job, may take, from the start of the run; None without a limit.
 
     Raises `UsageError` for a limit that makes no sense.
     """
@@ -176,12 +176,12 @@ def _max_seconds(given: Mapping[str, Any]) -> float:
         seconds = parse_duration(given["max_time"])
     except ValueError as error:
         raise UsageError(f"--max-time: {error}") from None
-    if given["dry_run"]:
+    if given.get("dry_run"):
         raise UsageError(
             "--max-time: --dry-run scores nothing, so that there is no time to limit",
             hint="--max-cost with --dry-run says what would be sent for an amount",
         )
-    if given["on_error"] is OnError.KEEP:
+    if given.get("on_error") is OnError.KEEP:
         raise UsageError(
             "--max-time and --on-error keep: there may be no time to write all documents",
             hint="leave one of them out, or --on-error fail",

@@ -17,12 +17,15 @@ from rerank_cli.cli.parameters import COMMON_GROUP, is_chosen, is_given, with_op
 from rerank_cli.cli.provider_options import provider_options
 from rerank_cli.cli.settings import parse_size
 from rerank_cli.cli.typer_commands import PlainCommand, make_app
+from rerank_cli.commands.rank_cascade import find_keep
 from rerank_cli.errors import UsageError
 from rerank_cli.inputs import STDIN
 from rerank_cli.inputs.streams import check_read_once
 from rerank_cli.output_files import OutputFile
 from rerank_cli.ranking import CacheOptions, CandidateRule, Selection
-from rerank_cli.scorers import BM25, check_single
+from rerank_cli.ranking.budget import Budget
+from rerank_cli.ranking.cascade import check_keep
+from rerank_cli.scorers import BM25, split_models
 from rerank_cli.terminal import STDOUT, Terminal
 
 DEFAULT_WINDOW_SIZE, DEFAULT_RECORD_SIZE = "64MB", "64MB"
@@ -152,6 +155,24 @@ def batch_options(
             help="Write the counts and times of the run to FILE, as JSON.",
         ),
     ] = None,
+    max_time: Annotated[
+        str | None,
+        _engine(
+            "--max-time",
+            metavar="DURATION",
+            help="End the run in this time, as 30s, 10m or 2h. What is done by then is written: "
+            "--resume continues. The exit code is 4.",
+        ),
+    ] = None,
+    max_cost: Annotated[
+        float | None,
+        _engine(
+            "--max-cost",
+            metavar="USD",
+            help="End the run before the requests to services cost more, in US dollars. What is "
+            "paid is written: --resume continues. The exit code is 4.",
+        ),
+    ] = None,
     engine: Annotated[
         BatchEngine,
         _engine(
@@ -188,7 +209,7 @@ def batch_options(
 )
 @with_options(options.chunking_options, options.blend_options)
 @with_options(options.model_options, options.passage_memory_options)
-@with_options(options.candidate_options, only="candidates first_stage")
+@with_options(options.candidate_options, only="candidates first_stage keep")
 @with_options(options.preset_options)
 @with_options(options.output_options, only="verbose")
 @with_options(options.input_options, only="text media_root")
@@ -206,7 +227,9 @@ def batch(ctx: typer.Context) -> int:
     rerank batch in.jsonl -o out.jsonl             the default model
     rerank batch in.jsonl -o out.jsonl --resume    after kill -9 or Ctrl-C
     rerank batch in.jsonl --plan                   how long would it take?
+    rerank batch in.jsonl -o out.jsonl --max-time 2h
     rerank batch in.jsonl -o out.jsonl -n 10 --candidates 200
+    rerank batch in.jsonl -o out.jsonl -m mini,cohere/rerank-v3.5 --keep 20
     rerank batch in.jsonl -o out.jsonl --resume --retry-errors
     rerank batch in.jsonl.gz -o out.jsonl.gz -n 10 --results ids
     rerank batch --run bm25.trec --queries q.tsv --corpus corpus.jsonl.gz -o mini.trec
@@ -215,7 +238,7 @@ def batch(ctx: typer.Context) -> int:
 
     job, given = _read_options(ctx), ctx.params
     terminal = Terminal.current(to_file=not job.output.is_stdout)
-    option_values.warn_of_passage_memory(ctx, [job.model], terminal)
+    option_values.warn_of_passage_memory(ctx, job.models, terminal)
     if given["plan"] and given["engine"] is BatchEngine.RAY:
         return _report_plan(job, terminal)
     if given["engine"] is BatchEngine.RAY:
@@ -271,6 +294,18 @@ def _selection(ctx: typer.Context) -> Selection:
     return replace(selection, candidates=CandidateRule.ALL)
 
 
+def _budget(ctx: typer.Context) -> Budget | None:
+    """What this run may take; None for no limit. Raises `UsageError` for --plan."""
+    budget = option_values.budget(ctx)
+    if budget is not None and ctx.params["plan"]:
+        limits = " and ".join(option_values.limits(ctx).values())
+        raise UsageError(
+            f"{limits}: --plan runs nothing that could end",
+            hint="leave one of them out: --plan says what all takes and costs",
+        )
+    return None if budget is None else replace(budget, whole=True)
+
+
 def _read_options(ctx: typer.Context) -> BatchOptions:
     """Make an object of what the command line asks for; raises `UsageError`."""
     given = ctx.params
@@ -283,11 +318,13 @@ def _read_options(ctx: typer.Context) -> BatchOptions:
             "--run, --queries and --corpus make up an input of their own",
             hint="all three are needed, and no IN",
         )
-    check_single(given["model"], "batch")
-    if given["model"] not in (None, BM25):
-        from rerank_cli.commands.models import ensure_installed
+    models = split_models(given["model"])
+    keep = find_keep(ctx, max(1, len(models)))
+    for model in models:
+        if model != BM25:
+            from rerank_cli.commands.models import ensure_installed
 
-        ensure_installed(given["model"], pull=given["pull"], keep_off=given["offline"])
+            ensure_installed(model, pull=given["pull"], keep_off=given["offline"])
     is_pairs = given["pairs"]
     return BatchOptions(
         input=given["input_"] or STDIN,
@@ -311,6 +348,9 @@ def _read_options(ctx: typer.Context) -> BatchOptions:
         errors=None if given["errors"] is None else OutputFile(given["errors"]),
         report=None if given["report"] is None else OutputFile(given["report"]),
         model=given["model"],
+        keep=check_keep(keep, max(1, len(models))),
+        budget=_budget(ctx),
+        limits=option_values.limits(ctx),
         instruction=given["instruction"],
         runtime=option_values.runtime_options(ctx),
         remote=option_values.remote_options(ctx),

@@ -3,7 +3,7 @@
 What is measured, and how it is written, is in `evaluation`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,10 +15,11 @@ from rerank_cli.cli.parameters import COMMON_GROUP, is_given, with_options
 from rerank_cli.cli.presets import preset_values
 from rerank_cli.cli.provider_options import provider_options
 from rerank_cli.cli.typer_commands import PlainCommand, make_app
+from rerank_cli.commands.rank_cascade import find_keep
 from rerank_cli.errors import ExitCode, UsageError
 from rerank_cli.output_files import OutputFile
 from rerank_cli.ranking import DEFAULT_MAX_CHUNKS, MIN_AUTO_CANDIDATES, FirstStage
-from rerank_cli.scorers import check_single
+from rerank_cli.scorers import split_models
 from rerank_cli.terminal import STDOUT, Terminal
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ Models = Annotated[
         "--model",
         metavar="MODEL",
         autocompletion=options.complete_model,
-        help="A model to measure. May be repeated, and have options of its own: 'mini@3 "
-        "--max-chunks 1'. Default: mini@3.",
+        help="A model to measure, or several in a row: A,B (see --keep). May be repeated, and have "
+        "options of its own: 'mini@3 --max-chunks 1'. Default: mini@3.",
     ),
 ]
 Compare = Annotated[
@@ -88,6 +89,15 @@ MaxTimes = Annotated[
         "compared, with each other and with --candidates.",
     ),
 ]
+MaxCost = Annotated[
+    float | None,
+    _common(
+        "--max-cost",
+        metavar="USD",
+        help="Stop before the requests to services cost more, in US dollars. What is scored by "
+        "then is kept: the same command with a larger limit continues.",
+    ),
+]
 Measures = Annotated[
     list[str] | None,
     _common(
@@ -131,6 +141,7 @@ def _file(name: str, text: str, group: str = "Data") -> Any:
 @app.command("eval", cls=PlainCommand)
 @with_options(options.model_options, only="threads runtime device cache cache_size")
 @with_options(options.passage_memory_options, options.preset_options)
+@with_options(options.candidate_options, only="keep")
 @with_options(provider_options, only="base_url concurrency retries timeout connect_timeout rpm tpm")
 def evaluate(
     ctx: typer.Context,
@@ -141,6 +152,7 @@ def evaluate(
     candidates: Candidates = None,
     first_stage: FirstStages = FirstStage.HYBRID.value,
     max_time: MaxTimes = None,
+    max_cost: MaxCost = None,
     measure: Measures = None,
     condensed: Annotated[
         bool, _data("--condensed", help="Leave out documents without a judgement.")
@@ -211,6 +223,7 @@ def evaluate(
     rerank eval nq --sample 50 --candidates 50,200,all --max-time 500ms,2s
     rerank eval nq --compare ./fp32 ./int8    do two models agree?
     rerank eval mine.jsonl -m mini@3 -m cohere/rerank-v3.5 --sample 100
+    rerank eval nq -m bge-reranker-base -m mini,bge-reranker-base --keep 20
     rerank eval mine.jsonl --report report.html
     rerank eval mine.jsonl --thresholds       which --min-score, and which -n
     """
@@ -241,9 +254,16 @@ def evaluate(
             "--max-time shows what the model reads in time, and --cache spares it the reading",
             hint="--no-cache",
         )
+    if max_times and max_cost is not None:
+        raise UsageError(
+            "--max-time limits each query, and --max-cost all of them", hint="give one of them"
+        )
     models = _models(ctx, model, compare, preset)
+    if compare is not None:
+        first, second = _with_keep(ctx, compare)
+        compare = first, second
     terminal = Terminal.current(to_file=not output_file.is_stdout)
-    names = [name.partition(" --")[0].strip() for name in models]
+    names = [name for text in models for name in split_models(_name_in(text))]
     option_values.warn_of_passage_memory(ctx, names, terminal)
     run_evaluation(
         EvalOptions(
@@ -271,6 +291,7 @@ def evaluate(
             candidates=candidates or "",
             first_stage=first_stage,
             max_times=max_times,
+            max_cost=max_cost,
             labels=LabelOptions(label_field, min_grade, condensed),
             thresholds=ThresholdOptions(keep_recall, keep_precision) if thresholds else None,
             # A query is cut, and a document has as many chunks whoever scores them.
@@ -327,9 +348,25 @@ def _models(
         from rerank_cli.models.catalogue import default
 
         models = [preset.get("model") or setting_values(ctx)["model"][0] or default()]
-    for model in models:
-        check_single(model, "eval")
-    return list(dict.fromkeys(models))
+    if is_given(ctx, "keep") and all(len(split_models(_name_in(text))) == 1 for text in models):
+        find_keep(ctx, 1)  # raises
+    return list(dict.fromkeys(_with_keep(ctx, models)))
+
+
+def _with_keep(ctx: typer.Context, texts: Iterable[str]) -> list[str]:
+    """The systems' texts; those of several models have the --keep of all, if not their own."""
+    keep: str | None = ctx.params["keep"]
+    return [
+        f"{text.strip()} --keep {keep}"
+        if keep and "--keep" not in text and len(split_models(_name_in(text))) > 1
+        else text
+        for text in texts
+    ]
+
+
+def _name_in(text: str) -> str:
+    """The model, or the models, in the text of a system, which may have options behind them."""
+    return text.partition(" --")[0].strip()
 
 
 def parse_times(text: str) -> dict[str, float]:

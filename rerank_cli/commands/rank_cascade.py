@@ -10,8 +10,7 @@ import typer
 from rerank_cli.cli import option_values
 from rerank_cli.cli.parameters import is_given
 from rerank_cli.errors import UsageError
-from rerank_cli.providers import RemoteOptions
-from rerank_cli.ranking.powers import InstructedScorer
+from rerank_cli.ranking.powers import instruct_some
 from rerank_cli.terminal import format_count, format_json
 from rerank_cli.types import Ranking, Scorer
 
@@ -21,53 +20,29 @@ def open_models(ctx: typer.Context, models: Sequence[str]) -> list[Future[Scorer
 
     What is for providers alone goes to their models. Instructions are given later, by `instruct`.
     """
-    from rerank_cli.scorers import is_remote, open_in_background
+    from rerank_cli.scorers import open_in_background, share_remote_options
 
-    remote, are_remote = option_values.remote_options(ctx), [*map(is_remote, models)]
-    if sum(are_remote) > 1:
-        _check_shared(remote)
+    remotes = share_remote_options(models, option_values.remote_options(ctx))
     return [
         open_in_background(
             model,
             runtime=option_values.runtime_options(ctx),
-            remote=remote if is_of_provider or not any(are_remote) else RemoteOptions(),
+            remote=remote,
             chunks=option_values.chunk_options(ctx),
             cache=option_values.cache_options(ctx) or False,
         )
-        for model, is_of_provider in zip(models, are_remote, strict=True)
+        for model, remote in zip(models, remotes, strict=True)
     ]
-
-
-def _check_shared(remote: RemoteOptions) -> None:
-    """Raise `UsageError` for options that are for one of several providers."""
-    given = {
-        "--base-url": remote.base_url is not None,
-        "--header": bool(remote.headers),
-        "--set": bool(remote.fields),
-        "--tokenizer": remote.tokenizer is not None,
-    }
-    if names := [name for name, has_value in given.items() if has_value]:
-        raise UsageError(
-            f"{', '.join(names)}: for one provider, and -m names models of several",
-            hint="an entry in providers.toml has the URL, headers and fields of one of them",
-        )
 
 
 def instruct(scorers: Sequence[Scorer], instruction: str | None) -> list[Scorer]:
     """Give an instruction to the models that take one; raises `UsageError` if none does."""
     if instruction is None or not instruction.strip():
         return [*scorers]
-    instructed, errors = [*scorers], list[UsageError]()
-    for place, scorer in enumerate(scorers):
-        try:
-            if not isinstance(scorer, InstructedScorer):
-                raise UsageError(f"{scorer.info.model} takes no instruction")
-            instructed[place] = scorer.with_instruction(instruction)
-        except UsageError as error:
-            errors.append(error)
-    if len(errors) == len(scorers):
-        raise UsageError(f"--instruction: {'; '.join(map(str, errors))}")
-    return instructed
+    try:
+        return instruct_some(scorers, instruction)
+    except UsageError as error:
+        raise UsageError(f"--instruction: {error}") from error
 
 
 def find_keep(ctx: typer.Context, models: int) -> Sequence[int] | None:
@@ -76,12 +51,7 @@ def find_keep(ctx: typer.Context, models: int) -> Sequence[int] | None:
     Raises `UsageError` for numbers that do not fit the models.
     """
     text: str | None = ctx.params["keep"]
-    if models == 1:
-        if text is not None and is_given(ctx, "keep"):
-            raise UsageError(
-                "--keep needs several models, and there is only one",
-                hint="-m mini,bge-reranker-base; -n N keeps the best N results",
-            )
+    if models == 1 and not is_given(ctx, "keep"):  # a setting is for runs with several
         return ()
     if text is None:
         return None

@@ -98,11 +98,13 @@ def tune(
     tried on one half of the queries of a DATASET, those that read least first, until one loses
     surely less than --max-loss against all passages. Its loss is then measured on the other half.
     If that holds, it is written to config.toml. If the queries do not decide, that is said, and the
-    exit code is 1. A DATASET is as for `rerank eval`.
+    exit code is 1. A DATASET is as for `rerank eval`. Of several models in a row, as in -m A,B, it
+    finds how many results the last one must read, against that one alone.
 
     \b
     rerank tune beir/scifact                      one half chooses, the other measures
     rerank tune mine.jsonl --max-loss 1 --name fast
+    rerank tune mine.jsonl -m mini,bge-reranker-base
     rerank "how do refunds work" -r docs --preset fast
     """
     terminal = Terminal.current()
@@ -114,10 +116,8 @@ def tune(
     from rerank_cli.evaluation.tune import describe
     from rerank_cli.evaluation.tune import tune as find_setting
     from rerank_cli.models.catalogue import default
-    from rerank_cli.scorers import check_single
 
     model = ctx.params["model"] or default()
-    check_single(model, "tune")
     depths = parse_depths(depth)
     if len(depths) > 1:
         raise UsageError(f"--depth {depth}: one number, or all")

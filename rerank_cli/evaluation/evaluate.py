@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from rerank_cli.evaluation.run import (
     open_system,
     read_collections,
     read_system,
+    renew,
     score_by_bm25,
     warn_of_windows,
 )
@@ -50,8 +51,9 @@ from rerank_cli.evaluation.tradeoff import (
 from rerank_cli.inputs.streams import check_read_once
 from rerank_cli.output_files import PlannedOutput, settle_outputs
 from rerank_cli.progress import State, remark_on_interrupt, show_progress, status_line
+from rerank_cli.ranking.budget import Budget, Spending, limit_scorers
+from rerank_cli.ranking.cascade import Ranker, set_scorers
 from rerank_cli.ranking.powers import ConcurrentScorer, PricedScorer, RememberingScorer
-from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.scorers import BM25, model_files
 from rerank_cli.scorers.calibrations import model_key
 from rerank_cli.terminal import (
@@ -61,7 +63,7 @@ from rerank_cli.terminal import (
     format_duration,
     format_json,
 )
-from rerank_cli.types import ScorerInfo
+from rerank_cli.types import Scorer, ScorerInfo
 
 _DIGITS = re.compile(r"[\d,]+")
 
@@ -141,7 +143,7 @@ def run_evaluation(options: EvalOptions, terminal: Terminal) -> None:
     measures = parse_measures(options.measures or DEFAULT_MEASURES, options.labels.min_grade)
     variants = read_variants(options.candidates, options.first_stage, options.max_times)
     systems = [read_system(text, options.runtime, options.chunks) for text in options.models]
-    read += [path for system in systems for path in model_files(system.model)]
+    read += [path for system in systems for name in system.models for path in model_files(name)]
     planned = [PlannedOutput("-o", options.output)]
     if options.per_query is not None:
         planned.append(PlannedOutput("--per-query", options.per_query))
@@ -153,20 +155,23 @@ def run_evaluation(options: EvalOptions, terminal: Terminal) -> None:
     settle_outputs(planned, read)
     if options.remote.base_url and not any(system.is_remote for system in systems):
         raise UsageError("--base-url is for a provider's model, and none is measured")
+    if options.max_cost is not None and not any(system.is_remote for system in systems):
+        raise UsageError("--max-cost is for services, and no model of one is measured")
     with ExitStack() as stack:
-        rerankers, stamps = {}, {}
+        rankers, stamps = {}, {}
+        spending = Spending(Budget(max_cost=options.max_cost, whole=True))
         for system in systems:
-            reranker, stamp = open_system(system, options.remote, options.cache)
-            stack.enter_context(reranker)
+            ranker, stamp = open_system(system, options.remote, options.cache)
+            stack.enter_context(ranker)
+            if system.is_remote and options.max_cost is not None:
+                set_scorers(ranker, limit_scorers(ranker.scorers, spending))
             for part in expand(system, variants):
-                part.check_limit(reranker)
+                part.check_limit(ranker)
                 # Each has its own, so that none has the scores of another.
-                rerankers[part] = (
-                    reranker if part is system else Reranker(reranker.scorer, chunks=part.chunks)
-                )
+                rankers[part] = ranker if part is system else renew(ranker, part)
                 stamps[part] = stamp
-        warn_of_windows(options, rerankers, terminal)
-        _evaluate(options, measures, rerankers, stamps, terminal)
+        warn_of_windows(options, rankers, terminal)
+        _evaluate(options, measures, rankers, stamps, spending, terminal)
 
 
 def _read_files(options: EvalOptions) -> list[Path]:
@@ -190,8 +195,9 @@ def _check_read_once(options: EvalOptions) -> None:
 def _evaluate(
     options: EvalOptions,
     measures: Mapping[str, Any],
-    rerankers: Mapping[System, Reranker],
+    rankers: Mapping[System, Ranker],
     stamps: Mapping[System, str],
+    spending: Spending,
     terminal: Terminal,
 ) -> None:
     """Read the sets, score them by every system, measure and write."""
@@ -204,8 +210,8 @@ def _evaluate(
             terminal.warn(f"{task.name}: {note}")
     jobs_by_task = {
         task.name: [
-            SystemJobs(task, system, reranker, options.depths, stamps[system])
-            for system, reranker in rerankers.items()
+            SystemJobs(task, system, ranker, options.depths, stamps[system], spending)
+            for system, ranker in rankers.items()
         ]
         for task in tasks
     }
@@ -213,11 +219,15 @@ def _evaluate(
     jobs = [job for system in every_system for job in system.jobs.values()]
     run_jobs(jobs, terminal)
     sets = [_measure(task, jobs_by_task[task.name], measures, options) for task in tasks]
+    scorers = [
+        (system, scorer, _scorer_name(system, scorer))
+        for system, ranker in rankers.items()
+        for scorer in ranker.scorers
+    ]
     passages = {
-        system.name: reranker.scorer.passage_counts
-        for system, reranker in rerankers.items()
-        if isinstance(reranker.scorer, RememberingScorer)
-        and reranker.scorer.passage_counts is not None
+        name: scorer.passage_counts
+        for _, scorer, name in scorers
+        if isinstance(scorer, RememberingScorer) and scorer.passage_counts is not None
     }
     curves = [
         curve
@@ -225,9 +235,9 @@ def _evaluate(
         for curve in curves_of(results, jobs_by_task[results.task.name], options.seed)
     ]
     services = {
-        system.base or system.name: reranker.scorer
-        for system, reranker in rerankers.items()
-        if isinstance(reranker.scorer, PricedScorer)
+        _scorer_name(replace(system, name=system.base or system.name), scorer): scorer
+        for system, scorer, _ in scorers
+        if isinstance(scorer, PricedScorer)
     }
     scoring = {
         "requests": {name: _requests_object(scorer) for name, scorer in services.items()},
@@ -244,12 +254,17 @@ def _evaluate(
         if scorer.requests.sent and isinstance(scorer, ConcurrentScorer):
             terminal.say(f"{name}: {scorer.account().partition(chr(10))[0]}")
     if options.report is not None:
-        content = gather_content(options, sets, jobs_by_task, rerankers)
+        content = gather_content(options, sets, jobs_by_task, rankers)
         with suppress(PipeClosed):
             options.report.write(draw_page(content, options.report), terminal)
     warn_of_scores(jobs, terminal)
     for job in jobs:
         job.close()
+
+
+def _scorer_name(system: System, scorer: Scorer) -> str:
+    """What a scorer of a system is called: of a cascade with the name of its model."""
+    return f"{system.name}: {scorer.info.model}" if system.keep else system.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,14 +282,15 @@ def score_labels(options: EvalOptions, terminal: Terminal) -> ScoredSet:
     _check_read_once(options)
     (text,) = options.models
     system = read_system(text, options.runtime, options.chunks)
-    reranker, stamp = open_system(system, options.remote, options.cache)
-    with reranker:
-        key = model_key(reranker.scorer)
+    ranker, stamp = open_system(system, options.remote, options.cache)
+    with ranker:
+        (scorer,) = ranker.scorers
+        key = model_key(scorer)
         (collection,) = read_collections(options)
         task = task_of(collection, options.depths[-1], options.sample, options.seed)
         for note in task.notes:
             terminal.warn(f"{task.name}: {note}")
-        job = SystemJobs(task, system, reranker, options.depths, stamp).job(options.depths[-1])
+        job = SystemJobs(task, system, ranker, options.depths, stamp).job(options.depths[-1])
         run_jobs([job], terminal)
         warn_of_scores([job], terminal)
         labelled = job.labelled(options.labels)

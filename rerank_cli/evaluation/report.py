@@ -10,6 +10,7 @@ from typing import Any
 from rerank_cli.atomic_files import atomic_write
 from rerank_cli.errors import InputError, OutputError
 from rerank_cli.evaluation.datasets import ALL_DOCUMENTS, Task, order_by_score
+from rerank_cli.evaluation.labels import StageCount
 from rerank_cli.evaluation.measures import (
     TOP_DOCUMENTS,
     Agreement,
@@ -34,13 +35,15 @@ _RUN_SUFFIX = ".trec"
 class Cost:
     """What scoring took: seconds on the clock, tokens of all sequences, and chunks scored.
 
-    The scores of `cached` chunks came from the cache.
+    The scores of `cached` chunks came from the cache. A cascade has `stages`; its chunks are those
+    of all of them.
     """
 
     seconds: float
     tokens: int
     chunks: int
     cached: int
+    stages: Sequence[StageCount] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,7 @@ class RowBuilder:
 
     def system_row(self, job: EvalJob, depth: int) -> SystemRow:
         """The row of a system whose best `depth` candidates are reranked."""
-        scores = {query: scored.scores for query, scored in job.scores.items()}
+        scores = {query: scored.order for query, scored in job.scores.items()}
         run = reranked_run(self._task, scores, depth)
         return self._against_first(job.system.name, depth, run, _cost(job, self._task, depth))
 
@@ -172,7 +175,10 @@ def _cost(job: EvalJob, task: Task, depth: int) -> Cost:
         tokens += round(scored.spent * share)
         chunks += sum(scored.chunks[name] for name in names)
         cached += round(scored.cached * share)
-    return Cost(seconds, tokens, chunks, cached)
+    stages = job.stages
+    if stages:
+        chunks = sum(stage.pairs for stage in stages)
+    return Cost(seconds, tokens, chunks, cached, stages)
 
 
 _SHOWN_COUNT = 3  # queries on which two systems differ most, and documents of each
@@ -390,7 +396,9 @@ def _row_object(row: SystemRow) -> dict[str, Any]:
 
 def _cost_object(cost: Cost) -> dict[str, Any]:
     rate = cost.chunks / cost.seconds if cost.seconds else None
-    return {**asdict(cost), "chunks_per_second": rate}
+    body = {**asdict(cost), "chunks_per_second": rate}
+    del body["stages"]
+    return {**body, "stages": [stage._asdict() for stage in cost.stages]} if cost.stages else body
 
 
 def _difference_object(found: Difference | None) -> Mapping[str, Any]:

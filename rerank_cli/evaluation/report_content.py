@@ -40,10 +40,10 @@ from rerank_cli.evaluation.thresholds import (
 from rerank_cli.providers.keys import public_base_url
 from rerank_cli.ranking import FirstStage
 from rerank_cli.ranking.calibration import relevance_of, transform_score
+from rerank_cli.ranking.cascade import Ranker, rerankers_of
 from rerank_cli.ranking.powers import PricedScorer
-from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.terminal import format_count, printable
-from rerank_cli.types import Scale
+from rerank_cli.types import Scale, Scorer
 
 EXAMPLES = 10  # queries that gained most, and as many that lost most
 TOP_PASSAGES = 3  # of each query, before and after
@@ -168,17 +168,17 @@ def gather_content(
     options: EvalOptions,
     sets: Sequence[SetRows],
     jobs_by_task: Mapping[str, Sequence[SystemJobs]],
-    rerankers: Mapping[System, Reranker],
+    rankers: Mapping[System, Ranker],
 ) -> ReportContent:
     """Put together what a report says."""
     measures = list(sets[0].rows[0].figures)
     measure, depth = measures[0], options.depths[-1]
     means = mean_rows(sets, options.seed)
-    standings = list(_standings(sets, means, jobs_by_task, rerankers))
+    standings = list(_standings(sets, means, jobs_by_task, rankers))
     measured = [standing for standing in standings if standing.depth is not None]
     names = [standing.name for standing in measured]
     measured.sort(key=lambda standing: -standing.means[measure])
-    rerankers_by_name = {system.name: reranker for system, reranker in rerankers.items()}
+    rankers_by_name = {system.name: ranker for system, ranker in rankers.items()}
 
     def views(name: str) -> Iterator[_SetView]:
         for results in sets:
@@ -199,13 +199,13 @@ def gather_content(
             _system_content(
                 standing,
                 list(views(standing.system)),
-                rerankers_by_name[standing.system],
+                rankers_by_name[standing.system],
                 options,
             )
             for standing in measured
             if standing.depth == depth
         ],
-        _facts(options, sets, rerankers),
+        _facts(options, sets, rankers),
     )
 
 
@@ -222,11 +222,11 @@ def _standings(
     sets: Sequence[SetRows],
     means: Sequence[MeanRow],
     jobs_by_task: Mapping[str, Sequence[SystemJobs]],
-    rerankers: Mapping[System, Reranker],
+    rankers: Mapping[System, Ranker],
 ) -> Iterator[Standing]:
     rows = means or sets[0].rows
     queries = sum(len(results.task.queries) for results in sets)
-    measured = {system.name: (system, reranker) for system, reranker in rerankers.items()}
+    measured = {system.name: (system, ranker) for system, ranker in rankers.items()}
     all_jobs = [
         job
         for systems in jobs_by_task.values()
@@ -243,13 +243,13 @@ def _standings(
         seconds = price = None
         series, setting = row.system, ""
         if costs:
-            system, reranker = measured[row.system]
+            system, ranker = measured[row.system]
             series, setting = _series(system), system.setting
             seconds = sum(cost.seconds for cost in costs) / queries
             tokens = sum(cost.tokens for cost in costs) / queries
             # A scorer's requests are those of all settings of its model.
             jobs = [job for job in all_jobs if _series(job.system) == series]
-            price = _price(reranker, jobs, tokens)
+            price = _price(ranker, jobs, tokens)
         figures = (
             row.means
             if isinstance(row, MeanRow)
@@ -266,10 +266,10 @@ def _series(system: System) -> str:
     return system.base or system.name
 
 
-def _price(reranker: Reranker, jobs: Sequence[EvalJob], tokens: float) -> Price | None:
+def _price(ranker: Ranker, jobs: Sequence[EvalJob], tokens: float) -> Price | None:
     """The price of 1,000 queries with so many tokens each, by what this run's requests cost."""
-    scorer = reranker.scorer
-    cost = scorer.cost_of(scorer.requests) if isinstance(scorer, PricedScorer) else None
+    priced = [scorer for scorer in ranker.scorers if isinstance(scorer, PricedScorer)]
+    cost = Price.total(scorer.cost_of(scorer.requests) for scorer in priced)
     spent = sum(scored.spent for job in jobs for scored in job.scores.values())
     # Queries that were scored before, or whose scores were in the cache, are not in this cost.
     known = sum(scored.cached for job in jobs for scored in job.scores.values())
@@ -279,21 +279,22 @@ def _price(reranker: Reranker, jobs: Sequence[EvalJob], tokens: float) -> Price 
 
 
 def _system_content(
-    standing: Standing, views: Sequence["_SetView"], reranker: Reranker, options: EvalOptions
+    standing: Standing, views: Sequence["_SetView"], ranker: Ranker, options: EvalOptions
 ) -> SystemContent:
     gains = [(gain, view, query) for view in views for query, gain in view.gains.items()]
     gains.sort(key=lambda gain: -gain[0])
     labelled = [query for view in views for query in view.labelled]
-    scale = reranker.info.scale
+    info = rerankers_of(ranker)[-1].info  # whose scores are labelled
+    scale = info.scale
     relevances = [score for query in labelled for score in query.scores]
     raw = [score for query in labelled for score in query.raw]
     wanted = options.thresholds or ThresholdOptions()
-    if reranker.info.is_calibrated:  # its cut is one of probabilities
+    if info.is_calibrated:  # its cut is one of probabilities
         scale, raw = "logit", [transform_score(score, "logit") for score in relevances]
     return SystemContent(
         standing,
         scale,
-        reranker.info.scope == "set",
+        info.scope == "set",
         np.array([gain for gain, _, _ in gains]),
         LabelledScores(
             np.array(relevances, dtype=float),
@@ -351,6 +352,7 @@ class _SetView:
         grades, relevant = self._task.qrels[query], self._relevant(query)
         documents = {each.id: each.document for each in self._task.candidates[query]}
         scored = self._job.scores[query]
+        scores = scored.last_scores
         for place, name in enumerate(order[:TOP_PASSAGES], 1):
             document = scored_document(documents[name], titled=self._job.system.titled)
             start, end = map(int, scored.passages.get(name, (0, len(document.text))))
@@ -360,7 +362,7 @@ class _SetView:
                 shorten(document.text[start:end], _PASSAGE_CHARACTERS),
                 name in relevant,
                 name in grades,
-                self._relevance(scored.scores[name]) if name in scored.scores else None,
+                self._relevance(scores[name]) if name in scores else None,
             )
 
 
@@ -389,7 +391,7 @@ def shorten(text: str, most: int) -> str:
 
 
 def _facts(
-    options: EvalOptions, sets: Sequence[SetRows], rerankers: Mapping[System, Reranker]
+    options: EvalOptions, sets: Sequence[SetRows], rankers: Mapping[System, Ranker]
 ) -> dict[str, list[tuple[str, str]]]:
     """What was run, on what, with which versions."""
     facts = {
@@ -404,7 +406,8 @@ def _facts(
     }
     facts["Data"] = [(printable(results.task.name), _data_facts(results.task)) for results in sets]
     facts["Models"] = [
-        (printable(system.name), _model_facts(reranker)) for system, reranker in rerankers.items()
+        (printable(system.name), "; ".join(map(_model_facts, ranker.scorers)))
+        for system, ranker in rankers.items()
     ]
     facts["Machine"] = [
         ("processor", machine.processor()),
@@ -432,12 +435,12 @@ def _data_facts(task: Task) -> str:
     return printable("; ".join(parts))
 
 
-def _model_facts(reranker: Reranker) -> str:
-    info = reranker.info
+def _model_facts(scorer: Scorer) -> str:
+    info = scorer.info
     parts = [
         info.model,
         f"scores: {info.scale}",
-        "of a service" if info.remote else str(getattr(reranker.scorer, "runtime_name", "")),
+        "of a service" if info.remote else str(getattr(scorer, "runtime_name", "")),
         f"passages of {info.window} tokens" if info.window else "",
     ]
     return printable("; ".join(filter(None, parts)))
@@ -467,6 +470,7 @@ def _command(options: EvalOptions) -> str:
             None if options.first_stage == FirstStage.HYBRID else options.first_stage,
         ),
         ("--max-time", ",".join(options.max_times) or None),
+        ("--max-cost", options.max_cost),
         ("--sample", options.sample),
         ("--seed", options.seed or None),
         ("--candidates", options.candidates or None),

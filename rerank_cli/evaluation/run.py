@@ -6,7 +6,6 @@ was scored is kept in a journal, so that an evaluation that was cut off goes on 
 
 import argparse
 import json
-import os
 import random
 import shlex
 import time
@@ -14,12 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
-from itertools import chain
 from pathlib import Path
 from typing import NoReturn
 
 from rerank_cli import __version__
-from rerank_cli.atomic_files import open_own_file
 from rerank_cli.errors import InputError, NoHome, NothingScored, UsageError
 from rerank_cli.evaluation.datasets import (
     Candidate,
@@ -31,7 +28,13 @@ from rerank_cli.evaluation.datasets import (
     read_folder,
     read_lists,
 )
-from rerank_cli.evaluation.labels import LabelledQuery, label_scores
+from rerank_cli.evaluation.labels import (
+    LabelledQuery,
+    QueryScores,
+    ScoreJournal,
+    StageCount,
+    label_scores,
+)
 from rerank_cli.evaluation.thresholds import ThresholdOptions
 from rerank_cli.inputs import STDIN
 from rerank_cli.output_files import OutputFile
@@ -45,119 +48,25 @@ from rerank_cli.ranking import (
     FirstStage,
     Selection,
 )
-from rerank_cli.ranking.budget import Budget, Spending, limit_scorer
+from rerank_cli.ranking.budget import Budget, Spending, is_cut_short, limit_scorer
 from rerank_cli.ranking.calibration import relevance_of
+from rerank_cli.ranking.cascade import Cascade, Ranker, check_keep, rerankers_of
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.runtimes import Device, Runtime, RuntimeOptions
-from rerank_cli.scorers import BM25, find_local_folder, is_remote, remote_fingerprint
+from rerank_cli.scorers import (
+    BM25,
+    find_local_folder,
+    is_remote,
+    remote_fingerprint,
+    share_remote_options,
+    split_models,
+)
 from rerank_cli.terminal import STDOUT, Terminal
 from rerank_cli.types import Document, Ranking, ScorerInfo
-from rerank_cli.user_files import cache_directory, parse_sealed_json, read_regular_file, seal_json
+from rerank_cli.user_files import cache_directory
 
 _ALL_PASSAGES = Selection()
 _MAX_DIGITS = 9  # of a number of candidates
-_MAX_JOURNAL_BYTES = 1 << 30
-_MAX_NUMBER = 1e300  # of scores and counts; NaN is not less
-
-
-@dataclass(frozen=True, slots=True)
-class QueryScores:
-    """What scoring a query's candidates gave, and what it took.
-
-    `scores`, `tokens` and `chunks` are by the candidates' ids, and so are `passages`: the first
-    character, and the one after the last, of the chunk that decided the score. `seconds`, the
-    tokens `spent`, how many were `truncated`, how many scores are `missing`, how many chunks'
-    scores were `cached` and `notes` are those of the whole query. So are the passages that the
-    model `read`, and about how many there are in all, `total`.
-    """
-
-    scores: Mapping[str, float]
-    tokens: Mapping[str, int]
-    chunks: Mapping[str, int]
-    seconds: float = 0.0
-    spent: int = 0
-    truncated: int = 0
-    missing: int = 0
-    notes: Sequence[str] = ()
-    cached: int = 0
-    passages: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    read: int = 0
-    total: int = 0
-
-
-class ScoreJournal:
-    """The scores of one system on one task, by query; `identity` is what they depend on."""
-
-    def __init__(self, folder: Path | None, identity: object) -> None:
-        content = json.dumps(identity, sort_keys=True).encode()
-        name = f"{blake2b(content, digest_size=16).hexdigest()}.jsonl"
-        self._path = folder / name if folder else None
-        self.scores = self._read()
-
-    def add(self, query: str, scores: QueryScores) -> None:
-        """Keep a query's scores, on the disk too if there is room."""
-        self.scores[query] = scores
-        if self._path is None:
-            return
-        line = seal_json({"query": query, **asdict(scores)})
-        with suppress(OSError):  # without it the evaluation is what it is, and begins anew if cut
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with open_own_file(self._path) as stream:
-                stream.seek(0, os.SEEK_END)
-                stream.write(line)
-
-    @property
-    def is_kept(self) -> bool:
-        """Whether the scores are on the disk."""
-        return self._path is not None and self._path.exists()
-
-    def close(self) -> None:
-        """Remove the journal: the evaluation is over."""
-        if self._path is not None:
-            with suppress(OSError):
-                self._path.unlink()
-
-    def _read(self) -> dict[str, QueryScores]:
-        if self._path is None:
-            return {}
-        try:
-            content = read_regular_file(self._path, max_bytes=_MAX_JOURNAL_BYTES)
-        except FileNotFoundError:
-            return {}
-        except OSError:  # it is something else, or too large: do without it
-            self._path = None
-            return {}
-        whole = content[: content.rfind(b"\n") + 1]
-        if whole != content:  # the process died while it wrote
-            with suppress(OSError), open_own_file(self._path) as stream:
-                stream.truncate(len(whole))
-        scores = {}
-        for line in whole.splitlines():
-            with suppress(LookupError, TypeError, ValueError):  # damaged, or old: scored again
-                query, own = _read_scores(line)
-                scores[query] = own
-        return scores
-
-
-def _read_scores(line: bytes) -> tuple[str, QueryScores]:
-    """Read a line of a journal; raises `LookupError`, `TypeError` or `ValueError` for others."""
-    record = parse_sealed_json(line)
-    query = record.pop("query")
-    own = QueryScores(**record)
-    by_id = (own.scores, own.tokens, own.chunks, own.passages)
-    counts = (own.spent, own.truncated, own.missing, own.cached, own.read, own.total)
-    if not isinstance(query, str) or not all(isinstance(values, dict) for values in by_id):
-        raise ValueError("not a query and its scores")
-    spans = list(own.passages.values())
-    if not all(isinstance(span, list) and len(span) == 2 for span in spans):
-        raise ValueError("not passages")
-    by_document = chain.from_iterable(values.values() for values in by_id[:-1])
-    numbers = [own.seconds, *counts, *by_document, *chain.from_iterable(spans)]
-    if not all(type(number) in (int, float) and abs(number) <= _MAX_NUMBER for number in numbers):
-        raise ValueError("not numbers")
-    if not isinstance(own.notes, list) or not all(isinstance(note, str) for note in own.notes):
-        raise ValueError("not notes")
-    return query, own
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +76,8 @@ class System:
     `name` is what the user wrote, and stands in tables. With `titled` a document's title is put
     before each of its chunks, else once before its text. `selection` says what the model reads, and
     `max_time` in how many seconds a query; None for no limit. Of systems that differ in this alone,
-    `setting` tells them apart, and `base` is the name of all.
+    `setting` tells them apart, and `base` is the name of all. A cascade has several models in
+    `model`, with commas between them, and in `keep` how many results each but the first reads.
     """
 
     name: str
@@ -179,10 +89,16 @@ class System:
     max_time: float | None = None
     base: str = ""
     setting: str = ""
+    keep: Sequence[int] = ()
+
+    @property
+    def models(self) -> Sequence[str]:
+        """The names of its models."""
+        return split_models(self.model)
 
     @property
     def is_remote(self) -> bool:
-        return is_remote(self.model)
+        return any(map(is_remote, self.models))
 
     @property
     def reads_all(self) -> bool:
@@ -194,10 +110,12 @@ class System:
         """What a query may take from now on; None for no limit."""
         return None if self.max_time is None else Budget(self.max_time)
 
-    def check_limit(self, reranker: Reranker) -> None:
+    def check_limit(self, ranker: Ranker) -> None:
         """Raise `UsageError` if the model cannot keep to the limit of time."""
-        if self.budget is not None:
-            limit_scorer(reranker.scorer, Spending(self.budget))
+        if isinstance(ranker, Cascade):
+            ranker.check_budget(self.budget)
+        elif self.budget is not None:
+            limit_scorer(ranker.scorer, Spending(self.budget))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -210,6 +128,10 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is less than 1")
     return number
+
+
+def _positives(text: str) -> list[int]:
+    return [*map(_positive, text.split(","))]
 
 
 def read_candidates(text: str) -> int | CandidateRule:
@@ -243,6 +165,7 @@ def read_system(text: str, runtime: RuntimeOptions, chunks: ChunkOptions) -> Sys
         parser.add_argument(f"--{name}", type=_positive)
     parser.add_argument("--aggregate", choices=[*Aggregation])
     parser.add_argument("--candidates")
+    parser.add_argument("--keep", type=_positives)
     parser.add_argument("--first-stage", choices=[*FirstStage])
     parser.add_argument("--prepend", choices=("title", "none"))
     parser.add_argument("--runtime", choices=[*Runtime])
@@ -266,9 +189,11 @@ def read_system(text: str, runtime: RuntimeOptions, chunks: ChunkOptions) -> Sys
     own_runtime = {
         name: given.pop(name) for name in ("runtime", "device", "threads") if name in given
     }
+    keep = check_keep(given.pop("keep", None), len(split_models(model.strip())), name="--keep")
     return System(
         name=text.strip(),
         model=model.strip(),
+        keep=keep,
         runtime=replace(runtime, **own_runtime),
         chunks=replace(chunks, **given),
         titled=titled,
@@ -285,15 +210,22 @@ class EvalJob:
     """Scores one task by one system.
 
     What has been scored is kept in a `folder`, if there is one, until the job is closed; `stamp`
-    changes with the model.
+    changes with the model. `spending` is that of all jobs.
     """
 
     def __init__(
-        self, task: Task, system: System, reranker: Reranker, folder: Path | None, stamp: str = ""
+        self,
+        task: Task,
+        system: System,
+        ranker: Ranker,
+        folder: Path | None,
+        stamp: str = "",
+        spending: Spending | None = None,
     ) -> None:
         self.task = task
         self.system = system
-        self._reranker = reranker
+        self._ranker = ranker
+        self._spending = spending or Spending(Budget())
         self._stamp = stamp
         self._journal = ScoreJournal(folder, self._identity())
         self.resumed = len(self._journal.scores)
@@ -346,14 +278,28 @@ class EvalJob:
             yield
 
     def labelled(self, options: LabelOptions) -> list[LabelledQuery]:
-        """What has been scored, with its labels."""
-        scores = {query: scored.scores for query, scored in self.scores.items()}
+        """What has been scored, with its labels: of a cascade by its last model."""
+        scores = {query: scored.last_scores for query, scored in self.scores.items()}
         return label_scores(self.task, scores, relevance_of(self.info), options)
 
     @property
     def info(self) -> ScorerInfo:
-        """What is known about the model."""
-        return self._reranker.info
+        """What is known about the model, or the last one of a cascade."""
+        return rerankers_of(self._ranker)[-1].info
+
+    @property
+    def stages(self) -> Sequence[StageCount]:
+        """What each model of a cascade has scored; empty for one model."""
+        scored = [scores.stages for scores in self.scores.values() if scores.stages]
+        return [
+            StageCount(
+                reranker.info.model,
+                sum(stages[place][0] for stages in scored),
+                sum(stages[place][1] for stages in scored),
+            )
+            for place, reranker in enumerate(rerankers_of(self._ranker))
+            if self.system.keep
+        ]
 
     def close(self) -> None:
         """Forget what was kept: the evaluation is over."""
@@ -371,6 +317,13 @@ class EvalJob:
         except (UsageError, NothingScored) as error:  # no words that could be scored, or no time
             note = f"query {name} of {self.task.name} was left in its first order: {error}"
             return QueryScores({}, {}, {}, seconds=time.perf_counter() - began, notes=[note])
+        if is_cut_short(ranking, self._spending):
+            raise NothingScored(
+                f"the money was spent (--max-cost {self._spending.budget.max_cost:g}): "
+                f"{self.system.name} has scored {len(self.scores):,} of "
+                f"{len(self.task.queries):,} queries of {self.task.name}",
+                hint="what is paid is kept: the same command with a larger --max-cost continues",
+            )
         unread = 0 if ranking.unread is None else ranking.unread.passages
         results = {candidates[result.index].id: result for result in ranking.results}
         tokens = {name: result.tokens for name, result in results.items()}
@@ -389,10 +342,15 @@ class EvalJob:
             },
             read=ranking.chunks,
             total=ranking.candidates.total if ranking.candidates else ranking.chunks + unread,
+            judges={name: result.stage for name, result in results.items() if ranking.stages},
+            stages=[
+                [stage.pairs, (stage.results or 0) if place else ranking.documents]
+                for place, stage in enumerate(ranking.stages)
+            ],
         )
 
     def _rank(self, query: str, documents: Sequence[Document]) -> Ranking:
-        pending = self._reranker.submit(
+        pending = self._ranker.submit(
             query, documents, self.system.selection, budget=self.system.budget
         )
         try:
@@ -422,7 +380,8 @@ class EvalJob:
                 content.update(json.dumps([candidate.id, document.title, document.text]).encode())
         runtime, chunks = self.system.runtime, self.system.chunks
         return [
-            self._reranker.info.model,
+            [reranker.info.model for reranker in rerankers_of(self._ranker)],
+            [*self.system.keep],
             self._stamp,
             [str(runtime.runtime), str(runtime.device), runtime.threads],
             __version__,
@@ -451,6 +410,7 @@ class EvalOptions:
     candidates, first_stage       how many passages the models read, `50,200,all`, and what chooses
                                   them; empty for all
     max_times                     in how many seconds a query, by the names of these limits
+    max_cost                      what all requests may cost, in US dollars; None for no limit
     measures, condensed           names of measures; whether to leave out what was not judged
     sample, seed                  how many queries of each set, and what is drawn at random
     output, as_json               where the table or the JSON goes
@@ -474,6 +434,7 @@ class EvalOptions:
     candidates: str = ""
     first_stage: str = FirstStage.HYBRID
     max_times: Mapping[str, float] = field(default_factory=dict)
+    max_cost: float | None = None
     measures: Sequence[str] = ()
     condensed: bool = False
     sample: int | None = None
@@ -491,19 +452,26 @@ class EvalOptions:
 class SystemJobs:
     """A system's jobs on a task: one for all depths, or one for each where the set counts.
 
-    It counts for scorers that compare documents, and where passages are chosen from all.
+    It counts for scorers that compare documents, for cascades, and where passages are chosen from
+    all.
     """
 
     def __init__(
-        self, task: Task, system: System, reranker: Reranker, depths: Sequence[int], stamp: str
+        self,
+        task: Task,
+        system: System,
+        ranker: Ranker,
+        depths: Sequence[int],
+        stamp: str,
+        spending: Spending | None = None,
     ) -> None:
         self.system = system
-        scores_sets = reranker.info.scope == "set" or not system.reads_all
+        scores_sets = bool(system.keep) or ranker.info.scope == "set" or not system.reads_all
         folder = None
         with suppress(NoHome):  # a user without a home begins anew if cut off
             folder = cache_directory() / "eval"
         self.jobs = {
-            depth: EvalJob(_cut_task(task, depth), system, reranker, folder, stamp)
+            depth: EvalJob(_cut_task(task, depth), system, ranker, folder, stamp, spending)
             for depth in (depths if scores_sets else depths[-1:])
         }
 
@@ -550,34 +518,59 @@ def _read_sets(options: EvalOptions) -> Iterator[Collection]:
 
 def open_system(
     system: System, remote: RemoteOptions, cache: CacheOptions | None = None
-) -> tuple[Reranker, str]:
-    """Open a system's model; also return what changes when its scores do.
+) -> tuple[Ranker, str]:
+    """Open a system's models; also return what changes when its scores do.
 
-    `remote` is for the systems that are providers'.
+    `remote` is for the models that are providers'.
     """
-    folder = find_local_folder(system.model)
-    reranker = Reranker(
-        system.model,
-        runtime=system.runtime,
-        chunks=system.chunks,
-        remote=remote if system.is_remote else None,
-        cache=cache or False,
-    )
-    if folder is None:
-        return reranker, remote_fingerprint(system.model, remote)
-    folder.check_unchanged()
-    return reranker, folder.stamp()
+    rerankers, stamps = [], []
+    own_remote = remote if system.is_remote else RemoteOptions()
+    for model, options in zip(
+        system.models, share_remote_options(system.models, own_remote), strict=True
+    ):
+        folder = find_local_folder(model)
+        rerankers.append(
+            Reranker(
+                model,
+                runtime=system.runtime,
+                chunks=system.chunks,
+                remote=options,
+                cache=cache or False,
+            )
+        )
+        if folder is None:
+            stamps.append(remote_fingerprint(model, remote))
+        else:
+            folder.check_unchanged()
+            stamps.append(folder.stamp())
+    return _join(rerankers, system), "+".join(stamps)
+
+
+def renew(ranker: Ranker, system: System) -> Ranker:
+    """The same models for a system; they have no scores of another one.
+
+    A system of one model is that of the last one.
+    """
+    rerankers = [
+        Reranker(reranker.scorer, chunks=system.chunks) for reranker in rerankers_of(ranker)
+    ]
+    return _join(rerankers if system.keep else rerankers[-1:], system)
+
+
+def _join(rerankers: Sequence[Reranker], system: System) -> Ranker:
+    return Cascade(rerankers, system.keep) if system.keep else rerankers[0]
 
 
 def warn_of_windows(
-    options: EvalOptions, rerankers: Mapping[System, Reranker], terminal: Terminal
+    options: EvalOptions, rankers: Mapping[System, Ranker], terminal: Terminal
 ) -> None:
     """Say if two models that are compared cut documents differently of their own accord."""
     windows = {
-        system.name: reranker.info.window
-        for system, reranker in rerankers.items()
+        system.name: ranker.info.window
+        for system, ranker in rankers.items()
         if system.name in map(str.strip, options.compare or ())
         and system.chunks.chunk_tokens is None
+        and not system.keep
     }
     if len(set(windows.values())) > 1:
         sizes = " and ".join(f"{name} of {size or 'any'}" for name, size in windows.items())

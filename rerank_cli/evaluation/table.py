@@ -61,6 +61,8 @@ def draw_report(
             console.print()
         for sentence in verdict_sentences(sets, means, measures[0]):
             console.print(Text(sentence), soft_wrap=False)
+        for sentence in stage_sentences(sets):
+            console.print(Text(sentence), soft_wrap=False)
         if comparison:
             console.print()
             for line in _comparison_lines(comparison, measures[0]):
@@ -232,6 +234,23 @@ def _verdict(name: str, measure: str, found: Difference, first: str) -> str:
     if found.enough:
         figures += f" A difference of this size takes about {found.enough:,} queries."
     return f"Whether {name} helps cannot be told: {figures}"
+
+
+def stage_sentences(sets: Sequence[SetRows]) -> Iterator[str]:
+    """What the models of each cascade have read, a sentence for each set."""
+    for results in sets:
+        where = f" on {printable(results.task.name)}" if len(sets) > 1 else ""
+        for row in results.rows:
+            if row.cost is None or not row.cost.stages:
+                continue
+            first, *others = row.cost.stages
+            documents = format_count(first.documents, "document")
+            parts = [f"{first.model} read all {documents} in {format_count(first.pairs, 'pair')}"]
+            parts += [
+                f"{stage.model} {stage.documents:,} of them in {format_count(stage.pairs, 'pair')}"
+                for stage in others
+            ]
+            yield f"{row_name(row, results.rows)}{where}: {', '.join(parts)}."
 
 
 def _comparison_lines(comparison: Comparison, measure: str) -> Iterator[str]:

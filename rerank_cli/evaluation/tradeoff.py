@@ -182,7 +182,7 @@ def _recall(job: EvalJob, reference: EvalJob) -> float:
     """The share of the reference's best documents that the job has scored, on average."""
     shares = []
     for query, scored in reference.scores.items():
-        best = order_by_score(scored.scores)[:TOP_DOCUMENTS]
+        best = order_by_score(scored.order)[:TOP_DOCUMENTS]
         if best:
             own = job.scores[query].scores
             shares.append(sum(name in own for name in best) / len(best))

@@ -5,7 +5,8 @@
 
 What is chosen by looking at some queries looks better on these than it is. So the choice is made on
 one half, and what it loses is measured on the other. A loss holds if its whole interval is within
-what is allowed.
+what is allowed. Of several models in a row, cascades are tried, and the last one alone reads all
+passages.
 """
 
 import math
@@ -31,19 +32,22 @@ from rerank_cli.evaluation.run import (
     open_system,
     read_collections,
     read_system,
+    renew,
 )
 from rerank_cli.evaluation.statistics import Difference, difference_over_sets
-from rerank_cli.ranking import FirstStage, Selection
-from rerank_cli.ranking.reranker import Reranker
+from rerank_cli.ranking import KEEP_FACTOR, FirstStage, Selection
+from rerank_cli.ranking.cascade import Ranker
 from rerank_cli.scorers import BM25
 from rerank_cli.terminal import Terminal, format_columns, format_count
 
 MIN_QUERIES = 20  # of a half: an interval of fewer says little
 _CANDIDATES = (20, 50, 100, 200, 400, 1000)
 _MAX_CHUNKS = (1, 4)
+_KEEPS = (5, 10, 20, 50, 100, 200)  # results that the last model of a cascade reads
 _MAX_SHARE = 0.8  # of all passages, that a setting may read to be worth a try
 _POINTS = 100  # a measure of 1
 _POWER_POINTS = 1.959964 + 0.841621  # the normal's 97.5 % and 80 % points
+_ALL_PASSAGES = "all passages"
 _WAYS = {
     FirstStage.HYBRID: " by words and meaning",
     FirstStage.BM25: " by words",
@@ -88,7 +92,7 @@ class TunedSetting:
 class Tuning:
     """What was tried, chosen and confirmed; `check` is the chosen one on the other queries.
 
-    `full_*` are those of all passages, on the half that is meant.
+    `full_*` are those of all passages, on the half that is meant; `full_name` says what reads them.
     """
 
     model: str
@@ -99,6 +103,7 @@ class Tuning:
     chosen: TunedSetting | None = None
     check: TunedSetting | None = None
     full_check: Mapping[str, float] = field(default_factory=dict)
+    full_name: str = _ALL_PASSAGES
 
     @property
     def is_confirmed(self) -> bool:
@@ -112,7 +117,7 @@ class Tuning:
 
 @dataclass(frozen=True)
 class _ReadingOption:
-    """A setting to try, and about how many passages of a query it reads."""
+    """A setting to try, and about how many passages, or results, of a query it reads."""
 
     name: str
     preset: Mapping[str, Any]
@@ -135,9 +140,9 @@ def tune(options: EvalOptions, max_loss: float, terminal: Terminal) -> Tuning:
         )
     measures = parse_measures(options.measures)
     with ExitStack() as stack:
-        reranker, stamp = open_system(system, options.remote)
-        stack.enter_context(reranker)
-        run = _Tuner(options, max_loss, measures, reranker, stamp, terminal)
+        ranker, stamp = open_system(system, options.remote)
+        stack.enter_context(ranker)
+        run = _Tuner(options, max_loss, measures, ranker, stamp, terminal)
         tuning = run.tune(system)
     run.close()
     return tuning
@@ -151,14 +156,14 @@ class _Tuner:
         options: EvalOptions,
         max_loss: float,
         measures: Mapping[str, Any],
-        reranker: Reranker,
+        ranker: Ranker,
         stamp: str,
         terminal: Terminal,
     ) -> None:
         self._options = options
         self._max_loss = max_loss
         self._measures = measures
-        self._reranker = reranker
+        self._ranker = ranker
         self._stamp = stamp
         self._terminal = terminal
         self._jobs: list[EvalJob] = []
@@ -179,14 +184,18 @@ class _Tuner:
                 hint=f"{2 * MIN_QUERIES} with judgements at least, in two halves; better 200",
             )
         halves = _halve(tasks, seed)
-        self._say(f"all passages, {_count(halves[0] + halves[1])}")
-        full, full_check = self._score(system, halves)
+        last = system.models[-1]
+        whole = replace(system, name=last, model=last, keep=())
+        full_name = f"{last} alone" if system.keep else _ALL_PASSAGES
+        what = "results" if system.keep else "passages"
+        self._say(f"{full_name}, {_count(halves[0] + halves[1])}")
+        full, full_check = self._score(whole, halves)
         trials: list[TunedSetting] = []
         chosen: TunedSetting | None = None
         candidates = _candidates(system, full)
         for read, group in groupby(candidates, key=lambda candidate: candidate.read):
             trying = list(group)
-            self._say(f"trying about {read:,.0f} passages, {_count(halves[0])}")
+            self._say(f"trying about {read:,.0f} {what}, {_count(halves[0])}")
             found = [self._try(candidate, halves[0], full) for candidate in trying]
             trials += found
             holding = [trial for trial in found if trial.loss.high < self._max_loss]
@@ -195,7 +204,15 @@ class _Tuner:
                 chosen = min(holding, key=lambda trial: trial.seconds)
                 break
         (measure,) = self._measures
-        tuning = Tuning(system.model, measure, self._max_loss, trials, self._summary(full), chosen)
+        tuning = Tuning(
+            system.model,
+            measure,
+            self._max_loss,
+            trials,
+            self._summary(full),
+            chosen,
+            full_name=full_name,
+        )
         if chosen is None:
             return tuning
         self._say(f"the chosen setting, {_count(halves[1])}")
@@ -219,9 +236,8 @@ class _Tuner:
         return first, second
 
     def _job(self, system: System, task: Task) -> EvalJob:
-        # A Reranker of its own, so that none has the scores of another setting.
-        reranker = Reranker(self._reranker.scorer, chunks=system.chunks)
-        jobs = SystemJobs(task, system, reranker, [task.depth], self._stamp)
+        ranker = renew(self._ranker, system)
+        jobs = SystemJobs(task, system, ranker, [task.depth], self._stamp)
         self._jobs.append(jobs.job(task.depth))
         return self._jobs[-1]
 
@@ -240,7 +256,7 @@ class _Tuner:
         return TunedSetting(candidate.name, candidate.preset, **summary, loss=loss)
 
     def _figures(self, job: EvalJob) -> Mapping[str, float]:
-        scores = {query: scored.scores for query, scored in job.scores.items()}
+        scores = {query: scored.order for query, scored in job.scores.items()}
         run = reranked_run(job.task, scores, job.task.depth)
         figures: Figures = figures_of(run, job.task.qrels, self._measures)
         return next(iter(figures.values()))
@@ -296,6 +312,8 @@ def _halve(tasks: Sequence[Task], seed: int) -> tuple[list[Task], list[Task]]:
 
 def _candidates(system: System, full: Sequence[EvalJob]) -> list[_ReadingOption]:
     """The settings to try, those that read least first, by what all passages are."""
+    if system.keep:
+        return _cascades(system, full)
     scored = [scores for job in full for scores in job.scores.values()]
     passages = sum(scores.total for scores in scored) / len(scored)
     is_ranked = all(job.task.first == FirstStage.INPUT for job in full)
@@ -325,6 +343,25 @@ def _candidates(system: System, full: Sequence[EvalJob]) -> list[_ReadingOption]
     )
 
 
+def _cascades(system: System, full: Sequence[EvalJob]) -> list[_ReadingOption]:
+    """A cascade's settings to try: how many results its last model reads."""
+    queries = sum(len(job.task.queries) for job in full)
+    documents = sum(job.task.pairs for job in full) / queries
+    steps = range(len(system.keep) - 1, -1, -1)
+    found = []
+    for count in _KEEPS:
+        if count < _MAX_SHARE * documents:
+            keep = [count * KEEP_FACTOR**step for step in steps]
+            text = ",".join(map(str, keep))
+            name = f"the best {count} results"
+            found.append(
+                _ReadingOption(
+                    name, {"keep": text}, replace(system, keep=tuple(keep)), float(count)
+                )
+            )
+    return found
+
+
 def _seconds(jobs: Sequence[EvalJob]) -> float:
     seconds = [scores.seconds for job in jobs for scores in job.scores.values()]
     return sum(seconds) / len(seconds)
@@ -349,7 +386,7 @@ def describe(tuning: Tuning, width: int) -> Iterator[bytes]:
         for trial in tuning.trials
     ]
     full = tuning.full
-    rows.append(["all passages", f"{full['measure']:.4f}", f"{full['seconds']:.2g}", "", ""])
+    rows.append([tuning.full_name, f"{full['measure']:.4f}", f"{full['seconds']:.2g}", "", ""])
     yield format_columns(rows)
     yield b"\n"
     for sentence in _sentences(tuning):
@@ -359,7 +396,7 @@ def describe(tuning: Tuning, width: int) -> Iterator[bytes]:
 def _sentences(tuning: Tuning) -> Iterator[str]:
     limit = f"{tuning.max_loss:g} points of {tuning.measure}"
     if not tuning.trials:
-        yield "There is nothing to save: all passages are hardly more than the fewest to try."
+        yield f"There is nothing to save: {tuning.full_name}, that is hardly more than the least."
         return
     chosen, check = tuning.chosen, tuning.check
     queries = tuning.trials[0].loss.queries

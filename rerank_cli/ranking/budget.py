@@ -10,14 +10,14 @@ and the scorer share it.
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from rerank_cli.costs import Price
 from rerank_cli.errors import UsageError
 from rerank_cli.ranking.powers import SurveyingScorer
-from rerank_cli.types import Scorer, UnreadReason
+from rerank_cli.types import Ranking, Scorer, UnreadReason
 
 CURRENCY = "USD"  # of `Budget.max_cost`
 # Reading and comparing may take this share of the time, so that there is some left for the model.
@@ -47,12 +47,15 @@ class Budget:
     max_cost     the most that requests to a service may cost, in US dollars; None for no limit
     began        the time of the clock from which the seconds count; None for that of the call
     clock        tells the time; tests have others
+    whole        whether what is not scored whole is of no use: then no request is divided for what
+                 is left of the money, and scores that it leaves out are missing
     """
 
     max_seconds: float | None = None
     max_cost: float | None = None
     began: float | None = None
     clock: Clock = field(default_factory=Clock)
+    whole: bool = False
 
     @property
     def seconds_left(self) -> float | None:
@@ -76,7 +79,7 @@ class Budget:
 
 
 class Spending:
-    """What one ranking has used of its budget. Any thread may use it.
+    """What one ranking, or a job of many, has used of its budget. Any thread may use it.
 
     deadline  the time of the clock at which the ranking ends; infinite without a limit
     reason    the limit that was reached first; None while there is none
@@ -153,7 +156,7 @@ class Spending:
                     return True
                 if self._open_requests:
                     self._changed.wait(_SETTLING_SECONDS)
-                elif divisible:
+                elif divisible and not self.budget.whole:
                     break
                 else:
                     self.end(UnreadReason.MAX_COST)
@@ -166,6 +169,10 @@ class Spending:
             self._spent += 0.0 if paid is None else paid.amount
             self._open_requests -= 1
             self._changed.notify_all()
+
+    def missing(self, count: int) -> int:
+        """How many of some scores that there is no budget for count as missing."""
+        return count if self.budget.whole else 0
 
     def close(self) -> None:
         """Have no request wait any more, as the ranking has failed."""
@@ -199,11 +206,34 @@ def limit_scorer(scorer: Scorer, spending: Spending) -> Scorer:
     if isinstance(scorer, ThriftyScorer):
         return scorer.within(spending)
     if spending.budget.max_cost is not None:
-        raise UsageError(
-            f"--max-cost is for services, and {model} costs nothing",
-            hint="--max-time limits how long it takes",
-        )
+        raise _costs_nothing(model)
     return scorer
+
+
+def limit_scorers(scorers: Sequence[Scorer], spending: Spending) -> list[Scorer]:
+    """The same scorers, which share a budget: those that send requests keep to it.
+
+    Raises `UsageError` if money is limited and none costs any, or if a price is not known.
+    """
+    are_thrifty = [isinstance(scorer, ThriftyScorer) for scorer in scorers]
+    if spending.budget.max_cost is not None and not any(are_thrifty):
+        raise _costs_nothing(" with ".join(scorer.info.model for scorer in scorers))
+    return [
+        scorer.within(spending) if isinstance(scorer, ThriftyScorer) else scorer
+        for scorer in scorers
+    ]
+
+
+def _costs_nothing(model: str) -> UsageError:
+    return UsageError(
+        f"--max-cost is for services, and {model} costs nothing",
+        hint="--max-time limits how long it takes",
+    )
+
+
+def is_cut_short(ranking: Ranking | None, spending: Spending) -> bool:
+    """Whether a ranking of a job lacks scores for which there was no budget."""
+    return ranking is not None and ranking.missing > 0 and spending.reason is not None
 
 
 def check_price(price: Price | None, model: str) -> None:

@@ -5,27 +5,42 @@
 A result of a later model stands above all of an earlier one. Scores of different models are never
 compared. Each model cuts documents for itself. Passages, in a ranking of these or chosen by a first
 stage, are those of the first model.
+
+`Cascade.rank` waits for each model. `Cascade.submit` is for many queries: while one of them waits
+for a model, others are with another one.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import wait
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 from rerank_cli.costs import Price
 from rerank_cli.errors import UsageError
-from rerank_cli.progress import Progress, StopRanking, Watch
+from rerank_cli.progress import Progress, StopRanking, Watch, Work
 from rerank_cli.ranking import DEFAULT_KEEP, KEEP_FACTOR, CandidateRule, Selection
 from rerank_cli.ranking.budget import Budget
 from rerank_cli.ranking.chunking import Plan, Split
-from rerank_cli.ranking.reranker import Reranker
+from rerank_cli.ranking.powers import instruct_some
+from rerank_cli.ranking.reranker import Pending, Reranker
 from rerank_cli.ranking.results import MAX_REQUESTS, keep_best
 from rerank_cli.terminal import format_count
-from rerank_cli.types import Chunk, Document, Ranked, Ranking, ScoredChunk, Stage
+from rerank_cli.types import (
+    Chunk,
+    Document,
+    Ranked,
+    Ranking,
+    ScoredChunk,
+    Scorer,
+    ScorerInfo,
+    Stage,
+)
 
 Span = tuple[int, int]
+_WATCH_SECONDS = 0.1  # between two calls of a watch, while a ranking is put together
 
 
 class Cascade:
@@ -34,7 +49,7 @@ class Cascade:
         with Reranker("mini") as small, Reranker("bge-reranker-base") as large:
             ranking = Cascade([small, large], keep=50).rank(query, documents, Selection(n=10))
 
-    rerankers  the models, that which reads all first; they stay open
+    rerankers  the models, that which reads all first; `close` closes them
     keep       how many of the best results each next model reads: a number for the second, the
                third and so on, none above the one before. None for 50, and four times as many for
                each model before the last
@@ -49,6 +64,33 @@ class Cascade:
         if not self.rerankers:
             raise UsageError("a cascade needs a model")
         self.keep = check_keep(keep, len(self.rerankers))
+        self._open: list[PendingCascade] = []  # in the order they began
+        self._is_advancing = False
+
+    @property
+    def info(self) -> ScorerInfo:
+        """What is known about the model that reads all."""
+        return self.rerankers[0].info
+
+    @property
+    def scorers(self) -> tuple[Scorer, ...]:
+        """The scorers of its models."""
+        return tuple(reranker.scorer for reranker in self.rerankers)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether enough pairs are being scored for one of the models."""
+        return any(reranker.is_busy for reranker in self.rerankers)
+
+    def plan(self, query: str) -> Plan:
+        """The plan by which the first model's documents are cut for a query."""
+        return self.rerankers[0].plan(query)
+
+    def max_candidates(self, selection: Selection) -> int | None:
+        """The most passages that the first model reads for a query; None for all."""
+        count = self.rerankers[0].max_candidates(selection)
+        is_auto = count is not None and selection.candidates == CandidateRule.AUTO
+        return max(count or 0, *self.keep[:1]) if is_auto and self.keep else count
 
     def rank(
         self,
@@ -82,29 +124,190 @@ class Cascade:
         neither `min_score` nor `within`. A `budget` is for one model alone; raises `UsageError` for
         several.
         """
-        selection = Selection() if selection is None else selection
-        selection.check()
+        self.check_budget(budget)
+        stages = _Stages(self, selection, query, documents)
+        while stages.has_next:
+            try:
+                pending = stages.begin(budget=budget, watch=watch)
+                try:
+                    stages.take(pending, pending.result())
+                except BaseException:  # an interrupt, or an error of the watch
+                    pending.cancel()
+                    raise
+            except StopRanking:  # nothing was scored
+                if not stages.place:
+                    raise
+                stages.stop()
+            yield stages.ranking()
+
+    def submit(
+        self,
+        query: str | Document,
+        documents: Iterable[str | Document | Mapping[str, Any]],
+        selection: Selection | None = None,
+        *,
+        instruction: str | None = None,
+        client: object = None,
+        budget: Budget | None = None,
+        watch: Watch | None = None,
+    ) -> "Pending | PendingCascade":
+        """Begin to rank documents, as `Reranker.submit` does.
+
+        The thread that submits is to take the results: in it a next model begins, whenever `done`
+        or `result` of any of the rankings is called. The instruction is for the models that take
+        one. Raises `UsageError` too if none does, and for a `budget` of several models.
+        """
+        if len(self.rerankers) == 1:
+            return self.rerankers[0].submit(
+                query,
+                documents,
+                selection,
+                instruction=instruction,
+                client=client,
+                budget=budget,
+                watch=watch,
+            )
+        self.check_budget(budget)
+        stages = _Stages(self, selection, query, documents, instruction)
+        pending = PendingCascade(self, stages, client, watch)
+        self._open.append(pending)
+        return pending
+
+    def check_budget(self, budget: Budget | None) -> None:
+        """Raise `UsageError` for a budget of several models."""
         if budget is not None and len(self.rerankers) > 1:
             raise UsageError(
                 "a limit of time or money is for one model, and here are several",
                 hint="fewer candidates, or a smaller --keep, limit what several models read",
             )
-        stages = _Stages(self, selection)
-        for place, reranker in enumerate(self.rerankers):
-            if place and not stages.results:
-                break
-            try:
-                stages.run(place, reranker, query, documents, budget=budget, watch=watch)
-            except StopRanking:  # nothing was scored
-                if not place:
-                    raise
-                stages.stop(place)
-            yield stages.ranking(is_last=place == len(self.rerankers) - 1)
-            if stages.is_stopped:
-                break
+
+    def advance(self) -> None:
+        """Begin the next model for all rankings whose model is done."""
+        if self._is_advancing:  # this is called by a watch meanwhile
+            return
+        self._is_advancing = True
+        try:
+            for pending in [*self._open]:
+                pending.advance()
+        finally:
+            self._is_advancing = False
+        self._open = [pending for pending in self._open if not pending.is_over]
+
+    def halt(self) -> None:
+        """Begin no next model for the rankings that are under way."""
+        for pending in self._open:
+            pending.is_halted = True
+
+    def close(self) -> None:
+        """Close its models."""
+        for reranker in self.rerankers:
+            reranker.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def __repr__(self) -> str:
         return f"Cascade({', '.join(reranker.info.model for reranker in self.rerankers)})"
+
+
+Ranker = Reranker | Cascade
+
+
+def rerankers_of(ranker: Ranker) -> tuple[Reranker, ...]:
+    """The models of a cascade, or the one that there is."""
+    return ranker.rerankers if isinstance(ranker, Cascade) else (ranker,)
+
+
+def set_scorers(ranker: Ranker, scorers: Iterable[Scorer]) -> None:
+    """Have each model score by another scorer, which shares all else with its own."""
+    for reranker, scorer in zip(rerankers_of(ranker), scorers, strict=True):
+        reranker.scorer = scorer
+
+
+class PendingCascade:
+    """A ranking on its way through the models of a `Cascade`: see `Cascade.submit`.
+
+    is_over    whether it has a ranking or an error, or was cancelled
+    is_halted  whether no next model is to begin, as an interrupt came
+    """
+
+    def __init__(
+        self, cascade: Cascade, stages: "_Stages", client: object, watch: Watch | None
+    ) -> None:
+        """Begin with the first model; raises as `Reranker.submit` does."""
+        self.is_over = self.is_halted = False
+        self._cascade = cascade
+        self._stages = stages
+        self._client = client
+        self._given_watch = watch
+        self._error: Exception | None = None
+        self._pendings: list[Pending] = []
+        self._begin_next()
+
+    @property
+    def work(self) -> Work:
+        """The work that is scored and that is read, of the models that have begun."""
+        works = [pending.work for pending in self._pendings]
+        return Work(sum(work.done for work in works), sum(work.read for work in works))
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs the scorers got."""
+        return sum(pending.pairs for pending in self._pendings)
+
+    def done(self) -> bool:
+        """Whether there is a result; begins next models."""
+        self._cascade.advance()
+        return self.is_over
+
+    def result(self) -> Ranking:
+        """Wait for the ranking; raises what went wrong."""
+        while not self.done():
+            pending = self._pendings[-1]
+            if pending.task.is_over:  # its ranking is being put together
+                wait([pending], _WATCH_SECONDS)
+            else:
+                pending.task.wait()
+        if self._error is not None:
+            raise self._error
+        return self._stages.ranking()
+
+    def cancel(self) -> bool:
+        """Score nothing more for this ranking; False if it is done already."""
+        if self.is_over:
+            return False
+        self.is_over = True
+        for pending in reversed(self._pendings):
+            pending.cancel()
+        return True
+
+    def advance(self) -> None:
+        """Take what a model has judged once it is done, and begin the next one."""
+        while not self.is_over and self._pendings[-1].done():
+            if self.is_halted and not self._stages.is_last:
+                return
+            try:
+                self._stages.take(self._pendings[-1], self._pendings[-1].result(0))
+                self.is_over = not self._stages.has_next
+                if not self.is_over:
+                    self._begin_next()
+            except Exception as error:  # noqa: BLE001 - `result` raises it
+                self._error, self.is_over = error, True
+
+    def _begin_next(self) -> None:
+        self._pendings.append(self._stages.begin(client=self._client, watch=self._watch))
+
+    def _watch(self, progress: Progress) -> None:
+        if self._given_watch is not None:
+            try:
+                self._given_watch(progress)
+            except BaseException:
+                self._cascade.halt()
+                raise
+        self._cascade.advance()
 
 
 def check_keep(
@@ -118,6 +321,11 @@ def check_keep(
         steps = range(models - 2, -1, -1)
         return tuple(DEFAULT_KEEP * KEEP_FACTOR**step for step in steps)
     counts = (keep,) if isinstance(keep, int) else tuple(keep)
+    if models == 1 and counts:
+        raise UsageError(
+            f"{name} needs several models, and there is only one",
+            hint="-m mini,bge-reranker-base; -n N keeps the best N results",
+        )
     given = f"{name} {','.join(map(str, counts))}"
     if len(counts) != models - 1:
         raise UsageError(
@@ -134,66 +342,98 @@ def check_keep(
 class _Stages:
     """One ranking on its way through the models of a cascade.
 
+    place       that of the model that is next, or under way
     results     all results so far, best first, a later model's above an earlier one's
     is_stopped  whether it ended before its last model was done
     """
 
-    def __init__(self, cascade: Cascade, selection: Selection) -> None:
+    def __init__(
+        self,
+        cascade: Cascade,
+        selection: Selection | None,
+        query: str | Document,
+        documents: Iterable[str | Document | Mapping[str, Any]],
+        instruction: str | None = None,
+    ) -> None:
+        """Raises `UsageError` for options that make no sense."""
+        selection = Selection() if selection is None else selection
+        selection.check()
+        self.place = 0
         self.results: list[Ranked] = []
         self.is_stopped = False
+        self._cascade = cascade
         self._keep = cascade.keep
         self._selection = selection
+        self._query = query
+        self._documents = documents
+        self._instructions = _share_instruction(cascade, instruction)
+        self._sent: Sequence[Ranked] = ()  # to the model that is under way
         self._rankings: list[Ranking] = []
         self._stages = [Stage(reranker.info, 0, None) for reranker in cascade.rerankers]
         self._has_bound = selection.min_score is not None or selection.within is not None
 
-    def run(
-        self,
-        place: int,
-        reranker: Reranker,
-        query: str | Document,
-        documents: Iterable[str | Document | Mapping[str, Any]],
-        *,
-        budget: Budget | None,
-        watch: Watch | None,
-    ) -> None:
-        """Have the model at a place rank its part: the first one the documents, others the best."""
-        own = self._own_selection(place, reranker)
+    @property
+    def is_last(self) -> bool:
+        """Whether the model under way is the last one."""
+        return self.place == len(self._stages) - 1
+
+    @property
+    def has_next(self) -> bool:
+        """Whether there is another model, and something for it to read."""
+        is_whole = self.place == len(self._stages) or (self.place > 0 and not self.results)
+        return not (is_whole or self.is_stopped)
+
+    def begin(
+        self, *, budget: Budget | None = None, client: object = None, watch: Watch | None = None
+    ) -> Pending:
+        """Have the next model rank its part: the first one the documents, others the best."""
+        place, reranker = self.place, self._cascade.rerankers[self.place]
+        documents = self._documents
         if len(self._stages) > 1 and watch is not None:
             watch = _watch_stage(watch, place)
         cut: Callable[[Plan, Document], Split] = Plan.split
-        sent = list[Ranked]()
         if place:
-            sent = sorted(self.results[: self._keep[place - 1]], key=lambda result: result.index)
-            documents = [self._document_of(result) for result in sent]
+            best = self.results[: self._keep[place - 1]]
+            self._sent = sorted(best, key=lambda result: result.index)
+            documents = [self._document_of(result) for result in self._sent]
             if self._rankings[0].candidates is not None and not self._selection.passages:
-                spans = iter([_spans_in(result) for result in sent])
+                spans = iter([_spans_in(result) for result in self._sent])
                 cut = partial(_cut_near, spans)
-        pending = reranker.submit(query, documents, own, budget=budget, watch=watch, cut=cut)
-        try:
-            ranking = pending.result()
-        except BaseException:  # an interrupt, or an error of the watch
-            pending.cancel()
-            raise
+        return reranker.submit(
+            self._query,
+            documents,
+            self._own_selection(place),
+            instruction=self._instructions[place],
+            client=client,
+            budget=budget,
+            watch=watch,
+            cut=cut,
+        )
+
+    def take(self, pending: Pending, ranking: Ranking) -> None:
+        """Take the ranking of the model that is done."""
+        place = self.place
         judged = ranking.documents - ranking.unscored if place else None
         self._stages[place] = Stage(ranking.info, pending.task.scored_pairs, judged)
         self.is_stopped = ranking.incomplete
         self._rankings.append(ranking)
         if place:
-            self._put_above(place, ranking, sent)
+            self._put_above(place, ranking, self._sent)
         else:
             self.results = list(ranking.results)
             # The whole input says whether a prior counts, and not the part that a next model reads.
             self._selection = replace(self._selection, prior=pending.task.builder.prior_rule)
+        self.place += 1
 
-    def stop(self, place: int) -> None:
-        """Note that the model at a place was stopped before it has judged a result."""
+    def stop(self) -> None:
+        """Note that the model under way was stopped before it has judged a result."""
         self.is_stopped = True
-        self._stages[place] = self._stages[place]._replace(results=0)
+        self._stages[self.place] = self._stages[self.place]._replace(results=0)
 
-    def ranking(self, *, is_last: bool) -> Ranking:
+    def ranking(self) -> Ranking:
         """The ranking so far, with the options of the whole selection."""
         first, last = self._rankings[0], self._rankings[-1]
+        is_last = self.place == len(self._stages)
         if len(self._stages) == 1:
             return first
         selection, n = self._selection, self._selection.n
@@ -236,7 +476,7 @@ class _Stages:
             stages=tuple(self._stages),
         )
 
-    def _own_selection(self, place: int, reranker: Reranker) -> Selection:
+    def _own_selection(self, place: int) -> Selection:
         """What the model at a place is to keep: enough for the whole selection and the next one."""
         selection, n, is_last = self._selection, self._selection.n, place == len(self._keep)
         if not self._keep:
@@ -254,11 +494,7 @@ class _Stages:
         if place:
             own = replace(own, keep_empty=False, passages=False, candidates=CandidateRule.ALL)
         else:
-            info = reranker.info
-            is_local = not info.remote and info.scope == "pair"
-            count = selection.max_candidates(is_local=is_local)
-            if count is not None and selection.candidates == CandidateRule.AUTO:
-                count = max(count, self._keep[0])
+            count = self._cascade.max_candidates(selection)
             own = replace(own, candidates=CandidateRule.ALL if count is None else count)
         if self._needs_spans(place):
             own = replace(own, explain=True)
@@ -314,6 +550,17 @@ class _Stages:
             explanation=tuple(_shift(scored, earlier.passage) for scored in judged.explanation),
             stage=place,
         )
+
+
+def _share_instruction(cascade: Cascade, instruction: str | None) -> Sequence[str | None]:
+    """The instruction for each model; None for those that take none."""
+    if instruction is None or not instruction.strip():
+        return [None] * len(cascade.rerankers)
+    scorers = cascade.scorers
+    return [
+        None if instructed is scorer else instruction
+        for scorer, instructed in zip(scorers, instruct_some(scorers, instruction), strict=True)
+    ]
 
 
 def _watch_stage(watch: Watch, place: int) -> Watch:

@@ -1,6 +1,7 @@
 """What some scorers can do beside scoring: protocols that a scorer may have.
 
-instruct, show  give a scorer an instruction, or an image as its query, if it takes such
+instruct, instruct_some, show
+                give scorers an instruction, or an image as their query, if they take such
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -148,6 +149,19 @@ def instruct(scorer: Scorer, instruction: str) -> Scorer:
     if not isinstance(scorer, InstructedScorer):
         raise UsageError(f"{scorer.info.model} takes no instruction")
     return scorer.with_instruction(instruction)
+
+
+def instruct_some(scorers: Sequence[Scorer], instruction: str) -> list[Scorer]:
+    """Give an instruction to the models that take one; raises `UsageError` if none does."""
+    instructed, errors = [*scorers], list[UsageError]()
+    for place, scorer in enumerate(scorers):
+        try:
+            instructed[place] = instruct(scorer, instruction)
+        except UsageError as error:
+            errors.append(error)
+    if len(errors) == len(scorers):
+        raise UsageError("; ".join(map(str, errors)))
+    return instructed
 
 
 def show(scorer: Scorer, media: Media, *, media_only: bool) -> Scorer:

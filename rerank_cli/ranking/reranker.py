@@ -133,6 +133,11 @@ class Reranker:
         """What is known about the model."""
         return self.scorer.info
 
+    @property
+    def scorers(self) -> tuple[Scorer, ...]:
+        """The scorer; a cascade has several."""
+        return (self.scorer,)
+
     def rank(
         self,
         query: str | Document,
@@ -346,16 +351,8 @@ class Reranker:
         from rerank_cli.batch.flow import Bounds, Flow, rank_mappings
         from rerank_cli.batch.records import RecordFields
 
-        selection = Selection(
-            n,
-            min_score,
-            within,
-            keep_empty,
-            passages,
-            explain,
-            candidates=candidates,
-            first_stage=first_stage,
-        )
+        selection = Selection(n, min_score, within, keep_empty, passages, explain)
+        selection = replace(selection, candidates=candidates, first_stage=first_stage)
         selection.check()
         if not isinstance(records, Iterable) or isinstance(records, str | bytes | Mapping):
             raise UsageError("records must be several, as in a list, not one by itself")

@@ -32,7 +32,7 @@ def write_jsonl(ranking: Ranking, style: Style) -> Iterator[bytes]:
     sentences = _SentencePlaces(ranking, style)
     for result in ranking.results:
         body = result_object(result, sentences.of(result), passages=style.passages)
-        yield _encode({"rank": result.rank, **mark, **body, **_judge(ranking, result)}, style)
+        yield _encode({"rank": result.rank, **mark, **body, **judge_fields(ranking, result)}, style)
     unscored: dict[str, Any] = {"rank": None, "relevance_score": None}
     if not ranking.reranked:
         unscored["reranked"] = False
@@ -57,7 +57,7 @@ def _ranking_object(ranking: Ranking, style: Style) -> dict[str, Any]:
         "reranked": ranking.reranked,
         **({"incomplete": True} if ranking.incomplete else {}),
         **({"blend": _blend_object(ranking)} if ranking.is_blended else {}),
-        **({"stages": [*map(_stage_object, ranking.stages)]} if ranking.stages else {}),
+        **stage_fields(ranking),
         **_result_lists(ranking, style),
         "counts": {
             "documents": ranking.documents,
@@ -106,7 +106,7 @@ def _result_lists(ranking: Ranking, style: Style) -> dict[str, Any]:
     results = [
         {
             **result_object(result, sentences.of(result), passages=style.passages),
-            **_judge(ranking, result),
+            **judge_fields(ranking, result),
         }
         for result in ranking.results
     ]
@@ -118,13 +118,18 @@ def _blend_object(ranking: Ranking) -> dict[str, Any]:
     return {"k": FUSION_RANK, "prior_field": ranking.prior_field}
 
 
+def stage_fields(ranking: Ranking) -> dict[str, Any]:
+    """What each model of a cascade has judged; nothing for one model."""
+    return {"stages": [*map(_stage_object, ranking.stages)]} if ranking.stages else {}
+
+
 def _stage_object(stage: Stage) -> dict[str, Any]:
     info = stage.info
     judged = {} if stage.results is None else {"results": stage.results}
     return {"model": info.model, "scale": info.scale, "pairs": stage.pairs, **judged}
 
 
-def _judge(ranking: Ranking, result: Ranked) -> dict[str, str]:
+def judge_fields(ranking: Ranking, result: Ranked) -> dict[str, str]:
     """The model of a cascade whose scores a result has, and their scale."""
     if not ranking.stages:
         return {}

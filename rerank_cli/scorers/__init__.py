@@ -4,6 +4,7 @@ This module alone decides what a model's name means, and never by a part of the 
 """
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,8 +132,35 @@ def check_single(model: str | None, command: str) -> None:
     if len(split_models(model)) > 1:
         raise UsageError(
             f"{model}: several models in a row, and {command} takes one",
-            hint="-m MODEL names it; only `rerank QUERY` takes several in a row",
+            hint="-m MODEL names it; rank, batch, eval and tune take several in a row",
         )
+
+
+def share_remote_options(
+    models: Sequence[str | None], remote: RemoteOptions
+) -> list[RemoteOptions]:
+    """The options of each model of a cascade: those for providers go to their models alone.
+
+    Raises `UsageError` for options that are for one of several providers.
+    """
+    are_remote = [*map(is_remote, models)]
+    given = {
+        "--base-url": remote.base_url is not None,
+        "--header": bool(remote.headers),
+        "--set": bool(remote.fields),
+        "--tokenizer": remote.tokenizer is not None,
+    }
+    names = [name for name, has_value in given.items() if has_value]
+    if sum(are_remote) > 1 and names:
+        raise UsageError(
+            f"{', '.join(names)}: for one provider, and -m names models of several",
+            hint="an entry in providers.toml has the URL, headers and fields of one of them",
+        )
+    # If none is a provider's, the first one says that it has no such options.
+    return [
+        remote if is_of_provider or not any(are_remote) else RemoteOptions()
+        for is_of_provider in are_remote
+    ]
 
 
 def clean_instruction(instruction: str | None) -> str | None:

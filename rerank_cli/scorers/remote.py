@@ -359,8 +359,8 @@ class RemoteScorer:
         """The scores that a request brought; None if its halves have them."""
         request, reply, report, without_budget = sent
         if without_budget:
-            reports = (report,) if report.statuses else ()
-            return Scored([None] * len(request.chunks), requests=reports)
+            count, reports = len(request.chunks), (report,) if report.statuses else ()
+            return Scored([None] * count, missing=self._spending.missing(count), requests=reports)
         if reply is None:
             return None
         with hide_in_lines(self._client.redact):

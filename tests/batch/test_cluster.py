@@ -149,7 +149,7 @@ def test_it_goes_on_by_shards_and_joins_them(
         (["-o", "x"], "reads files and writes a folder"),
         (["in.jsonl"], "reads files and writes a folder"),
         (["in.jsonl", "-o", "x", "--errors", "y"], "--engine ray has no --run, --errors"),
-        (["in.jsonl", "-o", "x", "-m", "cohere/rerank-v3.5"], "is a provider's"),
+        (["in.jsonl", "-o", "x", "-m", "cohere/rerank-v3.5"], "and not for cohere/rerank-v3.5"),
         pytest.param(["in.jsonl", "-o", "x"], "in.jsonl: no such file", marks=needs_ray),
     ],
 )

@@ -97,7 +97,8 @@ def test_what_was_found_is_said_in_words() -> None:
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[frozenset[str]]:
     """The queries of each job, in order; a setting that reads less is faster and loses nothing."""
     from rerank_cli.evaluation import tune
-    from rerank_cli.evaluation.run import EvalJob, QueryScores
+    from rerank_cli.evaluation.labels import QueryScores
+    from rerank_cli.evaluation.run import EvalJob
 
     seen: list[frozenset[str]] = []
 

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rerank_cli import Cascade, Document, Ranked, Ranking, Reranker, Selection
-from rerank_cli.errors import UsageError
+from rerank_cli.errors import ScorerError, UsageError
 from rerank_cli.progress import Progress, StopRanking
 from rerank_cli.scorers.bm25 import BM25Scorer
-from rerank_cli.types import Pair
+from rerank_cli.types import Pair, Scored
 from tests.support.fakes import OverlapScorer, number_in, words_info
 
 QUERY = "cats memory"
@@ -231,7 +231,7 @@ def test_a_failure_comes_after_the_ranking_of_the_models_before_it() -> None:
         ((0,), 2, "at least one result"),
         ((5, 2), 2, "2 numbers for 2 models"),
         ((), 2, "0 numbers for 2 models"),
-        ((5,), 1, "1 number for 1 models"),
+        ((5,), 1, "keep needs several models, and there is only one"),
         (True, 2, "at least one result"),
     ],
 )
@@ -258,3 +258,82 @@ def test_equal_pairs_are_scored_once() -> None:
     last = Reranker(Counting(words_info(8, name="last")))
     ranking = Cascade([small(), last], 4).rank(QUERY, ["cats", "cats", "memory", "dog"])
     assert (len(seen), ranking.stages[1].pairs, ranking.stages[1].results) == (3, 3, 4)
+
+
+@settings(max_examples=25)
+@given(st.lists(documents, min_size=1, max_size=3), selections, st.integers(1, 4))
+def test_rankings_side_by_side_are_those_of_one_after_the_other(
+    inputs: list[list[Document]], selection: Selection, keep: int
+) -> None:
+    cascade = Cascade([small(), large()], keep)
+    pending = [cascade.submit(QUERY, each, selection) for each in inputs]
+    for made, each in zip(pending, inputs, strict=True):
+        alone = Cascade([small(), large()], keep).rank(QUERY, each, selection)
+        ranking = made.result()
+        assert [*map(facts, ranking)] == [*map(facts, alone)]
+        assert ranking.blanks == alone.blanks
+        assert [stage.results for stage in ranking.stages] == [
+            stage.results for stage in alone.stages
+        ]
+    assert all(made.done() for made in pending)
+
+
+class Failing(OverlapScorer):
+    """Fails for passages with the word `bad`."""
+
+    def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
+        if any("bad" in pair.chunk.text for pair in pairs):
+            raise ScorerError("it cannot read this")
+        return super().score(pairs, keep)
+
+
+def test_the_failure_of_a_later_model_is_that_of_its_ranking_alone() -> None:
+    cascade = Cascade([small(), Reranker(Failing(words_info(5)))], 1)
+    good, bad, other = (
+        cascade.submit("cats", ["cats", text]) for text in ("x", "cats cats bad", "y")
+    )
+    assert indices(good.result()) == [0, 1]
+    with pytest.raises(ScorerError, match="cannot read this"):
+        bad.result()
+    assert indices(other.result()) == [0, 1]
+
+
+def test_what_is_cancelled_is_read_by_no_later_model() -> None:
+    last = OverlapScorer(words_info(5))
+    cascade = Cascade([small(), Reranker(last)], 1)
+    pending = cascade.submit("cats", ["cats", "dogs"])
+    assert pending.cancel()
+    assert pending.done()
+    assert not pending.cancel()
+    assert last.batches == []
+
+
+def test_to_cancel_one_ranking_begins_nothing_for_others() -> None:
+    last = OverlapScorer(words_info(5))
+    cascade = Cascade([small(), Reranker(last)], 1)
+    pending = [cascade.submit("cats", ["cats", text]) for text in ("x", "y", "z")]
+    for each in reversed(pending):
+        each.cancel()
+    assert last.batches == []
+    assert all(each.done() for each in pending)
+    assert last.batches == []
+
+
+def test_an_instruction_is_for_the_models_that_take_one() -> None:
+    cascade = Cascade([small(), large()], 1)
+    with pytest.raises(UsageError, match="small@1 takes no instruction; large@1 takes"):
+        cascade.submit("cats", ["cats"], instruction="find cats")
+    assert cascade.submit("cats", ["cats"], instruction=" ").result().results
+
+
+def test_an_interrupt_begins_no_next_model() -> None:
+    last = OverlapScorer(words_info(5))
+    cascade = Cascade([small(), Reranker(last)], 1)
+
+    def watch(progress: Progress) -> None:
+        if progress.pairs:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cascade.submit("cats", ["cats", "dogs"], watch=watch).result()
+    assert last.batches == []

@@ -100,7 +100,7 @@ class StaticVectors:
             ) from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        self._tokens = len(self._rows)  # rows of tokens; `_count` those of all words that have some
+        self._tokens = self._count = len(self._rows)  # rows of tokens, and of all known words
         self._generation = 0
         self._forget_words()
 

@@ -3,10 +3,10 @@
     python scripts/train/static.py DATA OUT      DATA has the training sets, OUT gets static.npz
 
 As model2vec does it: each token goes alone through all-MiniLM-L6-v2, between [CLS] and [SEP]; its
-vector is the mean of the last states, of which the principal components are kept. A text's vector
-is the sum of its tokens' vectors, so each has a weight besides: rare tokens say more. That is the
-inverse document frequency among the passages of the training sets. Vectors are kept in int8, each
-with its scale. Nothing is trained.
+vector is the mean of the last states, of which the principal components are kept. A word's vector
+is the sum of its tokens' vectors, and words count by the lengths of theirs. So each has a weight
+besides, as rare tokens say more: the inverse document frequency among the passages of the training
+sets. Vectors are kept in int8, each with its scale. Nothing is trained.
 """
 
 import argparse

@@ -26,7 +26,7 @@ WEIGHTS: Mapping[str, float] = {
     "other": -2.0,
     "test": -2.0,
     "old": -2.0,
-    REPEAT: -4.0,
+    REPEAT: -6.0,
 }
 _LEAST_COMMON_START = 4  # characters that a word and a longer one have in common: config, configur
 # Names of files that say nothing: their folder's name says it.

@@ -1,14 +1,15 @@
 """Measures questions about source code, and learns the weights of the prior for places.
 
-    python scripts/bench_code.py DATA collect NAME…   # the logits of each question's candidates
-    python scripts/bench_code.py DATA                 # the tables, from the logits that are there
+    python scripts/bench_code.py DATA collect [NAME…]   # the logits of each question's candidates
+    python scripts/bench_code.py DATA learn             # the weights that all repositories teach
+    python scripts/bench_code.py DATA                   # the tables, from the logits that are there
     python scripts/bench_code.py DATA --shipped --grep   # of the weights that ship
 
 DATA has the questions of github.com/MinishLab/semble (benchmarks/annotations) in annotations/, the
 tree of each of their repositories at its commit in trees/, and published.json, the nDCG@10 that is
 published of other tools, by system, repository and kind of question, if anything is. logits/ is
-written there: with it weights are learned without the model. scripts/make_code_questions.py makes
-DATA of installed packages and of the standard library.
+written there: with it weights are learned without the model. Remove it to collect anew for another
+model. scripts/make_code_questions.py makes DATA of installed packages and of the standard library.
 
 nDCG@10 is counted in two ways: by file, each file once, and by passage as the benchmark does:
 several passages of a file use up places, and where a question names lines a passage must have some.
@@ -35,7 +36,7 @@ from rerank_cli.inputs.documents import Inputs
 from rerank_cli.ranking import ChunkOptions, FirstStage
 from rerank_cli.ranking.chunking import plan_chunks
 from rerank_cli.ranking.first_stage import CandidateLimits, choose_passages
-from rerank_cli.ranking.places import REPEAT, WEIGHTS, PlacePrior
+from rerank_cli.ranking.places import REPEAT, WEIGHTS, FileCounter, PlacePrior
 from rerank_cli.ranking.results import take_adjusted_best
 from rerank_cli.scorers import open_scorer
 from rerank_cli.scorers.bm25 import BM25Scorer
@@ -43,7 +44,7 @@ from rerank_cli.scorers.static_vectors import open_query_meaning
 from rerank_cli.types import Chunk, Pair
 from rerank_cli.words import COMMON_WORDS
 
-STEPS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)  # the sizes of weights that are tried
+STEPS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # the sizes of weights that are tried
 TOLERANCE = 0.002  # of nDCG, within which a smaller weight is taken
 ROUNDS = 3
 PLACES = 10
@@ -77,21 +78,25 @@ PARTS = tuple(WEIGHTS)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("data", type=Path)
-    parser.add_argument("action", nargs="?", choices=["collect"])
+    parser.add_argument("action", nargs="?", choices=["collect", "learn"])
     parser.add_argument("names", nargs="*")
-    parser.add_argument("--candidates", type=int, default=50)
+    parser.add_argument("--candidates", type=int, default=200, help="passages read of a question")
     parser.add_argument("--bm25", action="store_true", help="measure -m bm25 too")
     parser.add_argument("--grep", action="store_true", help="measure ripgrep with the words too")
     parser.add_argument("--shipped", action="store_true", help="learn nothing, take WEIGHTS")
     options = parser.parse_args()
     data = options.data.resolve()
-    if options.action:
-        for name in options.names:
+    if options.action == "collect":
+        known = sorted(path.stem for path in (data / "annotations").glob("*.json"))
+        for name in options.names or known:
             collect(data, name, options.candidates)
         return
     names = sorted(path.stem for path in (data / "logits").glob("*.jsonl"))
     questions = Questions({name: read_passages(data, name) for name in names})
     print(f"{len(names)} repositories, {len(questions.names)} questions\n")
+    if options.action == "learn":
+        print_weights(questions)
+        return
     others = [way for way in (bm25_scores, grep_scores) if getattr(options, way.__name__[:4])]
     if options.shipped:
         shipped = np.tile(list(WEIGHTS.values()), (len(questions.names), 1))
@@ -100,8 +105,8 @@ def main() -> None:
     learned = fit_left_out(questions, PARTS)
     print_parts(questions, learned)
     print_systems(data, questions, learned, others)
-    weights = dict(zip(PARTS, fit(questions, "", PARTS), strict=True))
-    print("\nlearned on all:", {part: weight for part, weight in weights.items() if weight})
+    print()
+    print_weights(questions)
 
 
 def read_tree(data: Path, name: str) -> list[Document]:
@@ -146,8 +151,11 @@ def collect(data: Path, name: str, count: int) -> None:
 def read_passages(data: Path, name: str) -> list[Passages]:
     """The candidates of a repository's questions, with their values of the prior's parts."""
     documents = read_tree(data, name)
+    counter = FileCounter()
+    for _ in counter.watch(documents):
+        pass
     rows = read_rows(data / "logits" / f"{name}.jsonl")
-    return [_passages_of(row, documents) for row in rows]
+    return [_passages_of(row, documents, counter.old_folders) for row in rows]
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -156,9 +164,11 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def _passages_of(row: Mapping[str, Any], documents: Sequence[Document]) -> Passages:
+def _passages_of(
+    row: Mapping[str, Any], documents: Sequence[Document], old_folders: Sequence[str]
+) -> Passages:
     question = row["question"]
-    prior = PlacePrior(question["query"])
+    prior = PlacePrior(question["query"], old_folders=old_folders)
     grouped: dict[int, list[Mapping[str, Any]]] = {}
     for passage in row["passages"]:
         grouped.setdefault(passage["document"], []).append(passage)
@@ -245,10 +255,7 @@ class Questions:
         """nDCG@10 of each question by file, and by passage; a row of weights for each question."""
         scores = self.logits + (self.features * weights[:, None, :]).sum(2)
         order = np.argsort(-scores, axis=1, kind="stable")
-        files = np.take_along_axis(self.files, order, axis=1)
-        earlier = np.tril(files[:, :, None] == files[:, None, :], -1).sum(2)
-        places = np.empty_like(earlier)  # of each passage in its file
-        np.put_along_axis(places, order, earlier, axis=1)
+        places = _places_in_files(self.files, order)
         best = np.where(places == 0, scores + self.length_scores, -np.inf)
         repeat = weights[:, PARTS.index(REPEAT), None] * np.log1p(places)
         return np.stack(
@@ -262,6 +269,19 @@ class Questions:
         )
 
 
+def _places_in_files(files: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """The place of each passage among those of its file, from 0; `order` has the best first."""
+    ordered = np.take_along_axis(files, order, axis=1)
+    by_file = np.argsort(ordered, axis=1, kind="stable")
+    grouped = np.take_along_axis(ordered, by_file, axis=1)
+    numbers = np.broadcast_to(np.arange(files.shape[1]), files.shape)
+    is_first = np.diff(grouped, axis=1, prepend=-2) != 0
+    starts = np.maximum.accumulate(np.where(is_first, numbers, 0), axis=1)
+    places = np.empty_like(order)
+    np.put_along_axis(places, np.take_along_axis(order, by_file, axis=1), numbers - starts, axis=1)
+    return places
+
+
 def _pad(rows: Sequence[np.ndarray], fill: float) -> np.ndarray:
     shape = np.max([row.shape for row in rows], axis=0)
     padded = np.full((len(rows), *shape), fill, dtype=np.asarray(rows[0]).dtype)
@@ -273,6 +293,7 @@ def _pad(rows: Sequence[np.ndarray], fill: float) -> np.ndarray:
 def fit(questions: Questions, left_out: str, parts: Sequence[str]) -> np.ndarray:
     """The weights with the highest mean over both countings, one part after the other.
 
+    That of `REPEAT`, which counts in a ranking of passages alone, has the highest mean by passage.
     Repositories count alike, and one is left out. A weight is as good as it is together with its
     neighbours, so that no lucky one is taken, and the smallest that is about as good as the best.
     """
@@ -282,12 +303,13 @@ def fit(questions: Questions, left_out: str, parts: Sequence[str]) -> np.ndarray
     for _ in range(ROUNDS if len(parts) > 1 else 1):
         before = weights.copy()
         for place in map(PARTS.index, parts):
+            counted = slice(1, 2) if PARTS[place] == REPEAT else slice(2)
             tried = [float(np.copysign(step, WEIGHTS[PARTS[place]])) for step in STEPS]
             means = []
             for weight in tried:
                 weights[place] = weight
                 measured = questions.measure(np.tile(weights, (len(shares), 1)))
-                means.append(float((measured.mean(1) * shares).sum() / shares.sum()))
+                means.append(float((measured[:, counted].mean(1) * shares).sum() / shares.sum()))
             smooth = [
                 (mean + float(np.mean(means[max(0, step - 1) : step + 2]))) / 2
                 for step, mean in enumerate(means)
@@ -305,6 +327,13 @@ def fit_left_out(questions: Questions, parts: Sequence[str]) -> np.ndarray:
     """For each question the weights that all other repositories have taught."""
     learned = {name: fit(questions, name, parts) for name in dict.fromkeys(questions.names)}
     return np.array([learned[name] for name in questions.names])
+
+
+def print_weights(questions: Questions) -> None:
+    """The weights that all repositories teach, as `WEIGHTS` has them."""
+    print("learned on all:")
+    for part, weight in zip(PARTS, fit(questions, "", PARTS), strict=True):
+        print(f'    "{part}": {weight:g},')
 
 
 def print_parts(questions: Questions, learned: np.ndarray) -> None:

@@ -9,6 +9,7 @@ module has their options, and imports nothing slow.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -155,6 +156,7 @@ class Selection:
                   the earlier order is that of the input. A first stage of "input" heeds it too
     prior         whether the names of files, definitions and the like count beside the model's
                   logits: "code", "none", or "auto": if more files are code than are not
+    old_folders   those of old versions, for a prior of documents that an earlier ranking has chosen
     """
 
     n: int | None = None
@@ -171,6 +173,7 @@ class Selection:
     prior_field: str | None = None
     prior: PriorRule | str = PriorRule.NONE
     best_passages: int = 0
+    old_folders: Sequence[str] = ()
 
     def check(self) -> None:
         """Raise `UsageError` for a value that makes no sense."""

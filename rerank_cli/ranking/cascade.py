@@ -421,8 +421,12 @@ class _Stages:
             self._put_above(place, ranking, self._sent)
         else:
             self.results = list(ranking.results)
-            # The whole input says whether a prior counts, and not the part that a next model reads.
-            self._selection = replace(self._selection, prior=pending.task.builder.prior_rule)
+            # The whole input says whether a prior counts and which versions are old, and not the
+            # part that a next model reads.
+            builder = pending.task.builder
+            self._selection = replace(
+                self._selection, prior=builder.prior_rule, old_folders=builder.old_folders
+            )
         self.place += 1
 
     def stop(self) -> None:

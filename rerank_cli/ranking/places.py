@@ -9,7 +9,7 @@ model's own scores stay what they are.
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
@@ -24,8 +24,9 @@ WEIGHTS: Mapping[str, float] = {
     DEFINITION: 3.0,
     "several": 1.0,
     "other": -2.0,
-    "test": -1.5,
-    REPEAT: -3.0,
+    "test": -2.0,
+    "old": -2.0,
+    REPEAT: -6.0,
 }
 _LEAST_COMMON_START = 4  # characters that a word and a longer one have in common: config, configur
 # Names of files that say nothing: their folder's name says it.
@@ -35,6 +36,9 @@ _TEST = re.compile(
     r"(?:\A|/)(?:tests?|__tests__)/|(?:\A|/)(?:conftest|tests?)[._][^/]*\Z|[._-]tests?\.[^/]*\Z"
     r"|\.spec\.\w+\Z|_spec\.rb\Z|[a-z\d]Tests?\.\w+\Z"
 )
+_VERSION = re.compile(r"(?:\A|/)v(\d{1,3})(?=/)")  # the folder of a version: v1/, api/v2/
+_VERSION_NAME = re.compile(r"\bv\d+\b")
+_MAX_PATHS = 100_000  # that are held to find old versions
 _OTHER_CASE = 0.5  # the value of a definition whose name has another case
 _CONFIGURATION = frozenset(("configuration", "css", "sql"))  # languages that are no programs
 _TOKEN = re.compile(r"\w+")
@@ -58,6 +62,7 @@ class FileCounter:
 
     def __init__(self) -> None:
         self._code = self._others = 0
+        self._paths: set[str] = set()  # of programs
         self._is_done = False
 
     def watch(self, documents: Iterable[Document]) -> Iterator[Document]:
@@ -69,19 +74,50 @@ class FileCounter:
             yield from documents
             return
         self._code = self._others = 0
+        self._paths.clear()
         source: str | None = None
         for document in documents:
             if document.source is None or document.source != source:
                 source = document.source
-                self._code += is_program(document)
+                if is_program(document):
+                    self._code += 1
+                    self._note(_path_of(document))
                 self._others += not is_code(document.syntax)
             yield document
         self._is_done = True
+
+    def _note(self, path: str) -> None:
+        if len(self._paths) < _MAX_PATHS:
+            self._paths.add(path)
 
     @property
     def is_code(self) -> bool:
         """Whether more files are code than are not."""
         return self._code > self._others
+
+    @property
+    def old_folders(self) -> Sequence[str]:
+        """The folders of old versions among the files so far, each with a slash at its end.
+
+        A version is old if a higher one is beside it. v1 is old too if the folder above has most
+        of its files: v1/fields.py, fields.py. No higher one is, as there it is the newer one.
+        """
+        found: dict[str, dict[int, list[str]]] = {}
+        for path in self._paths:
+            for match in _VERSION.finditer(path):
+                versions = found.setdefault(path[: match.start(1) - 1], {})
+                versions.setdefault(int(match[1]), []).append(path[match.end() + 1 :])
+        return sorted(
+            f"{parent}v{version}/"
+            for parent, versions in found.items()
+            for version, names in versions.items()
+            if version < max(versions) or (version == 1 and self._has_most(parent, names))
+        )
+
+    def _has_most(self, folder: str, names: Iterable[str]) -> bool:
+        """Whether a folder has most of some files, but for those that many folders have."""
+        own = [name for name in names if _stem_of(PurePosixPath(name)).lower() not in _NAMELESS]
+        return 2 * sum(folder + name in self._paths for name in own) > len(own)
 
 
 def is_program(document: Document) -> bool:
@@ -89,17 +125,36 @@ def is_program(document: Document) -> bool:
     return is_code(document.syntax) and document.syntax not in _CONFIGURATION
 
 
+def _path_of(document: Document) -> str:
+    return (document.source or "").replace("\\", "/")
+
+
+def _stem_of(place: PurePosixPath) -> str:
+    """A file's name up to its first dot; all of a name that begins with it."""
+    return place.name.partition(".")[0] or place.name
+
+
 class PlacePrior:
-    """Weighs the passages of documents by what is known of their places, for one query."""
+    """Weighs the passages of documents by what is known of their places, for one query.
+
+    `old_folders` are those of old versions. They are known where a first stage has read all files.
+    """
 
     def __init__(
-        self, query: str, *, passages: bool = False, weights: Mapping[str, float] = WEIGHTS
+        self,
+        query: str,
+        *,
+        passages: bool = False,
+        weights: Mapping[str, float] = WEIGHTS,
+        old_folders: Collection[str] = (),
     ) -> None:
+        self.old_folders = old_folders
         self._passages = passages
         self._weights = weights
         self._words = Words()
         self._stems = self._stems_of(query)
         self._wants_tests = "test" in self._stems
+        self._versions = frozenset(_VERSION_NAME.findall(query.lower()))
         self._symbols = _symbols(query)
         self._normalised = frozenset(map(normalise, self._symbols))
         patterns = map(re.escape, self._symbols)
@@ -127,12 +182,13 @@ class PlacePrior:
         self, document: Document, chunks: Sequence[Chunk], logits: Sequence[float]
     ) -> list[dict[str, float]]:
         """The values of all parts, before they are weighed."""
-        path = (document.source or "").replace("\\", "/")
+        path = _path_of(document)
         file_values = {
             "name": self._name_value(path),
             "several": _excess(logits),
             "other": float(not is_program(document)),
             "test": float(not self._wants_tests and _TEST.search(path) is not None),
+            "old": float(self._is_old(path)),
         }
         definitions = self._definitions(document)
         found = []
@@ -144,11 +200,18 @@ class PlacePrior:
     def _name_value(self, path: str) -> float:
         """The share of the words of a file's name that the query has."""
         place = PurePosixPath(path)
-        name = place.name.partition(".")[0] or place.name
+        name = _stem_of(place)
         if name.lower() in _NAMELESS:
             name = place.parent.name
         stems = self._stems_of(name)
         return sum(map(self._has, stems)) / len(stems) if stems else 0.0
+
+    def _is_old(self, path: str) -> bool:
+        """Whether a file is of an old version that the query does not name."""
+        return any(
+            path.startswith(folder) and folder.rsplit("/", 2)[-2] not in self._versions
+            for folder in self.old_folders
+        )
 
     def _has(self, stem: str) -> bool:
         """Whether the query has a word, or one that begins with it or that it begins with."""

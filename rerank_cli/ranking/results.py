@@ -46,7 +46,7 @@ class RankingBuilder:
 
     `query` is the whole query: that of the plan may have been cut. `find_advice` says what to do
     where the model does not read a language. `duplicates`, `missing`, `cached`, `incomplete`,
-    `usage` and `notes` become those of the ranking.
+    `usage` and `notes` become those of the ranking. `old_folders` are those that the prior knows.
     """
 
     def __init__(
@@ -81,6 +81,7 @@ class RankingBuilder:
         self._relevance = relevance_of(info)
         self.notes.update(dict.fromkeys(calibration_notes(selection, info)))
         self._files = FileCounter()
+        self.old_folders = selection.old_folders
         # Whether a prior counts is known at the end. Until then there is an order for each case.
         priors = find_priors(query, info, selection)
         self._orders = [Order(selection, least, prior) for prior in priors]
@@ -94,6 +95,9 @@ class RankingBuilder:
     def choose(self, choice: Choice) -> None:
         """Take what a first stage has chosen, before the first document is added."""
         self._choice = choice
+        self.old_folders = self.old_folders or self._files.old_folders
+        for prior in (order.prior for order in self._orders if order.prior is not None):
+            prior.old_folders = self.old_folders
         self._more_blanks = choice.more_blanks
         self.notes.update(dict.fromkeys(choice.notes))
 
@@ -165,9 +169,9 @@ class RankingBuilder:
         return (decisive,)
 
     def count_files(self, documents: Iterable[Document]) -> Iterable[Document]:
-        """Pass documents on as they are read: their files tell whether a prior counts."""
-        is_open = self._selection.prior == PriorRule.AUTO
-        return self._files.watch(documents) if is_open else documents
+        """Pass documents on as they are read: their files tell whether a prior counts, and more."""
+        has_prior = self._selection.prior != PriorRule.NONE
+        return self._files.watch(documents) if has_prior else documents
 
     def add_unfinished(self, split: Split, scores: Sequence[float | None]) -> None:
         """Take the next document of a ranking that is stopped: some of its scores may be missing.
@@ -353,7 +357,7 @@ def find_priors(query: str, info: ScorerInfo, selection: Selection) -> list[Plac
     """
     if selection.prior == PriorRule.NONE or info.scale != "logit" or info.remote:
         return [None]
-    prior = PlacePrior(query, passages=selection.passages)
+    prior = PlacePrior(query, passages=selection.passages, old_folders=selection.old_folders)
     return [prior] if selection.prior == PriorRule.CODE else [None, prior]
 
 

@@ -12,6 +12,7 @@ from rerank_cli import Document, Ranking, rank
 from rerank_cli.errors import UsageError
 from rerank_cli.ranking import Selection
 from rerank_cli.ranking.calibration import relevance
+from rerank_cli.ranking.cascade import Cascade
 from rerank_cli.ranking.places import REPEAT, WEIGHTS, FileCounter, PlacePrior
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.scorers.bm25 import BM25Scorer
@@ -108,6 +109,72 @@ def test_what_is_no_program_counts_less() -> None:
 def test_a_test_counts_less_if_none_is_wanted(name: str, value: float) -> None:
     assert values("cats", name).get("test", 0.0) == value
     assert "test" not in values("where are cats tested", name)
+
+
+@pytest.mark.parametrize(
+    ("paths", "old"),
+    [
+        (["src/v3/a.ts", "src/v4/core/b.ts"], ["src/v3/"]),
+        (["v3/a.ts", "v10/a.ts", "v9/a.ts"], ["v3/", "v9/"]),
+        (["src/v3/a.ts", "lib/v4/a.ts"], []),
+        (["pkg/v1/a.py", "pkg/v1/b.py", "pkg/v1/c.py", "pkg/a.py", "pkg/b.py"], ["pkg/v1/"]),
+        (["pkg/v1/a.py", "pkg/v1/b.py", "pkg/a.py"], []),
+        (["pkg/v1/__init__.py", "pkg/v1/a.py", "pkg/__init__.py"], []),
+        (["v1/a.go", "a.go", "v2/a.go"], ["v1/"]),
+        (["v2/a.go", "a.go"], []),
+        (["v1/v2/a.go", "v1/v3/a.go"], ["v1/v2/"]),
+        (["src\\v1\\a.py", "src\\v2\\a.py"], ["src/v1/"]),
+        (["v3/a.md", "v4/a.ts"], []),
+        (["v3a/a.ts", "v4/a.ts", "dev3/a.ts"], []),
+    ],
+)
+def test_a_version_is_old_if_a_newer_one_is_there(paths: list[str], old: list[str]) -> None:
+    counter = FileCounter()
+    for _ in counter.watch(map(file, paths)):
+        pass
+    assert counter.old_folders == old
+
+
+@pytest.mark.parametrize(
+    ("query", "name", "value"),
+    [
+        ("cats", "src/v3/a.ts", 1.0),
+        ("cats", "src/v4/a.ts", 0.0),
+        ("cats", "other/src/v3/a.ts", 0.0),
+        ("cats in V3?", "src/v3/a.ts", 0.0),
+        ("cats in v30", "src/v3/a.ts", 1.0),
+    ],
+)
+def test_an_old_version_counts_less_if_the_query_does_not_name_it(
+    query: str, name: str, value: float
+) -> None:
+    document = file(name)
+    prior = PlacePrior(query, old_folders=["src/v3/"])
+    (found,) = prior.values(document, [Chunk(document, 0, len(CODE), CODE, 0)], [0.0])
+    assert found["old"] == value
+
+
+VERSIONS = [file("v3/a.ts", "cats dogs"), file("v4/a.ts", "cats birds birds"), file("b.ts")]
+
+
+@pytest.mark.parametrize("rule", ["auto", "code"])
+def test_versions_are_known_where_a_first_stage_has_read_all_files(rule: str) -> None:
+    ranking = rank("cats dogs", VERSIONS, scorer(), candidates=2, prior=rule)
+    assert sources(ranking) == ["v4/a.ts", "v3/a.ts"]
+    assert ranking[1].prior is not None
+    assert ranking[1].prior.parts == {"old": WEIGHTS["old"]}
+    ranking = rank("cats dogs", VERSIONS, scorer(), prior=rule)
+    assert sources(ranking)[:2] == ["v3/a.ts", "v4/a.ts"]
+
+
+def test_the_next_model_of_a_cascade_knows_old_versions_that_are_left_alone() -> None:
+    documents = [file("v3/a.ts", "cats dogs " * 2), file("v4/a.ts", "birds"), file("b.ts")]
+    with Reranker(scorer()) as first, Reranker(scorer()) as last:
+        selection = Selection(candidates=2, prior="auto")
+        ranking = Cascade([first, last], keep=[1]).rank("cats dogs", documents, selection)
+    assert ranking[0].document.source == "v3/a.ts"
+    assert ranking[0].prior is not None
+    assert ranking[0].prior.parts["old"] == WEIGHTS["old"]
 
 
 def test_scores_are_the_models_and_the_prior_is_apart() -> None:

@@ -70,7 +70,7 @@ def test_documents_as_arguments(rerank: Run) -> None:
 
 def test_the_best_and_the_good(rerank: Run) -> None:
     assert rerank("financial markets", "-n", "1", stdin=THREE).out == "stocks fell\n"
-    assert rerank("financial markets", "--min-score", "0.03", stdin=THREE).out == "stocks fell\n"
+    assert rerank("financial markets", "--min-score", "0.01", stdin=THREE).out == "stocks fell\n"
 
 
 def test_a_message_is_what_and_a_hint_is_what_now(rerank: Run) -> None:

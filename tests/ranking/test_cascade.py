@@ -1,5 +1,6 @@
 """A cascade: each model reads the best of the one before, and its results stand above these."""
 
+import threading
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +13,7 @@ from rerank_cli import Cascade, Document, Ranked, Ranking, Reranker, Selection
 from rerank_cli.errors import ScorerError, UsageError
 from rerank_cli.progress import Progress, StopRanking
 from rerank_cli.scorers.bm25 import BM25Scorer
-from rerank_cli.types import Pair, Scored
+from rerank_cli.types import Pair, Scored, ScorerInfo
 from tests.support.fakes import OverlapScorer, number_in, words_info
 
 QUERY = "cats memory"
@@ -308,13 +309,25 @@ def test_what_is_cancelled_is_read_by_no_later_model() -> None:
     assert last.batches == []
 
 
+class WaitingScorer(OverlapScorer):
+    """Scores nothing before it may."""
+
+    def __init__(self, info: ScorerInfo) -> None:
+        super().__init__(info)
+        self.may_score = threading.Event()
+
+    def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
+        assert self.may_score.wait(30)
+        return super().score(pairs, keep)
+
+
 def test_to_cancel_one_ranking_begins_nothing_for_others() -> None:
-    last = OverlapScorer(words_info(5))
-    cascade = Cascade([small(), Reranker(last)], 1)
+    first, last = WaitingScorer(words_info(8)), OverlapScorer(words_info(5))
+    cascade = Cascade([Reranker(first), Reranker(last)], 1)
     pending = [cascade.submit("cats", ["cats", text]) for text in ("x", "y", "z")]
     for each in reversed(pending):
         each.cancel()
-    assert last.batches == []
+    first.may_score.set()
     assert all(each.done() for each in pending)
     assert last.batches == []
 

@@ -444,7 +444,7 @@ def test_senseless_options_are_errors(make: Callable[[], Reranker], message: str
 
 def test_options_may_be_words() -> None:
     with pytest.raises(UsageError, match="--device cuda"):
-        Reranker(runtime=RuntimeOptions(device="cuda"))
+        Reranker(str(MODELS / "bert"), runtime=RuntimeOptions(device="cuda"))
     with Reranker(chunks=ChunkOptions(encoding="flag")) as reranker:
         assert reranker.plan("q").first_only
 

@@ -29,14 +29,8 @@ from rerank_cli import __version__
 from rerank_cli.atomic_files import file_digest
 from rerank_cli.evaluation import measures
 from rerank_cli.evaluation.datasets import Task, find_parts, read_folder, task_of
-from rerank_cli.evaluation.run import (
-    EvalJob,
-    QueryScores,
-    ScoreJournal,
-    open_system,
-    read_system,
-    scored_document,
-)
+from rerank_cli.evaluation.labels import QueryScores, ScoreJournal
+from rerank_cli.evaluation.run import EvalJob, open_system, read_system, scored_document
 from rerank_cli.evaluation.statistics import difference_over_sets
 from rerank_cli.providers import RemoteOptions
 from rerank_cli.ranking import ChunkOptions

@@ -199,7 +199,7 @@ def test_a_manifest_that_is_no_file_is_refused(
 
 @pytest.mark.parametrize("is_slow", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_damaged_journal_of_an_evaluation_is_scored_again(is_slow: bool, tmp_path: Path) -> None:
-    from rerank_cli.evaluation.run import QueryScores, ScoreJournal
+    from rerank_cli.evaluation.labels import QueryScores, ScoreJournal
 
     journal = ScoreJournal(tmp_path, "identity")
     for query in ("q1", "q2"):

@@ -6,10 +6,11 @@ by two blocks of cross-attention, what stands beside them. The logit is the sum 
 whole texts, of the shared words, of what was read, and of how near each token of the query has one
 in the passage (late interaction: Khattab and Zaharia 2020).
 
-The reader is that of `mini@2`, whose weights are in `reader.npz`. Nothing is trained here: what is
-new is late interaction, over a projection of the tokens that their states alone show: the principal
-components, each divided by the fourth root of its variance. The square root would make all of them
-equal; without, what most tokens have in common would weigh most.
+The reader is that of `mini@2`, whose weights are in `reader.npz` (Apache-2.0; models/mini/README.md
+says what they were trained on). Nothing is trained here. What is new is late interaction, over a
+projection of the tokens that their states alone show: the principal components, each divided by the
+fourth root of its variance. The square root would make all of them equal; without, what most tokens
+have in common would weigh most.
 
 What is made of a text does not depend on the other one (`Text`), so that a passage's can be kept.
 

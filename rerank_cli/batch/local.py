@@ -174,9 +174,12 @@ def _run_plan(
         names = plan.options.fields.text
         warn_of_unread_media("--text-field", names, ranker.info, terminal)
         job = _open_job(plan, source, ranker, terminal)
-        code = _run_job(job, plan.options, identity, spending, terminal)
-        if code is ExitCode.INTERRUPTED or spending.reason is not None:
-            stack.pop_all()  # closing waits for runs and requests, which end with the process
+        code = None
+        try:
+            code = _run_job(job, plan.options, identity, spending, terminal)
+        finally:
+            if code is ExitCode.INTERRUPTED or spending.reason is not None:
+                stack.pop_all()  # closing waits for runs and requests, which end with the process
         return code
 
 

@@ -55,7 +55,8 @@ class BatchFigures:
                the passages that the model read of all; of `passages_estimated` records the number
                of all is an estimate
     stage_pairs, stage_documents
-               the pairs and the documents that each model of a cascade has scored, by its place
+               the pairs that each model of a cascade has scored, and the documents that it was
+               given (the first one) or has judged, by its place
     runs       how often the job was begun or resumed
     errors     error records, by their code
     usage      what a service says was spent
@@ -358,9 +359,16 @@ def make_report(job: "BatchJob", identity: Mapping[str, Any], *, done: bool) -> 
         report["usage"] = figures.requests.usage  # also of records that failed
         report["requests"] = figures.requests.as_dict()
         report["cost"] = None if cost is None else cost._asdict()
-    for scorer in scorers:
-        if isinstance(scorer, RememberingScorer) and scorer.passage_counts is not None:
-            report["passages"] = scorer.passage_counts._asdict()
+    counts = [
+        scorer.passage_counts
+        for scorer in scorers
+        if isinstance(scorer, RememberingScorer) and scorer.passage_counts is not None
+    ]
+    if counts:
+        report["passages"] = {
+            "read": sum(each.read for each in counts),
+            "remembered": sum(each.remembered for each in counts),
+        }
     return report
 
 

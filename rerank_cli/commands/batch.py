@@ -161,7 +161,7 @@ def batch_options(
             "--max-time",
             metavar="DURATION",
             help="End the run in this time, as 30s, 10m or 2h. What is done by then is written: "
-            "--resume continues. The exit code is 4.",
+            "--resume continues. The exit code is 4, or 3 if records failed.",
         ),
     ] = None,
     max_cost: Annotated[
@@ -170,7 +170,7 @@ def batch_options(
             "--max-cost",
             metavar="USD",
             help="End the run before the requests to services cost more, in US dollars. What is "
-            "paid is written: --resume continues. The exit code is 4.",
+            "paid is written: --resume continues. The exit code is 4, or 3 if records failed.",
         ),
     ] = None,
     engine: Annotated[

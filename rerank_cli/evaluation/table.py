@@ -237,7 +237,7 @@ def _verdict(name: str, measure: str, found: Difference, first: str) -> str:
 
 
 def stage_sentences(sets: Sequence[SetRows]) -> Iterator[str]:
-    """What the models of each cascade have read, a sentence for each set."""
+    """What the models of each cascade have read, a sentence for each cascade and set."""
     for results in sets:
         where = f" on {printable(results.task.name)}" if len(sets) > 1 else ""
         for row in results.rows:
@@ -245,9 +245,9 @@ def stage_sentences(sets: Sequence[SetRows]) -> Iterator[str]:
                 continue
             first, *others = row.cost.stages
             documents = format_count(first.documents, "document")
-            parts = [f"{first.model} read all {documents} in {format_count(first.pairs, 'pair')}"]
+            parts = [f"{first.model} ranked {documents} by {format_count(first.pairs, 'pair')}"]
             parts += [
-                f"{stage.model} {stage.documents:,} of them in {format_count(stage.pairs, 'pair')}"
+                f"{stage.model} {stage.documents:,} of them by {format_count(stage.pairs, 'pair')}"
                 for stage in others
             ]
             yield f"{row_name(row, results.rows)}{where}: {', '.join(parts)}."

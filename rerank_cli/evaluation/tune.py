@@ -396,7 +396,8 @@ def describe(tuning: Tuning, width: int) -> Iterator[bytes]:
 def _sentences(tuning: Tuning) -> Iterator[str]:
     limit = f"{tuning.max_loss:g} points of {tuning.measure}"
     if not tuning.trials:
-        yield f"There is nothing to save: {tuning.full_name}, that is hardly more than the least."
+        what = "passages" if tuning.full_name == _ALL_PASSAGES else "documents"
+        yield f"There is nothing to save: there are hardly more {what} than the fewest to try."
         return
     chosen, check = tuning.chosen, tuning.check
     queries = tuning.trials[0].loss.queries

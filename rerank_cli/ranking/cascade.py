@@ -12,7 +12,7 @@ for a model, others are with another one.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import wait
+from concurrent.futures import CancelledError, wait
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -267,10 +267,15 @@ class PendingCascade:
         """Wait for the ranking; raises what went wrong."""
         while not self.done():
             pending = self._pendings[-1]
+            if self.is_halted and pending.done():  # no next model begins
+                raise CancelledError
             if pending.task.is_over:  # its ranking is being put together
                 wait([pending], _WATCH_SECONDS)
-            else:
+                continue
+            try:
                 pending.task.wait()
+            except StopRanking:
+                pending.task.stop_early()
         if self._error is not None:
             raise self._error
         return self._stages.ranking()
@@ -294,6 +299,12 @@ class PendingCascade:
                 self.is_over = not self._stages.has_next
                 if not self.is_over:
                     self._begin_next()
+            except StopRanking as error:  # the model under way had scored nothing
+                self.is_over = True
+                if self._stages.place:
+                    self._stages.stop()
+                else:
+                    self._error = error
             except Exception as error:  # noqa: BLE001 - `result` raises it
                 self._error, self.is_over = error, True
 
@@ -304,6 +315,8 @@ class PendingCascade:
         if self._given_watch is not None:
             try:
                 self._given_watch(progress)
+            except StopRanking:  # ends this ranking alone
+                raise
             except BaseException:
                 self._cascade.halt()
                 raise

@@ -3,8 +3,8 @@
     query ─ PlacePrior ─ weigh: a document, its passages, their logits ─ Prior…
 
 The prior is a sum of a few parts, in logits. Each is a value that a formula gives, times a weight.
-`scripts/bench_code.py` has learned the weights, and docs/code.md says what each part is worth. The
-model's own scores stay what they are.
+`scripts/bench_code.py` has learned the weights, but for two. docs/code.md names these, and says
+what each part is worth. The model's own scores stay what they are.
 """
 
 import math

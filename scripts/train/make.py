@@ -240,7 +240,7 @@ def calibrate(
     factor, bias = held.fit(lists[::2])
     say(f"calibrated by the factor {factor:.4f} and the bias {bias:.4f}")
     reader.fold(factor, bias)
-    return [held.Judged(one.logits * factor + bias, one.relevant) for one in lists[1::2]]
+    return [held.Judged(each.logits * factor + bias, each.relevant) for each in lists[1::2]]
 
 
 def write_model(

@@ -257,7 +257,7 @@ class Source:
             question = self._corpus.questions[seed]
             chosen[seed] = None
             near = [*self._words[seed][:8], *self._meaning[seed][:8]]
-            some = [int(one) for one in draw.sample(near, min(len(near), max(4, size // 4)))]
+            some = [int(place) for place in draw.sample(near, min(len(near), max(4, size // 4)))]
             relevant = draw.sample(question.relevant, min(3, len(question.relevant)))
             for place in [*relevant, *some]:
                 if place not in self._hidden and len(places) < size:

@@ -110,7 +110,7 @@ def test_a_cascade_is_measured_as_a_system(tmp_path: Path, rerank: Run) -> None:
     rows = {row["system"]: row for row in json.loads(whole.out)["sets"][0]["systems"]}
     assert rows[SMALL]["measures"] == rows[f"{both} --keep 6"]["measures"]
     table = rerank("eval", source, "-m", both, "--compare", both, SMALL, "--keep", "2").out
-    assert f"{both} --keep 2: bm25 read all 36 documents" in " ".join(table.split())
+    assert f"{both} --keep 2: bm25 ranked 36 documents" in " ".join(table.split())
     assert "from the one to the other nDCG@10 changes by" in " ".join(table.split())
 
 

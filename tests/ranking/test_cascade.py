@@ -1,6 +1,5 @@
 """A cascade: each model reads the best of the one before, and its results stand above these."""
 
-import threading
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,8 +12,8 @@ from rerank_cli import Cascade, Document, Ranked, Ranking, Reranker, Selection
 from rerank_cli.errors import ScorerError, UsageError
 from rerank_cli.progress import Progress, StopRanking
 from rerank_cli.scorers.bm25 import BM25Scorer
-from rerank_cli.types import Pair, Scored, ScorerInfo
-from tests.support.fakes import OverlapScorer, number_in, words_info
+from rerank_cli.types import Pair, Scored
+from tests.support.fakes import Gate, OverlapScorer, number_in, words_info
 
 QUERY = "cats memory"
 words = st.sampled_from(["cat", "cats", "memory", "dog", "a", "the", "bird", "sings,", "x", "猫"])
@@ -309,27 +308,34 @@ def test_what_is_cancelled_is_read_by_no_later_model() -> None:
     assert last.batches == []
 
 
-class WaitingScorer(OverlapScorer):
-    """Scores nothing before it may."""
-
-    def __init__(self, info: ScorerInfo) -> None:
-        super().__init__(info)
-        self.may_score = threading.Event()
-
-    def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
-        assert self.may_score.wait(30)
-        return super().score(pairs, keep)
-
-
 def test_to_cancel_one_ranking_begins_nothing_for_others() -> None:
-    first, last = WaitingScorer(words_info(8)), OverlapScorer(words_info(5))
+    first, last = Gate(), OverlapScorer(words_info(5))
     cascade = Cascade([Reranker(first), Reranker(last)], 1)
-    pending = [cascade.submit("cats", ["cats", text]) for text in ("x", "y", "z")]
+    pending = [cascade.submit("q", ["1", text]) for text in ("2", "3", "4")]
     for each in reversed(pending):
         each.cancel()
-    first.may_score.set()
+    for job in first.jobs:
+        job.answer()
     assert all(each.done() for each in pending)
     assert last.batches == []
+
+
+def test_to_stop_one_ranking_leaves_the_others() -> None:
+    first = Gate()
+    cascade = Cascade([Reranker(first), Reranker(OverlapScorer(words_info(5)))], 1)
+
+    def stop(_: Progress) -> None:
+        if len(first.jobs) > 1:
+            raise StopRanking
+
+    stopped = cascade.submit("q", ["1", "2"], watch=stop)
+    other = cascade.submit("q", ["3", "4"])
+    assert stopped.result().incomplete
+    for job in first.jobs:
+        job.answer()
+    ranking = other.result()
+    assert not ranking.incomplete
+    assert indices(ranking) == [1, 0]
 
 
 def test_an_instruction_is_for_the_models_that_take_one() -> None:

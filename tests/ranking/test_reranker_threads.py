@@ -16,7 +16,7 @@ from rerank_cli.ranking import Selection
 from rerank_cli.ranking.powers import Part
 from rerank_cli.types import Pair, Scored
 from tests.conftest import MODELS, ROOT
-from tests.support.fakes import OverlapScorer, number_in, words_info
+from tests.support.fakes import Gate, GateJob, OverlapScorer, number_in, words_info
 from tests.support.loopback import Delay, every, serve
 
 THREADS, SUBMITS = 32, 50
@@ -99,54 +99,6 @@ def test_many_threads_get_the_scores_of_one(model: str, submits: int) -> None:
     for thread in after:
         thread.join(10)
     assert not any(thread.is_alive() for thread in after)
-
-
-class Gate:
-    """A concurrent scorer whose jobs are answered when they are told to."""
-
-    def __init__(self) -> None:
-        self.info = words_info(100, max_pending_pairs=1000)
-        self.jobs: list[GateJob] = []
-
-    def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
-        raise NotImplementedError
-
-    def start(
-        self,
-        pairs: Sequence[Pair],
-        receive: Callable[[Part | BaseException], None],
-        *,
-        keep: int | None = None,
-        client: object = None,
-    ) -> "GateJob":
-        self.jobs.append(GateJob(pairs, receive, client))
-        return self.jobs[-1]
-
-    def account(self) -> str:
-        return ""
-
-    def close(self) -> None:
-        pass
-
-
-class GateJob:
-    def __init__(
-        self,
-        pairs: Sequence[Pair],
-        receive: Callable[[Part | BaseException], None],
-        client: object,
-    ) -> None:
-        self.texts = [pair.chunk.text for pair in pairs]
-        self.client = client
-        self.receive = receive
-        self.is_cancelled = False
-
-    def answer(self) -> None:
-        values = [float(text) for text in self.texts]
-        self.receive(Part(range(len(values)), Scored(values)))
-
-    def cancel(self) -> None:
-        self.is_cancelled = True
 
 
 def test_results_come_in_any_order() -> None:

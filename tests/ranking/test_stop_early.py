@@ -9,8 +9,8 @@ from rerank_cli.progress import Progress, StopRanking
 from rerank_cli.ranking import Selection
 from rerank_cli.ranking.powers import Part
 from rerank_cli.types import Document, Scored
-from tests.ranking.test_reranker_threads import Gate, scores_of
-from tests.support.fakes import OverlapScorer, number_in
+from tests.ranking.test_reranker_threads import scores_of
+from tests.support.fakes import Gate, OverlapScorer, number_in
 
 
 def stop(_progress: Progress) -> None:

@@ -1,9 +1,10 @@
-"""Test doubles with behaviour: a scorer whose scores follow from the text alone."""
+"""Test doubles with behaviour: scorers whose scores follow from the text alone."""
 
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from rerank_cli.ranking.powers import Part
 from rerank_cli.types import Pair, Scored, ScorerInfo, Tokens
 
 WORD = re.compile(r"\S+")
@@ -62,3 +63,51 @@ def number_in(_query: str, passage: str) -> float:
 def words_info(window: int, **changes: object) -> ScorerInfo:
     """`WORDS_INFO` with a window, and other changes."""
     return replace(WORDS_INFO, window=window, **changes)  # type: ignore[arg-type]
+
+
+class Gate:
+    """A concurrent scorer whose jobs are answered when they are told to."""
+
+    def __init__(self) -> None:
+        self.info = words_info(100, max_pending_pairs=1000)
+        self.jobs: list[GateJob] = []
+
+    def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
+        raise NotImplementedError
+
+    def start(
+        self,
+        pairs: Sequence[Pair],
+        receive: Callable[[Part | BaseException], None],
+        *,
+        keep: int | None = None,
+        client: object = None,
+    ) -> "GateJob":
+        self.jobs.append(GateJob(pairs, receive, client))
+        return self.jobs[-1]
+
+    def account(self) -> str:
+        return ""
+
+    def close(self) -> None:
+        pass
+
+
+class GateJob:
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        receive: Callable[[Part | BaseException], None],
+        client: object,
+    ) -> None:
+        self.texts = [pair.chunk.text for pair in pairs]
+        self.client = client
+        self.receive = receive
+        self.is_cancelled = False
+
+    def answer(self) -> None:
+        values = [float(text) for text in self.texts]
+        self.receive(Part(range(len(values)), Scored(values)))
+
+    def cancel(self) -> None:
+        self.is_cancelled = True

@@ -303,7 +303,7 @@ def test_printable_shows_every_control_character() -> None:
 
 
 def test_a_terminal_gets_a_table_and_a_pipe_the_records(rerank: Run) -> None:
-    arguments = ("how do I get a refund", "examples/faq.txt", "-n", "2")
+    arguments = ("can I return something I bought", "examples/faq.txt", "-n", "2")
     table, pipe = rerank(*arguments, terminal=100), rerank(*arguments)
     assert "examples/faq.txt:4" in ESCAPE.sub("", table.out).splitlines()[0]
     assert "\x1b[" in table.out

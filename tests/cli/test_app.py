@@ -29,7 +29,7 @@ def test_the_same_input_gives_the_same_bytes(rerank: Run) -> None:
 
 
 def test_files_and_lines_are_named(rerank: Run) -> None:
-    ran = rerank("how do I get a refund", "examples/faq.txt", "--json")
+    ran = rerank("can I return something I bought", "examples/faq.txt", "--json")
     first = json.loads(ran.out)["results"][0]
     assert (first["document"]["source"], first["document"]["line"]) == ("examples/faq.txt", 4)
 

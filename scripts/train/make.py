@@ -113,7 +113,7 @@ def main() -> None:
         sources[corpus.name] = Source(corpus, *neighbours(corpus, vectors, work))
         counts = f"{len(corpus.passages):,} passages, {len(corpus.questions):,} questions"
         say(f"{corpus.name}: {counts}")
-    reader = begin(arguments.model, frozen, corpora)
+    reader = begin(arguments.model, frozen, corpora).to(frozen.device)
     if isinstance(reader, LateInteraction):
         reader = learn(reader, frozen, sources, recipe, work / "learner.pt", until)
     judged = [sources[name] for name in recipe.sets]

@@ -213,10 +213,8 @@ class Block(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.query, self.output = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
-        # Half of the heads begin by looking where the same word, or a like one, stands.
-        looks = torch.zeros(2, HEADS, 1, 1)
-        looks[0, : HEADS // 2], looks[1, : HEADS // 2] = 2.0, 4.0
-        self.looks = nn.Parameter(looks)
+        # How much each head looks where the same word, or a like one, stands.
+        self.looks = nn.Parameter(torch.zeros(2, HEADS, 1, 1))
         self.own, self.own_output = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
         self.inner, self.outer = nn.Linear(WIDTH, INNER), nn.Linear(INNER, WIDTH)
         self.norms = nn.ModuleList(nn.LayerNorm(WIDTH) for _ in range(3))

@@ -192,8 +192,9 @@ def _find_rows(ranking: Ranking, style: Style) -> list[Row]:
         add(str(result.rank), result.relevance_score, passage, sentence, style="bold", **more)
         for chunk, _, relevance in _further_chunks(result, style):
             sentence = chunk if style.full else sentence_in(chunk, words)
-            stage = result.stage
-            add(_CHUNK_MARK, relevance, chunk, sentence, style="dim", lines=1, stage=stage)
+            # The result's own score is lowered for many passages: beside it theirs look too high.
+            score, stage = relevance if style.explained else None, result.stage
+            add(_CHUNK_MARK, score, chunk, sentence, style="dim", lines=1, stage=stage)
     for blank in ranking.blanks:
         text = blank.document.text
         chunk = Chunk(blank.document, 0, len(text), text, 0)
@@ -363,7 +364,7 @@ class Layout:
 
     def _score(self, row: Row) -> str:
         if row.relevance is None or row.stage is None:
-            return _NO_SCORE
+            return "" if row.mark == _CHUNK_MARK else _NO_SCORE
         return f"{row.relevance:.{3 if self._are_known[row.stage] else 2}f}"
 
     def _bar(self, row: Row) -> str:

@@ -1,8 +1,8 @@
 """Measures what the first stage finds, and what is lost where the model reads its candidates alone.
 
     python scripts/bench_candidates.py DATA RESULTS [--set scifact] [--queries 50]
-        [--candidates 50 100 200 400 1000] [--documents 1000] [--minutes 60] [--no-model]
-        [--bound]
+        [--first-stage hybrid] [--candidates 50 100 200 400 1000] [--documents 1000]
+        [--minutes 60] [--memory 8] [--no-model] [--bound]
 
 DATA has evaluation sets in BEIR's layout, gzipped. For each set, first stage and number of
 candidates it prints
@@ -26,10 +26,11 @@ relevant document gains that is not among the candidates. With the candidates th
 alone, and for most queries there are none. Other documents that it does not read are not relevant:
 they could only stand before those that are.
 
-RESULTS is a folder for what was measured, and for the model's scores. The same command goes on
-where an earlier one ended, by Ctrl-C or after `--minutes`, and the table is of what there is. What
-the first stage chose is measured again if its code or its vectors have changed, and what the model
-ranks if the model has.
+A passage is read once for all queries (`passage_memory`), in up to `--memory` GB.
+
+RESULTS is a folder for what was measured. The same command goes on where an earlier one ended, by
+Ctrl-C or after `--minutes`, and the table is of what there is. What the first stage chose is
+measured again if its code or its vectors have changed, and what the model ranks if the model has.
 """
 
 import argparse
@@ -47,7 +48,7 @@ from statistics import mean
 from typing import Any, NamedTuple
 
 import rerank_cli
-from rerank_cli import Document, Ranking, Reranker
+from rerank_cli import Document, Ranking, Reranker, RuntimeOptions
 from rerank_cli.evaluation.statistics import difference
 from rerank_cli.models import find
 from rerank_cli.progress import Progress, StopRanking
@@ -55,8 +56,6 @@ from rerank_cli.ranking import ChunkOptions, FirstStage
 from rerank_cli.ranking.first_stage import CandidateLimits, Choice, choose_passages
 from rerank_cli.ranking.powers import LastingScorer
 from rerank_cli.scorers import open_scorer
-from rerank_cli.scorers.cached import CachedScorer
-from rerank_cli.scorers.score_file import ScoreFile
 from rerank_cli.scorers.static_vectors import FILE_NAME, open_query_meaning
 from rerank_cli.types import Candidates
 
@@ -66,7 +65,6 @@ COUNTS = (50, 100, 200, 400, 1000)
 LEAST_GRADES = {"dl21": 2}
 DEPTH = 10
 SEED = 0
-MAX_SCORE_BYTES = 20_000_000_000  # so that no score is thrown away
 # What the choice depends on, beside the vectors.
 STAGE_FILES = (
     "words.py", "ranking/first_stage.py", "ranking/surveys.py", "ranking/collection.py",
@@ -127,16 +125,21 @@ class Measurements:
 class Bench:
     """The stages and the model, on samples."""
 
-    def __init__(self, folder: Path, minutes: float, counts: Sequence[int]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        minutes: float,
+        stages: Sequence[FirstStage],
+        counts: Sequence[int],
+        memory_gb: float,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._counts = counts
+        self._stages, self._counts = stages, counts
         self._measured = Measurements(folder / "measured.jsonl", time.monotonic() + 60 * minutes)
-        scorer = open_scorer("mini")
+        scorer = open_scorer("mini", runtime=RuntimeOptions(passage_memory=int(memory_gb * 1e9)))
         assert isinstance(scorer, LastingScorer)
-        self._file = ScoreFile(folder / "scores", MAX_SCORE_BYTES)
-        self._scorer = CachedScorer(scorer, self._file)
-        chunks = ChunkOptions(truncate_query=True)
-        self._reranker = Reranker(self._scorer, chunks=chunks)
+        self._scorer = scorer
+        self._reranker = Reranker(scorer, chunks=ChunkOptions(truncate_query=True))
         model = find(None)
         self._model = hashlib.sha256(scorer.identity.encode()).hexdigest()[:16]
         package = Path(rerank_cli.__file__).parent
@@ -152,14 +155,14 @@ class Bench:
     def measure_recall(self, sample: Sample) -> None:
         """What each stage finds in the whole corpus, without the model."""
         for query in sample.queries:
-            for stage in STAGES:
+            for stage in self._stages:
                 for count in self._counts:
                     self._recall(sample, query, stage, count)
 
     def measure_loss(self, sample: Sample, query: str) -> None:
         """What the model ranks of all that it reads, and of the candidates."""
         self._all(sample, query)
-        for stage in STAGES:
+        for stage in self._stages:
             for count in self._counts:
                 self._chosen(sample, query, stage, count)
 
@@ -252,7 +255,7 @@ class Bench:
         return self._measured.make(measure, *self._chosen_key(sample, query, stage, count))
 
     def _rank(self, sample: Sample, query: str, **options: Any) -> Ranking:
-        """Rank what the model reads; scores that are on disk are not made again."""
+        """Rank what the model reads. Raises `OutOfTime`."""
 
         def watch(_progress: Progress) -> None:
             try:
@@ -261,7 +264,6 @@ class Bench:
                 raise StopRanking from None
 
         ranking = self._reranker.rank(sample.queries[query], sample.read, watch=watch, **options)
-        self._file.flush()
         if ranking.incomplete:
             raise OutOfTime
         return ranking
@@ -279,7 +281,7 @@ class Bench:
     def rows(self, sample: Sample) -> Iterator[Sequence[str]]:
         """The rows of the table for a set, of the queries that were measured whole."""
         size = sum(len(document.text.encode()) for document in sample.documents) / 1e6
-        for stage in STAGES:
+        for stage in self._stages:
             for count in self._counts:
                 key = ("recall", sample.name, len(sample.documents))
                 found = [
@@ -396,9 +398,11 @@ def main() -> None:
     parser.add_argument("results", type=Path)
     parser.add_argument("--set", dest="sets", action="append")
     parser.add_argument("--queries", type=int, default=50)
+    parser.add_argument("--first-stage", dest="stages", action="append", choices=STAGES)
     parser.add_argument("--candidates", type=int, nargs="+", default=COUNTS)
     parser.add_argument("--documents", type=int, default=1000, help="0: all")
     parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--memory", type=float, default=8, help="GB for what is read of passages")
     parser.add_argument("--no-model", action="store_true", help="recall alone")
     parser.add_argument("--bound", action="store_true", help="what is lost at most, and no recall")
     options = parser.parse_args()
@@ -406,7 +410,8 @@ def main() -> None:
         read_sample(options.data / name, options.queries, options.documents)
         for name in options.sets or SETS
     ]
-    bench = Bench(options.results, options.minutes, options.candidates)
+    stages = [FirstStage(name) for name in options.stages or STAGES]
+    bench = Bench(options.results, options.minutes, stages, options.candidates, options.memory)
     end = "all was measured"
     try:
         if not options.bound:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rerank_cli.batch.outputs import ResultsShape
+from rerank_cli.batch import ResultsShape
 from rerank_cli.batch.records import RecordFields
 from rerank_cli.models.folder import ModelFolder
 from rerank_cli.output_files import OutputFile

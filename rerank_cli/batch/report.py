@@ -430,7 +430,7 @@ def remarks_on(job: "BatchJob") -> Iterator[str]:
         missing = format_count(figures.missing, "score")
         yield f"{missing} not given by {_model_of(job.flow.reranker.scorers)}"
     if figures.truncated:
-        yield f"{format_count(figures.truncated, 'document')} or queries not scored whole"
+        yield f"not scored whole: {figures.truncated:,} of the documents and queries"
     yield from job.source.notes
     if figures.failures:
         yield failure_line(figures)

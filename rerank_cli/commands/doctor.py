@@ -23,7 +23,7 @@ from rerank_cli.cli.typer_commands import PlainCommand, make_app
 from rerank_cli.errors import ConfigError, ExitCode, NoHome, RerankError
 from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.scorers import split_models
-from rerank_cli.terminal import Terminal, format_json
+from rerank_cli.terminal import Terminal, format_count, format_json
 from rerank_cli.user_files import (
     cache_directory,
     config_file,
@@ -128,7 +128,7 @@ def _check_files(folder: "ModelFolder") -> Iterator[Check]:
                 wrong.append(f"{path} has changed")
         except (OSError, ValueError) as error:  # a name may have a NUL
             wrong.append(f"{path}: {getattr(error, 'strerror', None) or error}")
-    found = "; ".join(wrong) or f"{len(hashes)} files are as they were made"
+    found = "; ".join(wrong) or f"{format_count(len(hashes), 'file')} as made"
     yield Check("files", not wrong, found, how_to_renew(folder.name, folder.package))
 
 

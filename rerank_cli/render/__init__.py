@@ -367,7 +367,8 @@ def describe_unread(unread: Unread, limits: Mapping[str, str], share: float | No
 
     is_late = unread.reason == UnreadReason.MAX_TIME
     why = "time was over" if is_late else "more would cost too much"
-    total = f"{'about ' if unread.is_estimate else ''}{unread.read + unread.passages:,} passages"
+    passages = format_count(unread.read + unread.passages, "passage")
+    total = f"{'about ' if unread.is_estimate else ''}{passages}"
     limit = limits.get(unread.reason, "")
     parts = [f"{why}{limit and f' ({limit})'}: the model read {unread.read:,} of {total}"]
     if unread.documents:

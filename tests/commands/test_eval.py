@@ -305,7 +305,7 @@ def test_a_provider_stands_beside_a_model_and_goes_on_where_it_failed(
         assert (ran.code, ran.out) == (3, "")
         again = rerank("eval", path, *models, "--json")
     assert again.err.splitlines() == [
-        "continuing an interrupted run: 5 queries were scored before",
+        "continuing an interrupted run: 5 queries scored before",
         "tei/m: 7 requests to tei",
     ]
     found = {row["system"]: row for row in json.loads(again.out)["sets"][0]["systems"]}

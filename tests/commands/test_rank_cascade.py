@@ -141,7 +141,7 @@ def test_scores_of_all_models_are_cached(rerank: Run, lines: str) -> None:
     first = rerank("soil", lines, *BOTH, "--keep", "2", "--json", "--cache")
     again = rerank("soil", lines, *BOTH, "--keep", "2", "--json", "--cache", "-v")
     assert json.loads(first.out)["results"] == json.loads(again.out)["results"]
-    assert "cache: 2 of 2 scores were known" in again.err
+    assert "cache: 2 of 2 scores known from before" in again.err
 
 
 def test_a_setting_may_name_several_models(rerank: Run, lines: str) -> None:

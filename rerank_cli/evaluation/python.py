@@ -167,6 +167,7 @@ def _read_task(data: Data, depth: int, labels: LabelOptions, seed: int) -> Task:
 def _score(task: Task, model: str | Ranker | None) -> EvalJob:
     """Score all candidates by a model, or by several in a row."""
     with ExitStack() as stack:
+        ranker: Ranker
         if isinstance(model, Reranker | Cascade):
             ranker, system = model, _system_of(model)
         else:

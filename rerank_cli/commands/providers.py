@@ -377,10 +377,10 @@ def dry_run_report(scorer: "Scorer", ranking: "Ranking", *, as_json: bool, verbo
         body = {"first_request": request} if verbose else {}
         return format_json({**plan, "price": price and price._asdict(), **body})
     sizes = f"about {format_count(plan['tokens'], 'token')} with the query, {plan['bytes']:,} bytes"
-    chunks = format_count(plan["chunks"], "chunk")
+    passages = format_count(plan["chunks"], "passage")
     lines = [
         f"{format_count(plan['requests'], 'request')} to {plan['endpoint']}",
-        f"{format_count(plan['documents'], 'document')} in {chunks}, {sizes}",
+        f"{format_count(plan['documents'], 'document')} in {passages}, {sizes}",
         f"{format_count(ranking.cached, 'score')} in the cache" if is_cached else "",
         f"{price} ({price.source}; prices change)" if price else "",
         encode_json(request).decode() if request else "",

@@ -92,7 +92,7 @@ def _tables(
     rows = [cells for results in sets for cells in _set_cells(results, measures)]
     rows += _mean_cells(means, len(sets), measures)
     heads = ["set", "system", measures[0], "change", "95 % interval", "", "+ = -"]
-    heads += [*measures[1:], "s", "chunks/s", "unjudged"]
+    heads += [*measures[1:], "s", "passages/s", "unjudged"]
     # What there is no room for goes from the end: other measures before what it cost.
     seconds, rate, unjudged = range(len(heads) - 3, len(heads))
     order = [1, 2, 3, 5, 0, 4, seconds, 6, rate, *range(7, seconds), unjudged]

@@ -133,7 +133,8 @@ class Writer:
         """Raise `UsageError` for options that the format does not support."""
         if explain and not self.explains:
             raise UsageError(
-                f"--explain does not work with the format {style.format_}, which shows no chunks",
+                f"--explain does not work with the format {style.format_}, which shows no scores "
+                "of passages",
                 hint=f"add -f {', '.join(EXPLAIN_FORMATS[:-1])} or {EXPLAIN_FORMATS[-1]}",
             )
         if style.scores and not self.has_scores:

@@ -118,7 +118,7 @@ def test_a_service_gets_the_best_results_alone(rerank: Run, lines: str) -> None:
         assert sum(request["documents"] for request in body["requests"]) == 2
         ran = rerank("soil", lines, *models, "--keep", "2", "--dry-run")
         assert ran.code == 0
-        assert ran.out.splitlines()[1].startswith("2 documents in 2 chunks")
+        assert ran.out.splitlines()[1].startswith("2 documents in 2 passages")
         ran = rerank("soil", lines, *models, "--keep", "2", "--dry-run", "--json")
         assert [stage["documents"] for stage in json.loads(ran.out)["stages"]] == [2]
 

@@ -167,14 +167,13 @@ def _read_task(data: Data, depth: int, labels: LabelOptions, seed: int) -> Task:
 def _score(task: Task, model: str | Ranker | None) -> EvalJob:
     """Score all candidates by a model, or by several in a row."""
     with ExitStack() as stack:
-        ranker: Ranker
         if isinstance(model, Reranker | Cascade):
             ranker, system = model, _system_of(model)
         else:
             chunks = ChunkOptions(max_chunks=DEFAULT_MAX_CHUNKS, truncate_query=True)
             system = read_system(default() if model is None else model, RuntimeOptions(), chunks)
-            opened, _ = open_system(system, RemoteOptions())
-            ranker = stack.enter_context(opened)
+            ranker, _ = open_system(system, RemoteOptions())
+            stack.callback(ranker.close)
         job = EvalJob(task, system, ranker, None)
         for _ in job.run():
             pass

@@ -391,7 +391,8 @@ def test_passages_of_several_queries_are_read_once(tmp_path: Path, rerank: Run) 
 def test_thresholds_are_below_the_table_and_in_json(tmp_path: Path, rerank: Run) -> None:
     path = str(a_set(tmp_path, queries=120))
     ran = rerank("eval", path, "-m", "bm25", "--thresholds", "--keep-recall", "0.9")
-    assert (ran.code, ran.err) == (0, "")
+    assert ran.code == 0
+    assert "rerank:" not in ran.err  # a slow machine says how long it will take
     assert max(map(len, ran.out.splitlines())) <= 80
     words = " ".join(ran.out.split())
     assert "Cuts of bm25 on garden: 960 labels of 120 queries, 120 relevant." in words

@@ -444,8 +444,11 @@ def _on_one_line(message: str) -> str:
 
 
 def format_count(number: int, noun: str) -> str:
-    """A number of things in words, as in `1 document` or `1,204 documents`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+    """A number of things in words, as in `1 document`, `1,204 documents` or `2 queries`."""
+    if number == 1:
+        return f"{number:,} {noun}"
+    ends_in_y = noun.endswith("y") and noun[-2:-1] not in "aeiou"  # not as in key
+    return f"{number:,} {f'{noun[:-1]}ies' if ends_in_y else f'{noun}s'}"
 
 
 def format_names(names: Sequence[str], word: str = "or") -> str:

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, Protocol, overload
 
 from rerank_cli.costs import Price, ServiceRequest
 from rerank_cli.structure import Block
+from rerank_cli.terminal import format_count
 
 _REPR_CHARACTERS = 40  # the most of a text in a repr
 
@@ -601,7 +602,8 @@ class Ranking(Sequence[Ranked]):
         return self.query_cut or self.cut > 0 or self.missing > 0
 
     def __repr__(self) -> str:
-        counts = f"{len(self.results)} results of {self.documents} documents"
+        results = format_count(len(self.results), "result")
+        counts = f"{results} of {format_count(self.documents, 'document')}"
         return f"<Ranking for {_short(self.query)} by {self.info.model}: {counts}>"
 
     def __len__(self) -> int:

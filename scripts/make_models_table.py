@@ -33,7 +33,7 @@ def table() -> str:
 def shipped_size(entry: Entry) -> str:
     """What the files of a model that ships take."""
     folder = find(entry.name)
-    return format_size(folder.size() + folder.tokenizer.stat().st_size)
+    return format_size(folder.size())
 
 
 def row(entry: Entry) -> str:

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 from typing import Any
 
 import pytest
@@ -13,12 +14,14 @@ from rerank_cli.terminal import (
     Terminal,
     find_links,
     format_columns,
+    format_count,
     format_duration,
     format_json,
     format_size,
     say,
     warn,
 )
+from tests.conftest import ROOT
 
 UNITS = {"bytes": 1, "byte": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
@@ -80,6 +83,44 @@ def test_a_size_is_rounded_up_by_less_than_a_hundredth(size: int) -> None:
 )  # fmt: skip
 def test_a_duration_in_words(seconds: float, words: str) -> None:
     assert format_duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "words"),
+    [
+        (0, "query", "0 queries"),
+        (1, "query", "1 query"),
+        (1_204, "document", "1,204 documents"),
+        (2, "key", "2 keys"),
+    ],
+)
+def test_a_count_in_words(number: int, noun: str, words: str) -> None:
+    assert format_count(number, noun) == words
+
+
+COUNTED = (
+    "document", "query", "passage", "record", "label", "result", "pair", "score", "file", "model",
+    "request", "grade", "judgement", "candidate",
+)  # fmt: skip
+# What is two at least wherever it stands so, or no number of these.
+MANY = {
+    "broken", "count", "estimate(number)", "expected", "least", "len(files)", "len(graphs)",
+    "len(rows)", "len(scored.values)", "model", "models", "most", "tariff.documents", "total",
+    "totals.answered",
+}  # fmt: skip
+
+
+def test_counts_agree_with_their_nouns() -> None:
+    """No message has a number and a plural noun that `format_count` has not put together."""
+    nouns = "|".join(format_count(2, noun)[2:] for noun in COUNTED)
+    counts = re.compile(rf"\{{([^{{}}]+?)(?::[^{{}}]*)?\}} (?:{nouns})\b(?!/)")
+    found = [
+        f"{path.name}: {match[0]}"
+        for path in (ROOT / "rerank_cli").rglob("*.py")
+        for match in counts.finditer(path.read_text(encoding="utf-8"))
+        if not match[1].isupper() and match[1] not in MANY
+    ]
+    assert found == []
 
 
 def test_columns_are_as_wide_as_their_cells() -> None:

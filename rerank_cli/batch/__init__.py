@@ -8,4 +8,22 @@
 at once, in memory that is bounded in bytes. `outputs` and `parquet` write what became of each. None
 of these knows where it runs: `local` runs a `job` on this machine, which continues where one died,
 and `cluster` runs shards on Ray. `report` counts, and `estimate` says beforehand what a job takes.
+This module has what a user can choose, and imports nothing slow.
 """
+
+from enum import StrEnum
+
+
+class BatchEngine(StrEnum):
+    """What a batch is run by."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
+class ResultsShape(StrEnum):
+    """How much of each result is written."""
+
+    FULL = "full"  # as in `rerank --json`
+    SCORES = "scores"  # its index, id and scores
+    IDS = "ids"  # its document's id, or the index of one without

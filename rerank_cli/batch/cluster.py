@@ -83,8 +83,8 @@ def run_on_ray(
     With `ordered` the parts become one file. Raises `ScorerError`, `InputError`, `OutputError`.
     """
     _check_options(options, ordered=ordered)
-    output = options.output.path
-    folder = f"{output}.parts" if ordered else output
+    options = options.with_calibrations()
+    folder = f"{options.output.path}.parts" if ordered else options.output.path
     identity = options_identity(options, options.find_folders())
     shards = cut_into_shards(options.input, _SHARDS, _MAX_SHARD_BYTES)
     _settle_outputs(options, folder, ordered=ordered)
@@ -102,13 +102,13 @@ def run_on_ray(
                 manifest.add(result)
                 terminal.say(f"{manifest.progress} done")
     if ordered:
-        _join_parts(manifest, Path(output))
+        _join_parts(manifest, Path(options.output.path))
     figures = manifest.figures()
     if options.report is not None:
         body = {**figures.as_dict(), "parts": len(manifest.results), "asked": identity}
         write_report(options.report, body, terminal)
     say_outcome(figures, options.selection.first_stage, terminal)
-    return ExitCode.SCORER if figures.failures else ExitCode.OK
+    return figures.exit_code(strict=options.strict)
 
 
 def _check_options(options: BatchOptions, *, ordered: bool) -> None:

@@ -18,7 +18,7 @@ from rerank_cli.ranking import CandidateRule, Selection
 from rerank_cli.ranking.cascade import Cascade, Ranker, rerankers_of
 from rerank_cli.ranking.powers import PricedScorer, SurveyingScorer
 from rerank_cli.ranking.reranker import Reranker
-from rerank_cli.terminal import Terminal, format_duration
+from rerank_cli.terminal import Terminal, format_count, format_duration
 from rerank_cli.types import Pair, Scorer
 
 _MEASURING_SECONDS = 4.0
@@ -137,13 +137,13 @@ def report_plan(options: BatchOptions, terminal: Terminal) -> ExitCode:
     failures = first.errors.total()
     for sample, scorer, rate in zip(samples, scorers, rates, strict=True):
         if len(samples) > 1:
-            documents = f", which reads {estimate(sample.documents)} documents"
+            documents = f", which reads {_count_words(estimate(sample.documents), 'document')}"
             lines += ["", f"model     {scorer.info.model}{documents}"]
         of_pairs = sample.say_known(estimate) + sample.say_left_out(estimate)
         lines.append(f"pairs     {estimate(len(sample.pairs))}{of_pairs}")
         lines.append(f"tokens    {estimate(sample.tokens)}, the queries not counted")
         if failures and sample is first:
-            lines.append(f"errors    {estimate(failures)} records are none")
+            lines.append(f"errors    {_count_words(estimate(failures), 'record')}")
         if isinstance(scorer, PricedScorer):
             requests, price = scorer.estimate(sample.batches)
             lines.append(f"requests  {estimate(requests)}, --concurrency at once")
@@ -155,12 +155,19 @@ def report_plan(options: BatchOptions, terminal: Terminal) -> ExitCode:
     for note, number in first.notes.items():
         terminal.warn(note if number == 1 else f"{note} (of {estimate(number)} records)")
     if cut := max(sample.cut for sample in samples):
-        terminal.warn(f"{estimate(cut)} documents or queries would not be scored whole")
+        terminal.warn(f"would not be scored whole: {estimate(cut)} of the documents and queries")
     if failures:
         codes = ", ".join(f"{code}: {estimate(number)}" for code, number in first.errors.items())
-        terminal.warn(f"{estimate(failures)} of {records} records would fail ({codes})")
+        terminal.warn(
+            f"{_count_words(estimate(failures), 'record')} of {records} would fail ({codes})"
+        )
         return ExitCode.SCORER
     return ExitCode.TRUNCATED if options.strict and cut else ExitCode.OK
+
+
+def _count_words(number: str, noun: str) -> str:
+    """An estimate as a number of things."""
+    return f"{number} {noun}{'' if number == '1' else 's'}"
 
 
 def _look_at(items: Sequence[Item], ranker: Ranker, selection: Selection) -> Iterator[_Sample]:
@@ -190,7 +197,7 @@ def _describe_time(
         f"{format_duration(core_seconds / cores)} on {cores} cores" for cores in _CLUSTER_CORES
     ]
     return [
-        f"measured  {rate:,.0f} pairs/s on {cores} cores, {core_rate:,.1f} a core",
+        f"measured  {rate:,.0f} pairs/s on {format_count(cores, 'core')}, {core_rate:,.1f} a core",
         f"here      {format_duration(core_seconds / cores)}",
         f"ray       {', '.join(clusters)} like these",
     ]
@@ -234,7 +241,7 @@ def _describe_cost(
     """The time that requests take at some a minute, and `factor` times a price."""
     if rpm:
         span = format_duration(requests / rpm * 60)
-        yield f"time      {span} or more, at {rpm:,} requests a minute"
+        yield f"time      {span} or more, at {format_count(rpm, 'request')} a minute"
     if price is not None:
         whole = price._replace(amount=price.amount * factor)
         yield f"cost      {whole} ({price.source}; prices change)"

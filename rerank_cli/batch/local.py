@@ -151,7 +151,8 @@ def _run(options: BatchOptions, terminal: Terminal) -> ExitCode:
         if is_whole and not (source.digest and source.has_more()):
             terminal.say(f"{output} is complete: there is nothing to do")
             if options.report is None:
-                return _exit_code(BatchFigures(None if start is None else start.figures), options)
+                figures = BatchFigures(None if start is None else start.figures)
+                return figures.exit_code(strict=options.strict)
         return _run_plan(plan, source, identity, terminal)
 
 
@@ -409,7 +410,7 @@ def _end(job: BatchJob, options: BatchOptions, terminal: Terminal) -> ExitCode:
         terminal.warn(NOTHING_TO_RANK)
     if (count := _passing_errors(job.figures.as_dict())) and _can_retry(options):
         terminal.say(f"--resume --retry-errors does {format_count(count, 'record')} again")
-    return _exit_code(job.figures, options)
+    return job.figures.exit_code(strict=options.strict)
 
 
 def _say_that_it_can_go_on(job: BatchJob, options: BatchOptions, terminal: Terminal) -> None:
@@ -454,15 +455,6 @@ def _can_retry(options: BatchOptions) -> bool:
     if options.output.is_stream or (options.errors is not None and options.errors.is_stream):
         return False
     return options.run_files is None or options.errors is not None
-
-
-def _exit_code(figures: BatchFigures, options: BatchOptions) -> ExitCode:
-    if figures.failures:
-        return ExitCode.SCORER
-    if not figures.records:
-        return ExitCode.NOTHING
-    is_cut = options.strict and (figures.truncated or figures.missing)
-    return ExitCode.TRUNCATED if is_cut else ExitCode.OK
 
 
 def _remove_empty_outputs(options: BatchOptions) -> None:

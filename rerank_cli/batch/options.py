@@ -1,11 +1,11 @@
 """The options of `rerank batch`, as its parts get them, and those that an output depends on."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rerank_cli.batch.outputs import ResultsShape
+from rerank_cli.batch import ResultsShape
 from rerank_cli.batch.records import RecordFields
 from rerank_cli.models.folder import ModelFolder
 from rerank_cli.output_files import OutputFile
@@ -13,10 +13,11 @@ from rerank_cli.providers import RemoteOptions
 from rerank_cli.providers.keys import hide_secrets, public_base_url
 from rerank_cli.ranking import DEFAULT_MAX_CHUNKS, CacheOptions, ChunkOptions, Selection
 from rerank_cli.ranking.budget import Budget
-from rerank_cli.ranking.cascade import Cascade, Ranker, set_scorers
+from rerank_cli.ranking.calibration import least_score
+from rerank_cli.ranking.cascade import Cascade, Ranker, rerankers_of, set_scorers
 from rerank_cli.ranking.powers import instruct_some
 from rerank_cli.ranking.reranker import Reranker
-from rerank_cli.runtimes import RuntimeOptions
+from rerank_cli.runtimes import Device, Runtime, RuntimeOptions
 from rerank_cli.scorers import (
     clean_instruction,
     find_local_folder,
@@ -24,6 +25,8 @@ from rerank_cli.scorers import (
     share_remote_options,
     split_models,
 )
+from rerank_cli.scorers.calibrations import read_calibrations, set_calibration
+from rerank_cli.types import ScoreCalibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class BatchOptions:
                       do that fail all in the same way
     budget            what this run may take; None for no limit
     limits            the limits of the budget as options, by the reasons that they are
+    calibrations      those of the models, if they were looked up on another machine; else None
     """
 
     input: str
@@ -84,6 +88,7 @@ class BatchOptions:
     keep: Sequence[int] = ()
     budget: Budget | None = None
     limits: Mapping[str, str] = field(default_factory=dict)
+    calibrations: Sequence[ScoreCalibration | None] | None = None
 
     @property
     def models(self) -> list[str | None]:
@@ -124,12 +129,35 @@ class BatchOptions:
             )
             for model, remote in zip(models, share_remote_options(models, self.remote), strict=True)
         ]
+        for reranker, calibration in zip(rerankers, self.calibrations or (), strict=False):
+            set_calibration(reranker.scorer, calibration)
         if len(models) == 1:
             return rerankers[0]
         cascade = Cascade(rerankers, self.keep)
         if instruction is not None:
             set_scorers(cascade, instruct_some(cascade.scorers, instruction))
         return cascade
+
+    def with_calibrations(self) -> "BatchOptions":
+        """The options with the calibrations of this machine, for others that run the job.
+
+        Raises `UsageError` if `min_score` is "auto" and there is no calibration, and for options
+        that the model does not have.
+        """
+        needs_model = (
+            isinstance(self.selection.min_score, str)
+            or self.instruction is not None
+            or self.remote.provider_only_flags
+            or read_calibrations()
+        )
+        if not needs_model:
+            return replace(self, calibrations=[None] * len(self.models))
+        # It may be opened here without a GPU that the others have: its files decide.
+        runtime = replace(self.runtime, runtime=Runtime.ONNXRUNTIME, device=Device.CPU)
+        with replace(self, runtime=runtime).open_ranker() as ranker:
+            infos = [reranker.info for reranker in rerankers_of(ranker)]
+        least_score(self.selection, infos[-1])
+        return replace(self, calibrations=[info.calibration for info in infos])
 
 
 def options_identity(
@@ -145,6 +173,12 @@ def options_identity(
         }
         for name, folder in zip(options.models, folders, strict=True)
     ]
+    # Of another revision too: scores would be others, were it that of this one by now.
+    calibrations = [
+        {**own.summary(), "model": own.model, "cut": own.cut}
+        for own in read_calibrations().values()
+        if own.model.partition("@")[0] in {each["name"] for each in models}
+    ]
     model = models[0]
     if len(models) > 1:
         model = {"name": options.model, "files": {}, "entry": "", "cascade": models}
@@ -155,6 +189,7 @@ def options_identity(
             "runtime": options.runtime.runtime,
             "device": options.runtime.device,
             "base_url": public_base_url(remote.base_url),
+            **({"calibration": calibrations} if calibrations else {}),
         },
         "options": {
             **{name: value for name, value in fields.items() if name != "media_root" or value},

@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from rerank_cli.atomic_files import create_file, open_own_file, sync_stream
+from rerank_cli.batch import ResultsShape
 from rerank_cli.batch.records import DoneItem, Original, Outcome, Problem, Written
 from rerank_cli.errors import InputError, OutputError
 from rerank_cli.inputs.text import decompress
@@ -42,14 +42,6 @@ _TAIL_BYTES = 4096
 
 RESULTS, SCORE, RAW_SCORE, ERROR = "results", "relevance_score", "raw_score", "error"
 _ERROR_BEGIN = b'"error": {"code": "'
-
-
-class ResultsShape(StrEnum):
-    """How much of each result is written."""
-
-    FULL = "full"  # as in `rerank --json`
-    SCORES = "scores"  # its index, id and scores
-    IDS = "ids"  # its document's id, or the index of one without
 
 
 class OutcomeWriter(Protocol):

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from rerank_cli.atomic_files import atomic_write, publish_file, remove_temporary_files
+from rerank_cli.batch import ResultsShape
 from rerank_cli.batch.outputs import (
     ERROR,
     RAW_SCORE,
     RESULTS,
     SCORE,
     EarlierLines,
-    ResultsShape,
     pair_scores,
     shaped_results,
 )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from rerank_cli.batch.records import BlankLine, DoneItem, Outcome
 from rerank_cli.costs import Price, RequestTotals
-from rerank_cli.errors import OutputError
+from rerank_cli.errors import ExitCode, OutputError
 from rerank_cli.output_files import OutputFile, PlannedOutput
 from rerank_cli.progress import ProgressLine, State, TimeLeft, show_progress
 from rerank_cli.ranking.first_stage import describe_candidates
@@ -129,6 +129,15 @@ class BatchFigures:
             self.stage_documents[str(place)] += stage.results or (0 if place else ranking.documents)
         for note in ranking.notes:
             self._note(note, 1)
+
+    def exit_code(self, *, strict: bool) -> ExitCode:
+        """The exit code of a job that has come to its end."""
+        if self.failures:
+            return ExitCode.SCORER
+        if not self.records:
+            return ExitCode.NOTHING
+        is_cut = strict and (self.truncated or self.missing)
+        return ExitCode.TRUNCATED if is_cut else ExitCode.OK
 
     def merge(self, other: "BatchFigures") -> None:
         """Add the counts of another part of the job."""
@@ -430,7 +439,7 @@ def remarks_on(job: "BatchJob") -> Iterator[str]:
         missing = format_count(figures.missing, "score")
         yield f"{missing} not given by {_model_of(job.flow.reranker.scorers)}"
     if figures.truncated:
-        yield f"{format_count(figures.truncated, 'document')} or queries not scored whole"
+        yield f"not scored whole: {figures.truncated:,} of the documents and queries"
     yield from job.source.notes
     if figures.failures:
         yield failure_line(figures)

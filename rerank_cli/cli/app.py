@@ -14,7 +14,7 @@ from typing import Annotated, ClassVar
 import typer
 
 from rerank_cli import __version__, progress
-from rerank_cli.cli import option_values, options
+from rerank_cli.cli import options
 from rerank_cli.cli.completion import VARIABLE, Shell, answer, install, script
 from rerank_cli.cli.help import HELP_NAMES
 from rerank_cli.cli.parameters import with_options
@@ -149,6 +149,9 @@ def rank(ctx: typer.Context) -> int:
     rerank -m cohere/rerank-v3.5 "fox" *.txt     with a provider's model
     """
     progress.lap(progress.STARTING)
+
+    from rerank_cli.cli import option_values
+
     option_values.output_format(ctx)  # raises if two are given
 
     from rerank_cli.scorers import BM25, open_in_background, split_models

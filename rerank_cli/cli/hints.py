@@ -21,7 +21,6 @@ from rerank_cli.cli.help import HELP_NAMES, short_help_record
 from rerank_cli.cli.parameters import BadValue, all_commands, lazy_commands, settings_in
 from rerank_cli.cli.typer_commands import DEFAULT_COMMAND, UnknownCommand
 from rerank_cli.errors import RerankError
-from rerank_cli.media import MEDIA_FIELDS
 
 _NEAR = 0.75  # how much alike letters have to be, of 1
 
@@ -452,6 +451,8 @@ def explain_words(error: RerankError, ctx: Any) -> None:
 
 def words_hint(ctx: Any) -> str | None:
     """What the arguments seem to be meant for: a command, or words beside an image."""
+    from rerank_cli.media import MEDIA_FIELDS
+
     given = ctx.params
     words = [*(given["arguments"] or ())]
     if not words or given["query"] is not None or given["query_file"] is not None:

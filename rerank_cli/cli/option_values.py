@@ -1,4 +1,10 @@
-"""The objects that are made of a command's parsed options, which are declared in `options`."""
+"""The objects that are made of a command's parsed options, which are declared in `options`.
+
+Every command imports this module, for its help too, so that what reads and ranks is imported by the
+functions that need it.
+"""
+
+from __future__ import annotations
 
 import dataclasses
 import os
@@ -14,15 +20,8 @@ from rerank_cli.cli.parameters import is_chosen, is_given
 from rerank_cli.cli.settings import excerpt, parse_duration, parse_size
 from rerank_cli.errors import UsageError
 from rerank_cli.inputs import STDIN, Prepend
-from rerank_cli.inputs.documents import Inputs
-from rerank_cli.inputs.files import read_content, read_names
-from rerank_cli.inputs.records import TextFields
-from rerank_cli.inputs.source import ReadOptions
-from rerank_cli.inputs.streams import check_read_once
-from rerank_cli.inputs.text import HEAD_BYTES, envelope_of
-from rerank_cli.media import MEDIA_FIELDS, find_media, media_label
 from rerank_cli.progress import run_start
-from rerank_cli.providers import OnError
+from rerank_cli.providers import OnError, RemoteOptions
 from rerank_cli.ranking import (
     CacheOptions,
     CandidateRule,
@@ -30,16 +29,17 @@ from rerank_cli.ranking import (
     MinScoreRule,
     Selection,
 )
-from rerank_cli.ranking.budget import Budget
 from rerank_cli.render import WRITERS, Format
 from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.terminal import Terminal, format_names
-from rerank_cli.types import Document
 
 if TYPE_CHECKING:
-    from rerank_cli.providers import RemoteOptions
+    from rerank_cli.inputs.documents import Inputs
+    from rerank_cli.inputs.source import ReadOptions
+    from rerank_cli.ranking.budget import Budget
+    from rerank_cli.types import Document
 
-Options = TypeVar("Options", "RemoteOptions", RuntimeOptions, ChunkOptions, Selection)
+Options = TypeVar("Options", RemoteOptions, RuntimeOptions, ChunkOptions, Selection)
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x20-\x7e\t]*)")
 _NO_MEMORY = "0"  # of --passage-memory
 # Of --max-time so much, at most, is left to write the results.
@@ -48,13 +48,11 @@ _WRITING_SHARE, _MAX_WRITING_SECONDS = 0.05, 0.1
 _PROTOCOL_HEADERS = frozenset({"content-length", "transfer-encoding", "connection"})
 
 
-def remote_options(ctx: typer.Context) -> "RemoteOptions":
+def remote_options(ctx: typer.Context) -> RemoteOptions:
     """How a provider's model is used.
 
     Raises `UsageError` for a malformed option.
     """
-    from rerank_cli.providers import RemoteOptions  # not for help
-
     values = ctx.params
     fields = _split_assignments(values.get("set_"), "--set")
     metadata = _split_assignments(values.get("metadata"), "--metadata")
@@ -159,6 +157,9 @@ def budget(ctx: typer.Context) -> Budget | None:
         return None
     if given["max_time"] is not None:
         seconds = _max_seconds(given)
+
+    from rerank_cli.ranking.budget import Budget
+
     budget = Budget(seconds, given["max_cost"], run_start())
     budget.check()
     return budget
@@ -198,6 +199,11 @@ def query_and_inputs(ctx: typer.Context) -> tuple[str | Document, Inputs]:
     where there is no query or nothing to rank, and `InputError` for a file with the query or with
     names that cannot be read.
     """
+    from rerank_cli.inputs.documents import Inputs
+    from rerank_cli.inputs.files import read_names
+    from rerank_cli.inputs.streams import check_read_once
+    from rerank_cli.media import media_label
+
     given = ctx.params
     read_options = _read_options(ctx)
     read_options.check()
@@ -290,6 +296,9 @@ def _parse_value(option: str, key: str, text: str) -> Any:
 
 def _read_options(ctx: typer.Context) -> ReadOptions:
     """How the input is read."""
+    from rerank_cli.inputs.records import TextFields
+    from rerank_cli.inputs.source import ReadOptions
+
     given = ctx.params
     # Where files are looked for or paths are written NUL ends those, and lines are lines.
     has_names = given["recursive"] or given["files_from"] is not None
@@ -323,6 +332,9 @@ def _unnamed_source(query: str | None, *, recursive: bool) -> str:
 
 
 def _query_in(path: str, max_bytes: int) -> str:
+    from rerank_cli.inputs.files import read_content
+    from rerank_cli.inputs.text import HEAD_BYTES, envelope_of
+
     content = read_content(path, max_bytes)
     envelope = envelope_of(content[:HEAD_BYTES])
     return content[len(envelope.mark) :].decode(envelope.encoding, "replace").strip()
@@ -338,6 +350,9 @@ def _with_media(query: str, given: Mapping[str, Any]) -> str | Document:
 
     Raises `UsageError` for both, and `InputError` for a file that is none.
     """
+    from rerank_cli.media import MEDIA_FIELDS, find_media
+    from rerank_cli.types import Document
+
     places = {kind: given[kind] for kind in MEDIA_FIELDS if given[kind] is not None}
     if len(places) > 1:
         raise UsageError("--image and --video both give a query", hint="give one of them")

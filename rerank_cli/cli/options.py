@@ -244,7 +244,7 @@ def input_options(
         setting(
             "--prepend",
             rich_help_panel="Input",
-            help="What is put before each chunk when it is scored. title: that of a record, an "
+            help="What is put before each passage when it is scored. title: that of a record, an "
             "HTML page or a PDF, or the first heading in Markdown; heading: the sections, classes "
             "and functions that it is in. Default: heading for code, none for other texts.",
         ),

@@ -2,16 +2,13 @@
 
 import os
 from dataclasses import replace
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rerank_cli.batch.options import BatchOptions, RunFiles
-from rerank_cli.batch.outputs import ResultsShape
-from rerank_cli.batch.records import RecordFields
+from rerank_cli.batch import BatchEngine, ResultsShape
 from rerank_cli.cli import option_values, options
 from rerank_cli.cli.parameters import COMMON_GROUP, is_chosen, is_given, with_options
 from rerank_cli.cli.provider_options import provider_options
@@ -20,22 +17,15 @@ from rerank_cli.cli.typer_commands import PlainCommand, make_app
 from rerank_cli.commands.rank_cascade import find_keep
 from rerank_cli.errors import UsageError
 from rerank_cli.inputs import STDIN
-from rerank_cli.inputs.streams import check_read_once
-from rerank_cli.output_files import OutputFile
 from rerank_cli.ranking import CacheOptions, CandidateRule, Selection
-from rerank_cli.ranking.budget import Budget
-from rerank_cli.ranking.cascade import check_keep
 from rerank_cli.scorers import BM25, split_models
 from rerank_cli.terminal import STDOUT, Terminal
 
+if TYPE_CHECKING:
+    from rerank_cli.batch.options import BatchOptions
+    from rerank_cli.ranking.budget import Budget
+
 DEFAULT_WINDOW_SIZE, DEFAULT_RECORD_SIZE = "64MB", "64MB"
-
-
-class BatchEngine(StrEnum):
-    """What a batch is run by."""
-
-    LOCAL = "local"
-    RAY = "ray"
 
 
 app = make_app()
@@ -259,7 +249,7 @@ def batch(ctx: typer.Context) -> int:
     return run_here(job, terminal)
 
 
-def _report_plan(job: BatchOptions, terminal: Terminal) -> int:
+def _report_plan(job: "BatchOptions", terminal: Terminal) -> int:
     from rerank_cli.batch.estimate import report_plan
 
     return report_plan(job, terminal)
@@ -294,7 +284,7 @@ def _selection(ctx: typer.Context) -> Selection:
     return replace(selection, candidates=CandidateRule.ALL)
 
 
-def _budget(ctx: typer.Context) -> Budget | None:
+def _budget(ctx: typer.Context) -> "Budget | None":
     """What this run may take; None for no limit. Raises `UsageError` for --plan."""
     budget = option_values.budget(ctx)
     if budget is not None and ctx.params["plan"]:
@@ -306,8 +296,14 @@ def _budget(ctx: typer.Context) -> Budget | None:
     return None if budget is None else replace(budget, whole=True)
 
 
-def _read_options(ctx: typer.Context) -> BatchOptions:
+def _read_options(ctx: typer.Context) -> "BatchOptions":
     """Make an object of what the command line asks for; raises `UsageError`."""
+    from rerank_cli.batch.options import BatchOptions, RunFiles
+    from rerank_cli.batch.records import RecordFields
+    from rerank_cli.inputs.streams import check_read_once
+    from rerank_cli.output_files import OutputFile
+    from rerank_cli.ranking.cascade import check_keep
+
     given = ctx.params
     names = [given[name] for name in ("run", "queries", "corpus")]
     has_run = any(name is not None for name in names)

@@ -15,7 +15,7 @@ from rerank_cli.cli.provider_options import provider_options
 from rerank_cli.cli.typer_commands import PlainCommand, make_app
 from rerank_cli.errors import ExitCode, UsageError
 from rerank_cli.ranking import DEFAULT_MAX_CHUNKS
-from rerank_cli.terminal import Terminal, format_json, hide_user
+from rerank_cli.terminal import Terminal, format_count, format_json, hide_user
 from rerank_cli.user_files import calibrations_file
 
 app = make_app()
@@ -170,6 +170,7 @@ def _show(terminal: Terminal, *, as_json: bool) -> int:
         return ExitCode.OK
     lines = []
     for key, own in found.items():
+        labels = format_count(own.labels, "label")
         cut = (
             f"{own.cut:g}, which {own.rule}"
             if own.cut is not None
@@ -178,7 +179,7 @@ def _show(terminal: Terminal, *, as_json: bool) -> int:
         lines += [
             (
                 own.model,
-                f"{own.data}, {own.labels:,} labels, {own.relevant:,} relevant, {own.date}",
+                f"{own.data}, {labels}, {own.relevant:,} relevant, {own.date}",
             ),
             ("  model's hash", key),
             ("  error", describe_errors(own)),

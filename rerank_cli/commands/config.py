@@ -24,15 +24,6 @@ from rerank_cli.cli.presets import (
 from rerank_cli.cli.settings import Setting, excerpt, find_setting, format_value
 from rerank_cli.cli.typer_commands import ListGroup, PlainCommand, make_app
 from rerank_cli.errors import ConfigError, ExitCode, NoHome, RerankError, UsageError
-from rerank_cli.providers.keys import (
-    check_provider,
-    forget_key,
-    hide_secrets,
-    key_hint,
-    providers_with_keys,
-    public_base_url,
-    store_key,
-)
 from rerank_cli.terminal import Terminal, format_json, format_names, hide_user
 from rerank_cli.user_files import config_file, keys_file
 
@@ -45,7 +36,11 @@ def _shown(key: str, value: Any) -> Any:
     """A setting's value as a list may have it."""
     if not isinstance(value, str):
         return value
-    return public_base_url(value) if key == _BASE_URL else hide_user(value)
+    if key != _BASE_URL:
+        return hide_user(value)
+    from rerank_cli.providers.keys import public_base_url
+
+    return public_base_url(value)
 
 
 def _settings(ctx: typer.Context) -> dict[str, Setting]:
@@ -89,11 +84,11 @@ def _complete_value(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]
 
 
 def _complete_provider(ctx: typer.Context) -> list[str]:
+    from rerank_cli.providers.catalogue import provider_names
+    from rerank_cli.providers.keys import providers_with_keys
+
     if ctx.info_name == "unset-key":
         return providers_with_keys()
-
-    from rerank_cli.providers.catalogue import provider_names
-
     return provider_names()
 
 
@@ -134,6 +129,8 @@ def list_(
     rerank config list
     rerank config list --json | jq '.settings[] | select(.origin != "default")'
     """
+    from rerank_cli.providers.keys import providers_with_keys
+
     terminal = Terminal.current()
     values = setting_values(ctx)
     presets = _checked_presets(ctx)
@@ -319,6 +316,8 @@ def set_key(ctx: typer.Context, provider: Provider) -> int:
     rerank config set-key cohere
     pass show cohere | rerank config set-key cohere
     """
+    from rerank_cli.providers.keys import check_provider, key_hint, store_key
+
     check_provider(provider)
     if ctx.args:
         raise UsageError("a key is never an argument", hint=key_hint(provider))
@@ -339,6 +338,7 @@ def unset_key(provider: Provider) -> int:
     rerank config unset-key cohere
     """
     from rerank_cli.providers.catalogue import account_of
+    from rerank_cli.providers.keys import forget_key
 
     # A key may also be there for a name that is no longer a provider's.
     if not forget_key(provider) and not forget_key(account_of(provider) or provider):
@@ -349,6 +349,7 @@ def unset_key(provider: Provider) -> int:
 def _find_account(provider: str) -> str:
     """The name that a provider's key is stored under; raises `UsageError` for an unknown one."""
     from rerank_cli.providers.catalogue import account_of, similar_names
+    from rerank_cli.providers.keys import hide_secrets
 
     account = account_of(provider)
     if account is not None:
@@ -363,6 +364,8 @@ def _find_account(provider: str) -> str:
 
 
 def _read_key(provider: str) -> str:
+    from rerank_cli.providers.keys import key_hint
+
     if sys.stdin is None:
         raise UsageError("standard input is closed", hint=key_hint(provider))
     if not sys.stdin.isatty():

@@ -10,9 +10,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,17 +21,9 @@ from rerank_cli.cli import option_values, options
 from rerank_cli.cli.parameters import with_options
 from rerank_cli.cli.typer_commands import PlainCommand, make_app
 from rerank_cli.errors import ConfigError, ExitCode, NoHome, RerankError
-from rerank_cli.models import how_to_renew, known_entry, offline_variable
-from rerank_cli.models.catalogue import Sample
-from rerank_cli.models.folder import CHECKSUMS, SELF_TEST, ModelFolder, read_checksums
-from rerank_cli.providers import catalogue
-from rerank_cli.providers.keys import find_key
-from rerank_cli.ranking.calibration import relevance
 from rerank_cli.runtimes import RuntimeOptions
-from rerank_cli.runtimes.prepared_cache import PREPARED_VARIABLE, PreparedCache
 from rerank_cli.scorers import split_models
-from rerank_cli.terminal import Terminal, format_json
-from rerank_cli.types import Pair, Scorer
+from rerank_cli.terminal import Terminal, format_count, format_json
 from rerank_cli.user_files import (
     cache_directory,
     config_file,
@@ -40,6 +31,12 @@ from rerank_cli.user_files import (
     keys_file,
     read_regular_file,
 )
+
+if TYPE_CHECKING:
+    from rerank_cli.models.catalogue import Sample
+    from rerank_cli.models.folder import ModelFolder
+    from rerank_cli.runtimes.prepared_cache import PreparedCache
+    from rerank_cli.types import Scorer
 
 app = make_app()
 
@@ -113,12 +110,14 @@ class Check:
     advice: str = ""
 
 
-def run_checks(folder: ModelFolder, scorer: Scorer) -> list[Check]:
+def run_checks(folder: "ModelFolder", scorer: "Scorer") -> list[Check]:
     """Check all that can be checked of an open model."""
     return [*_check_files(folder), *_check_scores(folder, scorer)]
 
 
-def _check_files(folder: ModelFolder) -> Iterator[Check]:
+def _check_files(folder: "ModelFolder") -> Iterator[Check]:
+    from rerank_cli.models import how_to_renew
+
     hashes = _known_hashes(folder)
     if not hashes:
         return
@@ -129,11 +128,15 @@ def _check_files(folder: ModelFolder) -> Iterator[Check]:
                 wrong.append(f"{path} has changed")
         except (OSError, ValueError) as error:  # a name may have a NUL
             wrong.append(f"{path}: {getattr(error, 'strerror', None) or error}")
-    found = "; ".join(wrong) or f"{len(hashes)} files are as they were made"
+    found = "; ".join(wrong) or f"{format_count(len(hashes), 'file')} as made"
     yield Check("files", not wrong, found, how_to_renew(folder.name, folder.package))
 
 
-def _check_scores(folder: ModelFolder, scorer: Scorer) -> Iterator[Check]:
+def _check_scores(folder: "ModelFolder", scorer: "Scorer") -> Iterator[Check]:
+    from rerank_cli.models import how_to_renew
+    from rerank_cli.ranking.calibration import relevance
+    from rerank_cli.types import Pair
+
     samples = _samples(folder)
     if not samples:
         return
@@ -165,8 +168,10 @@ def _check_scores(folder: ModelFolder, scorer: Scorer) -> Iterator[Check]:
     )
 
 
-def _known_hashes(folder: ModelFolder) -> Mapping[Path, str]:
+def _known_hashes(folder: "ModelFolder") -> Mapping[Path, str]:
     """The hashes that a model's files should have, by path; raises `ModelError`."""
+    from rerank_cli.models.folder import CHECKSUMS, read_checksums
+
     if folder.hashes:
         return folder.hashes
     root = folder.graph.parent
@@ -174,8 +179,12 @@ def _known_hashes(folder: ModelFolder) -> Mapping[Path, str]:
     return {} if place is None else read_checksums(place)
 
 
-def _samples(folder: ModelFolder) -> Sequence[Sample]:
+def _samples(folder: "ModelFolder") -> "Sequence[Sample]":
     """Pairs whose scores were published, by the catalogue or beside the model."""
+    from rerank_cli.models import known_entry
+    from rerank_cli.models.catalogue import Sample
+    from rerank_cli.models.folder import SELF_TEST
+
     entry = known_entry(folder)
     if entry is not None and entry.self_test:
         return entry.self_test
@@ -269,6 +278,9 @@ def _place(find: Callable[[], Path]) -> str:
 
 def _keys() -> dict[str, Any]:
     """Of whom there are keys, and never one of them."""
+    from rerank_cli.providers import catalogue
+    from rerank_cli.providers.keys import find_key
+
     try:
         known = [catalogue.find_provider(name) for name in catalogue.provider_names()]
         have = [entry.name for entry in known if find_key(entry.account, entry.key)]
@@ -283,6 +295,8 @@ def _keys() -> dict[str, Any]:
 
 def _advice(found: Mapping[str, Any], checks: Sequence[Check]) -> dict[str, str]:
     """What to do about what was found, by the name of what it is about."""
+    from rerank_cli.models import offline_variable
+
     advice = {check.name: check.advice for check in checks if not check.ok}
     features, model = found["processor"]["features"].split(), found["model"]
     if "avx2" in features and not {"avx512_vnni", "avx_vnni"} & set(features):
@@ -296,6 +310,8 @@ def _advice(found: Mapping[str, Any], checks: Sequence[Check]) -> dict[str, str]
 
 def _package_versions() -> dict[str, str]:
     """The versions of packages; of those that may stand for each other, the ones there are."""
+    from importlib.metadata import PackageNotFoundError, version
+
     found = {}
     for name in _PACKAGES:
         with suppress(PackageNotFoundError):
@@ -340,7 +356,9 @@ def _model(model: str | None, runtime: RuntimeOptions) -> tuple[dict[str, Any], 
     return known, [] if folder is None else run_checks(folder, scorer)
 
 
-def _first_score(scorer: Scorer) -> float:
+def _first_score(scorer: "Scorer") -> float:
+    from rerank_cli.types import Pair
+
     began = time.perf_counter()
     scorer.score([Pair.from_texts("refund", _PASSAGE)])
     return time.perf_counter() - began
@@ -351,8 +369,9 @@ def _file(path: Path) -> dict[str, Any]:
     return {"path": str(path), "bytes": path.stat().st_size, "hash": digest}
 
 
-def _runtime_facts(scorer: Scorer) -> dict[str, Any]:
+def _runtime_facts(scorer: "Scorer") -> dict[str, Any]:
     """What runs the model, whether it is prepared for this machine, and where that is."""
+    from rerank_cli.runtimes.prepared_cache import PreparedCache
     from rerank_cli.scorers.cross_encoder import LocalScorer
 
     if not isinstance(scorer, LocalScorer):
@@ -373,8 +392,10 @@ def _runtime_facts(scorer: Scorer) -> dict[str, Any]:
     return {**about, "because": "a GPU needs no copy" if gpu else _why_not(store)}
 
 
-def _why_not(store: PreparedCache | None) -> str:
+def _why_not(store: "PreparedCache | None") -> str:
     """Why opening a model has prepared nothing."""
+    from rerank_cli.runtimes.prepared_cache import PREPARED_VARIABLE
+
     if store is None:
         is_off = os.environ.get(PREPARED_VARIABLE) == "off"
         return f"{PREPARED_VARIABLE} is off" if is_off else str(NoHome())

@@ -482,11 +482,15 @@ def facts(reference: Reference) -> dict[str, Any]:
             ],
         }
     if entry is not None and entry.folder:
-        return about | {"revision": entry.revision, "installed": str(find(entry.name).graph.parent)}
+        shipped = find(entry.name)
+        place = str(shipped.graph.parent)
+        size = format_size(shipped.size())
+        return about | {"revision": entry.revision, "size": size, "installed": place}
     if packaged is not None:
         about |= {
             "package": packaged.label,
             "revision": folder.revision,
+            "size": format_size(folder.size()),
             "installed": str(folder.tokenizer.parent),
         }
         return {name: value for name, value in about.items() if value not in ("", [])}
@@ -537,10 +541,9 @@ def _origins(reference: Reference, store: Store) -> list[str]:
 
 def _shipped_row(entry: Entry, chosen: str) -> ModelRow:
     name = f"{entry.name}@{entry.revision}"
-    folder = find(entry.name).graph.parent
-    size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    size = format_size(find(entry.name).size())
     state = "default" if chosen in (name, entry.name) else "ships"
-    return ModelRow(name, state, format_size(size), *_about(entry))
+    return ModelRow(name, state, size, *_about(entry))
 
 
 def _packaged_row(model: PackagedModel, chosen: str, pulled: Collection[str]) -> ModelRow:

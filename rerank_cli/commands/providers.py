@@ -15,26 +15,26 @@ from rerank_cli.cli import option_values
 from rerank_cli.cli.parameters import with_options
 from rerank_cli.cli.provider_options import provider_options
 from rerank_cli.cli.typer_commands import ListGroup, PlainCommand, make_app
-from rerank_cli.costs import Price
 from rerank_cli.errors import ConfigError, ExitCode, UsageError
-from rerank_cli.providers import catalogue
-from rerank_cli.providers.endpoints import endpoint, public_url
-from rerank_cli.providers.keys import find_key, hide_named_secrets, public_base_url
-from rerank_cli.render.json_results import request_object
 from rerank_cli.terminal import Terminal, format_count, format_json, hide_user
-from rerank_cli.types import Pair, Ranking, Scorer
 
 if TYPE_CHECKING:
     from rerank_cli.providers.schema import Option, Provider
     from rerank_cli.scorers.dry_run import DryRunScorer
     from rerank_cli.scorers.remote import RemoteScorer
+    from rerank_cli.types import Ranking, Scorer
 
 
 app = make_app(ListGroup)
 
-Name = Annotated[
-    str, typer.Argument(metavar="NAME[/MODEL]", autocompletion=lambda: catalogue.example_models())
-]
+
+def _complete_name() -> Sequence[str]:
+    from rerank_cli.providers.catalogue import example_models
+
+    return example_models()
+
+
+Name = Annotated[str, typer.Argument(metavar="NAME[/MODEL]", autocompletion=_complete_name)]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 
 
@@ -66,6 +66,8 @@ def list_(as_json: AsJson = False) -> int:
     rerank providers list --json | jq -r '.[] | select(.key == "set") | .name'
     """
 
+    from rerank_cli.providers import catalogue
+
     terminal = Terminal.current()
     rows = [provider_row(catalogue.find_provider(name)) for name in catalogue.provider_names()]
     if as_json:
@@ -96,6 +98,8 @@ def show(
     rerank providers show siliconflow/BAAI/bge-reranker-v2-m3
     """
 
+    from rerank_cli.providers import catalogue
+
     provider, _, model = name.partition("/")
     entry = catalogue.find_provider(provider, model)
     rules = [] if model else catalogue.find_rules(provider)
@@ -124,6 +128,7 @@ def check(ctx: typer.Context, name: Name, as_json: AsJson = False) -> int:
     rerank providers check cohere
     rerank providers check tei/local --base-url http://127.0.0.1:8080
     """
+    from rerank_cli.providers import catalogue
     from rerank_cli.providers.keys import find_credentials
     from rerank_cli.scorers.remote import open_remote
 
@@ -189,6 +194,8 @@ def _cells(rows: Sequence[ProviderRow], terminal: Terminal) -> list[list[str]]:
 
 def key_state(provider: "Provider") -> str:
     """Whether there is a key for a provider."""
+    from rerank_cli.providers.keys import find_key
+
     try:
         found = find_key(provider.account, provider.key)
     except ConfigError:
@@ -227,6 +234,8 @@ def facts(provider: "Provider", model: str) -> list[tuple[str, str]]:
 
 def _endpoint(provider: "Provider", model: str) -> str:
     """Where requests go; without a model `$model` and `$slug` in the path stand for one."""
+    from rerank_cli.providers.endpoints import endpoint, public_url
+
     if model and provider.url:
         url = endpoint(provider.url, provider.path, model, versionless=provider.versionless)
         return public_url(url)
@@ -235,6 +244,8 @@ def _endpoint(provider: "Provider", model: str) -> str:
 
 def rule_facts(provider: "Provider", rule: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What a rule for some of its models makes different, in order; the first row names them."""
+    from rerank_cli.providers import catalogue
+
     special = provider.model_validate(
         catalogue.apply_rule({**entry_table(provider), "name": provider.name}, rule)
     )
@@ -249,6 +260,8 @@ def rule_facts(provider: "Provider", rule: Mapping[str, Any]) -> list[tuple[str,
 
 def entry_table(provider: "Provider") -> dict[str, Any]:
     """An entry as it could be written in providers.toml, without what is secret in it."""
+    from rerank_cli.providers.keys import hide_named_secrets, public_base_url
+
     table = provider.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
     for name in ("headers", "request", "options"):  # the names of secrets mean something else above
         table |= {name: hide_named_secrets(table[name])} if name in table else {}
@@ -259,6 +272,9 @@ def entry_table(provider: "Provider") -> dict[str, Any]:
 
 def try_provider(scorer: "RemoteScorer") -> tuple[dict[str, Any], Sequence[str]]:
     """Send two documents; what came back, and notes on it. Raises the scorer's errors."""
+    from rerank_cli.render.json_results import request_object
+    from rerank_cli.types import Pair
+
     sent = scorer.exchange([Pair.from_texts(_QUERY, text) for text in _DOCUMENTS])
     scores = sent.scored.values
     known = [score for score in scores if score is not None]
@@ -333,8 +349,9 @@ def _range(scores: list[float]) -> str:
     return "these lie in 0 to 1" if inside else "these do not lie in 0 to 1"
 
 
-def dry_run_report(scorer: Scorer, ranking: Ranking, *, as_json: bool, verbose: bool) -> bytes:
+def dry_run_report(scorer: "Scorer", ranking: "Ranking", *, as_json: bool, verbose: bool) -> bytes:
     """Say what would be sent, as lines or JSON; `verbose` adds the first request's body."""
+    from rerank_cli.costs import Price
     from rerank_cli.media import is_url
     from rerank_cli.providers.keys import redact_json
     from rerank_cli.providers.requests import encode_json
@@ -360,10 +377,10 @@ def dry_run_report(scorer: Scorer, ranking: Ranking, *, as_json: bool, verbose: 
         body = {"first_request": request} if verbose else {}
         return format_json({**plan, "price": price and price._asdict(), **body})
     sizes = f"about {format_count(plan['tokens'], 'token')} with the query, {plan['bytes']:,} bytes"
-    chunks = format_count(plan["chunks"], "chunk")
+    passages = format_count(plan["chunks"], "passage")
     lines = [
         f"{format_count(plan['requests'], 'request')} to {plan['endpoint']}",
-        f"{format_count(plan['documents'], 'document')} in {chunks}, {sizes}",
+        f"{format_count(plan['documents'], 'document')} in {passages}, {sizes}",
         f"{format_count(ranking.cached, 'score')} in the cache" if is_cached else "",
         f"{price} ({price.source}; prices change)" if price else "",
         encode_json(request).decode() if request else "",
@@ -372,7 +389,7 @@ def dry_run_report(scorer: Scorer, ranking: Ranking, *, as_json: bool, verbose: 
     return "".join(f"{line}\n" for line in lines if line).encode()
 
 
-def _sums_of(scorer: "DryRunScorer", ranking: Ranking) -> dict[str, Any]:
+def _sums_of(scorer: "DryRunScorer", ranking: "Ranking") -> dict[str, Any]:
     planned = scorer.plans
     return {
         "endpoint": scorer.scorer.address.public_url,

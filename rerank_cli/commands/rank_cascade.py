@@ -1,18 +1,23 @@
 """What `rank` does and says where it has several models: `-m mini,bge-reranker-base`."""
 
+from __future__ import annotations
+
 import json
-from collections.abc import Sequence
-from concurrent.futures import Future
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import typer
 
 from rerank_cli.cli import option_values
 from rerank_cli.cli.parameters import is_given
 from rerank_cli.errors import UsageError
-from rerank_cli.ranking.powers import instruct_some
 from rerank_cli.terminal import format_count, format_json
-from rerank_cli.types import Ranking, Scorer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from concurrent.futures import Future
+
+    from rerank_cli.types import Ranking, Scorer
 
 
 def open_models(ctx: typer.Context, models: Sequence[str]) -> list[Future[Scorer]]:
@@ -39,6 +44,8 @@ def instruct(scorers: Sequence[Scorer], instruction: str | None) -> list[Scorer]
     """Give an instruction to the models that take one; raises `UsageError` if none does."""
     if instruction is None or not instruction.strip():
         return [*scorers]
+    from rerank_cli.ranking.powers import instruct_some
+
     try:
         return instruct_some(scorers, instruction)
     except UsageError as error:

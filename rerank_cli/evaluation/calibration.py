@@ -161,8 +161,9 @@ def _check_counts(queries: int, labels: int, relevant: int) -> None:
         return
     factor = max(_MIN_QUERIES / max(1, queries), _MIN_LABELS / max(1, min(relevant, others)))
     raise InputError(
-        f"{format_count(labels, 'label')} of {queries:,} queries, {relevant:,} of them relevant, "
-        f"are too few to calibrate by: it takes about {round_up(max(1, labels) * factor):,}",
+        f"too few to calibrate by: {format_count(labels, 'label')} of "
+        f"{format_count(queries, 'query')}, {relevant:,} of them relevant; it takes about "
+        f"{round_up(max(1, labels) * factor):,}",
         hint=f"at least {_MIN_LABELS} relevant and {_MIN_LABELS} other ones, of {_MIN_QUERIES} "
         "queries or more",
     )

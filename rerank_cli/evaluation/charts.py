@@ -27,7 +27,7 @@ from rerank_cli.evaluation.report_content import (
 from rerank_cli.evaluation.statistics import Difference
 from rerank_cli.evaluation.thresholds import format_cut
 from rerank_cli.ranking.calibration import relevance
-from rerank_cli.terminal import printable
+from rerank_cli.terminal import format_count, printable
 
 MAX_SYSTEMS = 6  # of which charts are drawn: so many can be told apart
 _MAX_POINTS = 200  # of a line
@@ -271,7 +271,7 @@ def draw_gains(content: ReportContent, system: SystemContent, name: str) -> Char
         axes.set_xlabel("queries, largest gain first")
         axes.set_ylabel(f"change of {content.measure}")
     counts = (
-        f"of {count:,} queries {better:,} better, "
+        f"of {format_count(count, 'query')} {better:,} better, "
         f"{count - better - worse:,} the same, {worse:,} worse"
     )
     title = f"Gain of each query: {system.standing.name}"

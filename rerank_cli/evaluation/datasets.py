@@ -26,6 +26,7 @@ from rerank_cli.inputs.trec import (
 )
 from rerank_cli.ranking.collection import K1, B
 from rerank_cli.scorers import BM25
+from rerank_cli.terminal import format_count
 from rerank_cli.types import Document
 from rerank_cli.words import Words
 
@@ -158,12 +159,12 @@ def read_folder(parts: Parts) -> Collection:
             twice["document"] += name in corpus
             corpus.setdefault(name, Document(text, id=name, title=title))
     notes += [
-        f"{count:,} {what}s have an id that was there before: the first one counts"
+        f"{format_count(count, what)} with an id that was there before: the first one counts"
         for what, count in twice.items()
         if count
     ]
     if below:
-        notes.append(f"{below:,} grades are below zero: they count as not relevant")
+        notes.append(f"{format_count(below, 'grade')} below zero: not relevant")
     if run is None:
         missing = sum(
             grade > 0 and name not in corpus
@@ -171,9 +172,8 @@ def read_folder(parts: Parts) -> Collection:
             for name, grade in judged.items()
         )
         if missing:
-            notes.append(
-                f"{missing:,} relevant documents are not in the corpus: nothing finds them"
-            )
+            found = format_count(missing, "relevant document")
+            notes.append(f"{found} not in the corpus, and never found")
         return Collection(parts.name, queries, qrels, corpus, None, notes)
     candidates, missing = {}, 0
     for query, ranked in run.items():
@@ -181,7 +181,7 @@ def read_folder(parts: Parts) -> Collection:
         missing += len(ranked) - len(present)
         candidates[query] = present
     if missing:
-        notes.append(f"{missing:,} documents of the run are not in the corpus: they are left out")
+        notes.append(f"{format_count(missing, 'document')} of the run not in the corpus: left out")
     return Collection(parts.name, queries, qrels, corpus, candidates, notes)
 
 
@@ -272,19 +272,25 @@ def collect_records(
             Candidate(document_name, float(len(found) - place), document)
             for place, (document_name, document) in enumerate(found.items())
         ]
-    notes = [text.format(counts[what]) for what, text in _LIST_NOTES.items() if counts[what]]
+    notes = [
+        f"{format_count(counts[what], noun)} {text}"
+        for what, (noun, text) in _LIST_NOTES.items()
+        if counts[what]
+    ]
     return Collection(set_name, queries, qrels, {}, candidates, notes)
 
 
+_CLICKS_NOTE = (
+    "with clicks for labels. These say what people preferred of what they saw, and favour what "
+    "came first: a document below the last click is not judged; one above it that was not clicked "
+    "counts as not relevant, and may be relevant. --condensed leaves out what is not judged"
+)
+# A noun for what is counted, and what is said of it.
 _LIST_NOTES = {
-    "twice": "{:,} documents have an id that their query had before: the first counts",
-    "below": "{:,} grades are below zero: they count as not relevant",
-    "permuted": "{:,} lists of relevant documents could be positions or grades: they are as long "
-    "as the lists of documents, and are read as grades",
-    "clicks": "{:,} queries have clicks for labels. These say what people preferred of what they "
-    "saw, and favour what came first: a document below the last click is not judged; one above it "
-    "that was not clicked counts as not relevant, and may be relevant. --condensed leaves out what "
-    "is not judged",
+    "twice": ("document", "with an id that the query had before: the first counts"),
+    "below": ("grade", "below zero: not relevant"),
+    "permuted": ("list", "of relevant documents could be positions or grades: read as grades"),
+    "clicks": ("query", _CLICKS_NOTE),
 }
 
 
@@ -350,11 +356,13 @@ def _read_grades(relevant: Any, places: Sequence[str]) -> dict[str, int] | None:
                 grades[name] = max(grades.get(name, -MAX_GRADE), _read_grade(grade))
             return grades
         if any(isinstance(truth, bool) for truth in relevant):
-            raise ValueError(f"has {len(relevant)} truths for {len(places)} documents")
+            raise ValueError(
+                f"has {len(relevant)} truths for {format_count(len(places), 'document')}"
+            )
         if any(str(place) in places and places.index(str(place)) != place for place in relevant):
             raise ValueError("has numbers that could be places or ids: ids are to be in quotes")
         if not all(isinstance(place, int) and 0 <= place < len(places) for place in relevant):
-            raise ValueError(f"has a place that is not among the {len(places)} documents")
+            raise ValueError(f"has a place that is not below {len(places):,}: places count from 0")
         return dict.fromkeys(places, 0) | {places[place]: 1 for place in relevant}
     return dict.fromkeys(places, 0) | {_check_name(name, places): 1 for name in relevant}
 
@@ -370,7 +378,7 @@ def _read_clicks(clicked: Any, places: Sequence[str]) -> dict[str, int] | None:
     for click in clicked:
         is_place = isinstance(click, int) and not isinstance(click, bool)
         if is_place and not 0 <= click < len(places):
-            raise ValueError(f"has a place that is not among the {len(places)} documents")
+            raise ValueError(f"has a place that is not below {len(places):,}: places count from 0")
         names.append(places[click] if is_place else _check_name(click, places))
     if not names:
         return None
@@ -421,17 +429,21 @@ def task_of(collection: Collection, depth: int, sample: int | None, seed: int) -
     notes = list(collection.notes)
     judged = [name for name in collection.queries if name in collection.qrels]
     if left := len(collection.queries) - len(judged):
-        notes.append(f"{left:,} queries have no judgements: they are left out")
+        notes.append(f"{format_count(left, 'query')} without judgements: left out")
     if blank := [name for name in judged if not collection.queries[name].strip()]:
-        notes.append(f"{len(blank):,} queries are blank: they are left out")
+        notes.append(f"{format_count(len(blank), 'blank query')}: left out")
         judged = [name for name in judged if name not in set(blank)]
     if strangers := len(collection.qrels.keys() - collection.queries.keys()):
-        notes.append(f"{strangers:,} queries of the judgements have no text: they are left out")
+        notes.append(
+            f"{format_count(strangers, 'query')} of the judgements without a text: left out"
+        )
     given = collection.candidates
     if given is not None:
         without = [name for name in judged if not given.get(name)]
         if without:
-            notes.append(f"{len(without):,} queries have no candidates: their figures are 0")
+            notes.append(
+                f"{format_count(len(without), 'query')} without candidates, with figures of 0"
+            )
     if not judged:
         raise InputError(f"{collection.name}: no query has judgements, so nothing can be measured")
     if sample is not None and sample < len(judged):
@@ -441,7 +453,8 @@ def task_of(collection: Collection, depth: int, sample: int | None, seed: int) -
     hopeless = sum(not any(grade > 0 for grade in judged.values()) for judged in qrels.values())
     if hopeless:
         notes.append(
-            f"{hopeless:,} queries have nothing relevant: their figures are 0, as in trec_eval"
+            f"{format_count(hopeless, 'query')} without a relevant document, with figures of 0, as "
+            "in trec_eval"
         )
     if given is not None:
         candidates: Mapping[str, Sequence[Candidate]] = {

@@ -72,13 +72,14 @@ def run_jobs(jobs: Sequence[EvalJob], terminal: Terminal) -> None:
     """Score everything; say first how long that will take."""
     resumed = sum(job.resumed for job in jobs)
     if resumed:
-        terminal.say(f"continuing an interrupted run: {resumed:,} queries were scored before")
+        before = format_count(resumed, "query")
+        terminal.say(f"continuing an interrupted run: {before} scored before")
     queries = sum(len(job.task.queries) for job in jobs)
 
     def ending() -> str:
         done = sum(len(job.scores) for job in jobs)
         kept = ": the same command continues" if all(job.is_kept for job in jobs) else ""
-        return f"interrupted after {done:,} of {queries:,} queries{kept}"
+        return f"interrupted after {done:,} of {format_count(queries, 'query')}{kept}"
 
     with remark_on_interrupt(terminal, ending):
         _run_jobs(jobs, queries, terminal)
@@ -96,7 +97,9 @@ def _run_jobs(jobs: Sequence[EvalJob], queries: int, terminal: Terminal) -> None
         left = sum(job.seconds_left() for job in jobs)
         done = sum(len(job.scores) for job in jobs)
         return State(
-            [f"{done:,} of {queries:,} queries"], 1 - left / seconds if seconds else None, left
+            [f"{done:,} of {format_count(queries, 'query')}"],
+            1 - left / seconds if seconds else None,
+            left,
         )
 
     with show_progress(terminal, describe) as line:
@@ -104,7 +107,7 @@ def _run_jobs(jobs: Sequence[EvalJob], queries: int, terminal: Terminal) -> None
             for _ in job.run():
                 line.refresh()
     if line.was_shown:
-        terminal.say(f"{queries:,} queries in {format_duration(line.seconds)}")
+        terminal.say(f"{format_count(queries, 'query')} in {format_duration(line.seconds)}")
 
 
 def warn_of_scores(jobs: Sequence[EvalJob], terminal: Terminal) -> None:
@@ -126,10 +129,11 @@ def warn_of_scores(jobs: Sequence[EvalJob], terminal: Terminal) -> None:
                 "times are not those of the model"
             )
         if missing := sum(scores.missing for scores in scored):
-            terminal.warn(f"{name} gave no score for {missing:,} documents: they come last")
+            unscored = format_count(missing, "document")
+            terminal.warn(f"{name} gave no score for {unscored}, which it has last")
         if cut := sum(scores.truncated for scores in scored):
             terminal.warn(
-                f"{name}: {cut:,} documents or queries were not scored whole",
+                f"{name}: not scored whole: {cut:,} of the documents and queries",
                 hint="more chunks: -m 'MODEL --max-chunks N'",
             )
 

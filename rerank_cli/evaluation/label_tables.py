@@ -96,8 +96,8 @@ def draw_calibration(report: CalibrationReport, width: int) -> Iterator[bytes]:
     """Draw the reliability of scores before and after, and say what the calibration is."""
     own = report.calibration
     yield wrap_lines(
-        f"{own.model} on {own.data}: {format_count(own.labels, 'label')} of {own.queries:,} "
-        f"queries, {own.relevant:,} relevant.",
+        f"{own.model} on {own.data}: {format_count(own.labels, 'label')} of "
+        f"{format_count(own.queries, 'query')}, {own.relevant:,} relevant.",
         width,
     )
     for title, bins in (("As it is", report.before), ("Calibrated", report.after)):
@@ -116,7 +116,7 @@ def describe_errors(calibration: Calibration) -> str:
     was = "" if before is None else f"{before:.3f} before, "
     how = f"temperature {calibration.temperature:.3g}, bias {calibration.bias:+.3g}"
     if calibration.points:
-        how = f"isotonic, {len(calibration.points)} points"
+        how = f"isotonic, {format_count(len(calibration.points), 'point')}"
     return f"{was}{calibration.error:.3f} after ({how})"
 
 
@@ -146,7 +146,7 @@ def _draw_bins(bins: Sequence[Bin], width: int) -> Iterator[bytes]:
 def _heading(thresholds: Thresholds) -> str:
     labels, queries = thresholds.labels, len(thresholds.labelled)
     counts = (
-        f"{format_count(labels, 'label')} of {queries:,} {'query' if queries == 1 else 'queries'}, "
+        f"{format_count(labels, 'label')} of {format_count(queries, 'query')}, "
         f"{thresholds.relevant:,} relevant"
     )
     if thresholds.unfound:

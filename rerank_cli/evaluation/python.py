@@ -9,7 +9,7 @@ What is scored is not kept between two calls; a `Reranker` with `cache=True` doe
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,12 @@ from rerank_cli.evaluation.datasets import (
 )
 from rerank_cli.evaluation.measures import DEFAULT_MEASURES, parse_measures
 from rerank_cli.evaluation.report import RowBuilder, SystemRow
-from rerank_cli.evaluation.run import EvalJob, System, score_by_bm25
+from rerank_cli.evaluation.run import EvalJob, System, open_system, read_system, score_by_bm25
 from rerank_cli.evaluation.thresholds import ThresholdOptions, Thresholds, find_thresholds
+from rerank_cli.models.catalogue import default
+from rerank_cli.providers import RemoteOptions
 from rerank_cli.ranking import DEFAULT_MAX_CHUNKS, ChunkOptions
+from rerank_cli.ranking.cascade import Cascade, Ranker, rerankers_of
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.scorers import BM25
@@ -63,7 +66,7 @@ class Evaluation:
 
 def evaluate(
     data: Data,
-    models: Sequence[str | Reranker] = (),
+    models: Sequence[str | Ranker] = (),
     *,
     measures: Sequence[str] = DEFAULT_MEASURES,
     depth: int = _DEFAULT_DEPTH,
@@ -76,7 +79,9 @@ def evaluate(
         print(evaluation["mini@3"].against["nDCG@10"].verdict)
 
     data      records, or the path of a file or a BEIR folder, as the command takes them
-    models    names, or `Reranker`s, which stay open; none is the model that ships with the package
+    models    names, also of several models in a row and with options, as `-m` takes them:
+              "mini,bge-reranker-base --keep 20"; or `Reranker`s and `Cascade`s, which stay open.
+              None is the model that ships with the package
     measures  as ir-measures names them
     depth     how many candidates of a query are reranked
     labels    which field says what is relevant, from which grade, and whether documents that were
@@ -89,20 +94,20 @@ def evaluate(
     labels = LabelOptions() if labels is None else labels
     parsed = parse_measures(measures, labels.min_grade)
     task = _read_task(data, depth, labels, seed)
-    if isinstance(models, str | Reranker):
+    if isinstance(models, str | Reranker | Cascade):
         raise UsageError("models must be several, as in a list, not one by itself")
     rows = RowBuilder(task, parsed, seed, condensed=labels.condensed)
     systems = [rows.first]
     if BM25 not in (task.first, *models):
         systems.append(rows.baseline(BM25, score_by_bm25(task)))
-    wanted: Sequence[str | Reranker | None] = models or (None,)
+    wanted: Sequence[str | Ranker | None] = models or (None,)
     systems += [rows.system_row(_score(task, model), depth) for model in wanted]
     return Evaluation(task.name, len(task.queries), [*systems, rows.oracle()], task.notes)
 
 
 def thresholds(
     data: Data,
-    model: str | Reranker | None = None,
+    model: str | Ranker | None = None,
     *,
     keep_recall: float = 0.95,
     keep_precision: float = 0.9,
@@ -117,8 +122,9 @@ def thresholds(
             print(choice.goal, choice.problem or choice.cut.score)
 
     `choices` has the cut for `keep_recall`, and that for `keep_precision`; one without a `cut` has
-    a `problem`, and the number of labels that are `needed` if there are too few. The rest is as in
-    `evaluate`, whose errors are raised.
+    a `problem`, and the number of labels that are `needed` if there are too few. Of several models
+    in a row the scores are those of the last one. The rest is as in `evaluate`, whose errors are
+    raised.
     """
     options = ThresholdOptions(keep_recall, keep_precision)
     options.check()
@@ -158,17 +164,25 @@ def _read_task(data: Data, depth: int, labels: LabelOptions, seed: int) -> Task:
     return task_of(collection, depth, None, seed)
 
 
-def _score(task: Task, model: str | Reranker | None) -> EvalJob:
-    """Score all candidates by a model."""
+def _score(task: Task, model: str | Ranker | None) -> EvalJob:
+    """Score all candidates by a model, or by several in a row."""
     with ExitStack() as stack:
-        if isinstance(model, Reranker):
-            reranker = model
+        if isinstance(model, Reranker | Cascade):
+            ranker, system = model, _system_of(model)
         else:
             chunks = ChunkOptions(max_chunks=DEFAULT_MAX_CHUNKS, truncate_query=True)
-            reranker = stack.enter_context(Reranker(model, chunks=chunks))
-        name = model if isinstance(model, str) else reranker.info.model
-        system = System(name, name, RuntimeOptions(), replace(reranker.chunks))
-        job = EvalJob(task, system, reranker, None)
+            system = read_system(default() if model is None else model, RuntimeOptions(), chunks)
+            ranker, _ = open_system(system, RemoteOptions())
+            stack.callback(ranker.close)
+        job = EvalJob(task, system, ranker, None)
         for _ in job.run():
             pass
         return job
+
+
+def _system_of(ranker: Ranker) -> System:
+    """What open models are as a system, with the name that `-m` would take."""
+    model = ",".join(reranker.info.model for reranker in rerankers_of(ranker))
+    keep = ranker.keep if isinstance(ranker, Cascade) else ()
+    name = f"{model} --keep {','.join(map(str, keep))}" if keep else model
+    return System(name, model, RuntimeOptions(), rerankers_of(ranker)[0].chunks, keep=keep)

@@ -27,6 +27,7 @@ from rerank_cli.evaluation.run import EvalJob
 from rerank_cli.evaluation.statistics import DRAWS, Difference, difference, difference_over_sets
 from rerank_cli.output_files import OutputFile, PlannedOutput, is_among
 from rerank_cli.render.rows import quote_spaces
+from rerank_cli.terminal import format_count
 
 _RUN_SUFFIX = ".trec"
 
@@ -218,7 +219,8 @@ class Comparison:
         """What it comes to, in words."""
         alike = (
             f"{self.first} and {self.second} have the same document first for {self.same:.0%} of "
-            f"{self.queries:,} queries and share {self.shared:.0%} of their best {TOP_DOCUMENTS}"
+            f"{format_count(self.queries, 'query')} and share {self.shared:.0%} of their best "
+            f"{TOP_DOCUMENTS}"
         )
         gained = self.gained
         return (

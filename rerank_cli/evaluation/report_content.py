@@ -426,7 +426,7 @@ def _facts(
 def _data_facts(task: Task) -> str:
     relevant = sum(grade > 0 for grades in task.qrels.values() for grade in grades.values())
     parts = [
-        f"{len(task.queries):,} queries",
+        format_count(len(task.queries), "query"),
         f"{format_count(task.pairs, 'candidate')}, at most {task.depth} a query",
         f"{format_count(relevant, 'relevant document')}",
         f"first order: {task.first}",

@@ -23,7 +23,7 @@ from rerank_cli.evaluation.table import row_name
 from rerank_cli.evaluation.thresholds import ChosenCut, format_cut, format_share
 from rerank_cli.output_files import OutputFile
 from rerank_cli.render.text import code_span
-from rerank_cli.terminal import encodable
+from rerank_cli.terminal import encodable, format_count
 
 _TEMPLATE = Path(__file__).parent.parent / "data" / "report.html"
 _HTML_SUFFIXES = (".html", ".htm")
@@ -284,7 +284,7 @@ def _key_figures(content: ReportContent) -> Sequence[tuple[str, str]]:
 
 def _overall_table(content: ReportContent) -> ReportTable:
     count = len(content.sets)
-    queries = f"{content.queries:,} queries"
+    queries = format_count(content.queries, "query")
     caption = f"Mean of {count} sets, {queries}" if count > 1 else f"Results, {queries}"
     rows = [
         [shorten(standing.name, _NAME_CHARACTERS), *_figure_cells(standing, content.measure)]

@@ -61,7 +61,7 @@ from rerank_cli.scorers import (
     share_remote_options,
     split_models,
 )
-from rerank_cli.terminal import STDOUT, Terminal
+from rerank_cli.terminal import STDOUT, Terminal, format_count
 from rerank_cli.types import Document, Ranking, ScorerInfo
 from rerank_cli.user_files import cache_directory
 
@@ -321,7 +321,7 @@ class EvalJob:
             raise NothingScored(
                 f"the money was spent (--max-cost {self._spending.budget.max_cost:g}): "
                 f"{self.system.name} has scored {len(self.scores):,} of "
-                f"{len(self.task.queries):,} queries of {self.task.name}",
+                f"{format_count(len(self.task.queries), 'query')} of {self.task.name}",
                 hint="what is paid is kept: the same command with a larger --max-cost continues",
             )
         unread = 0 if ranking.unread is None else ranking.unread.passages

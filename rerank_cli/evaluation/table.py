@@ -92,7 +92,7 @@ def _tables(
     rows = [cells for results in sets for cells in _set_cells(results, measures)]
     rows += _mean_cells(means, len(sets), measures)
     heads = ["set", "system", measures[0], "change", "95 % interval", "", "+ = -"]
-    heads += [*measures[1:], "s", "chunks/s", "unjudged"]
+    heads += [*measures[1:], "s", "passages/s", "unjudged"]
     # What there is no room for goes from the end: other measures before what it cost.
     seconds, rate, unjudged = range(len(heads) - 3, len(heads))
     order = [1, 2, 3, 5, 0, 4, seconds, 6, rate, *range(7, seconds), unjudged]
@@ -224,15 +224,15 @@ def _verdict(name: str, measure: str, found: Difference, first: str) -> str:
     queries = found.wins + found.losses + found.ties
     figures = (
         f"{measure} {found.mean:+z.4f} over {first} (95 % interval {found.low:+z.4f} to "
-        f"{found.high:+z.4f}, p {found.p:.2g}); of {queries:,} queries {found.wins:,} better, "
-        f"{found.losses:,} worse."
+        f"{found.high:+z.4f}, p {found.p:.2g}); of {format_count(queries, 'query')} "
+        f"{found.wins:,} better, {found.losses:,} worse."
     )
     if found.verdict is Verdict.SAME:
         return f"{name} changed nothing: every query has the {measure} it had."
     if found.verdict is not Verdict.UNKNOWN:
         return f"{name} {found.verdict.value}: {figures}"
     if found.enough:
-        figures += f" A difference of this size takes about {found.enough:,} queries."
+        figures += f" A difference of this size takes about {format_count(found.enough, 'query')}."
     return f"Whether {name} helps cannot be told: {figures}"
 
 

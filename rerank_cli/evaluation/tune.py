@@ -14,7 +14,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
-from itertools import chain, groupby
+from itertools import groupby
 from textwrap import wrap
 from typing import Any
 
@@ -180,7 +180,7 @@ class _Tuner:
         count = sum(len(task.queries) for task in tasks)
         if count < 2 * MIN_QUERIES:
             raise InputError(
-                f"{count:,} queries are too few to decide anything",
+                f"too few to decide anything: {format_count(count, 'query')}",
                 hint=f"{2 * MIN_QUERIES} with judgements at least, in two halves; better 200",
             )
         halves = _halve(tasks, seed)
@@ -368,8 +368,7 @@ def _seconds(jobs: Sequence[EvalJob]) -> float:
 
 
 def _count(tasks: Sequence[Task]) -> str:
-    names = chain.from_iterable(task.queries for task in tasks)
-    return f"{sum(1 for _ in names):,} queries"
+    return format_count(sum(len(task.queries) for task in tasks), "query")
 
 
 def describe(tuning: Tuning, width: int) -> Iterator[bytes]:
@@ -405,18 +404,18 @@ def _sentences(tuning: Tuning) -> Iterator[str]:
         best = min(tuning.trials, key=lambda trial: trial.loss.high)
         yield (
             f"No setting is sure to lose less than {limit} and is faster. Nearest: {best.name}, "
-            f"which {best.loss} on {queries:,} queries."
+            f"which {best.loss} on {format_count(queries, 'query')}."
         )
         yield _needed(best.loss)
         return
     yield (
-        f"Chosen on {queries:,} queries: {chosen.name}, as the cheapest whose loss is surely below "
-        f"{limit}."
+        f"Chosen on {format_count(queries, 'query')}: {chosen.name}, as the cheapest whose loss is "
+        f"surely below {limit}."
     )
     speed = tuning.full_check["seconds"] / check.seconds if check.seconds else math.inf
     yield (
-        f"On the other {check.loss.queries:,} queries, which had no part in the choice, it "
-        f"{check.loss}, and took {check.seconds:.2g} s a query instead of "
+        f"On the other {format_count(check.loss.queries, 'query')}, which had no part in the "
+        f"choice, it {check.loss}, and took {check.seconds:.2g} s a query instead of "
         f"{tuning.full_check['seconds']:.2g} s: {speed:.1f} times as fast."
     )
     if not check.loss.changed:
@@ -438,4 +437,7 @@ def _needed(loss: Loss) -> str:
     if loss.queries_needed <= loss.queries:
         return "As many queries more may decide it."
     total = 2 * loss.queries_needed
-    return f"If the loss is as it seems, about {total:,} queries would decide it, in two halves."
+    return (
+        f"If the loss is as it seems, about {format_count(total, 'query')} would decide it, in two "
+        "halves."
+    )

@@ -16,7 +16,6 @@ import os
 import shutil
 import stat
 import sys
-import tempfile
 import weakref
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -247,6 +246,8 @@ def copy_to_disk(
     The file is closed, and gone, when its owner is. Raises `OSError`.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    import tempfile  # few runs need it
+
     copy = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - open as long as its owner
     weakref.finalize(owner, copy.close)
     copy.write(first)

@@ -5,8 +5,9 @@ Describes; opening and running is `scorers.local`'s business.
 
 import json
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -111,10 +112,8 @@ class ModelFolder:
         return found
 
     def size(self) -> int:
-        """The bytes of its graphs and of the weights beside them; raises `ModelError`."""
-        with _translate_errors(self.graph):
-            paths = [*self.graphs, *self.weights()]
-            return sum(path.stat().st_size for path in paths if path.exists())
+        """The bytes of all files in its folder, also of its card and its licence."""
+        return folder_size(self.tokenizer.parent)
 
     def stamp(self) -> str:
         """What changes with its files, of those that have a stamp."""
@@ -133,6 +132,16 @@ class ModelFolder:
                     f"{path}: changed while it was in use",
                     hint="run the command again when nobody is changing the model",
                 )
+
+
+def folder_size(folder: Path) -> int:
+    """The bytes of all files in a folder, which need not be there."""
+    size = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):  # another process may have taken it away
+            status = path.stat()
+            size += status.st_size if stat.S_ISREG(status.st_mode) else 0
+    return size
 
 
 def describe(

@@ -29,6 +29,7 @@ from rerank_cli.atomic_files import (
     replace_file,
 )
 from rerank_cli.errors import ModelError, NoHome
+from rerank_cli.models.folder import folder_size
 from rerank_cli.user_files import data_directory, is_closed, parse_json_object, read_regular_file
 
 MANIFEST = "manifest.json"
@@ -359,16 +360,6 @@ def _translate_errors(root: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ModelError(f"{error.filename or root}: {error.strerror or error}") from error
-
-
-def folder_size(folder: Path) -> int:
-    """The bytes of all files in a folder, which need not be there."""
-    size = 0
-    for path in folder.rglob("*"):
-        with suppress(OSError):  # another process may have taken it away
-            status = path.lstat()
-            size += status.st_size if stat.S_ISREG(status.st_mode) else 0
-    return size
 
 
 def _slug(name: str) -> str:

@@ -1,8 +1,11 @@
 """Turns a ranking into bytes, with a `Writer` for each `Format` in the table `WRITERS`.
 
 A new format needs a member of `Format`, a function in a module of this package, and a row of the
-table. Writers neither change the order nor write to a stream.
+table. Writers neither change the order nor write to a stream. Every start imports this module, for
+the names of the formats: what only a ranking needs is imported with the first one.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,21 +14,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from rerank_cli.errors import UsageError
-from rerank_cli.media import media_label
 from rerank_cli.terminal import encodable, format_count
-from rerank_cli.types import (
-    Blend,
-    Chunk,
-    Document,
-    Envelope,
-    Ranked,
-    Ranking,
-    Unread,
-    UnreadReason,
-    format_place,
-)
 
 if TYPE_CHECKING:
+    from rerank_cli.types import Blend, Chunk, Document, Envelope, Ranked, Ranking, Unread
     from rerank_cli.words import QueryWords
 
 TABLE_RESULTS = 10  # that a table on a terminal shows, if nothing else is asked for
@@ -141,7 +133,8 @@ class Writer:
         """Raise `UsageError` for options that the format does not support."""
         if explain and not self.explains:
             raise UsageError(
-                f"--explain does not work with the format {style.format_}, which shows no chunks",
+                f"--explain does not work with the format {style.format_}, which shows no scores "
+                "of passages",
                 hint=f"add -f {', '.join(EXPLAIN_FORMATS[:-1])} or {EXPLAIN_FORMATS[-1]}",
             )
         if style.scores and not self.has_scores:
@@ -233,6 +226,8 @@ def json_score(value: float) -> float:
 
 def document_place(document: Document) -> str:
     """The place of a document; that of a whole file has no line and no page."""
+    from rerank_cli.types import format_place
+
     if document.whole:
         return document.source or ""
     return format_place(document.source, document.line, document.page)
@@ -243,6 +238,8 @@ def media_note(document: Document) -> str:
     media = document.media
     if media is None or document.text_is_label:
         return ""
+    from rerank_cli.media import media_label  # few results have any
+
     return f"{media.kind} {media_label(media.name or media.place)}"
 
 
@@ -281,14 +278,14 @@ def original_bytes(document: Document, start: int, end: int) -> bytes | None:
     return original.encode("utf-8", "surrogateescape") if is_same else None
 
 
-def shown_sentence(result: Ranked, words: "QueryWords", style: Style) -> Chunk:
+def shown_sentence(result: Ranked, words: QueryWords, style: Style) -> Chunk:
     """The sentence of a result's passage that is shown, as a chunk: its span, text and line.
 
     It is the one that was found best, where that is known; else the one with the most of the
     query's words, or the first whole one. With context, its document has the lines of the source
     that are shown around it.
     """
-    from rerank_cli.ranking.sentences import sentence_in  # not for help
+    from rerank_cli.ranking.sentences import sentence_in
 
     sentence = style.sentences.get(result.rank) or sentence_in(result.passage, words)
     return sentence if style.context is None else _widen(sentence, style.context)
@@ -367,9 +364,12 @@ def describe_unread(unread: Unread, limits: Mapping[str, str], share: float | No
     `limits` has what a user gave as limits, by their names, and `share` is that of the input that
     was read; None if it is not known.
     """
+    from rerank_cli.types import UnreadReason
+
     is_late = unread.reason == UnreadReason.MAX_TIME
     why = "time was over" if is_late else "more would cost too much"
-    total = f"{'about ' if unread.is_estimate else ''}{unread.read + unread.passages:,} passages"
+    passages = format_count(unread.read + unread.passages, "passage")
+    total = f"{'about ' if unread.is_estimate else ''}{passages}"
     limit = limits.get(unread.reason, "")
     parts = [f"{why}{limit and f' ({limit})'}: the model read {unread.read:,} of {total}"]
     if unread.documents:

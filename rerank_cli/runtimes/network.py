@@ -129,6 +129,8 @@ def open_network(
 
     Raises `ModelError`, `MissingExtra`, and `UsageError` if a required GPU is not there.
     """
+    if runtime.runtime == Runtime.OPENVINO and runtime.device == Device.CUDA:
+        raise UsageError("--runtime openvino runs on the CPU, and not on --device cuda")
     threads = runtime.threads or machine.core_count()
     # The runtimes are imported only when a model is opened.
     if folder.encoder is not None:
@@ -139,9 +141,6 @@ def open_network(
     from rerank_cli.runtimes.onnxruntime_graph import open_graph, supports_gpu
 
     if runtime.runtime == Runtime.OPENVINO:
-        if runtime.device == Device.CUDA:
-            raise UsageError("--runtime openvino runs on the CPU, and not on --device cuda")
-
         if folder.is_dynamic() or answers is not None:
             graph = open_graph(folder, store, threads, answers)
             why = "is causal" if answers else "is quantised for onnxruntime"

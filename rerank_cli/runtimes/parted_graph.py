@@ -206,16 +206,15 @@ def open_parts(
     folder: ModelFolder, runtime: RuntimeOptions, store: PreparedCache | None, threads: int
 ) -> PartedGraph:
     """Open a model in parts on the CPU for `threads` runs at once; raises `ModelError`."""
-    if runtime.device == Device.CUDA:
-        raise ModelError(
-            f"{folder.graph}: is one of two parts of a model, which run on CPUs only",
-            hint="use --device cpu",
-        )
     load = partial(PartedGraph, passage_memory=runtime.passage_memory)
     way = OpeningWay(load, try_parts, make_copies, READER)
     graph = open_in_way(way, folder, store, threads)
     if runtime.runtime == Runtime.OPENVINO:
         graph.notes = [f"{folder.graph}: is one of two parts of a model, and onnxruntime runs them"]
+    if runtime.device == Device.CUDA:  # as a setting, or for another model of a cascade
+        graph.notes = [
+            f"{folder.name} runs on the CPU: --device cuda is not for models in two parts"
+        ]
     return graph
 
 

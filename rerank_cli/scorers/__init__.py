@@ -3,25 +3,26 @@
 This module alone decides what a model's name means, and never by a part of the name.
 """
 
+from __future__ import annotations
+
 import os
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rerank_cli.atomic_files import file_digest
 from rerank_cli.errors import OutOfMemory, RerankError, UsageError
 from rerank_cli.providers import RemoteOptions
 from rerank_cli.ranking import CacheOptions, ChunkOptions
 from rerank_cli.runtimes import RuntimeOptions
-from rerank_cli.scorers.calibrations import calibrated
 from rerank_cli.terminal import format_names
-from rerank_cli.types import Scorer
 from rerank_cli.user_files import expand_user
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from concurrent.futures import Future
+    from pathlib import Path
+
     from rerank_cli.models.folder import ModelFolder
     from rerank_cli.scorers.score_file import ScoreFile
+    from rerank_cli.types import Scorer
 
 BM25 = "bm25"
 # onnxruntime, numpy and tokenizers on two cores, with a small model.
@@ -88,6 +89,7 @@ def open_scorer(
 
     _check_memory()
     from rerank_cli.models import find
+    from rerank_cli.scorers.calibrations import calibrated
     from rerank_cli.scorers.cross_encoder import open_local
 
     scorer = open_local(find(model), runtime, instruction)
@@ -186,6 +188,8 @@ def open_in_background(
         _check_memory()
         import rerank_cli.runtimes.onnxruntime_graph
         import rerank_cli.scorers.cross_encoder  # noqa: F401
+    from concurrent.futures import ThreadPoolExecutor
+
     opener = ThreadPoolExecutor(1, thread_name_prefix="open")
     future = opener.submit(
         open_scorer,
@@ -200,7 +204,7 @@ def open_in_background(
     return future
 
 
-def find_local_folder(model: str | None) -> "ModelFolder | None":
+def find_local_folder(model: str | None) -> ModelFolder | None:
     """The folder of a local model, with the stamps of all its files.
 
     It is None for `bm25` and for a provider's model. Raises `UsageError` and `ModelError` as
@@ -233,6 +237,7 @@ def remote_fingerprint(model: str | None, remote: RemoteOptions) -> str:
     import json
     from hashlib import blake2b
 
+    from rerank_cli.atomic_files import file_digest
     from rerank_cli.providers.catalogue import find_table
     from rerank_cli.providers.keys import hide_secrets, public_base_url
 
@@ -332,7 +337,7 @@ def _check_memory() -> None:
         raise OutOfMemory
 
 
-def _score_file(cache: bool | CacheOptions, *, read_only: bool) -> "ScoreFile":
+def _score_file(cache: bool | CacheOptions, *, read_only: bool) -> ScoreFile:
     """The file with the scores of earlier runs; raises `UsageError` if Python cannot read it."""
     options = cache if isinstance(cache, CacheOptions) else CacheOptions()
     options.check()
@@ -351,7 +356,7 @@ def _open_remote(
     options: RemoteOptions,
     instruction: str | None,
     chunks: ChunkOptions,
-    file: "ScoreFile | None",
+    file: ScoreFile | None,
 ) -> Scorer:
     """Open a provider's model by `PROVIDER/MODEL`, or a dry run of it."""
     from rerank_cli.providers.keys import find_credentials
@@ -361,6 +366,7 @@ def _open_remote(
     credentials = find_credentials(table, options.headers, dry_run=options.dry_run)
 
     # Imported last: a missing key or model is reported without the HTTP client.
+    from rerank_cli.scorers.calibrations import calibrated
     from rerank_cli.scorers.remote import open_remote
 
     scorer = open_remote(

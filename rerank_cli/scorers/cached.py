@@ -25,6 +25,7 @@ from rerank_cli.ranking.powers import (
 )
 from rerank_cli.scorers.scheduler import wait_for_scores
 from rerank_cli.scorers.score_file import KEY_BYTES, ScoreFile
+from rerank_cli.terminal import format_count
 from rerank_cli.types import Chunk, Media, Pair, Scored, Scorer, ScorerInfo
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class CachedScorer:
         """What the scorer says, and how many scores were known."""
         with self._counting:
             wanted, known = self._counts["wanted"], self._counts["known"]
-        words = f"cache: {known:,} of {wanted:,} scores were known"
+        words = f"cache: {known:,} of {format_count(wanted, 'score')} known from before"
         if not self._is_lasting:
             words = "cache: not used, as these scores may differ the next time"
         elif self.file.problem:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from rerank_cli.errors import ConfigError, NoHome, UsageError
 from rerank_cli.ranking.calibration import Calibration
-from rerank_cli.types import Scorer, ScorerInfo
+from rerank_cli.types import ScoreCalibration, Scorer, ScorerInfo
 from rerank_cli.user_files import calibrations_file, parse_toml, read_user_file
 
 if TYPE_CHECKING:
@@ -108,6 +108,13 @@ def calibrated(scorer: Scorer) -> ScorerInfo:
     if calibration is None and same_name:
         calibration = replace(same_name[-1], is_current=False)
     return replace(info, calibration=calibration)
+
+
+def set_calibration(scorer: Scorer, calibration: ScoreCalibration | None) -> None:
+    """Have a scorer use a calibration that another machine has for its model, or none."""
+    if scorer.info.calibration != calibration:
+        calibrated_scorer: Any = scorer  # one that can be calibrated has an `info` of its own
+        calibrated_scorer.info = replace(scorer.info, calibration=calibration)
 
 
 def _read_table(table: Any) -> Calibration:

@@ -4,14 +4,25 @@ import json
 import os
 import signal
 import time
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rerank_cli import RemoteOptions, Reranker, Selection
+from rerank_cli.batch import ResultsShape
 from rerank_cli.batch.cluster import Shard, _input_stamps, cut_into_shards, read_shard
+from rerank_cli.batch.options import BatchOptions, options_identity
 from rerank_cli.batch.records import BlankLine, RecordFields
+from rerank_cli.errors import UsageError
+from rerank_cli.output_files import OutputFile
+from rerank_cli.ranking import ChunkOptions, MinScoreRule
+from rerank_cli.ranking.calibration import Calibration
+from rerank_cli.runtimes import RuntimeOptions
+from rerank_cli.scorers import calibrations
+from rerank_cli.scorers.calibrations import model_key, write_calibration
 from rerank_cli.types import ScorerInfo
 from tests.conftest import Run, process
 from tests.support.batches import SMALL, record, start_batch, write
@@ -150,6 +161,9 @@ def test_it_goes_on_by_shards_and_joins_them(
         (["in.jsonl"], "reads files and writes a folder"),
         (["in.jsonl", "-o", "x", "--errors", "y"], "--engine ray has no --run, --errors"),
         (["in.jsonl", "-o", "x", "-m", "cohere/rerank-v3.5"], "and not for cohere/rerank-v3.5"),
+        (["in.jsonl", "-o", "x", "--min-score", "auto"], "mini@3 is not calibrated"),
+        (["in.jsonl", "-o", "x", "--instruction", "y"], "--instruction: mini takes none"),
+        (["in.jsonl", "-o", "x", "--sigmoid"], "--sigmoid: only for providers' models"),
         pytest.param(["in.jsonl", "-o", "x"], "in.jsonl: no such file", marks=needs_ray),
     ],
 )
@@ -222,3 +236,56 @@ def test_an_array_that_breaks_off_is_said(tmp_path: Path) -> None:
     ran = process("batch", str(source), "-o", str(tmp_path / "out"), "-m", "bm25", *RAY)
     assert (ran.returncode, list((tmp_path / "out").glob("part*"))) == (2, [])
     assert f"rerank: {source}:1: a , is missing before the end" in ran.stderr.decode()
+
+
+def test_actors_have_the_calibration_of_the_machine_that_begins_the_job(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What the machine of an actor has, or has not, does not count."""
+    options = BatchOptions(
+        input="in.jsonl",
+        output=OutputFile("out"),
+        run_files=None,
+        fields=RecordFields(),
+        selection=Selection(min_score=MinScoreRule.AUTO),
+        chunks=ChunkOptions(),
+        results=ResultsShape.FULL,
+        drop_documents=False,
+        window_bytes=1 << 20,
+        max_record_bytes=1 << 20,
+        errors=None,
+        report=None,
+        model=SMALL,
+        instruction=None,
+        runtime=RuntimeOptions(),
+        remote=RemoteOptions(),
+    )
+    with Reranker(SMALL) as reranker:
+        key = model_key(reranker.scorer)
+        own = Calibration(reranker.info.model, 2.0, -1.0, points=[], cut=0.07, rule="keeps")
+    with pytest.raises(UsageError, match="is not calibrated"):
+        options.with_calibrations()
+    write_calibration(key, own)
+    shared = options.with_calibrations()
+    assert shared.calibrations == [own]
+    identity = options_identity(options, options.find_folders())
+    assert identity["model"]["calibration"][0]["cut"] == 0.07
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(calibrations, "calibrations_file", lambda: tmp_path / "none")
+        with shared.open_ranker() as ranker:
+            assert ranker.info.calibration == own
+    with replace(shared, calibrations=[None]).open_ranker() as ranker:
+        assert ranker.info.calibration is None
+
+
+@pytest.mark.slow
+@needs_ray
+def test_strict_and_the_cut_of_a_calibration_hold_on_ray(tmp_path: Path) -> None:
+    with Reranker(SMALL) as reranker:
+        own = Calibration(reranker.info.model, 1.0, 0.0, cut=1.0, rule="keeps none")
+        write_calibration(model_key(reranker.scorer), own)
+    source = write(tmp_path / "in.jsonl", [{"query": "slug", "documents": ["slug " * 500]}])
+    cut = ("--chunk-tokens", "16", "--max-chunks", "1", "--strict", "--min-score", "auto")
+    ran = process("batch", str(source), "-o", str(tmp_path / "out"), "-m", SMALL, *cut, *RAY)
+    assert ran.returncode == 4, ran.stderr
+    assert [record["results"] for record in parts(tmp_path / "out")] == [[]]

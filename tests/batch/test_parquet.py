@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rerank_cli.batch.outputs import ResultsShape
+from rerank_cli.batch import ResultsShape
 from rerank_cli.user_files import parse_sealed_json
 from tests.conftest import Run
 from tests.support.batches import SMALL, record, write

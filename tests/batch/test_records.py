@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rerank_cli import Reranker
+from rerank_cli.batch import ResultsShape
 from rerank_cli.batch.flow import Bounds, Flow
-from rerank_cli.batch.outputs import ResultsShape, line_of
+from rerank_cli.batch.outputs import line_of
 from rerank_cli.batch.records import (
     BadRecord,
     BlankLine,

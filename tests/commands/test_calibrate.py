@@ -162,7 +162,7 @@ def test_too_few_labels_write_nothing(rerank: Run, tmp_path: Path) -> None:
     path.write_text(json.dumps(record) + "\n")
     ran = rerank("calibrate", str(path), "-m", str(MODELS / "bert"))
     assert ran.code == 2
-    assert "2 labels of 1 queries, 1 of them relevant, are too few" in ran.err
+    assert "too few to calibrate by: 2 labels of 1 query, 1 of them relevant; it takes" in ran.err
     assert not calibrations_file().exists()
 
 

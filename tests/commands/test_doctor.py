@@ -25,7 +25,7 @@ def test_the_shipped_model(rerank: Run, home: Path) -> None:
     found = told(rerank)
     names = [name for name in found if name != "advice"]
     assert names == ["versions", "processor", "places", "keys", "model", "checks"]
-    assert found["checks"]["files"] == "ok: 5 files are as they were made"
+    assert found["checks"]["files"] == "ok: 5 files as made"
     assert found["versions"]["rerank"] == __version__
     assert found["versions"]["onnxruntime"] == onnxruntime.__version__
     assert found["places"]["settings"] == str(home / "config.toml")

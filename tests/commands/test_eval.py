@@ -305,7 +305,7 @@ def test_a_provider_stands_beside_a_model_and_goes_on_where_it_failed(
         assert (ran.code, ran.out) == (3, "")
         again = rerank("eval", path, *models, "--json")
     assert again.err.splitlines() == [
-        "continuing an interrupted run: 5 queries were scored before",
+        "continuing an interrupted run: 5 queries scored before",
         "tei/m: 7 requests to tei",
     ]
     found = {row["system"]: row for row in json.loads(again.out)["sets"][0]["systems"]}
@@ -391,7 +391,8 @@ def test_passages_of_several_queries_are_read_once(tmp_path: Path, rerank: Run) 
 def test_thresholds_are_below_the_table_and_in_json(tmp_path: Path, rerank: Run) -> None:
     path = str(a_set(tmp_path, queries=120))
     ran = rerank("eval", path, "-m", "bm25", "--thresholds", "--keep-recall", "0.9")
-    assert (ran.code, ran.err) == (0, "")
+    assert ran.code == 0
+    assert "rerank:" not in ran.err  # a slow machine says how long it will take
     assert max(map(len, ran.out.splitlines())) <= 80
     words = " ".join(ran.out.split())
     assert "Cuts of bm25 on garden: 960 labels of 120 queries, 120 relevant." in words

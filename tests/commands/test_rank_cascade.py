@@ -118,7 +118,7 @@ def test_a_service_gets_the_best_results_alone(rerank: Run, lines: str) -> None:
         assert sum(request["documents"] for request in body["requests"]) == 2
         ran = rerank("soil", lines, *models, "--keep", "2", "--dry-run")
         assert ran.code == 0
-        assert ran.out.splitlines()[1].startswith("2 documents in 2 chunks")
+        assert ran.out.splitlines()[1].startswith("2 documents in 2 passages")
         ran = rerank("soil", lines, *models, "--keep", "2", "--dry-run", "--json")
         assert [stage["documents"] for stage in json.loads(ran.out)["stages"]] == [2]
 
@@ -141,7 +141,7 @@ def test_scores_of_all_models_are_cached(rerank: Run, lines: str) -> None:
     first = rerank("soil", lines, *BOTH, "--keep", "2", "--json", "--cache")
     again = rerank("soil", lines, *BOTH, "--keep", "2", "--json", "--cache", "-v")
     assert json.loads(first.out)["results"] == json.loads(again.out)["results"]
-    assert "cache: 2 of 2 scores were known" in again.err
+    assert "cache: 2 of 2 scores known from before" in again.err
 
 
 def test_a_setting_may_name_several_models(rerank: Run, lines: str) -> None:

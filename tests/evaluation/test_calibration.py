@@ -153,7 +153,7 @@ def _columns(pairs: Sequence[tuple[float, bool]]) -> tuple[list[float], list[boo
 
 
 def test_too_few_labels_are_refused_with_the_number_it_takes() -> None:
-    with pytest.raises(InputError, match=r"20 labels of 4 queries, .* are too few .* about \d+"):
+    with pytest.raises(InputError, match=r"too few .*: 20 labels of 4 queries, .* about \d+"):
         calibrate(draw_labels(4), INFO, "set", ("recall", 0.95))
 
 

@@ -73,8 +73,8 @@ def test_a_beir_folder_is_read_and_bm25_finds_candidates(tmp_path: Path) -> None
     assert task.first == "bm25"
     assert task.candidates["q1"][0].id == "d3"
     assert "d1" not in {one.id for one in task.candidates["q1"]}  # no word of the query is in it
-    assert [note for note in task.notes if "no judgements" in note] == [
-        "1 queries have no judgements: they are left out"
+    assert [note for note in task.notes if "without judgements" in note] == [
+        "1 query without judgements: left out"
     ]
 
 
@@ -144,11 +144,11 @@ def test_what_is_amiss_is_said(tmp_path: Path) -> None:
     assert collection.qrels["q1"]["d3"] == 2
     notes = "\n".join(task_of(collection, 10, None, 0).notes)
     for said in (
-        "1 judgements have an id that was there before",
-        "1 documents have an id that was there before",
-        "1 grades are below zero",
-        "1 relevant documents are not in the corpus",
-        "1 queries of the judgements have no text",
+        "1 judgement with an id that was there before",
+        "1 document with an id that was there before",
+        "1 grade below zero",
+        "1 relevant document not in the corpus",
+        "1 query of the judgements without a text",
     ):
         assert said in notes
 
@@ -171,8 +171,8 @@ def test_a_trec_set_takes_its_candidates_from_the_run(tmp_path: Path) -> None:
     assert task.candidates["q2"] == []
     assert task.first == "input"
     notes = "\n".join(task.notes)
-    assert "1 documents of the run are not in the corpus" in notes
-    assert "1 queries have no candidates: their figures are 0" in notes
+    assert "1 document of the run not in the corpus" in notes
+    assert "1 query without candidates, with figures of 0" in notes
 
 
 @pytest.mark.parametrize(
@@ -349,7 +349,7 @@ def test_clicks_judge_what_was_surely_seen(
 ) -> None:
     read = one_record(tmp_path, {"documents": list("abcd"), "clicked": clicked})
     assert read.qrels == {"q": grades}
-    assert "1 queries have clicks for labels" in read.notes[0]
+    assert "1 query with clicks for labels" in read.notes[0]
     assert "may be relevant" in read.notes[0]
 
 

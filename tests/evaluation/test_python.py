@@ -10,8 +10,9 @@ import pytest
 pytest.importorskip("ir_measures", reason="needs the extra eval")
 
 import rerank_cli
-from rerank_cli import LabelOptions, Reranker, evaluate, thresholds
+from rerank_cli import Cascade, LabelOptions, Reranker, evaluate, thresholds
 from rerank_cli.errors import InputError, UsageError
+from tests.conftest import MODELS
 from tests.support.fakes import OverlapScorer, number_in, words_info
 
 
@@ -64,6 +65,34 @@ def test_labels_and_files(reranker: Reranker, tmp_path: Path) -> None:
     found = thresholds(path, reranker, labels=LabelOptions("gold", min_grade=2))
     assert (found.set, found.labels, found.relevant) == ("set", 90, 30)
     assert found.first[0].recall.value == 0.0
+
+
+def test_several_models_in_a_row_are_a_system(reranker: Reranker) -> None:
+    smaller_first = OverlapScorer(words_info(50, name="last"), lambda _, text: -int(text))
+    with Cascade([reranker, Reranker(smaller_first)], keep=2) as cascade:
+        found = evaluate(records(), [reranker, cascade], measures=["RR"])
+        assert [row.system for row in found.systems][2:4] == ["words@1", "words@1,last@1 --keep 2"]
+        # The last model has the best of two last: the largest number and "2" come to it.
+        assert found["words@1,last@1 --keep 2"].mean("RR") == pytest.approx(1 / 2)
+        cost = found["words@1,last@1 --keep 2"].cost
+        assert cost is not None
+        assert [(stage.model, stage.documents) for stage in cost.stages] == [
+            ("words@1", 360),
+            ("last@1", 240),
+        ]
+        own = thresholds(records(), cascade, keep_recall=0.9)
+        assert max(cut.score for cut in own.cuts) <= -2  # scores are those of the last model
+
+
+def test_a_name_may_be_that_of_several_models() -> None:
+    rows = [{"query": "soil", "documents": ["leaf", "soil leaf", "soil"], "relevant": [2]}]
+    name = f"bm25,{MODELS / 'bert'} --keep 2"
+    found = evaluate(rows, [name, "bm25 --max-chunks 1"], measures=["RR"])
+    cost = found[name].cost
+    assert cost is not None
+    assert [stage.documents for stage in cost.stages] == [3, 2]
+    with pytest.raises(UsageError, match="--keep needs several models"):
+        evaluate(rows, ["bm25 --keep 2"])
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,7 @@ def test_a_preset_is_written_once_it_holds(rerank: Run, tmp_path: Path) -> None:
         (("-m", "mini@3 --max-chunks 1"), "tune itself tries options of a model"),
         (("--name", "a b"), "'a b' is no name of a preset"),
         (("--depth", "5,6"), "--depth 5,6: one number, or all"),
-        (("--sample", "30"), "30 queries are too few to decide anything"),
+        (("--sample", "30"), "too few to decide anything: 30 queries"),
     ],
 )
 def test_what_is_wrong_is_said(

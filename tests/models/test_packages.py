@@ -17,6 +17,7 @@ from rerank_cli.atomic_files import file_digest
 from rerank_cli.models import find, multilingual_advice, names, packages
 from rerank_cli.models.catalogue import entries
 from rerank_cli.ranking.reranker import Reranker
+from rerank_cli.terminal import format_size
 from tests.conftest import ROOT, Run
 
 BERT = ROOT / "tests" / "models" / "bert"
@@ -94,6 +95,16 @@ def test_a_package_s_model_is_opened_by_its_name(rerank: Run, install: Install) 
     ran = rerank("-m", "tiny@2", "q", "-d", "x")
     assert ran.code == 2
     assert "did you mean tiny@1.5?" in ran.err
+
+
+def test_the_size_is_that_of_all_its_files(rerank: Run, install: Install) -> None:
+    folder = install("mine")
+    (folder / "README.md").write_bytes(b"a card " * 20_000)
+    size = format_size(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()))
+    assert row_of(rerank, "mine")["size"] == size
+    assert json.loads(rerank("models", "show", "mine", "--json").out)["size"] == size
+    shipped = json.loads(rerank("models", "show", "mini", "--json").out)["size"]
+    assert shipped == row_of(rerank, "mini@3")["size"]
 
 
 def damage_graph(folder: Path) -> None:

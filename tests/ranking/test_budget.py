@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Self
 
 import pytest
 from hypothesis import given
@@ -20,6 +21,7 @@ from tests.support.fakes import OverlapScorer, words_info
 
 QUERY = "cats memory"
 LONG_SECONDS = 1000.0
+HANG_SECONDS = 10.0  # after which a test fails; none waits so long if all is well
 words = st.sampled_from(
     ["cat", "cats", "memories", "dog", "a", "the", "bird", "sings,", "Memory.", "x", "猫", "記憶"]
 )
@@ -209,29 +211,50 @@ def test_nothing_scored_in_time_is_an_error() -> None:
         rank_within(many(), 0.5)
 
 
-def test_nothing_read_in_time_is_an_error() -> None:
-    def wait_for_ever() -> Iterator[Document]:
-        threading.Event().wait(30)
-        yield Document("late")
+class SilentPipe:
+    """Documents of a pipe whose writer neither writes more nor closes it, until it is `closed`."""
 
-    with (
-        Reranker(OverlapScorer(info())) as reranker,
-        pytest.raises(NothingScored, match="before anything was read"),
-    ):
-        reranker.rank(QUERY, wait_for_ever(), max_time=0.05)
+    def __init__(self, *texts: str) -> None:
+        self._texts = texts
+        self.is_waiting, self.closed = threading.Event(), threading.Event()
+
+    def __iter__(self) -> Iterator[Document]:
+        yield from map(Document, self._texts)
+        self.is_waiting.set()
+        self.closed.wait(HANG_SECONDS)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.closed.set()
+
+
+def test_nothing_read_in_time_is_an_error() -> None:
+    clock = FakeClock()
+    with Reranker(OverlapScorer(info())) as reranker, SilentPipe() as pipe:
+        pending = reranker.submit(QUERY, pipe, budget=Budget(0.1, clock=clock))
+        assert pipe.is_waiting.wait(HANG_SECONDS)
+        clock.advance(0.2)
+        with pytest.raises(NothingScored, match="before anything was read"):
+            pending.result(HANG_SECONDS)
 
 
 @pytest.mark.parametrize("stage", FirstStage)
 def test_an_input_that_never_ends_is_read_as_long_as_there_is_time(stage: FirstStage) -> None:
-    def stop_writing() -> Iterator[Document]:
-        yield Document("cats memory")
-        yield Document("dog")
-        threading.Event().wait(30)
-
-    with Reranker(OverlapScorer(info())) as reranker:
-        began = time.monotonic()
-        ranking = reranker.rank(QUERY, stop_writing(), max_time=0.6, first_stage=stage)
-        assert time.monotonic() - began < 10
+    clock = FakeClock()
+    with Reranker(OverlapScorer(info())) as reranker, SilentPipe("cats memory", "dog") as pipe:
+        selection = Selection(first_stage=stage)
+        budget = Budget(0.1, clock=clock)
+        pending = reranker.submit(QUERY, pipe, selection, budget=budget, watch=lambda _: None)
+        assert pipe.is_waiting.wait(HANG_SECONDS)
+        clock.advance(0.06)  # the time for reading is over: what was read is scored
+        give_up = time.monotonic() + HANG_SECONDS
+        while pending.pairs < 2 or pending.work.done < pending.work.read:
+            assert time.monotonic() < give_up
+            time.sleep(0.001)
+        clock.advance(0.06)
+        ranking = pending.result(HANG_SECONDS)
     assert [result.index for result in ranking] == [0, 1]
     assert ranking.unread is not None
     assert not ranking.unread.is_input_read

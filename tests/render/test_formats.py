@@ -244,7 +244,7 @@ def test_in_a_ranking_of_passages_the_passage_is_the_document() -> None:
 def test_what_has_no_place_for_chunks_says_so_before_scoring(format_: Format, rerank: Run) -> None:
     ran = rerank("x", "-d", "x", "-m", "./no such model", "--explain", "-f", format_)
     assert (ran.code, ran.out) == (2, "")
-    assert f"the format {format_}, which shows no chunks" in ran.err
+    assert f"the format {format_}, which shows no scores of passages" in ran.err
     assert "-f table, json, jsonl or md" in ran.err
 
 

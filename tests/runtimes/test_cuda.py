@@ -1,5 +1,6 @@
 """--device: a GPU that is not there is told of, or never mentioned. What runs on one, runs here."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import onnxruntime
@@ -14,6 +15,8 @@ from tests.conftest import MODELS, Run
 from tests.support.folders import quantize
 
 BERT = str(MODELS / "bert")
+PARTS_NOTE = "mini runs on the CPU: --device cuda is not for models in two parts"
+PAIR = Pair.from_texts("refund", "Send it back within thirty days.")
 TEXTS = ["Send it back within thirty days.", "refund " * 5, "a", "b c", "d " * 20]
 
 
@@ -80,13 +83,43 @@ def test_libraries_that_do_not_load_are_told_of_or_never_mentioned(
 
 
 @pytest.mark.usefixtures("gpu")
-def test_what_is_quantised_or_in_parts_stays_on_the_cpu(tmp_path: Path) -> None:
+def test_what_is_quantised_stays_on_the_cpu(tmp_path: Path) -> None:
     quantised = str(quantize(Path(BERT), tmp_path))
-    for model, why in (("mini@3", "run on CPUs only"), (quantised, "is quantised for CPUs")):
-        auto = open_scorer(model, runtime=RuntimeOptions(device=Device.AUTO))
-        assert auto.runtime_name == "onnxruntime on the CPU"  # type: ignore[attr-defined]
-        with pytest.raises(ModelError, match=why):
-            open_scorer(model, runtime=RuntimeOptions(device=Device.CUDA))
+    auto = open_scorer(quantised, runtime=RuntimeOptions(device=Device.AUTO))
+    assert auto.runtime_name == "onnxruntime on the CPU"  # type: ignore[attr-defined]
+    with pytest.raises(ModelError, match="is quantised for CPUs"):
+        open_scorer(quantised, runtime=RuntimeOptions(device=Device.CUDA))
+
+
+@pytest.mark.parametrize("has_gpu", [False, True])
+@pytest.mark.parametrize("model", [None, "mini@3"])
+def test_a_model_in_two_parts_runs_on_the_cpu_and_says_so(
+    model: str | None, has_gpu: bool, request: pytest.FixtureRequest
+) -> None:
+    if has_gpu:
+        request.getfixturevalue("gpu")
+    expected = open_scorer(model, runtime=RuntimeOptions(device=Device.CPU))
+    for device, notes in ((Device.AUTO, ()), (Device.CUDA, (PARTS_NOTE,))):
+        scorer = open_scorer(model, runtime=RuntimeOptions(device=device))
+        assert scorer.runtime_name == "onnxruntime on the CPU"  # type: ignore[attr-defined]
+        assert scorer.score([PAIR]) == replace(expected.score([PAIR]), notes=notes)
+
+
+def test_the_note_is_for_the_option_the_setting_and_one_model_of_several(
+    rerank: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["refund", "-d", "a refund", "-d", "b", "--scores"]
+    expected = rerank(*arguments)
+    by_option = rerank(*arguments, "--device", "cuda")
+    assert (by_option.code, by_option.out) == (0, expected.out)
+    assert by_option.err.count(PARTS_NOTE) == 1
+    monkeypatch.setenv("RERANK_DEVICE", "cuda")
+    assert rerank(*arguments).err == by_option.err
+    cascade = rerank(*arguments, "-m", "bm25,mini")
+    assert (cascade.code, cascade.err.count(PARTS_NOTE)) == (0, 1)
+    ran = rerank(*arguments, "--runtime", "openvino")
+    assert (ran.code, ran.out) == (2, "")
+    assert "--runtime openvino runs on the CPU, and not on --device cuda" in ran.err
 
 
 def test_a_machine_without_a_driver_has_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -285,7 +285,7 @@ def test_a_service_is_asked_once(rerank: Run) -> None:
         assert len(server.requests) == asked + 2
         ran = rerank(*service, "--cache", "-v", "how do I get a refund", FAQ, "-d", "a new one")
         assert "1 request to cohere; 1 search unit billed" in ran.err
-        assert f"cache: {len(LINES)} of {len(LINES) + 1} scores were known" in ran.err
+        assert f"cache: {len(LINES)} of {len(LINES) + 1} scores known from before" in ran.err
 
 
 def test_a_dry_run_plans_what_is_not_known_and_keeps_nothing(rerank: Run) -> None:

@@ -22,7 +22,7 @@ def test_nothing_is_sent_and_no_key_is_needed(rerank: Run) -> None:
     assert (ran.code, ran.err, server.connections) == (0, "", 0)
     first, second, last = ran.out.splitlines()
     assert first == f"1 request to {server.url}/v2/rerank"
-    assert second.startswith("100 documents in 100 chunks, about ")
+    assert second.startswith("100 documents in 100 passages, about ")
     assert last == "nothing was sent"
 
 

@@ -9,18 +9,20 @@ as one long text: a call for each line of a log would take longer than to look f
 
 import math
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import heappush, heappushpop, nlargest
 from itertools import accumulate, chain, pairwise
 from operator import add, mul
 from typing import NamedTuple, Protocol, TypeVar
 
-from rerank_cli.ranking.chunking import TOKEN_CHARACTERS, Plan
-from rerank_cli.ranking.collection import TermCollection
+from rerank_cli.ranking.chunking import TOKEN_CHARACTERS, Plan, segments
 from rerank_cli.structure import is_code
 from rerank_cli.types import Chunk, Document
 from rerank_cli.words import (
     QueryTermFinder,
+    QueryTerms,
+    Words,
     is_special,
     normalise,
     with_identifier_words,
@@ -36,6 +38,7 @@ _LOOK_BACK_CHARACTERS = 64  # for white space at which a block ends
 _MAX_KEPT_CHARACTERS = 1 << 23
 _DOCUMENT_CHARACTERS = 500  # that the rest of a document takes in memory
 FUSION_RANK = 60  # k of reciprocal rank fusion, as in its paper
+K1, B = 1.2, 0.75  # of BM25
 _JOINT = "\n"  # between texts that are looked through as one: no word has it
 _BATCH_DOCUMENTS = 2048  # that are looked at at once
 _BATCH_CHARACTERS = 1 << 18  # likewise, about
@@ -184,6 +187,76 @@ def sum_reciprocal_ranks(orders: Sequence[Sequence[Place]]) -> dict[Place, float
         for rank, place in enumerate(order, 1):
             sums[place] = sums.get(place, 0.0) + 1 / (FUSION_RANK + rank)
     return sums
+
+
+class TermCollection:
+    """The counts of texts for one query, by which each text is scored.
+
+    A text's score is the sum over the query's terms of
+
+        idf · tf / (tf + k1 · (1 - b + b · length / mean length))
+        idf = ln(1 + (N - df + 0.5) / (df + 0.5))
+
+    where `tf` is how often the term is in the text, `length` that of the text, in any unit, `df`
+    the number of texts with the term, and `N` that of all texts (Robertson and Zaragoza 2009, in
+    the form that Lucene uses: Kamphuis and others 2020, "Which BM25 do you mean?").
+    """
+
+    def __init__(self, query: QueryTerms) -> None:
+        self.texts = 0
+        self.length = 0  # of all texts
+        weights = Counter((*query.terms, *query.parts))
+        self._code_terms = frozenset(query.parts)  # which count in code alone
+        self._terms = tuple(weights)
+        self._weights = tuple(weights.values())  # how often each term is in the query
+        self._frequencies = [0] * len(weights)  # texts with each term
+        self._singles = query.singles
+
+    def count_terms(
+        self, text: str, words: Words, *, is_code: bool = False
+    ) -> tuple[int, list[int]]:
+        """How many terms a text has, and how often it has each of the query's.
+
+        Reads the text in pieces, so that a long one takes little memory.
+        """
+        length, counts = 0, [0] * len(self._terms)
+        cut = words.code_terms if is_code else words.terms
+        for start, end in segments(text):
+            terms = cut(text[start:end], self._singles)
+            length += len(terms)
+            counts = [
+                count + terms.count(term) for count, term in zip(counts, self._terms, strict=True)
+            ]
+        if self._code_terms and not is_code:
+            pairs = zip(counts, self._terms, strict=True)
+            counts = [0 if term in self._code_terms else count for count, term in pairs]
+        return length, counts
+
+    def add(self, length: int, counts: Sequence[int]) -> None:
+        """Add a text of a length; `counts` has how often it has each of the query's terms."""
+        self.add_others(1, length)
+        for place, count in enumerate(counts):
+            if count:
+                self._frequencies[place] += 1
+
+    def add_others(self, texts: int, length: int) -> None:
+        """Add some texts, of a length together, that have no term of the query."""
+        self.texts += texts
+        self.length += length
+
+    def score(self, length: int, counts: Sequence[int]) -> float:
+        """Score a text, given as to `add`; 0 for one without a term of the query."""
+        if not self.length:  # nothing was counted
+            return 0.0
+        score = 0.0
+        for place, count in enumerate(counts):
+            if count:
+                relative_length = length * self.texts / self.length
+                df = self._frequencies[place]
+                idf = math.log(1 + (self.texts - df + 0.5) / (df + 0.5))
+                saturation = count + K1 * (1 - B + B * relative_length)
+                score += self._weights[place] * idf * count / saturation
+        return score
 
 
 class WordSurvey:

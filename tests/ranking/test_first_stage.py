@@ -12,9 +12,8 @@ from rerank_cli.errors import ModelError, UsageError
 from rerank_cli.progress import Progress, StopRanking
 from rerank_cli.ranking import FirstStage, Selection, first_stage, surveys
 from rerank_cli.ranking.chunking import Plan, plan_chunks
-from rerank_cli.ranking.collection import TermCollection
 from rerank_cli.ranking.first_stage import CandidateLimits, Choice, choose_passages
-from rerank_cli.ranking.surveys import BlockSizes
+from rerank_cli.ranking.surveys import BlockSizes, TermCollection
 from rerank_cli.scorers.bm25 import BM25Scorer
 from rerank_cli.types import Candidates, Media
 from rerank_cli.words import Words

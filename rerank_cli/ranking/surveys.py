@@ -17,6 +17,7 @@ from operator import add, mul
 from typing import NamedTuple, Protocol, TypeVar
 
 from rerank_cli.ranking.chunking import TOKEN_CHARACTERS, Plan, segments
+from rerank_cli.ranking.text_memory import NO_MEMORY, TextMemory, text_size
 from rerank_cli.structure import is_code
 from rerank_cli.types import Chunk, Document
 from rerank_cli.words import (
@@ -136,7 +137,7 @@ class DocumentBatch(NamedTuple):
 
 
 def batch_documents(
-    documents: Iterable[tuple[int, Document]], sizes: BlockSizes
+    documents: Iterable[tuple[int, Document]], sizes: BlockSizes, memory: TextMemory = NO_MEMORY
 ) -> Iterator[DocumentBatch]:
     """Batch documents with their places."""
     places: list[int] = []
@@ -147,21 +148,21 @@ def batch_documents(
         batch.append(document)
         characters += len(document.text)
         if characters >= _BATCH_CHARACTERS or len(batch) >= _BATCH_DOCUMENTS:
-            yield _look_at(places, batch, sizes)
+            yield _look_at(places, batch, sizes, memory)
             places, batch, characters = [], [], 0
     if batch:
-        yield _look_at(places, batch, sizes)
+        yield _look_at(places, batch, sizes, memory)
 
 
 def _look_at(
-    places: Sequence[int], documents: Sequence[Document], sizes: BlockSizes
+    places: Sequence[int], documents: Sequence[Document], sizes: BlockSizes, memory: TextMemory
 ) -> DocumentBatch:
     texts = [document.text for document in documents]
     blocks = sizes.counts(texts)
     if sizes.most is not None and max(map(len, texts)) > sizes.most:
         texts = [text[: sizes.most] for text in texts]
     texts = [
-        searched_text(text, is_code=is_code(document.syntax))
+        searched_text(text, memory, is_code=is_code(document.syntax))
         for text, document in zip(texts, documents, strict=True)
     ]
     titles = [document.title for document in documents]
@@ -266,8 +267,11 @@ class WordSurvey:
     most of the time.
     """
 
-    def __init__(self, query: str, sizes: BlockSizes, count: int) -> None:
+    def __init__(
+        self, query: str, sizes: BlockSizes, count: int, memory: TextMemory = NO_MEMORY
+    ) -> None:
         self._count = count
+        self._memory = memory
         self._kept_characters = 0
         self._kept: list[tuple[int, Document, Sequence[TermBlock]]] | None = []
         self._finder = QueryTermFinder(without_common_words(query))
@@ -307,11 +311,11 @@ class WordSurvey:
         """The best block of each of the best documents, in the same way."""
         return nlargest(self._count, map(max, self._rows(read_again)))
 
-    def score_chunk(self, chunk: Chunk) -> float:
-        """The score of a chunk, once all documents are added."""
-        text, is_source = chunk.scored_text, is_code(chunk.document.syntax)
-        terms = self._finder.find(searched_text(text, is_code=is_source))
-        return self._collection.score(len(text), self._counts(terms, is_source=is_source))
+    def score_chunk(self, chunk: Chunk, text: str) -> float:
+        """The score of a chunk with its text as it is searched, once all documents are added."""
+        terms = self._finder.find(text)
+        counts = self._counts(terms, is_source=is_code(chunk.document.syntax))
+        return self._collection.score(len(chunk.scored_text), counts)
 
     def _rows(
         self, read_again: Callable[[], Iterable[tuple[int, Document]]]
@@ -323,7 +327,7 @@ class WordSurvey:
         else:
             rows = (
                 (batch.places[number], batch.documents[number], blocks)
-                for batch in batch_documents(read_again(), self._sizes)
+                for batch in batch_documents(read_again(), self._sizes, self._memory)
                 for number, blocks in self._find(batch).items()
             )
         for place, document, blocks in rows:
@@ -432,14 +436,9 @@ class MeaningSurvey:
                 self._take(FoundBlock(score, -place, -block_number, batch.documents[number]))
                 least = self._least_score()
 
-    def score_chunks(self, chunks: Sequence[Chunk]) -> Sequence[float]:
-        """How near chunks are to the query."""
-        return self._meaning.score(
-            [
-                searched_text(chunk.scored_text, is_code=is_code(chunk.document.syntax))
-                for chunk in chunks
-            ]
-        )
+    def score_texts(self, texts: Sequence[str]) -> Sequence[float]:
+        """How near texts are to the query, as they are searched."""
+        return self._meaning.score(texts)
 
     def best(self) -> Sequence[FoundBlock]:
         """The best blocks, best first."""
@@ -456,10 +455,27 @@ class MeaningSurvey:
             heappushpop(self._heap, block)
 
 
-def searched_text(text: str, *, is_code: bool) -> str:
+def searched_text(text: str, memory: TextMemory = NO_MEMORY, *, is_code: bool) -> str:
     """A text as it is searched: normalised, and in code with the words of each identifier."""
-    text = with_identifier_words(text) if is_code else text
-    return text.lower() if text.isascii() else normalise(text)
+    if not is_code and text.isascii():
+        return text.lower()
+    key, is_kept = (searched_text, text, is_code), memory.takes(text)
+    known: str | None = memory.get(key) if is_kept else None
+    if known is not None:
+        return known
+    searched = with_identifier_words(text) if is_code else text
+    searched = searched.lower() if searched.isascii() else normalise(searched)
+    if is_kept:
+        memory.put(key, searched, text_size(text) + text_size(searched))
+    return searched
+
+
+def searched_chunks(chunks: Sequence[Chunk], memory: TextMemory) -> list[str]:
+    """The texts of chunks as they are searched."""
+    return [
+        searched_text(chunk.scored_text, memory, is_code=is_code(chunk.document.syntax))
+        for chunk in chunks
+    ]
 
 
 def _head_length(title: str) -> int:

@@ -23,6 +23,7 @@ import tokenizers
 from rerank_cli.errors import ModelError
 from rerank_cli.models import find
 from rerank_cli.models.folder import CHECKSUMS
+from rerank_cli.ranking.text_memory import NO_MEMORY, TextMemory, text_size
 from rerank_cli.words import COMMON_WORDS, STOP_WORDS
 
 FILE_NAME = "static.npz"
@@ -114,9 +115,36 @@ class StaticVectors:
         known = [word for word in words if len(word) > 1 and word in self._vocabulary]
         return bool(words) and len(known) >= _LEAST_KNOWN_SHARE * len(words)
 
-    def find_rows(self, texts: Sequence[str]) -> TextRows:
-        """The rows of the words of texts, in the order of the texts."""
-        words = _cut(texts)
+    def find_rows(self, texts: Sequence[str], memory: TextMemory = NO_MEMORY) -> TextRows:
+        """The rows of the words of texts, in the order of the texts; those that are kept first.
+
+        In another generation of the table what was kept of an earlier one is not found.
+        """
+        if not memory.max_bytes:
+            return self._look_up(texts)
+        generation = self._generation
+        keys = [(TextRows, generation, text) if memory.takes(text) else None for text in texts]
+        kept = [None if key is None else memory.get(key) for key in keys]
+        missing = [text for text, rows in zip(texts, kept, strict=True) if rows is None]
+        found = self._look_up(missing)
+        if found.generation != generation:
+            return found if len(missing) == len(texts) else self._look_up(texts)
+        ends = [*np.flatnonzero(found.rows == 0)[1:].tolist(), len(found.rows)]
+        start = place = 0
+        parts = list[np.ndarray]()
+        for key, rows in zip(keys, kept, strict=True):
+            if rows is None:
+                rows = found.rows[start : ends[place]]
+                start, place = ends[place], place + 1
+                if key is not None:
+                    small = rows.astype(np.int32)
+                    memory.put(key, small, small.nbytes + text_size(key[-1]))
+            parts.append(rows)
+        return found._replace(rows=np.concatenate(parts)) if len(missing) < len(texts) else found
+
+    def _look_up(self, texts: Sequence[str]) -> TextRows:
+        """The rows of the words of texts, each looked up."""
+        words = _cut(texts) if texts else []
         with self._lock:
             if len(self._row_of) > len(self._vocabulary) + _MAX_WORDS:
                 self._forget_words()
@@ -160,8 +188,9 @@ class QueryMeaning:
     the lengths of their vectors, and rare ones have long vectors.
     """
 
-    def __init__(self, query: str, vectors: StaticVectors) -> None:
+    def __init__(self, query: str, vectors: StaticVectors, memory: TextMemory = NO_MEMORY) -> None:
         self._vectors = vectors
+        self._memory = memory
         found = vectors.find_rows([query])
         rows, places, counts = np.unique(found.rows, return_index=True, return_counts=True)
         words = found.vectors[rows].astype(np.int64)
@@ -184,7 +213,7 @@ class QueryMeaning:
         """How near each text is to the query; 0 for one without words."""
         if not texts or not self._weights:
             return [0.0] * len(texts)
-        found = self._vectors.find_rows(texts)
+        found = self._vectors.find_rows(texts, self._memory)
         self._compare(found)
         starts = np.flatnonzero(found.rows == 0)  # row 0 has a cosine of 0 with all words
         nearest = np.zeros(len(starts), np.int64)
@@ -229,13 +258,14 @@ class QueryMeaning:
             self._is_compared[rows] = True
 
 
-def open_query_meaning(query: str) -> QueryMeaning | None:
+def open_query_meaning(query: str, memory: TextMemory = NO_MEMORY) -> QueryMeaning | None:
     """Compare texts with a query by the vectors that ship; raises `ModelError`.
 
-    Returns None for a query of which most words are not in their vocabulary.
+    Returns None for a query of which most words are not in their vocabulary. The rows of texts are
+    kept in a memory.
     """
     vectors = _open_vectors()
-    return QueryMeaning(query, vectors) if vectors.knows_words(query) else None
+    return QueryMeaning(query, vectors, memory) if vectors.knows_words(query) else None
 
 
 @cache

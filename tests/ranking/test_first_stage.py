@@ -43,7 +43,7 @@ def plan(**options: object) -> Plan:
 class Birds:
     """Takes texts for near that have birds in them, the more the nearer."""
 
-    def __init__(self, _query: str = "") -> None:
+    def __init__(self, _query: str = "", _memory: object = None) -> None:
         pass
 
     def score(self, texts: Sequence[str]) -> Sequence[float]:
@@ -198,14 +198,16 @@ def test_meaning_is_that_of_a_block() -> None:
 def test_words_choose_where_meaning_is_not_known() -> None:
     given_documents = [Document(text) for text in ("dog", "bird", "fish", "cats", "cow")]
     limits = CandidateLimits(2, FirstStage.HYBRID)
-    choice = choose_passages(lambda: given_documents, plan(), limits, None, lambda _query: None)
+    choice = choose_passages(
+        lambda: given_documents, plan(), limits, None, lambda _query, _memory: None
+    )
     assert chosen_texts(choice) == ["dog", "cats"]
     assert choice.candidates == Candidates(2, 5, False, "bm25")
     assert choice.notes == ()
 
 
 def test_words_choose_where_the_vectors_are_damaged() -> None:
-    def fail(_query: str) -> Birds:
+    def fail(_query: str, _memory: object) -> Birds:
         raise ModelError("static.npz: cannot be read", hint="install it again")
 
     given_documents = [Document(text) for text in ("dog", "bird", "cats")]

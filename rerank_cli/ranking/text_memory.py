@@ -26,7 +26,7 @@ _CHUNK_BYTES = 500  # of the rest of a chunk
 
 
 @dataclass(slots=True)
-class _Entry:
+class _KeptValue:
     value: Any
     size: int
     query: int  # the last one that used it
@@ -47,7 +47,7 @@ class TextMemory:
         self.max_bytes = max_bytes
         self.size = 0  # of all that is kept, in bytes
         self._leave_room = leave_room
-        self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
+        self._entries: OrderedDict[Hashable, _KeptValue] = OrderedDict()
         self._query = 0
         self._changing = threading.Lock()
 
@@ -82,7 +82,7 @@ class TextMemory:
                     return
                 self.size -= self._entries.pop(oldest).size
             self._leave_room(self.size + size)
-            self._entries[key] = _Entry(value, size, self._query)
+            self._entries[key] = _KeptValue(value, size, self._query)
             self.size += size
 
     def split(self, plan: Plan, document: Document) -> Split:

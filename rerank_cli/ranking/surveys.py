@@ -17,7 +17,7 @@ from operator import add, mul
 from typing import NamedTuple, Protocol, TypeVar
 
 from rerank_cli.ranking.chunking import TOKEN_CHARACTERS, Plan, segments
-from rerank_cli.ranking.text_memory import NO_MEMORY, TextMemory, text_size
+from rerank_cli.ranking.text_memory import NO_MEMORY, TextGroup, TextMemory, text_size
 from rerank_cli.structure import is_code
 from rerank_cli.types import Chunk, Document
 from rerank_cli.words import (
@@ -48,9 +48,12 @@ Place = TypeVar("Place", int, tuple[int, int])
 
 
 class Meaning(Protocol):
-    """Compares texts with a query: a nearer one has a higher score."""
+    """Compares texts with a query: a nearer one has a higher score.
 
-    def score(self, texts: Sequence[str]) -> Sequence[float]: ...
+    Texts that are parts of one may be known by their groups. Without these, each is one.
+    """
+
+    def score(self, texts: Sequence[str], groups: Sequence[TextGroup] = ()) -> Sequence[float]: ...
 
 
 class TermBlock(NamedTuple):
@@ -418,18 +421,21 @@ class MeaningSurvey:
         blocks = batch.texts
         owners: Sequence[int] = numbers  # each block's document
         firsts: Sequence[int] = numbers  # each document's first block
+        groups: Sequence[TextGroup] = ()
         if sum(batch.blocks) > len(numbers):
             parts = [*map(_parts, batch.texts, batch.blocks)]
             blocks = [*chain.from_iterable(parts)]
             owners = [number for number in numbers for _ in parts[number]]
             firsts = [0, *accumulate(batch.blocks)]
+            titles = batch.titles or [""] * len(numbers)
+            groups = [*map(TextGroup, batch.texts, titles, batch.blocks)]
         if batch.titles:
             blocks = [
                 f"{batch.titles[number]}\n{block}" if batch.titles[number] else block
                 for number, block in zip(owners, blocks, strict=True)
             ]
         least = self._least_score()
-        for block, score in enumerate(self._meaning.score(blocks)):
+        for block, score in enumerate(self._meaning.score(blocks, groups)):
             if score > least:
                 number = owners[block]
                 place, block_number = batch.places[number], block - firsts[number]

@@ -25,6 +25,14 @@ _TOKEN_BYTES = 40  # of a chunk
 _CHUNK_BYTES = 500  # of the rest of a chunk
 
 
+class TextGroup(NamedTuple):
+    """Texts that are one text in so many parts, each with a title before it if there is one."""
+
+    text: str
+    title: str = ""
+    count: int = 1
+
+
 @dataclass(slots=True)
 class _KeptValue:
     value: Any

@@ -23,7 +23,7 @@ import tokenizers
 from rerank_cli.errors import ModelError
 from rerank_cli.models import find
 from rerank_cli.models.folder import CHECKSUMS
-from rerank_cli.ranking.text_memory import NO_MEMORY, TextMemory, text_size
+from rerank_cli.ranking.text_memory import NO_MEMORY, TextGroup, TextMemory, text_size
 from rerank_cli.words import COMMON_WORDS, STOP_WORDS
 
 FILE_NAME = "static.npz"
@@ -115,30 +115,41 @@ class StaticVectors:
         known = [word for word in words if len(word) > 1 and word in self._vocabulary]
         return bool(words) and len(known) >= _LEAST_KNOWN_SHARE * len(words)
 
-    def find_rows(self, texts: Sequence[str], memory: TextMemory = NO_MEMORY) -> TextRows:
-        """The rows of the words of texts, in the order of the texts; those that are kept first.
+    def find_rows(
+        self,
+        texts: Sequence[str],
+        memory: TextMemory = NO_MEMORY,
+        groups: Sequence[TextGroup] = (),
+    ) -> TextRows:
+        """The rows of the words of texts, in the order of the texts.
 
-        In another generation of the table what was kept of an earlier one is not found.
+        Those of groups of texts are kept; without groups each text is one. What was kept of an
+        earlier generation of the table is not found.
         """
         if not memory.max_bytes:
             return self._look_up(texts)
-        generation = self._generation
-        keys = [(TextRows, generation, text) if memory.takes(text) else None for text in texts]
-        kept = [None if key is None else memory.get(key) for key in keys]
-        missing = [text for text, rows in zip(texts, kept, strict=True) if rows is None]
+        groups, generation = groups or [*map(TextGroup, texts)], self._generation
+        kept, missing, start = list[np.ndarray | None](), list[str](), 0
+        for group in groups:
+            is_kept = memory.takes(group.text)
+            kept.append(memory.get((TextRows, generation, group)) if is_kept else None)
+            if kept[-1] is None:
+                missing += texts[start : start + group.count]
+            start += group.count
         found = self._look_up(missing)
         if found.generation != generation:
             return found if len(missing) == len(texts) else self._look_up(texts)
-        ends = [*np.flatnonzero(found.rows == 0)[1:].tolist(), len(found.rows)]
-        start = place = 0
-        parts = list[np.ndarray]()
-        for key, rows in zip(keys, kept, strict=True):
+        starts = [*np.flatnonzero(found.rows == 0).tolist(), len(found.rows)]
+        place, parts = 0, list[np.ndarray]()
+        for group, known in zip(groups, kept, strict=True):
+            rows = known
             if rows is None:
-                rows = found.rows[start : ends[place]]
-                start, place = ends[place], place + 1
-                if key is not None:
-                    small = rows.astype(np.int32)
-                    memory.put(key, small, small.nbytes + text_size(key[-1]))
+                rows = found.rows[starts[place] : starts[place + group.count]]
+                place += group.count
+                if memory.takes(group.text):
+                    rows = rows.astype(np.int32)
+                    size = rows.nbytes + text_size(group.text)
+                    memory.put((TextRows, generation, group), rows, size)
             parts.append(rows)
         return found._replace(rows=np.concatenate(parts)) if len(missing) < len(texts) else found
 
@@ -209,11 +220,11 @@ class QueryMeaning:
         self._nearness = np.zeros(0, np.int32)  # its cosine with the query, times its length
         self._lengths = np.zeros(0, np.int32)
 
-    def score(self, texts: Sequence[str]) -> Sequence[float]:
+    def score(self, texts: Sequence[str], groups: Sequence[TextGroup] = ()) -> Sequence[float]:
         """How near each text is to the query; 0 for one without words."""
         if not texts or not self._weights:
             return [0.0] * len(texts)
-        found = self._vectors.find_rows(texts, self._memory)
+        found = self._vectors.find_rows(texts, self._memory, groups)
         self._compare(found)
         starts = np.flatnonzero(found.rows == 0)  # row 0 has a cosine of 0 with all words
         nearest = np.zeros(len(starts), np.int64)

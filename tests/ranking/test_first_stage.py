@@ -46,7 +46,7 @@ class Birds:
     def __init__(self, _query: str = "", _memory: object = None) -> None:
         pass
 
-    def score(self, texts: Sequence[str]) -> Sequence[float]:
+    def score(self, texts: Sequence[str], _groups: object = ()) -> Sequence[float]:
         return [text.count("bird") / (1 + len(text)) for text in texts]
 
 

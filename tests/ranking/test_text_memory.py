@@ -38,7 +38,7 @@ class Length:
     def __init__(self, _query: str, _memory: TextMemory) -> None:
         pass
 
-    def score(self, texts: Sequence[str]) -> Sequence[float]:
+    def score(self, texts: Sequence[str], _groups: object = ()) -> Sequence[float]:
         return [1 / (1 + len(text)) for text in texts]
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_cli.errors import ModelError
-from rerank_cli.ranking.text_memory import TextMemory
+from rerank_cli.ranking.text_memory import TextGroup, TextMemory
 from rerank_cli.scorers import static_vectors
 from rerank_cli.scorers.static_vectors import QueryMeaning, StaticVectors, open_query_meaning
 from tests.conftest import ROOT
@@ -158,6 +158,8 @@ def test_rows_that_are_kept_give_the_same_scores(
         assert meaning.score(several) == expected
         for part in (several[:9], several[20:3:-2], several[5:6], []):
             assert meaning.score(part) == [expected[several.index(text)] for text in part]
+        groups = [TextGroup(" ".join(several[:7]), "", 7), *map(TextGroup, several[7:])]
+        assert meaning.score(several, groups) == expected
     assert memory.size > 0
 
 

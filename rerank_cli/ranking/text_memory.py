@@ -30,7 +30,7 @@ class TextGroup(NamedTuple):
 
     text: str
     title: str = ""
-    count: int = 1
+    parts: int = 1
 
 
 @dataclass(slots=True)

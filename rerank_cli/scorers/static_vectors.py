@@ -134,8 +134,8 @@ class StaticVectors:
             is_kept = memory.takes(group.text)
             kept.append(memory.get((TextRows, generation, group)) if is_kept else None)
             if kept[-1] is None:
-                missing += texts[start : start + group.count]
-            start += group.count
+                missing += texts[start : start + group.parts]
+            start += group.parts
         found = self._look_up(missing)
         if found.generation != generation:
             return found if len(missing) == len(texts) else self._look_up(texts)
@@ -144,8 +144,8 @@ class StaticVectors:
         for group, known in zip(groups, kept, strict=True):
             rows = known
             if rows is None:
-                rows = found.rows[starts[place] : starts[place + group.count]]
-                place += group.count
+                rows = found.rows[starts[place] : starts[place + group.parts]]
+                place += group.parts
                 if memory.takes(group.text):
                     rows = rows.astype(np.int32)
                     size = rows.nbytes + text_size(group.text)

@@ -27,7 +27,7 @@ documents = st.builds(
     title=st.sampled_from(["", "Cats"]),
     syntax=st.sampled_from(["", "python", "markdown"]),
     headings=st.sampled_from([(), ("dogs",)]),
-    blocks=st.sampled_from([None, (), (Block(0, 5, 0, BlockKind.SECTION, "First"),)]),
+    blocks=st.sampled_from([None, (), (Block(0, 5, BlockKind.SECTION, 0, "First"),)]),
 )
 stages = st.sampled_from([FirstStage.HYBRID, FirstStage.BM25])
 

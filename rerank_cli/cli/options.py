@@ -345,8 +345,9 @@ def passage_memory_options(
             "--passage-memory",
             metavar="SIZE|0",
             help="Remember what the model has read of passages, in this much memory. A query over "
-            "the same passages is then several times as fast. Only for models in two parts. What "
-            "was not used for longest goes; 0 remembers nothing.",
+            "the same passages is then several times as fast. Only for models in two parts; with "
+            "--candidates, a quarter of it at most is for the choice of passages, with any model. "
+            "What was not used for longest goes; 0 remembers nothing.",
         ),
     ] = format_size(DEFAULT_PASSAGE_MEMORY_BYTES).replace(" ", ""),
 ) -> None:

@@ -24,7 +24,7 @@ from rerank_cli.inputs.trec import (
     read_run,
     read_texts,
 )
-from rerank_cli.ranking.collection import K1, B
+from rerank_cli.ranking.surveys import K1, B
 from rerank_cli.scorers import BM25
 from rerank_cli.terminal import format_count
 from rerank_cli.types import Document

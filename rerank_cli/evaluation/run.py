@@ -552,7 +552,8 @@ def renew(ranker: Ranker, system: System) -> Ranker:
     A system of one model is that of the last one.
     """
     rerankers = [
-        Reranker(reranker.scorer, chunks=system.chunks) for reranker in rerankers_of(ranker)
+        Reranker(reranker.scorer, runtime=system.runtime, chunks=system.chunks)
+        for reranker in rerankers_of(ranker)
     ]
     return _join(rerankers if system.keep else rerankers[-1:], system)
 

@@ -80,6 +80,12 @@ class Plan:
         room = (self.room, self.characters, self.first_only)
         return self.query, *room, self.overlap, self.max_chunks, self.prepend_headings
 
+    @property
+    def cut_key(self) -> tuple[object, ...]:
+        """What a document's windows depend on besides the document and the tokenizer."""
+        notes = (self.characters_note, self.sure_tokens, self.unsure_note)
+        return (*self.key[1:], *notes)
+
     def split(self, document: Document) -> "Split":
         """Cut a document into windows. A blank document has none.
 

@@ -27,7 +27,9 @@ from rerank_cli.ranking.surveys import (
     WordSurvey,
     batch_documents,
     fuse,
+    searched_chunks,
 )
+from rerank_cli.ranking.text_memory import NO_MEMORY, TextMemory
 from rerank_cli.types import Candidates, Document
 
 _WATCH_DOCUMENTS = 256  # between two calls of a watch
@@ -39,9 +41,9 @@ _CUT_CHARACTERS = 1 << 11
 # documents would else keep all others out.
 _DOCUMENT_SHARE = 0.1
 
-# Opens what compares meaning with a query; None if the meaning of its words is not known. Raises
-# `ModelError`.
-MeaningOpener = Callable[[str], Meaning | None]
+# Opens what compares meaning with a query, and remembers texts; None if the meaning of the query's
+# words is not known. Raises `ModelError`.
+MeaningOpener = Callable[[str, TextMemory], Meaning | None]
 
 _WAYS = {
     FirstStage.HYBRID: "chosen by words and meaning",
@@ -111,15 +113,17 @@ def choose_passages(
     limits: CandidateLimits,
     watch: Watch | None = None,
     open_meaning: MeaningOpener | None = None,
+    memory: TextMemory = NO_MEMORY,
 ) -> Choice:
     """Choose passages of documents, which `read` reads from their beginning at each call.
 
     It is called a second time only for words, and if much of a long input has some. `open_meaning`
     is called with the query, if there is anything to compare for a hybrid stage. Where it opens
-    nothing, words alone choose.
+    nothing, words alone choose. `memory` is that of earlier queries.
     """
+    memory.begin_query()
     reading = _DocumentStream(read, limits, watch)
-    search = _PassageSearch(reading, plan, limits, open_meaning)
+    search = _PassageSearch(reading, plan, limits, open_meaning, memory)
     is_input = limits.first_stage is FirstStage.INPUT
     splits = search.take_first(limits.prior_field) if is_input else search.find_best()
     count = sum(len(split.chunks) for split in splits)
@@ -188,10 +192,12 @@ class _PassageSearch:
         plan: Plan,
         limits: CandidateLimits,
         open_meaning: MeaningOpener | None,
+        memory: TextMemory,
     ) -> None:
         self.notes: tuple[str, ...] = ()
         self.first_stage = limits.first_stage  # the one that chooses, once it has chosen
         self._open_meaning = open_meaning
+        self._memory = memory
         self._reading = reading
         self._plan = plan
         self._count = limits.passages
@@ -258,14 +264,15 @@ class _PassageSearch:
         ]
 
     def _choose(self, documents: Iterable[tuple[int, Document]]) -> Sequence[Split]:
-        words, meaning = WordSurvey(self._plan.query, self._sizes, self._count), None
+        query, memory = self._plan.query, self._memory
+        words, meaning = WordSurvey(query, self._sizes, self._count, memory), None
         if self.first_stage is FirstStage.HYBRID:
-            meaning, notes = open_meaning_survey(self._open_meaning, self._plan.query, self._count)
+            meaning, notes = open_meaning_survey(self._open_meaning, query, memory, self._count)
             self.notes += tuple(notes)
             if meaning is None:
                 self.first_stage = FirstStage.BM25
         first: list[tuple[int, Document]] = []
-        for batch in batch_documents(documents, self._sizes):
+        for batch in batch_documents(documents, self._sizes, memory):
             self._blocks += sum(batch.blocks)
             self._doubtful += self._sizes.count_doubtful(batch.documents)
             if len(first) < self._count:
@@ -293,8 +300,9 @@ class _PassageSearch:
                 break  # the best chunks of the others are hardly better than their best blocks
             split = self._split(-negative_index, document)
             self._reading.call_watch(self._reading.documents, is_again=True)
-            for place, chunk in enumerate(split.chunks):
-                entry = (survey.score_chunk(chunk), negative_index, -place)
+            texts = searched_chunks(split.chunks, self._memory)
+            for place, (chunk, text) in enumerate(zip(split.chunks, texts, strict=True)):
+                entry = (survey.score_chunk(chunk, text), negative_index, -place)
                 if entry[0] > 0 and len(heap) < self._count:
                     heappush(heap, entry)
                 elif entry[0] > 0:
@@ -306,9 +314,10 @@ class _PassageSearch:
         splits = self._cut_best(survey.best_blocks(self._reading.again), meaning.best())
         places = [(index, place) for index, split in splits for place in range(len(split.chunks))]
         cut = [chunk for _, split in splits for chunk in split.chunks]
+        texts = searched_chunks(cut, self._memory)
         # Ranks say little of others than the best: what is not cut would stand between them.
         orders = []
-        for scores in (map(survey.score_chunk, cut), meaning.score_chunks(cut)):
+        for scores in (map(survey.score_chunk, cut, texts), meaning.score_texts(texts)):
             found = [entry for entry in zip(scores, places, strict=True) if entry[0] > 0]
             best = sorted(found, key=_best_first)[: self._count]
             orders.append([place for _, place in best])
@@ -347,7 +356,7 @@ class _PassageSearch:
     def _split(self, index: int, document: Document) -> Split:
         split = self._splits.get(index)
         if split is None:
-            split = self._splits[index] = self._plan.split(document)
+            split = self._splits[index] = self._memory.split(self._plan, document)
         return split
 
     def _note(self, document: Document) -> None:
@@ -357,11 +366,11 @@ class _PassageSearch:
 
 
 def open_meaning_survey(
-    open_meaning: MeaningOpener | None, query: str, count: int
+    open_meaning: MeaningOpener | None, query: str, memory: TextMemory, count: int
 ) -> tuple[MeaningSurvey | None, Sequence[str]]:
     """What compares meaning, with notes for the user; None if words alone are to choose."""
     try:
-        meaning = None if open_meaning is None else open_meaning(query)
+        meaning = None if open_meaning is None else open_meaning(query, memory)
     except ModelError as error:
         hint = f" ({error.hint})" if error.hint else ""
         return None, (f"passages were chosen by words alone: {error}{hint}",)

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 
-from rerank_cli.ranking import FirstStage
+from rerank_cli.ranking import FirstStage, Selection
 from rerank_cli.ranking.budget import Spending
 from rerank_cli.ranking.chunking import Plan, Split
 from rerank_cli.ranking.first_stage import (
@@ -21,6 +21,7 @@ from rerank_cli.ranking.first_stage import (
     Choice,
     MeaningOpener,
     choose_passages,
+    limits_of,
     open_meaning_survey,
 )
 from rerank_cli.ranking.surveys import (
@@ -29,7 +30,9 @@ from rerank_cli.ranking.surveys import (
     WordSurvey,
     batch_documents,
     fuse,
+    searched_chunks,
 )
+from rerank_cli.ranking.text_memory import TextMemory
 from rerank_cli.types import Document
 
 _BLOCK_DOCUMENTS = 256  # that are taken from the input at once
@@ -133,6 +136,7 @@ class PassageOrder:
         count: int | None,
         key_of: Callable[[Split], object | None],
         open_meaning: MeaningOpener,
+        memory: TextMemory,
     ) -> None:
         self.notes: Sequence[str] = ()
         self.documents = self.empty = 0
@@ -146,6 +150,7 @@ class PassageOrder:
         self._key_of = key_of
         is_hybrid = limits.first_stage is FirstStage.HYBRID
         self._open_meaning = open_meaning if is_hybrid else None
+        self._memory = memory
         self._sizes = BlockSizes(plan)
         self._feed: InputFeed | None = None
         self._read: list[tuple[int, Document]] = []  # that are not blank
@@ -229,15 +234,15 @@ class PassageOrder:
 
     def _survey(self, blocks: Iterable[Sequence[tuple[int, Document]]]) -> None:
         """Compare the blocks of documents with the query."""
-        words = self._words = WordSurvey(self._plan.query, self._sizes, _MAX_MATCHES)
+        words = self._words = WordSurvey(self._plan.query, self._sizes, _MAX_MATCHES, self._memory)
         is_open = False
         for block in filter(None, blocks):
             if not is_open:  # only if there is something to compare
                 is_open = True
                 self._meaning, self.notes = open_meaning_survey(
-                    self._open_meaning, self._plan.query, _MAX_MATCHES
+                    self._open_meaning, self._plan.query, self._memory, _MAX_MATCHES
                 )
-            for batch in batch_documents(block, self._sizes):
+            for batch in batch_documents(block, self._sizes, self._memory):
                 words.add(batch)
                 if self._meaning is not None:
                     self._meaning.add(batch)
@@ -253,9 +258,8 @@ class PassageOrder:
                 yield from block
 
         readings = iter([read_blocks()])
-        choice = choose_passages(
-            lambda: next(readings, read), self._plan, self._limits, None, self._open_meaning
-        )
+        parts = (self._plan, self._limits, None, self._open_meaning, self._memory)
+        choice = choose_passages(lambda: next(readings, read), *parts)
         self._chosen = {split.document_index or 0: split for split in choice.splits if split.chunks}
         if self._limits.first_stage is not FirstStage.INPUT:
             self._survey([self._candidates()])
@@ -300,10 +304,11 @@ class PassageOrder:
         if not places or self._words is None:
             return
         chunks = self.splits[index].chunks
+        texts = searched_chunks(chunks, self._memory)
         nearness: Sequence[float] = [0.0] * len(chunks)
         if self._meaning is not None:
-            nearness = self._meaning.score_chunks(chunks)
-        scores = zip(map(self._words.score_chunk, chunks), nearness, strict=True)
+            nearness = self._meaning.score_texts(texts)
+        scores = zip(map(self._words.score_chunk, chunks, texts), nearness, strict=True)
         pool.update(zip(places, scores, strict=True))
 
     def _order(self, pool: Mapping[Place, tuple[float, float]]) -> list[Place]:
@@ -320,7 +325,7 @@ class PassageOrder:
     def _divide(self, index: int, document: Document) -> list[Place]:
         """Divide a document; return the places of its chunks, none if it equals one before."""
         if self._chosen is None:
-            split = self._plan.split(document)._replace(document_index=index)
+            split = self._memory.split(self._plan, document)._replace(document_index=index)
         else:
             split = self._chosen[index]
         self.splits[index] = split
@@ -352,3 +357,24 @@ class PassageOrder:
             left_out=split.left_out + len(split.chunks) - len(places),
             places=places,
         )
+
+
+def order_passages(
+    plan: Plan,
+    selection: Selection,
+    spending: Spending,
+    key_of: Callable[[Split], object],
+    open_meaning: MeaningOpener,
+    memory: TextMemory,
+) -> PassageOrder:
+    """The order in which passages are scored within a budget."""
+    count = selection.candidates if isinstance(selection.candidates, int) else None
+    return PassageOrder(
+        plan,
+        limits_of(selection, count or 0),
+        spending,
+        count=count,
+        key_of=key_of,
+        open_meaning=open_meaning,
+        memory=memory,
+    )

@@ -11,6 +11,7 @@ from rerank_cli.costs import Price, RequestTotals
 from rerank_cli.errors import UsageError
 from rerank_cli.progress import Progress, Watch
 from rerank_cli.ranking.chunking import Plan
+from rerank_cli.ranking.text_memory import TextMemory
 from rerank_cli.types import Document, Media, Pair, Scored, Scorer
 
 _SURVEY_STEP_DOCUMENTS = 1000  # between two calls of a watch
@@ -126,11 +127,15 @@ class PassageCounts(NamedTuple):
 class RememberingScorer(Scorer, Protocol):
     """A scorer that may read passages alone, and remember them for other queries.
 
-    `passage_counts` are those of all scoring so far; None if it remembers none.
+    `passage_counts` are those of all scoring so far; None if it remembers none. `text_memory` is
+    the part of its memory for what is made of texts before they are scored; None if it has none.
     """
 
     @property
     def passage_counts(self) -> PassageCounts | None: ...
+
+    @property
+    def text_memory(self) -> TextMemory | None: ...
 
 
 @runtime_checkable

@@ -33,10 +33,16 @@ from rerank_cli.ranking.document_values import (
     read_documents,
     read_query,
 )
-from rerank_cli.ranking.first_stage import Choice, choose_passages, limits_of
-from rerank_cli.ranking.passage_order import PassageOrder
+from rerank_cli.ranking.first_stage import (
+    CandidateLimits,
+    Choice,
+    choose_passages,
+    limits_of,
+)
+from rerank_cli.ranking.passage_order import order_passages
 from rerank_cli.ranking.powers import (
     ConcurrentScorer,
+    RememberingScorer,
     SurveyingScorer,
     instruct,
     pairs_to_survey,
@@ -52,6 +58,7 @@ from rerank_cli.ranking.scoring import (
 )
 from rerank_cli.ranking.sentences import JUDGED_RESULTS, find_sentences
 from rerank_cli.ranking.surveys import Meaning
+from rerank_cli.ranking.text_memory import MEMORY_SHARE, TextMemory
 from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.scorers import clean_instruction, open_scorer
 from rerank_cli.types import Chunk, Document, Pair, Ranking, Scored, Scorer, ScorerInfo
@@ -105,8 +112,8 @@ class Reranker:
         self.chunks.check()
         instruction = clean_instruction(instruction)
         self._owns_scorer = model is None or isinstance(model, str)
+        options = RuntimeOptions() if runtime is None else runtime
         if model is None or isinstance(model, str):
-            options = RuntimeOptions() if runtime is None else runtime
             if threads is not None:
                 options = replace(options, threads=threads)
             self.scorer = open_scorer(
@@ -124,6 +131,8 @@ class Reranker:
         self._max_requests = None  # that are prepared at once
         if self._owns_scorer and self.info.remote:
             self._max_requests = (remote or RemoteOptions()).max_pending_requests
+        texts = self.scorer.text_memory if isinstance(self.scorer, RememberingScorer) else None
+        self._texts = texts or TextMemory(options.passage_memory // MEMORY_SHARE)
         self._pool = ScorePool()
         self._instructed: OrderedDict[str, Scorer] = OrderedDict()
         self._is_closed = False
@@ -275,7 +284,8 @@ class Reranker:
         if spending is None:
             order, builder = None, RankingBuilder(*parts)
         else:
-            order = _order(plan, selection, spending, partial(score_key, plan.key, info=info))
+            key_of = partial(score_key, plan.key, info=info)
+            order = order_passages(plan, selection, spending, key_of, _open_meaning, self._texts)
             builder = PassageCollector(order, spending, *parts)
         readable = partial(
             _read, info=info, root=self._media_root, builder=builder, selection=selection
@@ -313,7 +323,8 @@ class Reranker:
         if count is None:
             splits = map(partial(cut, plan), readable(documents))
         else:
-            splits = _choose(task, partial(readable, documents), selection, count)
+            limits = limits_of(selection, count)
+            splits = _choose(task, partial(readable, documents), limits, self._texts)
         batches = batch_splits(splits, info.preferred_batch, everything=is_set)
         _fill(task, batches, max_pairs)
         return pending
@@ -412,7 +423,7 @@ class Reranker:
         if count is None:
             return None
         limits = limits_of(selection, count)
-        return choose_passages(lambda: documents, plan, limits, open_meaning=_open_meaning)
+        return choose_passages(lambda: documents, plan, limits, None, _open_meaning, self._texts)
 
     @property
     def is_busy(self) -> bool:
@@ -619,28 +630,19 @@ def _fill(
         raise
 
 
-def _open_meaning(query: str) -> Meaning | None:
+def _open_meaning(query: str, memory: TextMemory) -> Meaning | None:
     from rerank_cli.scorers.static_vectors import open_query_meaning  # few runs need it
 
-    return open_query_meaning(query)
+    return open_query_meaning(query, memory)
 
 
 def _choose(
-    task: RankingTask, read: Callable[[], Iterable[Document]], selection: Selection, count: int
+    task: RankingTask,
+    read: Callable[[], Iterable[Document]],
+    limits: CandidateLimits,
+    memory: TextMemory,
 ) -> Iterator[Split]:
     """The documents with the passages that a first stage chooses for a ranking."""
-    limits = limits_of(selection, count)
-    choice = choose_passages(read, task.plan, limits, task.watch, _open_meaning)
+    choice = choose_passages(read, task.plan, limits, task.watch, _open_meaning, memory)
     task.builder.choose(choice)
     yield from choice.splits
-
-
-def _order(
-    plan: Plan, selection: Selection, spending: Spending, key_of: Callable[[Split], object]
-) -> PassageOrder:
-    """The order in which passages are scored within a budget."""
-    count = selection.candidates if isinstance(selection.candidates, int) else None
-    limits = limits_of(selection, count or 0)
-    return PassageOrder(
-        plan, limits, spending, count=count, key_of=key_of, open_meaning=_open_meaning
-    )

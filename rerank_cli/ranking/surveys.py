@@ -9,18 +9,21 @@ as one long text: a call for each line of a log would take longer than to look f
 
 import math
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import heappush, heappushpop, nlargest
 from itertools import accumulate, chain, pairwise
 from operator import add, mul
 from typing import NamedTuple, Protocol, TypeVar
 
-from rerank_cli.ranking.chunking import TOKEN_CHARACTERS, Plan
-from rerank_cli.ranking.collection import TermCollection
+from rerank_cli.ranking.chunking import TOKEN_CHARACTERS, Plan, segments
+from rerank_cli.ranking.text_memory import NO_MEMORY, TextGroup, TextMemory, text_size
 from rerank_cli.structure import is_code
 from rerank_cli.types import Chunk, Document
 from rerank_cli.words import (
     QueryTermFinder,
+    QueryTerms,
+    Words,
     is_special,
     normalise,
     with_identifier_words,
@@ -36,6 +39,7 @@ _LOOK_BACK_CHARACTERS = 64  # for white space at which a block ends
 _MAX_KEPT_CHARACTERS = 1 << 23
 _DOCUMENT_CHARACTERS = 500  # that the rest of a document takes in memory
 FUSION_RANK = 60  # k of reciprocal rank fusion, as in its paper
+K1, B = 1.2, 0.75  # of BM25
 _JOINT = "\n"  # between texts that are looked through as one: no word has it
 _BATCH_DOCUMENTS = 2048  # that are looked at at once
 _BATCH_CHARACTERS = 1 << 18  # likewise, about
@@ -44,9 +48,12 @@ Place = TypeVar("Place", int, tuple[int, int])
 
 
 class Meaning(Protocol):
-    """Compares texts with a query: a nearer one has a higher score."""
+    """Compares texts with a query: a nearer one has a higher score.
 
-    def score(self, texts: Sequence[str]) -> Sequence[float]: ...
+    Texts that are parts of one may be known by their groups. Without these, each is one.
+    """
+
+    def score(self, texts: Sequence[str], groups: Sequence[TextGroup] = ()) -> Sequence[float]: ...
 
 
 class TermBlock(NamedTuple):
@@ -133,7 +140,7 @@ class DocumentBatch(NamedTuple):
 
 
 def batch_documents(
-    documents: Iterable[tuple[int, Document]], sizes: BlockSizes
+    documents: Iterable[tuple[int, Document]], sizes: BlockSizes, memory: TextMemory = NO_MEMORY
 ) -> Iterator[DocumentBatch]:
     """Batch documents with their places."""
     places: list[int] = []
@@ -144,21 +151,21 @@ def batch_documents(
         batch.append(document)
         characters += len(document.text)
         if characters >= _BATCH_CHARACTERS or len(batch) >= _BATCH_DOCUMENTS:
-            yield _look_at(places, batch, sizes)
+            yield _look_at(places, batch, sizes, memory)
             places, batch, characters = [], [], 0
     if batch:
-        yield _look_at(places, batch, sizes)
+        yield _look_at(places, batch, sizes, memory)
 
 
 def _look_at(
-    places: Sequence[int], documents: Sequence[Document], sizes: BlockSizes
+    places: Sequence[int], documents: Sequence[Document], sizes: BlockSizes, memory: TextMemory
 ) -> DocumentBatch:
     texts = [document.text for document in documents]
     blocks = sizes.counts(texts)
     if sizes.most is not None and max(map(len, texts)) > sizes.most:
         texts = [text[: sizes.most] for text in texts]
     texts = [
-        searched_text(text, is_code=is_code(document.syntax))
+        searched_text(text, memory, is_code=is_code(document.syntax))
         for text, document in zip(texts, documents, strict=True)
     ]
     titles = [document.title for document in documents]
@@ -186,6 +193,76 @@ def sum_reciprocal_ranks(orders: Sequence[Sequence[Place]]) -> dict[Place, float
     return sums
 
 
+class TermCollection:
+    """The counts of texts for one query, by which each text is scored.
+
+    A text's score is the sum over the query's terms of
+
+        idf · tf / (tf + k1 · (1 - b + b · length / mean length))
+        idf = ln(1 + (N - df + 0.5) / (df + 0.5))
+
+    where `tf` is how often the term is in the text, `length` that of the text, in any unit, `df`
+    the number of texts with the term, and `N` that of all texts (Robertson and Zaragoza 2009, in
+    the form that Lucene uses: Kamphuis and others 2020, "Which BM25 do you mean?").
+    """
+
+    def __init__(self, query: QueryTerms) -> None:
+        self.texts = 0
+        self.length = 0  # of all texts
+        weights = Counter((*query.terms, *query.parts))
+        self._code_terms = frozenset(query.parts)  # which count in code alone
+        self._terms = tuple(weights)
+        self._weights = tuple(weights.values())  # how often each term is in the query
+        self._frequencies = [0] * len(weights)  # texts with each term
+        self._singles = query.singles
+
+    def count_terms(
+        self, text: str, words: Words, *, is_code: bool = False
+    ) -> tuple[int, list[int]]:
+        """How many terms a text has, and how often it has each of the query's.
+
+        Reads the text in pieces, so that a long one takes little memory.
+        """
+        length, counts = 0, [0] * len(self._terms)
+        cut = words.code_terms if is_code else words.terms
+        for start, end in segments(text):
+            terms = cut(text[start:end], self._singles)
+            length += len(terms)
+            counts = [
+                count + terms.count(term) for count, term in zip(counts, self._terms, strict=True)
+            ]
+        if self._code_terms and not is_code:
+            pairs = zip(counts, self._terms, strict=True)
+            counts = [0 if term in self._code_terms else count for count, term in pairs]
+        return length, counts
+
+    def add(self, length: int, counts: Sequence[int]) -> None:
+        """Add a text of a length; `counts` has how often it has each of the query's terms."""
+        self.add_others(1, length)
+        for place, count in enumerate(counts):
+            if count:
+                self._frequencies[place] += 1
+
+    def add_others(self, texts: int, length: int) -> None:
+        """Add some texts, of a length together, that have no term of the query."""
+        self.texts += texts
+        self.length += length
+
+    def score(self, length: int, counts: Sequence[int]) -> float:
+        """Score a text, given as to `add`; 0 for one without a term of the query."""
+        if not self.length:  # nothing was counted
+            return 0.0
+        score = 0.0
+        for place, count in enumerate(counts):
+            if count:
+                relative_length = length * self.texts / self.length
+                df = self._frequencies[place]
+                idf = math.log(1 + (self.texts - df + 0.5) / (df + 0.5))
+                saturation = count + K1 * (1 - B + B * relative_length)
+                score += self._weights[place] * idf * count / saturation
+        return score
+
+
 class WordSurvey:
     """Finds the best blocks by the words of a query, with BM25, at most `count` of them.
 
@@ -193,8 +270,11 @@ class WordSurvey:
     most of the time.
     """
 
-    def __init__(self, query: str, sizes: BlockSizes, count: int) -> None:
+    def __init__(
+        self, query: str, sizes: BlockSizes, count: int, memory: TextMemory = NO_MEMORY
+    ) -> None:
         self._count = count
+        self._memory = memory
         self._kept_characters = 0
         self._kept: list[tuple[int, Document, Sequence[TermBlock]]] | None = []
         self._finder = QueryTermFinder(without_common_words(query))
@@ -234,11 +314,11 @@ class WordSurvey:
         """The best block of each of the best documents, in the same way."""
         return nlargest(self._count, map(max, self._rows(read_again)))
 
-    def score_chunk(self, chunk: Chunk) -> float:
-        """The score of a chunk, once all documents are added."""
-        text, is_source = chunk.scored_text, is_code(chunk.document.syntax)
-        terms = self._finder.find(searched_text(text, is_code=is_source))
-        return self._collection.score(len(text), self._counts(terms, is_source=is_source))
+    def score_chunk(self, chunk: Chunk, text: str) -> float:
+        """The score of a chunk with its text as it is searched, once all documents are added."""
+        terms = self._finder.find(text)
+        counts = self._counts(terms, is_source=is_code(chunk.document.syntax))
+        return self._collection.score(len(chunk.scored_text), counts)
 
     def _rows(
         self, read_again: Callable[[], Iterable[tuple[int, Document]]]
@@ -250,7 +330,7 @@ class WordSurvey:
         else:
             rows = (
                 (batch.places[number], batch.documents[number], blocks)
-                for batch in batch_documents(read_again(), self._sizes)
+                for batch in batch_documents(read_again(), self._sizes, self._memory)
                 for number, blocks in self._find(batch).items()
             )
         for place, document, blocks in rows:
@@ -341,32 +421,30 @@ class MeaningSurvey:
         blocks = batch.texts
         owners: Sequence[int] = numbers  # each block's document
         firsts: Sequence[int] = numbers  # each document's first block
+        groups: Sequence[TextGroup] = ()
         if sum(batch.blocks) > len(numbers):
             parts = [*map(_parts, batch.texts, batch.blocks)]
             blocks = [*chain.from_iterable(parts)]
             owners = [number for number in numbers for _ in parts[number]]
             firsts = [0, *accumulate(batch.blocks)]
+            titles = batch.titles or [""] * len(numbers)
+            groups = [*map(TextGroup, batch.texts, titles, batch.blocks)]
         if batch.titles:
             blocks = [
                 f"{batch.titles[number]}\n{block}" if batch.titles[number] else block
                 for number, block in zip(owners, blocks, strict=True)
             ]
         least = self._least_score()
-        for block, score in enumerate(self._meaning.score(blocks)):
+        for block, score in enumerate(self._meaning.score(blocks, groups)):
             if score > least:
                 number = owners[block]
                 place, block_number = batch.places[number], block - firsts[number]
                 self._take(FoundBlock(score, -place, -block_number, batch.documents[number]))
                 least = self._least_score()
 
-    def score_chunks(self, chunks: Sequence[Chunk]) -> Sequence[float]:
-        """How near chunks are to the query."""
-        return self._meaning.score(
-            [
-                searched_text(chunk.scored_text, is_code=is_code(chunk.document.syntax))
-                for chunk in chunks
-            ]
-        )
+    def score_texts(self, texts: Sequence[str]) -> Sequence[float]:
+        """How near texts are to the query, as they are searched."""
+        return self._meaning.score(texts)
 
     def best(self) -> Sequence[FoundBlock]:
         """The best blocks, best first."""
@@ -383,10 +461,27 @@ class MeaningSurvey:
             heappushpop(self._heap, block)
 
 
-def searched_text(text: str, *, is_code: bool) -> str:
+def searched_text(text: str, memory: TextMemory = NO_MEMORY, *, is_code: bool) -> str:
     """A text as it is searched: normalised, and in code with the words of each identifier."""
-    text = with_identifier_words(text) if is_code else text
-    return text.lower() if text.isascii() else normalise(text)
+    if not is_code and text.isascii():
+        return text.lower()
+    key, is_kept = (searched_text, text, is_code), memory.takes(text)
+    known: str | None = memory.get(key) if is_kept else None
+    if known is not None:
+        return known
+    searched = with_identifier_words(text) if is_code else text
+    searched = searched.lower() if searched.isascii() else normalise(searched)
+    if is_kept:
+        memory.put(key, searched, text_size(text) + text_size(searched))
+    return searched
+
+
+def searched_chunks(chunks: Sequence[Chunk], memory: TextMemory) -> list[str]:
+    """The texts of chunks as they are searched."""
+    return [
+        searched_text(chunk.scored_text, memory, is_code=is_code(chunk.document.syntax))
+        for chunk in chunks
+    ]
 
 
 def _head_length(title: str) -> int:

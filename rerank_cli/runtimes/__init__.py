@@ -31,7 +31,8 @@ class RuntimeOptions:
     device          where it runs: "auto", "cpu" or "cuda"
     threads         the cores to use; None for all that this process may use
     passage_memory  the bytes in which it keeps what it has read of passages, for other queries, if
-                    it is a model in two parts; 0 to keep nothing
+                    it is a model in two parts; a quarter of them at most is for what a first stage
+                    makes of texts, with any model; 0 to keep nothing
     """
 
     runtime: Runtime | str = Runtime.ONNXRUNTIME

@@ -41,6 +41,7 @@ class StateMemory:
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self.size = 0  # of all that is kept, in bytes
+        self._room = max_bytes  # that others have left of it
         self._states: OrderedDict[bytes, Future[TextStates]] = OrderedDict()
         self._making: dict[bytes, Future[TextStates]] = {}
         self._changing = threading.Lock()
@@ -77,12 +78,22 @@ class StateMemory:
             if self._has_place(size, pause):
                 self._states[key] = future
                 self.size += size
-                while self.size > self.max_bytes and len(self._states) > self._min_texts:
-                    oldest, forgotten = self._states.popitem(last=False)
-                    self.size -= _size_of(oldest, forgotten.result())
+                self._forget_oldest()
         return future
 
+    def leave_room(self, size: int) -> None:
+        """Leave so many of the bytes to others."""
+        with self._changing:
+            self._room = self.max_bytes - size
+            self._forget_oldest()
+
     # What follows is called with the lock held.
+
+    def _forget_oldest(self) -> None:
+        """Forget what was not used for longest, until the rest has room."""
+        while self.size > self._room and len(self._states) > self._min_texts:
+            oldest, forgotten = self._states.popitem(last=False)
+            self.size -= _size_of(oldest, forgotten.result())
 
     def _note_use(self, _key: bytes, *, is_known: bool) -> int | None:
         """Note that a text is used; return how long ago it was used before, in uses of texts.
@@ -129,9 +140,9 @@ class PassageMemory(StateMemory):
         return None if before is None else self._time - before
 
     def _has_place(self, size: int, pause: int | None) -> bool:
-        if size > self.max_bytes:
+        if size > self._room:
             return False
-        missing = self.size + size - self.max_bytes
+        missing = self.size + size - self._room
         if pause is None:
             return True
         for key, future in self._states.items():  # the one that was not used for longest is first

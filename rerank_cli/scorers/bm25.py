@@ -7,7 +7,7 @@ a collection of any size fits in memory. What its terms are is in `words`.
 
 from collections.abc import Iterable, Sequence
 
-from rerank_cli.ranking.collection import TermCollection
+from rerank_cli.ranking.surveys import TermCollection
 from rerank_cli.structure import is_code
 from rerank_cli.types import Chunk, Pair, Scored, ScorerInfo, Tokens
 from rerank_cli.words import Words, token_pattern

@@ -23,6 +23,7 @@ from rerank_cli.ranking.powers import (
     RememberingScorer,
     ScoringJob,
 )
+from rerank_cli.ranking.text_memory import TextMemory
 from rerank_cli.scorers.scheduler import wait_for_scores
 from rerank_cli.scorers.score_file import KEY_BYTES, ScoreFile
 from rerank_cli.terminal import format_count
@@ -119,6 +120,11 @@ class CachedScorer:
     def passage_counts(self) -> PassageCounts | None:
         """How often the scorer read a passage, and knew it from before."""
         return self.scorer.passage_counts if isinstance(self.scorer, RememberingScorer) else None
+
+    @property
+    def text_memory(self) -> TextMemory | None:
+        """The scorer's memory of texts."""
+        return self.scorer.text_memory if isinstance(self.scorer, RememberingScorer) else None
 
     def account(self) -> str:
         """What the scorer says, and how many scores were known."""

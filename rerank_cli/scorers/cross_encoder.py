@@ -25,6 +25,7 @@ from rerank_cli.models.catalogue import Prompt
 from rerank_cli.models.folder import LEAST_LENGTH, ModelFolder, check_file
 from rerank_cli.models.onnx_file import needs
 from rerank_cli.ranking.powers import Part, PassageCounts
+from rerank_cli.ranking.text_memory import MEMORY_SHARE, TextMemory
 from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.runtimes.network import Network, make_batches, open_network
 from rerank_cli.runtimes.prepared_cache import PreparationError, PreparedCache
@@ -180,6 +181,13 @@ class LocalScorer:
         # How many pairs were scored so far, also by the same model with other instructions.
         self._counts: Counter[str] = Counter()
         self._counting = Lock()
+        passages = network.passages
+        # What is kept of texts before they are scored is kept in the same memory.
+        self.text_memory = (
+            None
+            if passages is None
+            else TextMemory(passages.max_bytes // MEMORY_SHARE, passages.leave_room)
+        )
 
     def with_instruction(self, instruction: str) -> "LocalScorer":
         """The same model with another instruction; raises `UsageError` if it takes none."""

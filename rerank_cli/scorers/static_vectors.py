@@ -23,6 +23,7 @@ import tokenizers
 from rerank_cli.errors import ModelError
 from rerank_cli.models import find
 from rerank_cli.models.folder import CHECKSUMS
+from rerank_cli.ranking.text_memory import NO_MEMORY, TextGroup, TextMemory, text_size
 from rerank_cli.words import COMMON_WORDS, STOP_WORDS
 
 FILE_NAME = "static.npz"
@@ -114,9 +115,47 @@ class StaticVectors:
         known = [word for word in words if len(word) > 1 and word in self._vocabulary]
         return bool(words) and len(known) >= _LEAST_KNOWN_SHARE * len(words)
 
-    def find_rows(self, texts: Sequence[str]) -> TextRows:
-        """The rows of the words of texts, in the order of the texts."""
-        words = _cut(texts)
+    def find_rows(
+        self,
+        texts: Sequence[str],
+        memory: TextMemory = NO_MEMORY,
+        groups: Sequence[TextGroup] = (),
+    ) -> TextRows:
+        """The rows of the words of texts, in the order of the texts.
+
+        Those of groups of texts are kept; without groups each text is one. What was kept of an
+        earlier generation of the table is not found.
+        """
+        if not memory.max_bytes:
+            return self._look_up(texts)
+        groups, generation = groups or [*map(TextGroup, texts)], self._generation
+        kept, missing, start = list[np.ndarray | None](), list[str](), 0
+        for group in groups:
+            is_kept = memory.takes(group.text)
+            kept.append(memory.get((TextRows, generation, group)) if is_kept else None)
+            if kept[-1] is None:
+                missing += texts[start : start + group.parts]
+            start += group.parts
+        found = self._look_up(missing)
+        if found.generation != generation:
+            return found if len(missing) == len(texts) else self._look_up(texts)
+        starts = [*np.flatnonzero(found.rows == 0).tolist(), len(found.rows)]
+        place, parts = 0, list[np.ndarray]()
+        for group, known in zip(groups, kept, strict=True):
+            rows = known
+            if rows is None:
+                rows = found.rows[starts[place] : starts[place + group.parts]]
+                place += group.parts
+                if memory.takes(group.text):
+                    rows = rows.astype(np.int32)
+                    size = rows.nbytes + text_size(group.text)
+                    memory.put((TextRows, generation, group), rows, size)
+            parts.append(rows)
+        return found._replace(rows=np.concatenate(parts)) if len(missing) < len(texts) else found
+
+    def _look_up(self, texts: Sequence[str]) -> TextRows:
+        """The rows of the words of texts, each looked up."""
+        words = _cut(texts) if texts else []
         with self._lock:
             if len(self._row_of) > len(self._vocabulary) + _MAX_WORDS:
                 self._forget_words()
@@ -160,8 +199,9 @@ class QueryMeaning:
     the lengths of their vectors, and rare ones have long vectors.
     """
 
-    def __init__(self, query: str, vectors: StaticVectors) -> None:
+    def __init__(self, query: str, vectors: StaticVectors, memory: TextMemory = NO_MEMORY) -> None:
         self._vectors = vectors
+        self._memory = memory
         found = vectors.find_rows([query])
         rows, places, counts = np.unique(found.rows, return_index=True, return_counts=True)
         words = found.vectors[rows].astype(np.int64)
@@ -180,11 +220,11 @@ class QueryMeaning:
         self._nearness = np.zeros(0, np.int32)  # its cosine with the query, times its length
         self._lengths = np.zeros(0, np.int32)
 
-    def score(self, texts: Sequence[str]) -> Sequence[float]:
+    def score(self, texts: Sequence[str], groups: Sequence[TextGroup] = ()) -> Sequence[float]:
         """How near each text is to the query; 0 for one without words."""
         if not texts or not self._weights:
             return [0.0] * len(texts)
-        found = self._vectors.find_rows(texts)
+        found = self._vectors.find_rows(texts, self._memory, groups)
         self._compare(found)
         starts = np.flatnonzero(found.rows == 0)  # row 0 has a cosine of 0 with all words
         nearest = np.zeros(len(starts), np.int64)
@@ -229,13 +269,14 @@ class QueryMeaning:
             self._is_compared[rows] = True
 
 
-def open_query_meaning(query: str) -> QueryMeaning | None:
+def open_query_meaning(query: str, memory: TextMemory = NO_MEMORY) -> QueryMeaning | None:
     """Compare texts with a query by the vectors that ship; raises `ModelError`.
 
-    Returns None for a query of which most words are not in their vocabulary.
+    Returns None for a query of which most words are not in their vocabulary. The rows of texts are
+    kept in a memory.
     """
     vectors = _open_vectors()
-    return QueryMeaning(query, vectors) if vectors.knows_words(query) else None
+    return QueryMeaning(query, vectors, memory) if vectors.knows_words(query) else None
 
 
 @cache

@@ -14,7 +14,7 @@ from bisect import bisect_right
 from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 from importlib import import_module
-from itertools import accumulate, pairwise
+from itertools import accumulate, count, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,6 +28,7 @@ _MAX_PARSED_CHARACTERS = 1 << 25  # a tree takes some 20 times the memory of its
 # The time a parser may be behind, and what each byte allows: code takes a tenth of it. Text that is
 # not code may take seconds and gigabytes for 100 kB, and is then read by indentation.
 _PARSER_SECONDS, _PARSER_SECONDS_PER_BYTE = 0.5, 1e-6
+_PARSER_CALLS = 8  # between two looks at the clock, each of which some systems take long for
 _PIECE_BYTES = 1 << 16  # that a parser is given at once
 _MAX_NESTING = 32  # of definitions; inner ones are statements
 _MAX_STATEMENT_NESTING = 12
@@ -243,21 +244,20 @@ def _grammar(syntax: str) -> "Language | None":
 def _parse(text: str, syntax: str, grammar: "Language") -> Sequence[_Definition] | None:
     """The definitions of a text by its tree; None if parsing it takes too long."""
     source = text.encode("utf-8", "replace")
-    late, reached = time.thread_time() + _PARSER_SECONDS, 0
+    late, reached, calls = time.thread_time() + _PARSER_SECONDS, 0, count()
+    parse = import_module("tree_sitter").Parser(grammar).parse  # others may be here too
 
     def is_late(place: int, _has_error: bool) -> bool:
         nonlocal late, reached
+        if next(calls) % _PARSER_CALLS:
+            return False
         now, gained = time.thread_time(), max(0, place - reached)
         late = min(late + _PARSER_SECONDS_PER_BYTE * gained, now + _PARSER_SECONDS)
         reached += gained
         return now > late
 
-    try:  # with a parser of its own: other threads may be here
-        tree = (
-            import_module("tree_sitter")
-            .Parser(grammar)
-            .parse(lambda place, _: source[place : place + _PIECE_BYTES], progress_callback=is_late)
-        )
+    try:
+        tree = parse(lambda at, _: source[at : at + _PIECE_BYTES], progress_callback=is_late)
     except ValueError:
         return None
     # A walk of nodes with several lines: queries take quadratic time on errors.

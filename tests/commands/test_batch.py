@@ -636,6 +636,8 @@ def test_a_passage_memory_without_effect_is_said(model: str, rerank: Run) -> Non
     assert "--passage-memory has no effect: it is for models in two parts" in ran.err
     assert model in ran.err
     assert rerank("batch", "-m", model, "--passage-memory", "0", stdin=line).err == ""
+    ran = rerank("batch", "-m", model, "--passage-memory", "1GB", "--candidates", "9", stdin=line)
+    assert (ran.code, ran.err) == (0, "")
     ran = rerank("batch", "-m", model, "--passage-memory", "-1", stdin=line)
     assert ran.code == 2
     assert "'-1' is not a size" in ran.err

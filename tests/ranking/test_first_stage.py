@@ -12,9 +12,8 @@ from rerank_cli.errors import ModelError, UsageError
 from rerank_cli.progress import Progress, StopRanking
 from rerank_cli.ranking import FirstStage, Selection, first_stage, surveys
 from rerank_cli.ranking.chunking import Plan, plan_chunks
-from rerank_cli.ranking.collection import TermCollection
 from rerank_cli.ranking.first_stage import CandidateLimits, Choice, choose_passages
-from rerank_cli.ranking.surveys import BlockSizes
+from rerank_cli.ranking.surveys import BlockSizes, TermCollection
 from rerank_cli.scorers.bm25 import BM25Scorer
 from rerank_cli.types import Candidates, Media
 from rerank_cli.words import Words
@@ -44,10 +43,10 @@ def plan(**options: object) -> Plan:
 class Birds:
     """Takes texts for near that have birds in them, the more the nearer."""
 
-    def __init__(self, _query: str = "") -> None:
+    def __init__(self, _query: str = "", _memory: object = None) -> None:
         pass
 
-    def score(self, texts: Sequence[str]) -> Sequence[float]:
+    def score(self, texts: Sequence[str], _groups: object = ()) -> Sequence[float]:
         return [text.count("bird") / (1 + len(text)) for text in texts]
 
 
@@ -199,14 +198,16 @@ def test_meaning_is_that_of_a_block() -> None:
 def test_words_choose_where_meaning_is_not_known() -> None:
     given_documents = [Document(text) for text in ("dog", "bird", "fish", "cats", "cow")]
     limits = CandidateLimits(2, FirstStage.HYBRID)
-    choice = choose_passages(lambda: given_documents, plan(), limits, None, lambda _query: None)
+    choice = choose_passages(
+        lambda: given_documents, plan(), limits, None, lambda _query, _memory: None
+    )
     assert chosen_texts(choice) == ["dog", "cats"]
     assert choice.candidates == Candidates(2, 5, False, "bm25")
     assert choice.notes == ()
 
 
 def test_words_choose_where_the_vectors_are_damaged() -> None:
-    def fail(_query: str) -> Birds:
+    def fail(_query: str, _memory: object) -> Birds:
         raise ModelError("static.npz: cannot be read", hint="install it again")
 
     given_documents = [Document(text) for text in ("dog", "bird", "cats")]

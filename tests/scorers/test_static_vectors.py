@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_cli.errors import ModelError
+from rerank_cli.ranking.text_memory import TextGroup, TextMemory
 from rerank_cli.scorers import static_vectors
 from rerank_cli.scorers.static_vectors import QueryMeaning, StaticVectors, open_query_meaning
 from tests.conftest import ROOT
@@ -140,6 +141,26 @@ def test_more_words_than_are_kept(vectors: StaticVectors, monkeypatch: pytest.Mo
     assert [own.score([text])[0] for text in several[:50]] == expected[:50]
     assert own.score(several) == expected
     assert forgetful.find_rows([]).generation > 10
+
+
+@pytest.mark.parametrize("most_words", [3, 1_000_000])
+def test_rows_that_are_kept_give_the_same_scores(
+    vectors: StaticVectors, monkeypatch: pytest.MonkeyPatch, most_words: int
+) -> None:
+    """Also where words are forgotten between the texts, and rows of them mean others."""
+    several = [f"{'abcdefgh'[place % 8]}{'xyz'[place % 3]}zz cat " * 40 for place in range(50)]
+    several[::7] = ["cat"] * len(several[::7])  # which is too short to be kept
+    expected = near("cat zz", several, vectors)
+    monkeypatch.setattr(static_vectors, "_MAX_WORDS", most_words)
+    own, memory = StaticVectors(MINI), TextMemory(1_000_000)
+    for _ in range(2):
+        meaning = QueryMeaning("cat zz", own, memory)
+        assert meaning.score(several) == expected
+        for part in (several[:9], several[20:3:-2], several[5:6], []):
+            assert meaning.score(part) == [expected[several.index(text)] for text in part]
+        groups = [TextGroup(" ".join(several[:7]), "", 7), *map(TextGroup, several[7:])]
+        assert meaning.score(several, groups) == expected
+    assert memory.size > 0
 
 
 def test_a_text_without_words_is_near_to_nothing(vectors: StaticVectors) -> None:

@@ -1,0 +1,141 @@
+"""What is made of texts to choose passages, for the next queries, within a number of bytes.
+
+    text ─ get ─ what was made of an equal one      what was made ─ put
+
+A first stage looks at all documents for each query. Most of what it makes of them depends on their
+texts alone: the text as it is searched, the rows of its words, the chunks. It is found by the text
+itself, so that it does not matter whether the same text comes as another `Document`. What is kept
+changes no result.
+"""
+
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from rerank_cli.ranking.chunking import Plan, Split
+from rerank_cli.types import Document, Tokenizer
+
+MEMORY_SHARE = 4  # texts have at most one part in so many of the memory for passages
+_LEAST_CHARACTERS = 256  # of a text that is remembered: of a shorter one all is made as fast
+_ENTRY_BYTES = 500  # about what Python takes for an entry beside its text and value
+_TOKEN_BYTES = 40  # of a chunk
+_CHUNK_BYTES = 500  # of the rest of a chunk
+
+
+class TextGroup(NamedTuple):
+    """Texts that are one text in so many parts, each with a title before it if there is one."""
+
+    text: str
+    title: str = ""
+    parts: int = 1
+
+
+@dataclass(slots=True)
+class _KeptValue:
+    value: Any
+    size: int
+    query: int  # the last one that used it
+
+
+class TextMemory:
+    """Remembers what was made of texts. Any thread may use it.
+
+    If it is full, what was not used for longest goes, but nothing that the present query has used:
+    of more texts than have room some are always found.
+
+    leave_room  is told how many bytes it takes, before it takes them of a memory for others
+    """
+
+    def __init__(
+        self, max_bytes: int, leave_room: Callable[[int], None] = lambda _size: None
+    ) -> None:
+        self.max_bytes = max_bytes
+        self.size = 0  # of all that is kept, in bytes
+        self._leave_room = leave_room
+        self._entries: OrderedDict[Hashable, _KeptValue] = OrderedDict()
+        self._query = 0
+        self._changing = threading.Lock()
+
+    def begin_query(self) -> None:
+        """Note that another query begins."""
+        with self._changing:
+            self._query += 1
+
+    def takes(self, text: str) -> bool:
+        """Whether what is made of a text is worth being kept."""
+        return self.max_bytes > 0 and len(text) >= _LEAST_CHARACTERS
+
+    def get(self, key: Hashable) -> Any:
+        """What was kept; None if there is nothing."""
+        with self._changing:
+            entry = self._entries.get(key)
+            if entry is None:
+                return None
+            entry.query = self._query
+            self._entries.move_to_end(key)
+            return entry.value
+
+    def put(self, key: Hashable, value: Any, size: int) -> None:
+        """Keep a value of so many bytes, its key counted, if there is room for it."""
+        size += _ENTRY_BYTES
+        with self._changing:
+            if key in self._entries:
+                return
+            while self.size + size > self.max_bytes:
+                oldest = next(iter(self._entries), None)
+                if oldest is None or self._entries[oldest].query == self._query:
+                    return
+                self.size -= self._entries.pop(oldest).size
+            self._leave_room(self.size + size)
+            self._entries[key] = _KeptValue(value, size, self._query)
+            self.size += size
+
+    def split(self, plan: Plan, document: Document) -> Split:
+        """Cut a document by a plan, unless an equal text was cut in the same way."""
+        text = document.text
+        if not self.takes(text) or document.media is not None:
+            return plan.split(document)
+        tokenizer, is_label = plan.tokenizer, document.text_is_label
+        names = (document.title, *document.headings)
+        key = (_KeptSplit, text, names, document.syntax, is_label, plan.cut_key)
+        kept: _KeptSplit | None = self.get(key)
+        if kept is None or kept.tokenizer is not tokenizer or not kept.fits(document):
+            split = plan.split(document)
+            self.put(key, _KeptSplit(split, tokenizer), _size_of(split))
+            return split
+        split = kept.split
+        if split.document is document:
+            return split
+        chunks = [replace(chunk, document=document) for chunk in split.chunks]
+        return split._replace(document=document, chunks=chunks)
+
+
+class _KeptSplit(NamedTuple):
+    """A document that was cut, and with which tokenizer."""
+
+    split: Split
+    tokenizer: Tokenizer | None
+
+    def fits(self, document: Document) -> bool:
+        """Whether a document of the same text has the same blocks."""
+        return self.split.document.blocks == document.blocks
+
+
+def text_size(text: str) -> int:
+    """The bytes of a text."""
+    return sys.getsizeof(text)
+
+
+def _size_of(split: Split) -> int:
+    """About the bytes of a document that was cut, its text counted."""
+    chunks = sum(
+        text_size(chunk.text) + _TOKEN_BYTES * len(chunk.ids or ()) + _CHUNK_BYTES
+        for chunk in split.chunks
+    )
+    return text_size(split.document.text) + chunks
+
+
+NO_MEMORY = TextMemory(0)

@@ -162,7 +162,8 @@ def test_further_passages_stand_below_their_file_if_there_is_room() -> None:
     # A file's score is lowered for many passages: those of its passages would stand above it.
     rows = [line.split()[:2] for line in drawn(ranking, 80) if line[:1].strip()]
     assert rows[0] == ["1", f"{ranking[0].relevance_score:.3f}"]
-    assert rows[1][0] == "·" and rows[1][1].startswith("a.txt")
+    assert rows[1][0] == "·"
+    assert rows[1][1].startswith("a.txt")
 
 
 def test_empty_documents_have_no_score() -> None:

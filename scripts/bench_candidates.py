@@ -2,7 +2,7 @@
 
     python scripts/bench_candidates.py DATA RESULTS [--set scifact] [--queries 50]
         [--first-stage hybrid] [--candidates 50 100 200 400 1000] [--documents 1000]
-        [--minutes 60] [--memory 8] [--no-model] [--bound]
+        [--minutes 60] [--memory 8] [--no-model]
 
 DATA has evaluation sets in BEIR's layout, gzipped. For each set, first stage and number of
 candidates it prints
@@ -21,11 +21,6 @@ seed, others up to this number; 0 takes the whole corpus. The table says which i
 A document is among the candidates if one of its passages is. Relevant are grades of 1 or more, of
 dl21 of 2 or more; nDCG takes the grades as they are.
 
-`--bound` tells without reading all passages how much nDCG@10 `hybrid` can lose at most: only what a
-relevant document gains that is not among the candidates. With the candidates the model ranks these
-alone, and for most queries there are none. Other documents that it does not read are not relevant:
-they could only stand before those that are.
-
 A passage is read once for all queries (`passage_memory`), in up to `--memory` GB.
 
 RESULTS is a folder for what was measured. The same command goes on where an earlier one ended, by
@@ -41,7 +36,6 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from statistics import mean
@@ -53,7 +47,7 @@ from rerank_cli.evaluation.statistics import difference
 from rerank_cli.models import find
 from rerank_cli.progress import Progress, StopRanking
 from rerank_cli.ranking import ChunkOptions, FirstStage
-from rerank_cli.ranking.first_stage import CandidateLimits, Choice, choose_passages
+from rerank_cli.ranking.first_stage import CandidateLimits, choose_passages
 from rerank_cli.ranking.powers import LastingScorer
 from rerank_cli.scorers import open_scorer
 from rerank_cli.scorers.static_vectors import FILE_NAME, open_query_meaning
@@ -166,68 +160,15 @@ class Bench:
             for count in self._counts:
                 self._chosen(sample, query, stage, count)
 
-    def measure_bound(self, sample: Sample, query: str) -> None:
-        """How much nDCG@10 each number of candidates loses at most."""
-        for count in self._counts:
-            self._measured.make(
-                partial(self._bound, sample, query, count),
-                *self._bound_key(sample, query, count),
-            )
-
-    def _bound(self, sample: Sample, query: str, count: int) -> float:
-        found = {split.document.id for split in self._choose(sample, query, count).splits}
-        grades = sample.qrels[query]
-        missing = [
-            document
-            for document in sample.documents
-            if document.id not in found and grades.get(document.id or "", 0) > 0
-        ]
-        if not missing:
-            return 0.0
-        whole = sample._replace(read=sample.documents)
-        ranking = self._rank(whole, query, candidates=count, first_stage=FirstStage.HYBRID)
-        others = self._rank(sample._replace(read=missing), query)
-        results = [*ranking.results, *others.results]
-        best = sorted(results, key=lambda result: -result.raw_score)[:DEPTH]
-        names = [result.document.id or "" for result in best]
-        return max(0.0, _ndcg(names, grades) - _ndcg(_best(ranking), grades))
-
-    def _choose(
-        self, sample: Sample, query: str, count: int, stage: FirstStage = FirstStage.HYBRID
-    ) -> Choice:
-        return choose_passages(
-            lambda: sample.documents,
-            self._reranker.plan(sample.queries[query]),
-            CandidateLimits(count, stage),
-            open_meaning=open_query_meaning,
-        )
-
-    def _bound_key(self, sample: Sample, query: str, count: int) -> tuple[object, ...]:
-        size = len(sample.documents)
-        return "bound", sample.name, size, query, self._model, count, self._stage
-
-    def bounds(self, sample: Sample) -> Iterator[Sequence[str]]:
-        """The rows of the table of bounds for a set, of the queries that were measured."""
-        for count in self._counts:
-            every = [
-                self._measured.find(*self._bound_key(sample, query, count))
-                for query in sample.queries
-            ]
-            lost = [value for value in every if value is not None]
-            if lost:
-                losing = sum(value > 0 for value in lost)
-                yield [
-                    sample.name,
-                    str(count),
-                    str(len(lost)),
-                    str(losing),
-                    f"{100 * mean(lost):.2f}",
-                ]
-
     def _recall(self, sample: Sample, query: str, stage: FirstStage, count: int) -> Any:
         def measure() -> tuple[float, float, str]:
             began = time.process_time()
-            choice = self._choose(sample, query, count, stage)
+            choice = choose_passages(
+                lambda: sample.documents,
+                self._reranker.plan(sample.queries[query]),
+                CandidateLimits(count, stage),
+                open_meaning=open_query_meaning,
+            )
             seconds = time.process_time() - began
             found = {split.document.id for split in choice.splits if split.chunks}
             relevant = sample.relevant(query)
@@ -389,8 +330,6 @@ HEADER = (
     "documents read", "queries read", "top 10", "nDCG@10", "loss in points",
 )  # fmt: skip
 
-BOUND_HEADER = ("set", "N", "queries", "that may lose", "points lost at most")
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -404,7 +343,6 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--memory", type=float, default=8, help="GB for what is read of passages")
     parser.add_argument("--no-model", action="store_true", help="recall alone")
-    parser.add_argument("--bound", action="store_true", help="what is lost at most, and no recall")
     options = parser.parse_args()
     samples = [
         read_sample(options.data / name, options.queries, options.documents)
@@ -414,24 +352,19 @@ def main() -> None:
     bench = Bench(options.results, options.minutes, stages, options.candidates, options.memory)
     end = "all was measured"
     try:
-        if not options.bound:
-            for sample in samples:
-                bench.measure_recall(sample)
+        for sample in samples:
+            bench.measure_recall(sample)
         for sample, query in [] if options.no_model else queries_in_turn(samples):
-            if options.bound:
-                bench.measure_bound(sample, query)
-            else:
-                bench.measure_loss(sample, query)
+            bench.measure_loss(sample, query)
     except OutOfTime:
         end = "the minutes are over: the same command goes on"
     except KeyboardInterrupt:
         end = "interrupted: the same command goes on"
     finally:
         bench.close()
-    header = BOUND_HEADER if options.bound else HEADER
-    print(f"| {' | '.join(header)} |\n|{'---|' * len(header)}")
+    print(f"| {' | '.join(HEADER)} |\n|{'---|' * len(HEADER)}")
     for sample in samples:
-        for row in bench.bounds(sample) if options.bound else bench.rows(sample):
+        for row in bench.rows(sample):
             print(f"| {' | '.join(row)} |")
     print(f"\n{end}")
 

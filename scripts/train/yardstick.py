@@ -10,6 +10,9 @@ and of BM25 and both cosines; z-scores are over the candidates of a query. With 
 interaction of both encoders' tokens is one too. Scores are kept in WORK, where the next run finds
 those of the same texts, weights and version of rerank-cli.
 
+--fresh leaves out the queries by which choices were made (`CHOICE_QUERIES`), but of a set that has
+no others.
+
 Sets are in groups by how near they are to training data: choices are made on the mean of `middle`
 and `far`. Every set weighs the same in its group. Intervals are 95 %, of paired queries.
 """
@@ -17,6 +20,7 @@ and `far`. Every set weighs the same in its group. Intervals are 95 %, of paired
 import argparse
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +48,7 @@ GROUPS = {
     "other languages": ("docs-ar", "docs-de", "docs-es", "docs-fr", "docs-hi", "docs-ru"),
 }
 CHOOSING = (*GROUPS["middle"], *GROUPS["far"])
+CHOICE_QUERIES, CHOICE_SEED = 60, 0  # of each set, by which the weights of mini@3 were chosen
 MEASURE = "nDCG@10"
 BM25, MINILM, E5 = "BM25", "MiniLM", "e5"
 TOGETHER = 20  # passages whose tokens are held at once
@@ -64,6 +69,9 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=100, help="of each set, drawn by a seed")
     parser.add_argument("--depth", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--fresh", action="store_true", help="none of the queries by which choices were made"
+    )
     arguments = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     encoders = {MINILM: TorchTower(minilm(), device)}
@@ -91,6 +99,11 @@ def main() -> None:
 def read_task(folder: Path, arguments: argparse.Namespace) -> Task:
     run = folder / "bm25.trec"
     collection = read_folder(find_parts(folder, run=run if run.exists() else None))
+    if arguments.fresh:
+        chosen = task_of(collection, arguments.depth, CHOICE_QUERIES, CHOICE_SEED).queries
+        others = {name: text for name, text in collection.queries.items() if name not in chosen}
+        judged = others.keys() & collection.qrels.keys()
+        collection = replace(collection, queries=others) if judged else collection
     return task_of(collection, arguments.depth, arguments.queries, arguments.seed)
 
 

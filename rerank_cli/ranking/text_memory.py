@@ -82,16 +82,28 @@ class TextMemory:
         """Keep a value of so many bytes, its key counted, if there is room for it."""
         size += _ENTRY_BYTES
         with self._changing:
-            if key in self._entries:
+            if key in self._entries or not self._make_room(size):
                 return
-            while self.size + size > self.max_bytes:
-                oldest = next(iter(self._entries), None)
-                if oldest is None or self._entries[oldest].query == self._query:
-                    return
-                self.size -= self._entries.pop(oldest).size
             self._leave_room(self.size + size)
             self._entries[key] = _KeptValue(value, size, self._query)
             self.size += size
+
+    def _make_room(self, size: int) -> bool:
+        """Forget the oldest entries if so many bytes have room then; return whether they have.
+
+        Called with the lock held.
+        """
+        missing, oldest = self.size + size - self.max_bytes, list[Hashable]()
+        for key, entry in self._entries.items():
+            if missing <= 0 or entry.query == self._query:
+                break
+            oldest.append(key)
+            missing -= entry.size
+        if missing > 0:
+            return False
+        for key in oldest:
+            self.size -= self._entries.pop(key).size
+        return True
 
     def split(self, plan: Plan, document: Document) -> Split:
         """Cut a document by a plan, unless an equal text was cut in the same way."""

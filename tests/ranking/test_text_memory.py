@@ -100,6 +100,16 @@ def test_what_was_not_used_for_longest_goes_but_nothing_of_the_present_query() -
     assert memory.size == memory.max_bytes
 
 
+def test_what_has_no_room_takes_the_place_of_nothing() -> None:
+    memory = TextMemory(4 * (100 + _ENTRY_BYTES))
+    keep(memory, "a", "b", "c", "d")
+    assert keep(memory, "a", "b", "large", size=memory.max_bytes) == ["large"]
+    assert keep(memory, "a", "b", "c", "d", "large") == ["large"]
+    assert keep(memory, "a", "b") == []
+    memory.put("half", "half", memory.max_bytes // 2 + 1 - _ENTRY_BYTES)
+    assert keep(memory, "a", "b", "c", "d") == []
+
+
 def test_the_same_text_as_another_document_is_cut_once() -> None:
     memory, plan = TextMemory(1_000_000), plan_chunks("cats", words_info(8), ChunkOptions())
     first, second = (Document("cats " * LONG, id=name) for name in "ab")

@@ -153,3 +153,13 @@ def test_a_ranker_keeps_texts_in_its_passage_memory_or_none() -> None:
             assert [each.raw_score for each in first] == [each.raw_score for each in second]
             assert (own._texts.size > 0) == (size > 0)
             assert own._texts.size <= size // 4
+
+
+def test_rankings_within_a_budget_forget_texts_of_earlier_ones() -> None:
+    runtime = RuntimeOptions(passage_memory=4 * 100_000)
+    first, second = ([f"{animal} {number} " * 70 for number in range(12)] for animal in "ab")
+    with Reranker(OverlapScorer(words_info(8)), runtime=runtime) as own:
+        for texts in (first, second):
+            own.rank("a 1", texts, max_time=1000, first_stage=FirstStage.INPUT)
+            assert own._texts.size > 50_000
+            assert any(key[1] in texts for key in own._texts._entries)  # type: ignore[index]

@@ -1,5 +1,7 @@
 """What is kept of texts for the next queries: bounded, and without any effect on what is chosen."""
 
+import weakref
+from collections import UserDict
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -114,13 +116,28 @@ def test_the_same_text_as_another_document_is_cut_once() -> None:
     memory, plan = TextMemory(1_000_000), plan_chunks("cats", words_info(8), ChunkOptions())
     first, second = (Document("cats " * LONG, id=name) for name in "ab")
     cut, again = memory.split(plan, first), memory.split(plan, second)
-    assert memory.split(plan, first) is cut
+    assert memory.split(plan, first).chunks[0].ids is cut.chunks[0].ids
     assert again.chunks[0].ids is cut.chunks[0].ids
     assert {chunk.document.id for chunk in again.chunks} == {"b"}
     longer = plan_chunks("cats", words_info(9), ChunkOptions())
     assert memory.split(longer, first) == longer.split(first)
     other = replace(longer, tokenizer=words_info(9).tokenizer)
     assert memory.split(other, first) == other.split(first)
+
+
+def test_of_a_document_only_what_its_windows_depend_on_is_kept() -> None:
+    memory, plan = TextMemory(1_000_000), plan_chunks("cats", words_info(8), ChunkOptions())
+    for _ in range(2):
+        fields = UserDict({"more": "of a record"})
+        known = weakref.ref(fields)
+        document = Document("cats " * LONG, fields=fields, title="Cats")
+        assert memory.split(plan, document) == plan.split(document)
+        del document, fields
+        assert known() is None
+    before = memory.size
+    many = tuple(Block(place, place + 1, BlockKind.ROW) for place in range(500))
+    memory.split(plan, Document("dogs " * LONG, blocks=many))
+    assert memory.size - before > before + 50_000
 
 
 def test_of_short_texts_nothing_is_kept() -> None:

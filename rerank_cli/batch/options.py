@@ -173,9 +173,9 @@ def options_identity(
         }
         for name, folder in zip(options.models, folders, strict=True)
     ]
-    # Of another revision too: scores would be others, were it that of this one by now.
+    # Those of other revisions too: which of them fits is known only once the model is open.
     calibrations = [
-        {**own.summary(), "model": own.model, "cut": own.cut}
+        {**asdict(own), "points": [[*point] for point in own.points]}
         for own in read_calibrations().values()
         if own.model.partition("@")[0] in {each["name"] for each in models}
     ]

@@ -270,6 +270,8 @@ def test_actors_have_the_calibration_of_the_machine_that_begins_the_job(
     assert shared.calibrations == [own]
     identity = options_identity(options, options.find_folders())
     assert identity["model"]["calibration"][0]["cut"] == 0.07
+    write_calibration(key, replace(own, temperature=1.5))  # measured anew on the same labels
+    assert options_identity(options, options.find_folders()) != identity
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(calibrations, "calibrations_file", lambda: tmp_path / "none")
         with shared.open_ranker() as ranker:

@@ -152,8 +152,9 @@ class BatchOptions:
         )
         if not needs_model:
             return replace(self, calibrations=[None] * len(self.models))
-        # It may be opened here without a GPU that the others have: its files decide.
-        runtime = replace(self.runtime, runtime=Runtime.ONNXRUNTIME, device=Device.CPU)
+        runtime = self.runtime
+        if runtime.runtime != Runtime.OPENVINO:  # the others may have a GPU that is not here
+            runtime = replace(runtime, device=Device.CPU)
         with replace(self, runtime=runtime).open_ranker() as ranker:
             infos = [reranker.info for reranker in rerankers_of(ranker)]
         least_score(self.selection, infos[-1])
@@ -173,9 +174,9 @@ def options_identity(
         }
         for name, folder in zip(options.models, folders, strict=True)
     ]
-    # Of another revision too: scores would be others, were it that of this one by now.
+    # Those of other revisions too: which of them fits is known only once the model is open.
     calibrations = [
-        {**own.summary(), "model": own.model, "cut": own.cut}
+        {**asdict(own), "points": [[*point] for point in own.points]}
         for own in read_calibrations().values()
         if own.model.partition("@")[0] in {each["name"] for each in models}
     ]

@@ -123,7 +123,10 @@ def rank_documents(ctx: typer.Context, openings: Sequence[Future[Scorer]]) -> Ex
             inputs.copy_folder = spool_directory()
     with ExitStack() as stack:
         chunks = option_values.chunk_options(ctx)
-        rerankers = [stack.enter_context(Reranker(each, chunks=chunks)) for each in scorers]
+        runtime = option_values.runtime_options(ctx)
+        rerankers = [
+            stack.enter_context(Reranker(each, runtime=runtime, chunks=chunks)) for each in scorers
+        ]
         cascade = Cascade(rerankers, keep)
         try:
             wanted = Wanted(whole_query, selection, budget, given["on_error"])

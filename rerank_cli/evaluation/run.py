@@ -10,7 +10,7 @@ import random
 import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -525,24 +525,25 @@ def open_system(
     """
     rerankers, stamps = [], []
     own_remote = remote if system.is_remote else RemoteOptions()
-    for model, options in zip(
-        system.models, share_remote_options(system.models, own_remote), strict=True
-    ):
-        folder = find_local_folder(model)
-        rerankers.append(
-            Reranker(
+    with ExitStack() as opened:  # closed only if another one cannot be opened
+        for model, options in zip(
+            system.models, share_remote_options(system.models, own_remote), strict=True
+        ):
+            folder = find_local_folder(model)
+            reranker = Reranker(
                 model,
                 runtime=system.runtime,
                 chunks=system.chunks,
                 remote=options,
                 cache=cache or False,
             )
-        )
-        if folder is None:
-            stamps.append(remote_fingerprint(model, remote))
-        else:
-            folder.check_unchanged()
-            stamps.append(folder.stamp())
+            rerankers.append(opened.enter_context(reranker))
+            if folder is None:
+                stamps.append(remote_fingerprint(model, remote))
+            else:
+                folder.check_unchanged()
+                stamps.append(folder.stamp())
+        opened.pop_all()
     return _join(rerankers, system), "+".join(stamps)
 
 

@@ -168,6 +168,7 @@ class PassageOrder:
         `choose` is called with what a first stage has chosen, if it was to choose. If it is
         `paced`, batches begin with one passage, and grow as long as scoring them takes little time.
         """
+        self._memory.begin_query()
         self._feed = feed
         self._most = size
         self._size = 1 if paced else size

@@ -11,11 +11,12 @@ changes no result.
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from rerank_cli.ranking.chunking import Plan, Split
+from rerank_cli.structure import Block
 from rerank_cli.types import Document, Tokenizer
 
 MEMORY_SHARE = 4  # texts have at most one part in so many of the memory for passages
@@ -23,6 +24,7 @@ _LEAST_CHARACTERS = 256  # of a text that is remembered: of a shorter one all is
 _ENTRY_BYTES = 500  # about what Python takes for an entry beside its text and value
 _TOKEN_BYTES = 40  # of a chunk
 _CHUNK_BYTES = 500  # of the rest of a chunk
+_BLOCK_BYTES = 250  # of a block of a document's structure
 
 
 class TextGroup(NamedTuple):
@@ -82,13 +84,8 @@ class TextMemory:
         """Keep a value of so many bytes, its key counted, if there is room for it."""
         size += _ENTRY_BYTES
         with self._changing:
-            if key in self._entries:
+            if key in self._entries or not self._make_room(size):
                 return
-            while self.size + size > self.max_bytes:
-                oldest = next(iter(self._entries), None)
-                if oldest is None or self._entries[oldest].query == self._query:
-                    return
-                self.size -= self._entries.pop(oldest).size
             self._leave_room(self.size + size)
             self._entries[key] = _KeptValue(value, size, self._query)
             self.size += size
@@ -102,40 +99,60 @@ class TextMemory:
         names = (document.title, *document.headings)
         key = (_KeptSplit, text, names, document.syntax, is_label, plan.cut_key)
         kept: _KeptSplit | None = self.get(key)
-        if kept is None or kept.tokenizer is not tokenizer or not kept.fits(document):
-            split = plan.split(document)
-            self.put(key, _KeptSplit(split, tokenizer), _size_of(split))
-            return split
-        split = kept.split
-        if split.document is document:
-            return split
-        chunks = [replace(chunk, document=document) for chunk in split.chunks]
-        return split._replace(document=document, chunks=chunks)
+        if kept is not None and kept.tokenizer is tokenizer and kept.blocks == document.blocks:
+            return _for_document(kept.split, document)
+        split = plan.split(document)
+        # The rest of a document, as a record's other fields, may take any number of bytes.
+        bare = _for_document(split, Document(text))
+        kept = _KeptSplit(bare, document.blocks, tokenizer)
+        self.put(key, kept, sum(map(text_size, names)) + kept.size)
+        return split
+
+    def _make_room(self, size: int) -> bool:
+        """Forget the oldest entries if so many bytes have room then; return whether they have.
+
+        Called with the lock held.
+        """
+        missing, oldest = self.size + size - self.max_bytes, list[Hashable]()
+        for key, entry in self._entries.items():
+            if missing <= 0 or entry.query == self._query:
+                break
+            oldest.append(key)
+            missing -= entry.size
+        if missing > 0:
+            return False
+        for key in oldest:
+            self.size -= self._entries.pop(key).size
+        return True
 
 
 class _KeptSplit(NamedTuple):
-    """A document that was cut, and with which tokenizer."""
+    """A text that was cut, for which blocks of its document, and with which tokenizer."""
 
     split: Split
+    blocks: Sequence[Block] | None
     tokenizer: Tokenizer | None
 
-    def fits(self, document: Document) -> bool:
-        """Whether a document of the same text has the same blocks."""
-        return self.split.document.blocks == document.blocks
+    @property
+    def size(self) -> int:
+        """About its bytes."""
+        chunks = sum(
+            text_size(chunk.text) + _TOKEN_BYTES * len(chunk.ids or ()) + _CHUNK_BYTES
+            for chunk in self.split.chunks
+        )
+        blocks = _BLOCK_BYTES * len(self.blocks or ())
+        return text_size(self.split.document.text) + chunks + blocks
+
+
+def _for_document(split: Split, document: Document) -> Split:
+    """The same windows of another document with the same text."""
+    chunks = [replace(chunk, document=document) for chunk in split.chunks]
+    return split._replace(document=document, chunks=chunks)
 
 
 def text_size(text: str) -> int:
     """The bytes of a text."""
     return sys.getsizeof(text)
-
-
-def _size_of(split: Split) -> int:
-    """About the bytes of a document that was cut, its text counted."""
-    chunks = sum(
-        text_size(chunk.text) + _TOKEN_BYTES * len(chunk.ids or ()) + _CHUNK_BYTES
-        for chunk in split.chunks
-    )
-    return text_size(split.document.text) + chunks
 
 
 NO_MEMORY = TextMemory(0)

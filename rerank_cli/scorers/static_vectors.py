@@ -132,7 +132,7 @@ class StaticVectors:
         kept, missing, start = list[np.ndarray | None](), list[str](), 0
         for group in groups:
             is_kept = memory.takes(group.text)
-            kept.append(memory.get((TextRows, generation, group)) if is_kept else None)
+            kept.append(memory.get((self, generation, group)) if is_kept else None)
             if kept[-1] is None:
                 missing += texts[start : start + group.parts]
             start += group.parts
@@ -148,8 +148,8 @@ class StaticVectors:
                 place += group.parts
                 if memory.takes(group.text):
                     rows = rows.astype(np.int32)
-                    size = rows.nbytes + text_size(group.text)
-                    memory.put((TextRows, generation, group), rows, size)
+                    size = rows.nbytes + text_size(group.text) + text_size(group.title)
+                    memory.put((self, generation, group), rows, size)
             parts.append(rows)
         return found._replace(rows=np.concatenate(parts)) if len(missing) < len(texts) else found
 

@@ -20,7 +20,7 @@ from rerank_cli.errors import UsageError
 from rerank_cli.output_files import OutputFile
 from rerank_cli.ranking import ChunkOptions, MinScoreRule
 from rerank_cli.ranking.calibration import Calibration
-from rerank_cli.runtimes import RuntimeOptions
+from rerank_cli.runtimes import Device, Runtime, RuntimeOptions
 from rerank_cli.scorers import calibrations
 from rerank_cli.scorers.calibrations import model_key, write_calibration
 from rerank_cli.types import ScorerInfo
@@ -266,10 +266,15 @@ def test_actors_have_the_calibration_of_the_machine_that_begins_the_job(
     with pytest.raises(UsageError, match="is not calibrated"):
         options.with_calibrations()
     write_calibration(key, own)
+    impossible = RuntimeOptions(Runtime.OPENVINO, Device.CUDA)
+    with pytest.raises(UsageError, match="runs on the CPU, and not on --device cuda"):
+        replace(options, runtime=impossible).with_calibrations()
     shared = options.with_calibrations()
     assert shared.calibrations == [own]
     identity = options_identity(options, options.find_folders())
     assert identity["model"]["calibration"][0]["cut"] == 0.07
+    write_calibration(key, replace(own, temperature=1.5))  # measured anew on the same labels
+    assert options_identity(options, options.find_folders()) != identity
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(calibrations, "calibrations_file", lambda: tmp_path / "none")
         with shared.open_ranker() as ranker:

@@ -5,9 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
+from rerank_cli.ranking.text_memory import TextMemory
 from tests.conftest import MODELS, ROOT, Outcome, Run
 from tests.support.loopback import serve
 
@@ -45,6 +47,17 @@ def test_the_model_reads_only_the_passages_with_the_words(rerank: Run, many: str
     }  # fmt: skip
     assert (body["counts"]["documents"], body["counts"]["chunks"]) == (500, 2)
     assert ran.err == ""
+
+
+def test_a_command_of_one_query_keeps_nothing_of_texts(
+    rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "soil.py").write_text("def soil():\n    return worms\n\n" * 40)
+    put = Mock()
+    monkeypatch.setattr(TextMemory, "put", put)
+    ran = rerank("soil", str(tmp_path), "-r", *SMALL, "--candidates", "2", "--json")
+    assert json.loads(ran.out)["candidates"]["read"] == 2
+    assert put.call_count == 0
 
 
 def test_the_first_ones(rerank: Run, many: str) -> None:

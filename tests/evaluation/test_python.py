@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import patch
 
 import pytest
 
@@ -91,6 +92,10 @@ def test_a_name_may_be_that_of_several_models() -> None:
     cost = found[name].cost
     assert cost is not None
     assert [stage.documents for stage in cost.stages] == [3, 2]
+    with patch.object(Reranker, "close") as close:
+        with pytest.raises(UsageError, match="no model is called"):
+            evaluate(rows, [f"{MODELS / 'bert'},unknown"])
+        assert close.call_count == 2  # that of BM25's baseline, and the first model
     with pytest.raises(UsageError, match="--keep needs several models"):
         evaluate(rows, ["bm25 --keep 2"])
 

@@ -1,5 +1,7 @@
 """What is kept of texts for the next queries: bounded, and without any effect on what is chosen."""
 
+import weakref
+from collections import UserDict
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -100,17 +102,42 @@ def test_what_was_not_used_for_longest_goes_but_nothing_of_the_present_query() -
     assert memory.size == memory.max_bytes
 
 
+def test_what_has_no_room_takes_the_place_of_nothing() -> None:
+    memory = TextMemory(4 * (100 + _ENTRY_BYTES))
+    keep(memory, "a", "b", "c", "d")
+    assert keep(memory, "a", "b", "large", size=memory.max_bytes) == ["large"]
+    assert keep(memory, "a", "b", "c", "d", "large") == ["large"]
+    assert keep(memory, "a", "b") == []
+    memory.put("half", "half", memory.max_bytes // 2 + 1 - _ENTRY_BYTES)
+    assert keep(memory, "a", "b", "c", "d") == []
+
+
 def test_the_same_text_as_another_document_is_cut_once() -> None:
     memory, plan = TextMemory(1_000_000), plan_chunks("cats", words_info(8), ChunkOptions())
     first, second = (Document("cats " * LONG, id=name) for name in "ab")
     cut, again = memory.split(plan, first), memory.split(plan, second)
-    assert memory.split(plan, first) is cut
+    assert memory.split(plan, first).chunks[0].ids is cut.chunks[0].ids
     assert again.chunks[0].ids is cut.chunks[0].ids
     assert {chunk.document.id for chunk in again.chunks} == {"b"}
     longer = plan_chunks("cats", words_info(9), ChunkOptions())
     assert memory.split(longer, first) == longer.split(first)
     other = replace(longer, tokenizer=words_info(9).tokenizer)
     assert memory.split(other, first) == other.split(first)
+
+
+def test_of_a_document_only_what_its_windows_depend_on_is_kept() -> None:
+    memory, plan = TextMemory(1_000_000), plan_chunks("cats", words_info(8), ChunkOptions())
+    for _ in range(2):
+        fields = UserDict({"more": "of a record"})
+        known = weakref.ref(fields)
+        document = Document("cats " * LONG, fields=fields, title="Cats")
+        assert memory.split(plan, document) == plan.split(document)
+        del document, fields
+        assert known() is None
+    before = memory.size
+    many = tuple(Block(place, place + 1, BlockKind.ROW) for place in range(500))
+    memory.split(plan, Document("dogs " * LONG, blocks=many))
+    assert memory.size - before > before + 50_000
 
 
 def test_of_short_texts_nothing_is_kept() -> None:
@@ -143,3 +170,13 @@ def test_a_ranker_keeps_texts_in_its_passage_memory_or_none() -> None:
             assert [each.raw_score for each in first] == [each.raw_score for each in second]
             assert (own._texts.size > 0) == (size > 0)
             assert own._texts.size <= size // 4
+
+
+def test_rankings_within_a_budget_forget_texts_of_earlier_ones() -> None:
+    runtime = RuntimeOptions(passage_memory=4 * 100_000)
+    first, second = ([f"{animal} {number} " * 70 for number in range(12)] for animal in "ab")
+    with Reranker(OverlapScorer(words_info(8)), runtime=runtime) as own:
+        for texts in (first, second):
+            own.rank("a 1", texts, max_time=1000, first_stage=FirstStage.INPUT)
+            assert own._texts.size > 50_000
+            assert any(key[1] in texts for key in own._texts._entries)  # type: ignore[index]

@@ -163,6 +163,17 @@ def test_rows_that_are_kept_give_the_same_scores(
     assert memory.size > 0
 
 
+def test_rows_of_other_vectors_are_not_found(
+    vectors: StaticVectors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which have words of several tokens in other rows."""
+    other, memory, text = StaticVectors(MINI), TextMemory(1_000_000), "qqdog " * 50
+    other.find_rows([" ".join(f"qq{letter}q" for letter in "abcdef")])
+    monkeypatch.setattr(other, "_generation", vectors.find_rows(["qqcat"]).generation)
+    scores = [QueryMeaning("qqcat", own, memory).score([text]) for own in (vectors, other)]
+    assert scores[0] == scores[1]
+
+
 def test_a_text_without_words_is_near_to_nothing(vectors: StaticVectors) -> None:
     assert near("cat", ["", "42", "!", "the", "\0"], vectors) == [0.0] * 5
     assert near("42", ["cat"], vectors) == [0.0]

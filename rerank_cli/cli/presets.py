@@ -120,6 +120,6 @@ def _suggest(name: str, presets: Iterable[str]) -> str:
     if known:
         return f"presets: {', '.join(known)}"
     return (
-        f"there are none in {config_file()}: rerank tune DATASET makes one, and "
+        f"there are none in {config_file()}: rerank tune DATASET makes one, and so does "
         f"rerank config set {PresetPlace(name, 'candidates')} 200"
     )

@@ -202,14 +202,17 @@ def parse_size(text: str) -> int:
 
 def parse_duration(text: str) -> float:
     """Read a duration in seconds, as in `2s`, `500ms`, `1m30s` or `2`; raises `ValueError`."""
-    seconds = 0.0
     if match := _MILLISECONDS.fullmatch(text):
         seconds = float(match[1]) / 1000
-    elif match := _DURATION.fullmatch(text):
+    elif (match := _DURATION.fullmatch(text)) and any(match.groups()):
         hours, minutes, rest = (float(part or 0) for part in match.groups())
         seconds = 3600 * hours + 60 * minutes + rest
-    if not seconds:
+    else:
         raise ValueError(f"{excerpt(repr(text))} is not a duration, such as 2s, 500ms or 1m30s")
+    if not seconds:
+        raise ValueError(
+            f"{excerpt(repr(text))} is too short: a duration is more than 0, such as 500ms"
+        )
     return seconds
 
 

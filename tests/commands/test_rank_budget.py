@@ -111,11 +111,18 @@ def test_durations(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "s", "0", "0ms", "-1s", "2x", "s2", "1s1m", "inf", "nan"])
+@pytest.mark.parametrize("text", ["", "s", "-1s", "2x", "s2", "1s1m", "inf", "nan"])
 def test_no_durations(text: str, rerank: Run) -> None:
     ran = rerank("q", "-d", "a", *SMALL, "--max-time", text)
     assert ran.code == 2
     assert f"--max-time: {text!r} is not a duration, such as 2s, 500ms or 1m30s" in ran.err
+
+
+@pytest.mark.parametrize("text", ["0", "0s", "0ms", "0m0s"])
+def test_a_duration_is_more_than_nothing(text: str, rerank: Run) -> None:
+    ran = rerank("q", "-d", "a", *SMALL, "--max-time", text)
+    assert ran.code == 2
+    assert f"--max-time: {text!r} is too short: a duration is more than 0, such as 500ms" in ran.err
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from collections import UserDict
 from collections.abc import Sequence
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -52,6 +53,7 @@ def choose(
     return choose_passages(lambda: found, plan, limits, None, Length, memory)
 
 
+@pytest.mark.slow  # three seconds
 @given(
     st.lists(documents, min_size=1, max_size=6),
     st.lists(

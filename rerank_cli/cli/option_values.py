@@ -84,7 +84,7 @@ def warn_of_passage_memory(
     if not is_given(ctx, "passage_memory") or ctx.params["passage_memory"] == _NO_MEMORY:
         return
     if is_chosen(ctx, "candidates") and ctx.params["candidates"] != CandidateRule.ALL:
-        return  # the choice of passages has an effect of it with any model
+        return  # the first stage uses it with any model
     from rerank_cli.models.catalogue import default  # few runs need them
     from rerank_cli.scorers import reads_passages_alone
 

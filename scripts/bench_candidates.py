@@ -46,7 +46,7 @@ from rerank_cli import Document, Ranking, Reranker, RuntimeOptions
 from rerank_cli.evaluation.statistics import difference
 from rerank_cli.models import find
 from rerank_cli.progress import Progress, StopRanking
-from rerank_cli.ranking import ChunkOptions, FirstStage
+from rerank_cli.ranking import CandidateCount, ChunkOptions, FirstStage
 from rerank_cli.ranking.first_stage import CandidateLimits, choose_passages
 from rerank_cli.ranking.powers import LastingScorer
 from rerank_cli.scorers import open_scorer
@@ -166,7 +166,7 @@ class Bench:
             choice = choose_passages(
                 lambda: sample.documents,
                 self._reranker.plan(sample.queries[query]),
-                CandidateLimits(count, stage),
+                CandidateLimits(CandidateCount(count), stage),
                 open_meaning=open_query_meaning,
             )
             seconds = time.process_time() - began

@@ -33,7 +33,7 @@ import numpy as np
 
 from rerank_cli import Document
 from rerank_cli.inputs.documents import Inputs
-from rerank_cli.ranking import ChunkOptions, FirstStage
+from rerank_cli.ranking import CandidateCount, ChunkOptions, FirstStage
 from rerank_cli.ranking.chunking import plan_chunks
 from rerank_cli.ranking.first_stage import CandidateLimits, choose_passages
 from rerank_cli.ranking.places import REPEAT, WEIGHTS, FileCounter, PlacePrior
@@ -128,7 +128,7 @@ def collect(data: Path, name: str, count: int) -> None:
         if question["query"] in known:
             continue
         plan = plan_chunks(question["query"], scorer.info, ChunkOptions(truncate_query=True))
-        limits = CandidateLimits(count, FirstStage.HYBRID)
+        limits = CandidateLimits(CandidateCount(count), FirstStage.HYBRID)
         choice = choose_passages(lambda: documents, plan, limits, open_meaning=open_query_meaning)
         found = [(split, chunk) for split in choice.splits for chunk in split.chunks]
         values = scorer.score([Pair(plan.query, chunk) for _, chunk in found]).values

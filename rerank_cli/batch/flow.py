@@ -37,7 +37,7 @@ from rerank_cli.errors import (
     UsageError,
 )
 from rerank_cli.progress import LimitedScorer, Progress, Watch, Work, WorkAhead
-from rerank_cli.ranking import Selection
+from rerank_cli.ranking import CandidateCount, Selection
 from rerank_cli.ranking.chunking import Plan, WorkEstimate
 from rerank_cli.types import Document, Ranking, Scorer, ScorerInfo
 
@@ -122,7 +122,7 @@ class QueryRanker(Protocol):
     @property
     def is_busy(self) -> bool: ...
     def plan(self, query: str) -> Plan: ...
-    def max_candidates(self, selection: Selection) -> int | None: ...
+    def max_candidates(self, selection: Selection) -> CandidateCount | None: ...
     def submit(
         self,
         query: str | Document,

@@ -28,6 +28,7 @@ from rerank_cli.ranking import (
     DEFAULT_KEEP,
     DEFAULT_MAX_CHUNKS,
     KEEP_FACTOR,
+    MAX_AUTO_CANDIDATES,
     MIN_AUTO_CANDIDATES,
     PASSAGES_PER_FILE,
     Aggregation,
@@ -362,7 +363,8 @@ def candidate_options(
             metavar="N|auto|all",
             help="The model reads only the N most promising passages. auto, the default but for "
             f"batch, where it is all: with -n, and in a table on a terminal, {MIN_AUTO_CANDIDATES} "
-            f"or {AUTO_CANDIDATES_PER_RESULT} for each result; else, with --min-score, --within or "
+            f"or {AUTO_CANDIDATES_PER_RESULT} for each result, and of a large input up to "
+            f"{MAX_AUTO_CANDIDATES}; else, with --min-score, --within or "
             "--keep-empty, and for providers all. -v says how many were read.",
         ),
     ] = CandidateRule.AUTO.value,

@@ -237,7 +237,7 @@ class EvalJob:
     def pairs(self) -> int:
         """How many documents are scored at most, each for its query."""
         count = self.system.selection.candidates
-        if isinstance(count, str):
+        if not isinstance(count, int):
             return self.task.pairs
         return sum(min(count, len(ranked)) for ranked in self.task.candidates.values())
 

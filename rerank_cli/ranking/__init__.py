@@ -12,14 +12,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from rerank_cli.errors import UsageError, check_choice
 
 MIN_CHUNK_TOKENS = 8
 DEFAULT_MAX_CHUNKS = 1024
-# `--candidates auto` reads as many passages for each result, and at least so many.
+# `--candidates auto` reads as many passages for each result, and at least so many. Much text has
+# more that looks like an answer: there it reads more, up to so many.
 AUTO_CANDIDATES_PER_RESULT = 20
-MIN_AUTO_CANDIDATES = 250
+MIN_AUTO_CANDIDATES, MAX_AUTO_CANDIDATES = 250, 1000
+_AUTO_GROWTH = 10  # times the number of passages is the square of how many are read
 # The window of a model whose own is not known: most cross-encoders were trained with it.
 DEFAULT_WINDOW_TOKENS = 512
 # How many of the best results the last model of a cascade reads; each before it so many times more.
@@ -134,6 +137,24 @@ class CacheOptions:
             raise UsageError(f"the cache of scores has at least one byte, not {self.max_bytes}")
 
 
+class CandidateCount(NamedTuple):
+    """How many passages a model reads at most; if it `grows`, more of many passages."""
+
+    number: int
+    grows: bool = False
+
+    @property
+    def most(self) -> int:
+        """How many are read at most, whatever the number of passages."""
+        return max(self.number, MAX_AUTO_CANDIDATES) if self.grows else self.number
+
+    def among(self, passages: int) -> int:
+        """How many are read at most where the input has so many passages."""
+        if not self.grows:
+            return self.number
+        return min(self.most, max(self.number, math.isqrt(_AUTO_GROWTH * passages)))
+
+
 @dataclass(frozen=True)
 class Selection:
     """Which results of a ranking are kept, and what a result is.
@@ -149,7 +170,8 @@ class Selection:
                   them (`ScorerInfo.unmatched_score`)
     count_rest    whether the results beyond `n` are counted (`Ranking.more`): each has a score then
     candidates    the most passages that the model reads, the most promising ones; "all", or "auto":
-                  with `n` and no other bound, a number that depends on `n`, for local models
+                  with `n` and no other bound, a number that depends on `n` and on the number of
+                  all passages, for local models
     first_stage   what chooses them: "hybrid", "bm25" or "input"
     blend         whether the model's order is joined with an earlier one, by reciprocal ranks
     prior_field   the field of a document that has its earlier score, the higher the better; None if
@@ -167,7 +189,7 @@ class Selection:
     explain: bool = False
     matched_only: bool = False
     count_rest: bool = False
-    candidates: int | CandidateRule | str = CandidateRule.ALL
+    candidates: int | CandidateCount | CandidateRule | str = CandidateRule.ALL
     first_stage: FirstStage | str = FirstStage.HYBRID
     blend: bool = False
     prior_field: str | None = None
@@ -187,7 +209,9 @@ class Selection:
             raise UsageError(f"results cannot be within {self.within} of the best")
         if isinstance(self.candidates, str):
             check_choice("number of candidates", self.candidates, CandidateRule)
-        elif isinstance(self.candidates, bool) or self.candidates < 1:
+        elif not isinstance(self.candidates, CandidateCount) and (
+            isinstance(self.candidates, bool) or self.candidates < 1
+        ):
             raise UsageError(
                 f"the model must read at least one candidate, not {self.candidates}",
                 hint="a number of passages, auto or all",
@@ -207,12 +231,15 @@ class Selection:
         """How many of the best pairs need a score, if each pair is a result; None for all."""
         return None if self.keep_empty or self.count_rest or self.blend else self.n
 
-    def max_candidates(self, *, is_local: bool) -> int | None:
+    def max_candidates(self, *, is_local: bool) -> CandidateCount | None:
         """The most passages that a model may read, of this machine or not; None for all."""
-        if not isinstance(self.candidates, str):
+        if isinstance(self.candidates, CandidateCount):
             return self.candidates
+        if not isinstance(self.candidates, str):
+            return CandidateCount(self.candidates)
         is_bound_else = self.keep_empty or self.min_score is not None or self.within is not None
         is_auto = self.candidates == CandidateRule.AUTO and is_local and not is_bound_else
         if not is_auto or self.n is None:
             return None
-        return max(MIN_AUTO_CANDIDATES, AUTO_CANDIDATES_PER_RESULT * self.n)
+        number = max(MIN_AUTO_CANDIDATES, AUTO_CANDIDATES_PER_RESULT * self.n)
+        return CandidateCount(number, grows=True)

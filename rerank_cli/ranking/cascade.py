@@ -21,7 +21,7 @@ from typing import Any, Self
 from rerank_cli.costs import Price
 from rerank_cli.errors import UsageError
 from rerank_cli.progress import Progress, StopRanking, Watch, Work
-from rerank_cli.ranking import DEFAULT_KEEP, KEEP_FACTOR, CandidateRule, Selection
+from rerank_cli.ranking import DEFAULT_KEEP, KEEP_FACTOR, CandidateCount, CandidateRule, Selection
 from rerank_cli.ranking.budget import Budget
 from rerank_cli.ranking.chunking import Plan, Split
 from rerank_cli.ranking.powers import instruct_some
@@ -86,11 +86,12 @@ class Cascade:
         """The plan by which the first model's documents are cut for a query."""
         return self.rerankers[0].plan(query)
 
-    def max_candidates(self, selection: Selection) -> int | None:
+    def max_candidates(self, selection: Selection) -> CandidateCount | None:
         """The most passages that the first model reads for a query; None for all."""
         count = self.rerankers[0].max_candidates(selection)
-        is_auto = count is not None and selection.candidates == CandidateRule.AUTO
-        return max(count or 0, *self.keep[:1]) if is_auto and self.keep else count
+        if count is None or not self.keep or selection.candidates != CandidateRule.AUTO:
+            return count
+        return count._replace(number=max(count.number, self.keep[0]))
 
     def rank(
         self,

@@ -14,7 +14,13 @@ from typing import NamedTuple
 
 from rerank_cli.errors import QueryTooLong, UsageError
 from rerank_cli.media import sent_size
-from rerank_cli.ranking import DEFAULT_MAX_CHUNKS, Aggregation, ChunkOptions, Encoding
+from rerank_cli.ranking import (
+    DEFAULT_MAX_CHUNKS,
+    Aggregation,
+    CandidateCount,
+    ChunkOptions,
+    Encoding,
+)
 from rerank_cli.ranking.windows import (
     LayoutOptions,
     Room,
@@ -226,17 +232,14 @@ class WorkEstimate:
         """The work of a document of a size."""
         return self.work_of_all([size])
 
-    def work_of_all(self, sizes: Iterable[float], most_passages: int | None = None) -> float:
-        """The work of documents of some sizes, of which only so many passages are read."""
-        passages = tokens = 0.0
-        for size in sizes:
-            own_passages, own_tokens = self._plan.estimate(size * self._share)
-            passages += own_passages
-            tokens += own_tokens
-        work = passages * self._fixed + tokens
-        if most_passages is None or passages <= most_passages:
+    def work_of_all(self, sizes: Iterable[float], most: CandidateCount | None = None) -> float:
+        """The work of documents of some sizes, of which at most so many passages are read."""
+        estimates = [self._plan.estimate(size * self._share) for size in sizes]
+        passages = sum(estimate[0] for estimate in estimates)
+        work = passages * self._fixed + sum(estimate[1] for estimate in estimates)
+        if most is None or passages <= most.number:
             return work
-        return work * most_passages / passages
+        return work * min(1.0, most.among(int(passages)) / passages)
 
 
 def batch_splits(

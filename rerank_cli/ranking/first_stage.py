@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from rerank_cli.errors import ModelError
 from rerank_cli.progress import Progress, Watch
-from rerank_cli.ranking import FirstStage, Selection
+from rerank_cli.ranking import CandidateCount, FirstStage, Selection
 from rerank_cli.ranking.blending import prior_score
 from rerank_cli.ranking.chunking import Plan, Split
 from rerank_cli.ranking.surveys import (
@@ -57,10 +57,11 @@ class CandidateLimits(NamedTuple):
     """How many passages are chosen and by what, and how many blank documents are kept.
 
     `blanks` None keeps all of them. With a `prior_field` the first passages are those of the
-    documents with the highest earlier scores there, and not the first ones of the input.
+    documents with the highest earlier scores there, and not the first ones of the input. A number
+    of passages that `grows` is taken as it is for the first ones.
     """
 
-    passages: int
+    passages: CandidateCount
     first_stage: FirstStage
     blanks: int | None = 0
     prior_field: str | None = None
@@ -70,7 +71,7 @@ class CandidateLimits(NamedTuple):
         return 0 if self.blanks == 0 else empty - kept
 
 
-def limits_of(selection: Selection, passages: int) -> CandidateLimits:
+def limits_of(selection: Selection, passages: CandidateCount) -> CandidateLimits:
     """The limits for so many passages of a selection."""
     return CandidateLimits(
         passages,
@@ -200,7 +201,8 @@ class _PassageSearch:
         self._memory = memory
         self._reading = reading
         self._plan = plan
-        self._count = limits.passages
+        self._limit = limits.passages
+        self._count = self._limit.number  # of which it grows once all passages are counted
         self._sizes = BlockSizes(plan)
         self._splits: dict[int, Split] = {}  # of the documents that were cut, by their places
         self._blocks = self._doubtful = 0  # of all documents
@@ -265,9 +267,10 @@ class _PassageSearch:
 
     def _choose(self, documents: Iterable[tuple[int, Document]]) -> Sequence[Split]:
         query, memory = self._plan.query, self._memory
-        words, meaning = WordSurvey(query, self._sizes, self._count, memory), None
+        most = self._limit.most
+        words, meaning = WordSurvey(query, self._sizes, memory), None
         if self.first_stage is FirstStage.HYBRID:
-            meaning, notes = open_meaning_survey(self._open_meaning, query, memory, self._count)
+            meaning, notes = open_meaning_survey(self._open_meaning, query, memory, most)
             self.notes += tuple(notes)
             if meaning is None:
                 self.first_stage = FirstStage.BM25
@@ -275,11 +278,12 @@ class _PassageSearch:
         for batch in batch_documents(documents, self._sizes, memory):
             self._blocks += sum(batch.blocks)
             self._doubtful += self._sizes.count_doubtful(batch.documents)
-            if len(first) < self._count:
+            if len(first) < most:
                 first += zip(batch.places, batch.documents, strict=True)
             words.add(batch)
             if meaning is not None:
                 meaning.add(batch)
+        self._count = self._limit.among(self._blocks)
         if meaning is not None:
             chosen = self._fuse_chunks(words, meaning)
         else:
@@ -295,7 +299,8 @@ class _PassageSearch:
     def _choose_chunks(self, survey: WordSurvey) -> set[tuple[int, int]]:
         """The places of the best chunks with a word of the query: of a document, and in it."""
         heap: list[tuple[float, int, int]] = []
-        for block_score, negative_index, _, document in survey.best_documents(self._reading.again):
+        documents = survey.best_documents(self._reading.again, self._count)
+        for block_score, negative_index, _, document in documents:
             if len(heap) == self._count and heap[0][0] >= block_score:
                 break  # the best chunks of the others are hardly better than their best blocks
             split = self._split(-negative_index, document)
@@ -311,7 +316,8 @@ class _PassageSearch:
 
     def _fuse_chunks(self, survey: WordSurvey, meaning: MeaningSurvey) -> set[tuple[int, int]]:
         """The places of the best chunks by words and by meaning."""
-        splits = self._cut_best(survey.best_blocks(self._reading.again), meaning.best())
+        by_words = survey.best_blocks(self._reading.again, self._count)
+        splits = self._cut_best(by_words, meaning.best()[: self._count])
         places = [(index, place) for index, split in splits for place in range(len(split.chunks))]
         cut = [chunk for _, split in splits for chunk in split.chunks]
         texts = searched_chunks(cut, self._memory)

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 
-from rerank_cli.ranking import FirstStage, Selection
+from rerank_cli.ranking import CandidateCount, FirstStage, Selection
 from rerank_cli.ranking.budget import Spending
 from rerank_cli.ranking.chunking import Plan, Split
 from rerank_cli.ranking.first_stage import (
@@ -235,7 +235,7 @@ class PassageOrder:
 
     def _survey(self, blocks: Iterable[Sequence[tuple[int, Document]]]) -> None:
         """Compare the blocks of documents with the query."""
-        words = self._words = WordSurvey(self._plan.query, self._sizes, _MAX_MATCHES, self._memory)
+        words = self._words = WordSurvey(self._plan.query, self._sizes, self._memory)
         is_open = False
         for block in filter(None, blocks):
             if not is_open:  # only if there is something to compare
@@ -278,7 +278,7 @@ class PassageOrder:
         if self._words is None:
             yield [*chain(*(self._divide(*entry) for entry in documents.items()))]
             return
-        orders = [self._words.best_blocks(documents.items)]
+        orders = [self._words.best_blocks(documents.items, _MAX_MATCHES)]
         if self._meaning is not None:
             orders.append(self._meaning.best())
         blocks = fuse([[block.place for block in order] for order in orders])
@@ -372,7 +372,7 @@ def order_passages(
     count = selection.candidates if isinstance(selection.candidates, int) else None
     return PassageOrder(
         plan,
-        limits_of(selection, count or 0),
+        limits_of(selection, CandidateCount(count or 0)),
         spending,
         count=count,
         key_of=key_of,

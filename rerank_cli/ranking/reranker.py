@@ -16,6 +16,7 @@ from rerank_cli.providers import RemoteOptions
 from rerank_cli.ranking import (
     Aggregation,
     CacheOptions,
+    CandidateCount,
     CandidateRule,
     ChunkOptions,
     Encoding,
@@ -408,7 +409,7 @@ class Reranker:
         """The plan by which documents are cut for a query. Raises as `rank` does."""
         return plan_chunks(query, self.info, self.chunks, passages=passages)
 
-    def max_candidates(self, selection: Selection) -> int | None:
+    def max_candidates(self, selection: Selection) -> CandidateCount | None:
         """The most passages that the model reads for a query; None for all."""
         if isinstance(self.scorer, SurveyingScorer):
             return None  # it scores as fast as words could choose

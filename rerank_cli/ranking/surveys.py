@@ -264,16 +264,13 @@ class TermCollection:
 
 
 class WordSurvey:
-    """Finds the best blocks by the words of a query, with BM25, at most `count` of them.
+    """Finds the best blocks by the words of a query, with BM25.
 
     Lengths are in characters: to count the words of texts without a word of the query would take
     most of the time.
     """
 
-    def __init__(
-        self, query: str, sizes: BlockSizes, count: int, memory: TextMemory = NO_MEMORY
-    ) -> None:
-        self._count = count
+    def __init__(self, query: str, sizes: BlockSizes, memory: TextMemory = NO_MEMORY) -> None:
         self._memory = memory
         self._kept_characters = 0
         self._kept: list[tuple[int, Document, Sequence[TermBlock]]] | None = []
@@ -299,20 +296,20 @@ class WordSurvey:
         self._collection.add_others(texts, length)
 
     def best_blocks(
-        self, read_again: Callable[[], Iterable[tuple[int, Document]]]
+        self, read_again: Callable[[], Iterable[tuple[int, Document]]], count: int
     ) -> Sequence[FoundBlock]:
-        """The best blocks, best first, once all documents are added.
+        """At most so many of the best blocks, best first, once all documents are added.
 
         If they were too many to be kept, they are read again.
         """
         rows = self._rows(read_again)
-        return nlargest(self._count, (block for blocks in rows for block in blocks))
+        return nlargest(count, (block for blocks in rows for block in blocks))
 
     def best_documents(
-        self, read_again: Callable[[], Iterable[tuple[int, Document]]]
+        self, read_again: Callable[[], Iterable[tuple[int, Document]]], count: int
     ) -> Sequence[FoundBlock]:
-        """The best block of each of the best documents, in the same way."""
-        return nlargest(self._count, map(max, self._rows(read_again)))
+        """The best block of each of at most so many of the best documents, in the same way."""
+        return nlargest(count, map(max, self._rows(read_again)))
 
     def score_chunk(self, chunk: Chunk, text: str) -> float:
         """The score of a chunk with its text as it is searched, once all documents are added."""

@@ -106,7 +106,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[frozenset[str]]:
         for job in jobs:
             seen.append(frozenset(job.task.queries))
             count = job.system.selection.candidates
-            read = 30 if isinstance(count, str) else count
+            read = count if isinstance(count, int) else 30
             for query, candidates in job.task.candidates.items():
                 names = [candidate.id for candidate in candidates]
                 relevant = max(job.task.qrels[query], key=lambda name: job.task.qrels[query][name])

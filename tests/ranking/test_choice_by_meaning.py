@@ -6,7 +6,7 @@ from functools import cache
 import pytest
 
 from rerank_cli import ChunkOptions, Document
-from rerank_cli.ranking import FirstStage
+from rerank_cli.ranking import CandidateCount, FirstStage
 from rerank_cli.ranking.chunking import plan_chunks
 from rerank_cli.ranking.first_stage import CandidateLimits, choose_passages
 from rerank_cli.scorers.static_vectors import open_query_meaning
@@ -33,7 +33,7 @@ def is_found(question: str, answer: str, stage: FirstStage) -> bool:
     choice = choose_passages(
         lambda: documents,
         plan_chunks(question, words_info(128), ChunkOptions()),
-        CandidateLimits(CANDIDATES, stage),
+        CandidateLimits(CandidateCount(CANDIDATES), stage),
         open_meaning=open_query_meaning,
     )
     return answer in {split.document.text for split in choice.splits}

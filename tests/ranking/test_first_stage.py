@@ -4,13 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from rerank_cli import ChunkOptions, Document, Ranked, Ranking, Reranker, rank
 from rerank_cli.errors import ModelError, UsageError
 from rerank_cli.progress import Progress, StopRanking
-from rerank_cli.ranking import FirstStage, Selection, first_stage, surveys
+from rerank_cli.ranking import CandidateCount, FirstStage, Selection, first_stage, surveys
 from rerank_cli.ranking.chunking import Plan, plan_chunks
 from rerank_cli.ranking.first_stage import CandidateLimits, Choice, choose_passages
 from rerank_cli.ranking.surveys import BlockSizes, TermCollection
@@ -51,7 +51,9 @@ class Birds:
 
 
 def choose(texts: Sequence[Document], count: int, stage: FirstStage = FirstStage.BM25) -> Choice:
-    return choose_passages(lambda: texts, plan(), CandidateLimits(count, stage), None, Birds)
+    return choose_passages(
+        lambda: texts, plan(), CandidateLimits(CandidateCount(count), stage), None, Birds
+    )
 
 
 def chosen_texts(choice: Choice) -> list[str]:
@@ -147,9 +149,47 @@ def test_to_read_a_long_input_again_changes_nothing(
             reads += 1
             return given_documents
 
-        again = choose_passages(read, plan(), CandidateLimits(count, stage), None, Birds)
+        again = choose_passages(
+            read, plan(), CandidateLimits(CandidateCount(count), stage), None, Birds
+        )
     assert again == kept
     assert reads <= 2
+
+
+@given(
+    st.lists(st.sampled_from(["cats", "cats dogs", "bird", "bird cats", "x", ""]), max_size=300),
+    st.integers(1, 8),
+    stages,
+)
+def test_a_number_that_grows_is_that_of_all_passages(
+    texts: list[str], least: int, stage: FirstStage
+) -> None:
+    """The choice is the same as of the number that it has grown to."""
+    given_documents = [*map(Document, texts)]
+    limit = CandidateCount(least, grows=True)
+    passages = len([*filter(None, texts)])
+    number = least if stage is FirstStage.INPUT else limit.among(passages)
+    assume(number == least or number < passages)
+    grown = choose_passages(
+        lambda: given_documents, plan(), CandidateLimits(limit, stage), None, Birds
+    )
+    assert grown == choose(given_documents, number, stage)
+
+
+@pytest.mark.parametrize(
+    ("least", "passages", "expected"),
+    [
+        (250, 10, 250),
+        (250, 6_250, 250),
+        (250, 25_000, 500),
+        (250, 100_000, 1000),
+        (250, 10**7, 1000),
+        (2000, 10**7, 2000),
+    ],
+)
+def test_much_text_has_more_candidates(least: int, passages: int, expected: int) -> None:
+    assert CandidateCount(least, grows=True).among(passages) == expected
+    assert CandidateCount(least).among(passages) == least
 
 
 def test_one_good_passage_in_a_long_document_is_found() -> None:
@@ -169,7 +209,7 @@ def test_one_good_passage_in_a_long_document_is_found() -> None:
 def test_a_document_is_looked_at_as_far_as_it_is_scored() -> None:
     late = Document("word " * 8 + "cats " * 8)
     first = plan(aggregate="first")
-    limits = CandidateLimits(1, FirstStage.BM25)
+    limits = CandidateLimits(CandidateCount(1), FirstStage.BM25)
     choice = choose_passages(lambda: [Document("word"), late], first, limits)
     assert chosen_texts(choice) == ["word"]
 
@@ -197,7 +237,7 @@ def test_meaning_is_that_of_a_block() -> None:
 
 def test_words_choose_where_meaning_is_not_known() -> None:
     given_documents = [Document(text) for text in ("dog", "bird", "fish", "cats", "cow")]
-    limits = CandidateLimits(2, FirstStage.HYBRID)
+    limits = CandidateLimits(CandidateCount(2), FirstStage.HYBRID)
     choice = choose_passages(
         lambda: given_documents, plan(), limits, None, lambda _query, _memory: None
     )
@@ -211,7 +251,7 @@ def test_words_choose_where_the_vectors_are_damaged() -> None:
         raise ModelError("static.npz: cannot be read", hint="install it again")
 
     given_documents = [Document(text) for text in ("dog", "bird", "cats")]
-    limits = CandidateLimits(1, FirstStage.HYBRID)
+    limits = CandidateLimits(CandidateCount(1), FirstStage.HYBRID)
     choice = choose_passages(lambda: given_documents, plan(), limits, None, fail)
     assert chosen_texts(choice) == ["cats"]
     assert choice.candidates == Candidates(1, 3, False, "bm25")
@@ -320,7 +360,11 @@ def test_blank_documents_are_kept_with_their_places() -> None:
     ],
 )
 def test_how_many_are_read(selection: Selection, expected: int | None) -> None:
-    assert selection.max_candidates(is_local=True) == expected
+    count = selection.max_candidates(is_local=True)
+    assert (count and count.number) == expected
+    assert (count is not None and count.grows) == (
+        expected is not None and selection.candidates == "auto"
+    )
     if isinstance(selection.candidates, str):
         assert selection.max_candidates(is_local=False) is None
 
@@ -439,5 +483,7 @@ def test_in_prose_the_words_within_an_identifier_do_not_count(stage: FirstStage)
     texts = [Document("a dog"), Document("redirect"), *[Document("a dog")] * 9]
     texts.append(Document("get_redirect"))
     query = plan_chunks("get_redirect", scorer().info, ChunkOptions())
-    choice = choose_passages(lambda: texts, query, CandidateLimits(2, stage), None, Birds)
+    choice = choose_passages(
+        lambda: texts, query, CandidateLimits(CandidateCount(2), stage), None, Birds
+    )
     assert [split.document_index for split in choice.splits] == [0, 11]

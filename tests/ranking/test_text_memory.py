@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_cli import ChunkOptions, Document, Reranker
-from rerank_cli.ranking import FirstStage
+from rerank_cli.ranking import CandidateCount, FirstStage
 from rerank_cli.ranking.chunking import Split, plan_chunks
 from rerank_cli.ranking.first_stage import CandidateLimits, Choice, choose_passages
 from rerank_cli.ranking.text_memory import _ENTRY_BYTES, NO_MEMORY, TextMemory
@@ -49,7 +49,7 @@ def choose(
     query: str, found: Sequence[Document], count: int, stage: FirstStage, memory: TextMemory
 ) -> Choice:
     plan = plan_chunks(query, words_info(8), ChunkOptions(prepend_headings=count % 2 == 0 or None))
-    limits = CandidateLimits(count, stage)
+    limits = CandidateLimits(CandidateCount(count), stage)
     return choose_passages(lambda: found, plan, limits, None, Length, memory)
 
 

@@ -326,7 +326,7 @@ def explain(error: Any, arguments: Sequence[str]) -> tuple[str, str]:
         name = _as_typed(error.option_name, arguments, _options_of(ctx.command))
         message, hint = f"no such option: {name}", _option_hint(name, ctx, arguments)
     elif isinstance(error, BadValue):
-        hint = _value_hint(error.names, error.value)
+        hint = _value_hint(error.names, error.value) or error.suggestion
     elif [*arguments[:2]] == ["config", "set"] and "=" in arguments[-1]:
         key, _, value = arguments[-1].partition("=")
         line = shlex.join(["rerank", *arguments[:-1], key, value])

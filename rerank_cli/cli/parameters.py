@@ -19,7 +19,14 @@ from typing import Any, TypeVar, cast
 
 import typer
 
-from rerank_cli.cli.settings import Setting, ValueKind, check_config, read_config, take_presets
+from rerank_cli.cli.settings import (
+    Setting,
+    ValueKind,
+    check_config,
+    read_config,
+    refusal_hint,
+    take_presets,
+)
 from rerank_cli.errors import ConfigError, NoHome
 from rerank_cli.terminal import warn
 from rerank_cli.user_files import HOME_VARIABLE, config_file, is_closed
@@ -67,6 +74,7 @@ class BadValue(typer.BadParameter):
         super().__init__(message, ctx=ctx, param=param)
         self.names: list[str] = param.opts
         self.value = value
+        self.suggestion = value_kind(param).suggestion(value)
 
 
 def settings_in(commands: Iterable[Any]) -> dict[str, Setting]:
@@ -204,8 +212,7 @@ class _PlainReader:
             if ctx.get_parameter_source(param.name).name == "ENVIRONMENT":
                 raise ConfigError(
                     f"{param.envvar}: {error}",
-                    hint=f"{param.envvar} is {kind.description}; to remove it: "
-                    f"unset {param.envvar}",
+                    hint=refusal_hint(param.envvar, kind, value, f"unset {param.envvar}"),
                 ) from error
             raise BadValue(str(error), str(value), ctx, param) from error
 

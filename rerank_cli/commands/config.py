@@ -241,7 +241,8 @@ def set_(ctx: typer.Context, key: Key, value: Value) -> int:
     try:
         read = setting.kind.from_text(value)
     except ValueError as error:
-        raise UsageError(f"{key}: {error}", hint=f"{key} is {setting.kind.description}") from error
+        hint = setting.kind.suggestion(value) or f"{key} is {setting.kind.description}"
+        raise UsageError(f"{key}: {error}", hint=hint) from error
 
     from rerank_cli.atomic_files import set_toml_value  # tomlkit, which nothing else needs
 

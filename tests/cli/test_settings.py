@@ -106,6 +106,11 @@ def test_json_by_option_beats_another_format_by_setting(
         (
             'format = "tabel"',
             "format: 'tabel' is none of table, text, grep, tsv",
+            "did you mean table? To remove it: rerank config unset format",
+        ),
+        (
+            'format = "zzz"',
+            "format: 'zzz' is none of table, text, grep, tsv",
             "one of table, text",
         ),
     ],

@@ -163,6 +163,13 @@ def require_extra(what: str, extra: str) -> Iterator[None]:
         raise MissingExtra(what, extra) from error
 
 
+def reason_of(error: Exception) -> str:
+    """Why a file cannot be read, in the same words everywhere, on each system."""
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    return getattr(error, "strerror", None) or str(error)
+
+
 class OutputError(RerankError):
     exit_code = ExitCode.USAGE
 

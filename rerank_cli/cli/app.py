@@ -20,7 +20,7 @@ from rerank_cli.cli.help import HELP_NAMES
 from rerank_cli.cli.parameters import with_options
 from rerank_cli.cli.provider_options import provider_options
 from rerank_cli.cli.typer_commands import DEFAULT_COMMAND, DefaultGroup, RankCommand, UnknownCommand
-from rerank_cli.errors import ExitCode, OutOfMemory, RerankError
+from rerank_cli.errors import ExitCode, OutOfMemory, RerankError, reason_of
 from rerank_cli.terminal import PipeClosed, say, usable_stream, warn
 
 
@@ -239,7 +239,7 @@ def _report(error: Exception, arguments: Sequence[str]) -> int:
             warn(sys.stderr, str(error), error.hint)
             return error.exit_code
         case OSError():
-            reason, name = error.strerror or str(error), error.filename
+            reason, name = reason_of(error), error.filename
             warn(sys.stderr, f"{name}: {reason}" if isinstance(name, str) else reason)
             return ExitCode.USAGE
         case typer.TyperException():

@@ -28,7 +28,7 @@ from rerank_cli.cli.settings import (
     take_presets,
 )
 from rerank_cli.errors import ConfigError, NoHome
-from rerank_cli.terminal import warn
+from rerank_cli.terminal import warn, write_text
 from rerank_cli.user_files import HOME_VARIABLE, config_file, is_closed
 
 COMMON_GROUP = "Common"  # the group that comes first, and the only one that -h shows
@@ -222,12 +222,19 @@ def _is_help(parameter: Any) -> bool:
     return bool(parameter.name == "help")
 
 
+def _show_help(ctx: Any, _parameter: Any, is_given: bool) -> None:
+    if is_given and not ctx.resilient_parsing:
+        write_text(f"{ctx.get_help()}\n", "the help")
+        raise typer.Exit
+
+
 def read_plainly(parameters: list[Any]) -> list[Any]:
     for parameter in parameters:
         parameter.get_runtime_param = _PlainReader
         if _is_help(parameter):
             parameter.opts.sort(key=len)
             parameter.help = "Show all of this help; -h shows the short one."
+            parameter.callback = _show_help
     return parameters
 
 

@@ -160,7 +160,7 @@ def rank(ctx: typer.Context) -> int:
     models = split_models(model)
     for name in models:
         if name != BM25:
-            from rerank_cli.commands.models import ensure_installed
+            from rerank_cli.commands.local_models import ensure_installed
 
             ensure_installed(name, pull=ctx.params["pull"], keep_off=ctx.params["offline"])
 

@@ -23,6 +23,7 @@ what to do now. Any other exception is a bug: the program ends with `ExitCode.BU
 """
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -33,6 +34,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rerank_cli.costs import ServiceRequest
 
+_NEAR = 0.6  # how much alike words have to be for one to be meant by another, of 1
+_WORD = re.compile(r"[\w-]+")
 _OUT_OF_MEMORY_WORDS = (
     "failed to map segment",
     "cannot allocate memory",
@@ -72,7 +75,21 @@ class UsageError(RerankError):
 def check_choice(what: str, value: str, choices: Iterable[str]) -> None:
     """Raise `UsageError` for a value that is none of its choices."""
     if value not in (names := [*choices]):
-        raise UsageError(f"no {what} is called {str(value)!r}", hint=f"one of {', '.join(names)}")
+        near = near_words(str(value), names)
+        hint = f"one of {', '.join(names)}"
+        if near:
+            hint = f"did you mean {near[0]}? It is {hint}"
+        raise UsageError(f"no {what} is called {str(value)!r}", hint=hint)
+
+
+def near_words(word: str, words: Iterable[str]) -> list[str]:
+    """The words that are written like another, the most alike first; none for a path."""
+    from difflib import get_close_matches  # few runs need it
+
+    if not _WORD.fullmatch(word):
+        return []
+    known = {each.lower(): each for each in words}
+    return [known[each] for each in get_close_matches(word.lower(), known, cutoff=_NEAR)]
 
 
 class QueryTooLong(UsageError):
@@ -144,6 +161,13 @@ def require_extra(what: str, extra: str) -> Iterator[None]:
         if OutOfMemory.caused(error):
             raise OutOfMemory from error
         raise MissingExtra(what, extra) from error
+
+
+def reason_of(error: Exception) -> str:
+    """Why a file cannot be read, in the same words everywhere, on each system."""
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    return getattr(error, "strerror", None) or str(error)
 
 
 class OutputError(RerankError):

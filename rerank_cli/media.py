@@ -16,7 +16,7 @@ from pathlib import Path, PurePath
 from typing import BinaryIO, Literal, get_args
 
 from rerank_cli.atomic_files import file_stamp
-from rerank_cli.errors import InputError
+from rerank_cli.errors import InputError, reason_of
 from rerank_cli.terminal import format_size, hide_user
 from rerank_cli.types import Document, Media
 from rerank_cli.user_files import open_regular_file
@@ -179,11 +179,10 @@ def _read_file(media: Media, limit: int, count: int) -> bytes:
             data = stream.read(count)
             size = max(os.fstat(stream.fileno()).st_size, len(data))
     except (OSError, ValueError) as error:
-        is_absent = isinstance(error, FileNotFoundError | NotADirectoryError | ValueError)
+        is_absent = isinstance(error, NotADirectoryError | ValueError)
         is_absent |= isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG
-        reason = "no such file" if is_absent else getattr(error, "strerror", None) or error
         raise InputError(
-            f"{name}: {reason}",
+            f"{name}: {reason_of(FileNotFoundError() if is_absent else error)}",
             hint=f"{with_article(kind)} is a URL (http, https or data) or the path of a file",
         ) from error
     if size > limit:

@@ -258,6 +258,11 @@ def write_all(stream: BinaryIO, pieces: Iterable[bytes], what: str, *, flush: bo
         raise OutputError(f"cannot write {what}: {error.strerror}") from error
 
 
+def write_text(text: str, what: str) -> None:
+    """Write a text to stdout, as `write_all` does."""
+    write_all(sys.stdout.buffer, [text.encode()], what)
+
+
 def warn(stderr: TextIO, message: str, hint: str | None = None) -> None:
     """Write a message to stderr in the one form that messages have: what, a blank line, a hint.
 

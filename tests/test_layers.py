@@ -130,7 +130,7 @@ def test_there_are_few_modules_and_each_has_its_size() -> None:
         path.relative_to(PACKAGE): path.read_text(encoding="utf-8").count("\n")
         for path in PACKAGE.rglob("*.py")
     }
-    assert len(lines) <= 155
+    assert len(lines) <= 156
     tops = [path for path in lines if len(path.parts) == 1]
     assert len(tops) <= 13
     assert len({path.parts[0] for path in lines if len(path.parts) > 1}) <= 14
@@ -193,7 +193,7 @@ def test_help_imports_nothing_slow(arguments: list[str], needless: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", sorted({*Commands.lazy_commands} - {"models"}))
+@pytest.mark.parametrize("command", sorted(Commands.lazy_commands))
 def test_help_of_a_command_imports_nothing_that_ranks(command: str) -> None:
     loaded = modules_after(command, "--help")
     assert f"rerank_cli.commands.{command}" in loaded

@@ -78,9 +78,19 @@ def test_a_closed_pipe_is_no_failure(tmp_path: Path) -> None:
 def test_a_full_disk_is_an_error() -> None:
     full = "rerank: cannot write the results: No space left on device\n"
     assert shell("word -d word -m bm25 > /dev/full") == (2, "", full)
-    code, out, err = shell("--version > /dev/full")
-    assert (code, out) == (2, "")
-    assert "No space left on device" in err
+    texts = {
+        "--version": "the version",
+        "--help": "the help",
+        "batch -h": "the help",
+        "help models": "the help",
+        "models pull --help": "the help",
+        "--show-completion bash": "the script",
+    }
+    for arguments, what in texts.items():
+        code, out, err = shell(f"{arguments} > /dev/full")
+        assert (code, out) == (2, "")
+        assert err == f"rerank: cannot write {what}: No space left on device\n"
+    assert shell("2> /dev/full") == (2, "", "")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

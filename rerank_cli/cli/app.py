@@ -20,8 +20,8 @@ from rerank_cli.cli.help import HELP_NAMES
 from rerank_cli.cli.parameters import with_options
 from rerank_cli.cli.provider_options import provider_options
 from rerank_cli.cli.typer_commands import DEFAULT_COMMAND, DefaultGroup, RankCommand, UnknownCommand
-from rerank_cli.errors import ExitCode, OutOfMemory, RerankError
-from rerank_cli.terminal import PipeClosed, say, usable_stream, warn
+from rerank_cli.errors import ExitCode, OutOfMemory, RerankError, reason_of
+from rerank_cli.terminal import PipeClosed, say, usable_stream, warn, write_text
 
 
 class Commands(DefaultGroup):
@@ -69,7 +69,7 @@ Exit codes: 0 results; 1 nothing left to show; 2 usage or bad input; 3 the model
 
 def _print_script(ctx: typer.Context, shell: Shell | None) -> None:
     if shell and not ctx.resilient_parsing:
-        typer.echo(script(shell), nl=False)
+        write_text(script(shell), "the script")
         raise typer.Exit
 
 
@@ -83,7 +83,7 @@ def _install_script(ctx: typer.Context, shell: Shell | None) -> None:
 
 def _print_version(ctx: typer.Context, version: bool) -> None:
     if version and not ctx.resilient_parsing:  # completion parses resiliently
-        typer.echo(f"rerank {__version__}")
+        write_text(f"rerank {__version__}\n", "the version")
         raise typer.Exit
 
 
@@ -160,7 +160,7 @@ def rank(ctx: typer.Context) -> int:
     models = split_models(model)
     for name in models:
         if name != BM25:
-            from rerank_cli.commands.models import ensure_installed
+            from rerank_cli.commands.local_models import ensure_installed
 
             ensure_installed(name, pull=ctx.params["pull"], keep_off=ctx.params["offline"])
 
@@ -215,11 +215,11 @@ def run(arguments: list[str], *, began: float | None = None) -> int:
     if not arguments:
         from rerank_cli.cli.help import CONCISE_HELP  # few runs show it
 
-        sys.stderr.write(CONCISE_HELP)
+        say(sys.stderr, CONCISE_HELP.removesuffix("\n"))
         return ExitCode.USAGE
     try:
         return app(arguments, prog_name="rerank", standalone_mode=False) or ExitCode.OK
-    except (PipeClosed, SystemExit):  # typer raises the latter if help meets a closed pipe
+    except (PipeClosed, SystemExit):  # typer makes the latter of a pipe that others find closed
         return ExitCode.OK
     except Exception as error:  # noqa: BLE001 - the boundary: any unknown error is a bug
         return _report(error, arguments)
@@ -239,7 +239,7 @@ def _report(error: Exception, arguments: Sequence[str]) -> int:
             warn(sys.stderr, str(error), error.hint)
             return error.exit_code
         case OSError():
-            reason, name = error.strerror or str(error), error.filename
+            reason, name = reason_of(error), error.filename
             warn(sys.stderr, f"{name}: {reason}" if isinstance(name, str) else reason)
             return ExitCode.USAGE
         case typer.TyperException():

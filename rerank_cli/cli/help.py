@@ -8,7 +8,7 @@ import inspect
 import re
 import shutil
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from typer.core import TyperGroup
@@ -21,6 +21,7 @@ from rerank_cli.cli.parameters import (
     settings_in,
     value_kind,
 )
+from rerank_cli.cli.settings import Setting
 
 HELP_NAMES = ["-h", "--help"]
 CONCISE_HELP = """\
@@ -45,8 +46,17 @@ def note_help(ctx: Any, arguments: Sequence[str]) -> None:
     ctx.meta[_IS_SHORT] = HELP_NAMES[1] not in arguments
 
 
-def write_help(command: Any, ctx: Any, *, is_program: bool = False) -> str:
-    """The help of a command or a group: all of it, or what matters most if `-h` asked for that."""
+def write_help(
+    command: Any,
+    ctx: Any,
+    *,
+    is_program: bool = False,
+    settings: Mapping[str, Setting] | None = None,
+) -> str:
+    """The help of a command or a group: all of it, or what matters most if `-h` asked for that.
+
+    All of it ends with the names of `settings`, or of the command's own.
+    """
     page = _HelpPage(min(shutil.get_terminal_size().columns, _MAX_HELP_COLUMNS))
     is_short = ctx.meta.get(_IS_SHORT, False)
     path = "rerank" if is_program else ctx.command_path
@@ -62,8 +72,13 @@ def write_help(command: Any, ctx: Any, *, is_program: bool = False) -> str:
         for name, options in groups.items():
             page.write_section(name, [help_record(option) for option in options])
         page.write_section("Commands", [(name, text) for name, (_, text) in commands.items()])
+        own = settings_in([command])
+        if settings or is_program:
+            page.write_text(_settings_sentence(settings or own))
+        elif own:
+            page.write_text(f"Settings: {', '.join(own)}. `rerank config --help` says more.")
         if is_program:
-            page.write_texts([_settings_sentence(command), command.epilog])
+            page.write_text(command.epilog)
         return str(page)
     options = groups.get(COMMON_GROUP) or next(iter(groups.values()))[:-1]  # without --help
     page.write_section("Options", [short_help_record(option) for option in options])
@@ -201,13 +216,13 @@ def _inner_commands(command: Any, ctx: Any) -> dict[str, tuple[str, str]]:
     return {name: ("", parts_of_help(each)[0]) for name, each in inner.items()}
 
 
-def _settings_sentence(command: Any) -> str:
+def _settings_sentence(settings: Mapping[str, Setting]) -> str:
     """Sentences for the help: which options are settings, and how to set them."""
-    settings = settings_in([command])
     example = next(setting for key, setting in settings.items() if "-" in key)
     flag = next(key for key, setting in settings.items() if setting.kind.type is bool)
     return (
-        f"Settings: {', '.join(settings)}. `rerank config set` sets one for every run. So does the "
-        f"environment: {example.variable} for {example.key}. An option on the command line counts "
-        f"more than both; --no-{flag} undoes {flag}."
+        f"Settings: {', '.join(settings)}. `rerank config` shows all there are, and `rerank config "
+        f"set` sets one for every run. So does the environment: {example.variable} for "
+        f"{example.key}. An option on the command line counts more than both; --no-{flag} undoes "
+        f"{flag}."
     )

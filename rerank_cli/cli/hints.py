@@ -204,6 +204,7 @@ _KEY_HINT = (
     "a key is never an argument: rerank config set-key {} asks for it, or reads it from a pipe"
 )
 _KEY_COMMANDS = ("rerank config ", "rerank providers ")  # behind which somebody may type one
+_PATH = re.compile(r"\S*[./\\~]\S*")
 _PROVIDER_IN_MODEL = re.compile(r"([\w.-]+)/.")
 
 # What an option does not take: what it takes instead, or what to do.
@@ -326,7 +327,7 @@ def explain(error: Any, arguments: Sequence[str]) -> tuple[str, str]:
         name = _as_typed(error.option_name, arguments, _options_of(ctx.command))
         message, hint = f"no such option: {name}", _option_hint(name, ctx, arguments)
     elif isinstance(error, BadValue):
-        hint = _value_hint(error.names, error.value)
+        hint = _value_hint(error.names, error.value) or error.suggestion
     elif [*arguments[:2]] == ["config", "set"] and "=" in arguments[-1]:
         key, _, value = arguments[-1].partition("=")
         line = shlex.join(["rerank", *arguments[:-1], key, value])
@@ -464,6 +465,9 @@ def words_hint(ctx: Any) -> str | None:
         return None if is_other else hint
     if len(words) > 1 and os.path.exists(words[1]):
         return None
+    if len(words) > 1 and os.path.exists(words[0]) and not _PATH.fullmatch(words[1]):
+        recursive = "-r " if given["recursive"] else ""
+        return f"the query comes first: rerank {recursive}{_quoted(words[1], words[0], *words[2:])}"
     return _query_hint(words[0], words[1:], lazy_commands(ctx))
 
 

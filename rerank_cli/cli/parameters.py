@@ -19,9 +19,16 @@ from typing import Any, TypeVar, cast
 
 import typer
 
-from rerank_cli.cli.settings import Setting, ValueKind, check_config, read_config, take_presets
+from rerank_cli.cli.settings import (
+    Setting,
+    ValueKind,
+    check_config,
+    read_config,
+    refusal_hint,
+    take_presets,
+)
 from rerank_cli.errors import ConfigError, NoHome
-from rerank_cli.terminal import warn
+from rerank_cli.terminal import warn, write_text
 from rerank_cli.user_files import HOME_VARIABLE, config_file, is_closed
 
 COMMON_GROUP = "Common"  # the group that comes first, and the only one that -h shows
@@ -67,6 +74,7 @@ class BadValue(typer.BadParameter):
         super().__init__(message, ctx=ctx, param=param)
         self.names: list[str] = param.opts
         self.value = value
+        self.suggestion = value_kind(param).suggestion(value)
 
 
 def settings_in(commands: Iterable[Any]) -> dict[str, Setting]:
@@ -204,8 +212,7 @@ class _PlainReader:
             if ctx.get_parameter_source(param.name).name == "ENVIRONMENT":
                 raise ConfigError(
                     f"{param.envvar}: {error}",
-                    hint=f"{param.envvar} is {kind.description}; to remove it: "
-                    f"unset {param.envvar}",
+                    hint=refusal_hint(param.envvar, kind, value, f"unset {param.envvar}"),
                 ) from error
             raise BadValue(str(error), str(value), ctx, param) from error
 
@@ -215,12 +222,19 @@ def _is_help(parameter: Any) -> bool:
     return bool(parameter.name == "help")
 
 
+def _show_help(ctx: Any, _parameter: Any, is_given: bool) -> None:
+    if is_given and not ctx.resilient_parsing:
+        write_text(f"{ctx.get_help()}\n", "the help")
+        raise typer.Exit
+
+
 def read_plainly(parameters: list[Any]) -> list[Any]:
     for parameter in parameters:
         parameter.get_runtime_param = _PlainReader
         if _is_help(parameter):
             parameter.opts.sort(key=len)
             parameter.help = "Show all of this help; -h shows the short one."
+            parameter.callback = _show_help
     return parameters
 
 

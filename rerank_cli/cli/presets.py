@@ -12,7 +12,6 @@ settings of every run: whoever names it means it.
 
 import re
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +24,7 @@ from rerank_cli.cli.settings import (
     read_config,
     take_presets,
 )
-from rerank_cli.errors import UsageError
+from rerank_cli.errors import UsageError, near_words
 from rerank_cli.terminal import format_names
 from rerank_cli.user_files import config_file
 
@@ -115,7 +114,7 @@ def preset_values(ctx: Any) -> dict[str, Any]:
 
 def _suggest(name: str, presets: Iterable[str]) -> str:
     known = sorted(presets)
-    if near := get_close_matches(name, known, cutoff=0.6):
+    if near := near_words(name, known):
         return f"did you mean {format_names(near)}?"
     if known:
         return f"presets: {', '.join(known)}"

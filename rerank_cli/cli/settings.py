@@ -8,13 +8,12 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from rerank_cli.errors import ConfigError, UsageError
+from rerank_cli.errors import ConfigError, UsageError, near_words
 from rerank_cli.user_files import parse_toml, read_user_file
 
 BOOLEAN_WORDS: Mapping[str, bool] = MappingProxyType(
@@ -120,6 +119,11 @@ class ValueKind:
         if issubclass(self.type, StrEnum):
             return [*self.type]
         return ["true", "false"] if self.type is bool else []
+
+    def suggestion(self, value: Any) -> str:
+        """A question that names the value most like one that was refused; empty if none is."""
+        near = near_words(str(value), (*self.choices, *self.words))
+        return f"did you mean {near[0]}?" if near else ""
 
     def _check_text(self, text: Any) -> None:
         if text in self.words:
@@ -267,10 +271,18 @@ def check_config(
         except ValueError as error:
             raise ConfigError(
                 f"{path}: {before}{key}: {error}",
-                hint=f"{key} is {settings[key].kind.description}; to remove it: "
-                f"rerank config unset {before}{key}",
+                hint=refusal_hint(
+                    key, settings[key].kind, value, f"rerank config unset {before}{key}"
+                ),
             ) from error
     return values
+
+
+def refusal_hint(name: str, kind: ValueKind, value: Any, removal: str) -> str:
+    """What to do about a setting's value that was refused; `removal` is the command for none."""
+    if suggestion := kind.suggestion(value):
+        return f"{suggestion} To remove it: {removal}"
+    return f"{name} is {kind.description}; to remove it: {removal}"
 
 
 def find_setting(key: str, settings: Mapping[str, Setting]) -> Setting:
@@ -295,5 +307,5 @@ def excerpt(text: str) -> str:
 def _suggest(key: str, settings: Iterable[str]) -> str:
     """Make a hint of the keys that are most like an unknown one, or all keys if none is."""
     known = sorted(settings)
-    near = get_close_matches(key.lower().replace("_", "-"), known, cutoff=0.6)
+    near = near_words(key.lower().replace("_", "-"), known)
     return f"did you mean {' or '.join(near)}?" if near else f"settings: {', '.join(known)}"

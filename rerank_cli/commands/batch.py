@@ -318,7 +318,7 @@ def _read_options(ctx: typer.Context) -> "BatchOptions":
     keep = find_keep(ctx, max(1, len(models)))
     for model in models:
         if model != BM25:
-            from rerank_cli.commands.models import ensure_installed
+            from rerank_cli.commands.local_models import ensure_installed
 
             ensure_installed(model, pull=given["pull"], keep_off=given["offline"])
     is_pairs = given["pairs"]

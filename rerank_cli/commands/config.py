@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rerank_cli.cli.help import write_help
 from rerank_cli.cli.hints import setting_hint
 from rerank_cli.cli.parameters import all_commands, setting_values, settings_in
 from rerank_cli.cli.presets import (
@@ -27,7 +28,15 @@ from rerank_cli.errors import ConfigError, ExitCode, NoHome, RerankError, UsageE
 from rerank_cli.terminal import Terminal, format_json, format_names, hide_user
 from rerank_cli.user_files import config_file, keys_file
 
-app = make_app(ListGroup)
+
+class SettingsGroup(ListGroup):
+    """The group of the commands for settings, whose help names all of them."""
+
+    def get_help(self, ctx: Any) -> str:
+        return write_help(self, ctx, settings=settings_in(all_commands(ctx)))
+
+
+app = make_app(SettingsGroup)
 _HUB_NAMES = ("hf", "huggingface", "hugging-face")
 _BASE_URL, _MODEL = "base-url", "model"  # settings
 
@@ -241,7 +250,8 @@ def set_(ctx: typer.Context, key: Key, value: Value) -> int:
     try:
         read = setting.kind.from_text(value)
     except ValueError as error:
-        raise UsageError(f"{key}: {error}", hint=f"{key} is {setting.kind.description}") from error
+        hint = setting.kind.suggestion(value) or f"{key} is {setting.kind.description}"
+        raise UsageError(f"{key}: {error}", hint=hint) from error
 
     from rerank_cli.atomic_files import set_toml_value  # tomlkit, which nothing else needs
 

@@ -333,7 +333,7 @@ def _model(model: str | None, runtime: RuntimeOptions) -> tuple[dict[str, Any], 
     from rerank_cli.scorers import find_local_folder, open_scorer
 
     folder = find_local_folder(model)
-    files = [] if folder is None else [_file(path) for path in folder.files()]
+    files = [] if folder is None else [_file(path) for path in _find_files(folder)]
     if files:
         import rerank_cli.scorers.cross_encoder  # noqa: F401 - to import is not to open
 
@@ -354,6 +354,12 @@ def _model(model: str | None, runtime: RuntimeOptions) -> tuple[dict[str, Any], 
     }
     known = {name: value for name, value in about.items() if value not in ([], None)}
     return known, [] if folder is None else run_checks(folder, scorer)
+
+
+def _find_files(folder: "ModelFolder") -> list[Path]:
+    """The files of a model that are there: those for its scores, then others that are checked."""
+    checked = (path for path in _known_hashes(folder) if path.is_file())
+    return [*dict.fromkeys([*folder.files(), *checked])]
 
 
 def _first_score(scorer: "Scorer") -> float:

@@ -1,6 +1,5 @@
 """The steps of an evaluation: read, find candidates, score, measure, write."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ from typing import Any
 from rerank_cli.errors import UsageError
 from rerank_cli.evaluation.datasets import Task, task_of
 from rerank_cli.evaluation.label_tables import draw_thresholds, thresholds_object
-from rerank_cli.evaluation.labels import LabelledQuery
+from rerank_cli.evaluation.labels import LabelledQuery, distinct_notes
 from rerank_cli.evaluation.measures import DEFAULT_MEASURES, parse_measures
 from rerank_cli.evaluation.report import (
     RowBuilder,
@@ -65,8 +64,6 @@ from rerank_cli.terminal import (
 )
 from rerank_cli.types import Scorer, ScorerInfo
 
-_DIGITS = re.compile(r"[\d,]+")
-
 
 def run_jobs(jobs: Sequence[EvalJob], terminal: Terminal) -> None:
     """Score everything; say first how long that will take."""
@@ -116,12 +113,8 @@ def warn_of_scores(jobs: Sequence[EvalJob], terminal: Terminal) -> None:
         scored = [
             scores for job in jobs if job.system.name == name for scores in job.scores.values()
         ]
-        similar_notes: dict[str, list[str]] = {}
-        for note in (note for scores in scored for note in scores.notes):
-            similar_notes.setdefault(_DIGITS.sub("0", note), []).append(note)
-        for notes in similar_notes.values():
-            more = f" (and {len(notes) - 1:,} like it)" if len(notes) > 1 else ""
-            terminal.warn(f"{name}: {notes[0]}{more}")
+        for note in distinct_notes(scored):
+            terminal.warn(f"{name}: {note}")
         if cached := sum(scores.cached for scores in scored):
             chunks = sum(sum(scores.chunks.values()) for scores in scored)
             terminal.say(

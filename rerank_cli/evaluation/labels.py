@@ -10,7 +10,8 @@ are made of labelled queries. It knows no models.
 import json
 import os
 import random
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
@@ -25,6 +26,7 @@ from rerank_cli.user_files import parse_sealed_json, read_regular_file, seal_jso
 
 _MAX_JOURNAL_BYTES = 1 << 30
 _MAX_NUMBER = 1e300  # of scores and counts; NaN is not less
+_DIGITS = re.compile(r"[\d,]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,17 @@ class QueryScores:
             for name, score in self.scores.items()
             if not self.judges or self.judges[name] == last
         }
+
+
+def distinct_notes(scored: Iterable[QueryScores]) -> list[str]:
+    """What scoring had to say: of notes that differ in numbers only, the first and their count."""
+    similar_notes: dict[str, list[str]] = {}
+    for note in (note for scores in scored for note in scores.notes):
+        similar_notes.setdefault(_DIGITS.sub("0", note), []).append(note)
+    return [
+        notes[0] + (f" (and {len(notes) - 1:,} like it)" if len(notes) > 1 else "")
+        for notes in similar_notes.values()
+    ]
 
 
 class StageCount(NamedTuple):

@@ -7,7 +7,7 @@ What is scored is not kept between two calls; a `Reranker` with `cache=True` doe
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from rerank_cli.evaluation.datasets import (
     read_lists,
     task_of,
 )
+from rerank_cli.evaluation.labels import distinct_notes
 from rerank_cli.evaluation.measures import DEFAULT_MEASURES, parse_measures
 from rerank_cli.evaluation.report import RowBuilder, SystemRow
 from rerank_cli.evaluation.run import EvalJob, System, open_system, read_system, score_by_bm25
@@ -48,7 +49,8 @@ class Evaluation:
     systems  the first order, BM25, the models, and the best order that is possible ("oracle"). Each
              has `mean(measure)`, `figures` of each query by measure, and `against`: differences
              from the first order, with interval and `verdict`
-    notes    sentences about what was amiss in the data
+    notes    sentences about what was amiss in the data, and behind a model's name in its scoring:
+             texts that were cut, or a query that was left in its first order
     """
 
     name: str
@@ -92,6 +94,8 @@ def evaluate(
     and the errors of opening and scoring.
     """
     labels = LabelOptions() if labels is None else labels
+    if isinstance(measures, str):
+        raise UsageError("measures must be several, as in a list, not one by itself")
     parsed = parse_measures(measures, labels.min_grade)
     task = _read_task(data, depth, labels, seed)
     if isinstance(models, str | Reranker | Cascade):
@@ -101,8 +105,12 @@ def evaluate(
     if BM25 not in (task.first, *models):
         systems.append(rows.baseline(BM25, score_by_bm25(task)))
     wanted: Sequence[str | Ranker | None] = models or (None,)
-    systems += [rows.system_row(_score(task, model), depth) for model in wanted]
-    return Evaluation(task.name, len(task.queries), [*systems, rows.oracle()], task.notes)
+    notes = [*task.notes]
+    for model in wanted:
+        job = _score(task, model)
+        systems.append(rows.system_row(job, depth))
+        notes += [f"{job.system.name}: {note}" for note in distinct_notes(job.scores.values())]
+    return Evaluation(task.name, len(task.queries), [*systems, rows.oracle()], notes)
 
 
 def thresholds(
@@ -155,13 +163,20 @@ def _read_task(data: Data, depth: int, labels: LabelOptions, seed: int) -> Task:
             raise InputError(f"{path}: no such file or folder")
     elif isinstance(data, Mapping):
         raise UsageError("data must be several records, as in a list, not one by itself")
+    elif isinstance(data, bytes | bytearray) or not isinstance(data, Iterable):
+        raise UsageError(f"data is records, or a path, and not of type {type(data).__name__}")
     else:
-        records = (
-            (str(record.get("id", record.get("_id", number))), f"record {number}", record)
-            for number, record in enumerate(data)
-        )
-        collection = collect_records(records, "records", labels)
+        collection = collect_records(_named_records(data), "records", labels)
     return task_of(collection, depth, None, seed)
+
+
+def _named_records(data: Iterable[Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Records, each with its id and its place in messages; raises `InputError`."""
+    for number, record in enumerate(data):
+        where = f"record {number}"
+        if not isinstance(record, Mapping):
+            raise InputError(f"{where}: not a mapping, but of type {type(record).__name__}")
+        yield str(record.get("id", record.get("_id", number))), where, record
 
 
 def _score(task: Task, model: str | Ranker | None) -> EvalJob:
@@ -169,6 +184,10 @@ def _score(task: Task, model: str | Ranker | None) -> EvalJob:
     with ExitStack() as stack:
         if isinstance(model, Reranker | Cascade):
             ranker, system = model, _system_of(model)
+        elif not isinstance(model, str | None):
+            raise UsageError(
+                f"a model is a name or a ranker, and not of type {type(model).__name__}"
+            )
         else:
             chunks = ChunkOptions(max_chunks=DEFAULT_MAX_CHUNKS, truncate_query=True)
             system = read_system(default() if model is None else model, RuntimeOptions(), chunks)

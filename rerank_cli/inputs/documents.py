@@ -111,7 +111,8 @@ class Inputs:
     taken         paths that are read for something else than documents
     may_be_words  whether `paths` may be words of a query that was not quoted
 
-    What cannot be read is reported, and raised if nothing else is named.
+    What cannot be read is reported. It is raised if nothing else is named, and nothing of it was
+    read.
     """
 
     texts: Sequence[str] = ()
@@ -293,12 +294,14 @@ class Inputs:
                 self.report.problems.append(error)
             except (OSError, InputError) as error:
                 problem = error if isinstance(error, InputError) else read_error(place.path, error)
-                if place.named and len(self._sources.places) == 1 and not self.texts:
+                is_read = self._document_bytes > 0
+                is_alone = len(self._sources.places) == 1 and not self.texts
+                if place.named and is_alone and not is_read:
                     raise problem from error
                 if isinstance(error, MissingExtra) and not place.named:
                     self.report.skipped[NEEDS_EXTRA[error.extra]] += 1
                     continue
-                if self._document_bytes:
+                if is_read:
                     problem = InputError(
                         f"{problem}; the rest of it is left out", hint=problem.hint
                     )

@@ -22,7 +22,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from rerank_cli.errors import InputError, NoHome
+from rerank_cli.errors import InputError, NoHome, reason_of
 from rerank_cli.inputs import DEFAULT_MAX_DOCUMENT_BYTES, STDIN
 from rerank_cli.inputs.streams import stream_key
 from rerank_cli.inputs.text import HEAD_BYTES, envelope_of, read_whole
@@ -165,9 +165,7 @@ def read_content(path: str, max_bytes: int) -> bytes:
 
 def read_error(path: str, error: OSError) -> InputError:
     """The error of a source that cannot be read."""
-    is_missing = isinstance(error, FileNotFoundError)
-    problem = "no such file" if is_missing else error.strerror or error
-    return InputError(f"{name_of(path)}: {problem}")
+    return InputError(f"{name_of(path)}: {reason_of(error)}")
 
 
 def name_of(path: str) -> str:

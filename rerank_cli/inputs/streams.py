@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from rerank_cli.errors import InputError, OutputError, UsageError
+from rerank_cli.errors import InputError, OutputError, UsageError, reason_of
 from rerank_cli.inputs import STDIN
 from rerank_cli.inputs.text import decompress
 
@@ -85,7 +85,7 @@ def open_source(path: str) -> BinaryIO:
     try:
         return open(path, "rb")
     except (OSError, ValueError) as error:  # ValueError for a NUL in the name
-        raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+        raise InputError(f"{path}: {reason_of(error)}") from error
 
 
 class OnePass(io.RawIOBase):

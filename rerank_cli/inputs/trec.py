@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rerank_cli.errors import InputError
+from rerank_cli.errors import InputError, reason_of
 from rerank_cli.inputs import DEFAULT_MAX_DOCUMENT_BYTES
 from rerank_cli.inputs.records import is_spread_json, parse_json, read_spread_json
 from rerank_cli.inputs.streams import OnePass, is_stream
@@ -42,7 +42,7 @@ def _open_text(path: Path) -> Iterator[TextSource]:
     except DocumentTooLarge as error:
         raise InputError(f"{path}: {_TOO_LARGE}") from error
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from error
+        raise InputError(f"{path}: {reason_of(error)}") from error
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:

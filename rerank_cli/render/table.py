@@ -64,6 +64,7 @@ _ELLIPSIS_CELLS = 2
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _NO_SCORE = "\N{EN DASH}"
 _CHUNK_MARK = "·"
+_SAME_PASSAGE = "(the passage above)"  # in place of the text of a result's own passage
 # Hebrew, Arabic and the other scripts that are written from the right.
 _RIGHT_TO_LEFT = re.compile(
     "[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]"
@@ -146,6 +147,7 @@ class Row(NamedTuple):
     lines      the most lines of the extract
     note       what stands below the passage
     stage      the place of the model of a cascade that judged it; None for a blank document
+    is_same    whether its passage is that of the row of its result, above it
     """
 
     mark: str
@@ -159,6 +161,7 @@ class Row(NamedTuple):
     lines: int = _EXTRACT_LINES
     note: str = ""
     stage: int | None = None
+    is_same: bool = False
 
 
 def _find_rows(ranking: Ranking, style: Style) -> list[Row]:
@@ -191,10 +194,13 @@ def _find_rows(ranking: Ranking, style: Style) -> list[Row]:
         more = {"note": "; ".join(filter(None, notes)), "stage": result.stage}
         add(str(result.rank), result.relevance_score, passage, sentence, style="bold", **more)
         for chunk, _, relevance in _further_chunks(result, style):
-            sentence = chunk if style.full else sentence_in(chunk, words)
+            is_same = chunk is passage
+            other = chunk if style.full else sentence_in(chunk, words)
+            more = {"lines": 1, "stage": result.stage, "is_same": is_same}
             # The result's own score is lowered for many passages: beside it theirs look too high.
-            score, stage = relevance if style.explained else None, result.stage
-            add(_CHUNK_MARK, score, chunk, sentence, style="dim", lines=1, stage=stage)
+            score = relevance if style.explained else None
+            place = sentence if is_same else other
+            add(_CHUNK_MARK, score, chunk, place, style="dim", **more)
     for blank in ranking.blanks:
         text = blank.document.text
         chunk = Chunk(blank.document, 0, len(text), text, 0)
@@ -266,6 +272,8 @@ def _passage(
 ) -> Text:
     if not row.chunk.text.strip():
         return Text("(empty)", style="dim italic")
+    if row.is_same:
+        return Text(_SAME_PASSAGE, style="dim italic")
     if style.full:
         passage = extracts.whole(row.chunk.text)
     elif style.context is not None and row.mark != _CHUNK_MARK:

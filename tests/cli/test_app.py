@@ -238,3 +238,25 @@ def test_a_broken_model_exits_with_3(rerank: Run, tmp_path: Path) -> None:
     ran = rerank("x", "-d", "y", "-m", str(tmp_path))
     assert ran.code == 3
     assert "holds no ONNX model" in ran.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-q", "x", "gone"],
+        ["-q", "x", "--files-from", "gone"],
+        ["--query-file", "gone", "x"],
+        ["-q", "x", "--image", "gone", "x"],
+        ["batch", "gone"],
+        ["batch", "--run", "gone", "--queries", "x", "--corpus", "x"],
+        ["eval", "--run", "gone", "--queries", "x", "--corpus", "x", "--qrels", "gone"],
+    ],
+)
+def test_a_file_that_is_not_there_is_called_so_by_every_command(
+    arguments: list[str], rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("x").write_text("1\tfox\n")
+    ran = rerank(*arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.splitlines()[0] == "rerank: gone: no such file"

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from rerank_cli.cli import hints
+from rerank_cli.cli.parameters import value_kind
 from rerank_cli.cli.typer_commands import RESERVED
 from tests.conftest import Run
 from tests.support.command_line import COMMAND, SETTINGS
@@ -42,6 +43,23 @@ def test_what_a_hint_names_exists() -> None:
         for group, inner in re.findall(r"rerank (models|providers|config) ([a-z-]+)", sentence):
             if inner not in ("lists", "shows"):
                 assert inner in COMMAND.get_command(None, group).commands, sentence
+
+
+def test_a_value_with_a_letter_too_many_is_known_for_what_it_was_meant(rerank: Run) -> None:
+    kinds = {
+        option.opts[-1]: value_kind(option)
+        for option in COMMAND.commands["rank"].params
+        if option.param_type_name == "option"
+    }
+    values = {
+        name: [*kind.choices, *kind.words] for name, kind in kinds.items() if kind.type is not bool
+    }
+    assert values["--format"]
+    assert values["--candidates"]
+    for name, words in values.items():
+        for word in filter(str.isalpha, words):
+            ran = rerank("x", name, word + word[-1])
+            assert ran.err.endswith(f"\n\nhint: did you mean {word}?\n"), name
 
 
 def test_values_that_are_named_are_taken() -> None:

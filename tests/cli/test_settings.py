@@ -106,6 +106,11 @@ def test_json_by_option_beats_another_format_by_setting(
         (
             'format = "tabel"',
             "format: 'tabel' is none of table, text, grep, tsv",
+            "did you mean table? To remove it: rerank config unset format",
+        ),
+        (
+            'format = "zzz"',
+            "format: 'zzz' is none of table, text, grep, tsv",
             "one of table, text",
         ),
     ],
@@ -170,6 +175,20 @@ def test_help_says_which_options_are_settings(rerank: Run) -> None:
     text = " ".join(rerank("--help").out.split())
     assert f"Settings: {', '.join(settings_in([COMMAND.commands['rank']]))}." in text
     assert "RERANK_TOP_N for top-n" in text
+    text = " ".join(rerank("config", "--help").out.split())
+    assert f"Settings: {', '.join(SETTINGS)}." in text
+    assert "passage-memory" in SETTINGS
+
+
+def test_help_of_each_command_names_its_settings(rerank: Run) -> None:
+    for name in {*COMMAND.list_commands(None)} - {"rank", "config"}:
+        command = COMMAND.get_command(None, name)
+        for words in [[name], *([name, inner] for inner in getattr(command, "commands", {}))]:
+            settings = settings_in([command if len(words) == 1 else command.commands[words[1]]])
+            text = " ".join(rerank(*words, "--help").out.split())
+            sentence = f"Settings: {', '.join(settings)}. `rerank config --help` says more."
+            assert (sentence in text) is bool(settings), words
+            assert ("Settings:" in text) is bool(settings), words
 
 
 def test_a_run_without_a_file_reads_no_toml() -> None:

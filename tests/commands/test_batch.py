@@ -247,7 +247,7 @@ def test_nor_a_file_of_a_run(rerank: Run, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["--resume"], "--resume continues a file"),
-        (["nothing.jsonl"], "nothing.jsonl: No such file"),
+        (["nothing.jsonl"], "nothing.jsonl: no such file"),
         (["--window", "much"], "'--window': 'much' is not a size"),
         (["--run", "a"], "--run, --queries and --corpus make up an input"),
         (["--address", "auto"], "--address and --ordered are for --engine ray"),

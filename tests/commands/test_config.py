@@ -159,6 +159,7 @@ def test_a_write_that_fails_leaves_the_old_file(
         (["set", "strict", "maybe"], "strict: 'maybe' is neither true nor false"),
         (["set", "model", ""], "model: the value is empty"),
         (["set", "format", "xml"], "format: 'xml' is none of table"),
+        (["set", "format", "jsno"], "format: 'jsno' is none of table"),
         (["set", "top_n", "1"], "no setting is called top_n"),
         (["get", "query"], "no setting is called query"),
         (["unset", "modle"], "no setting is called modle"),

@@ -32,13 +32,14 @@ def test_the_shipped_model(rerank: Run, home: Path) -> None:
     model = found["model"]
     assert (model["name"], model["window"], model["length"]) == ("mini@3", 192, 512)
     assert model["scale"] == "logit"
-    encoder, reader, tokenizer, config = model["files"]
+    encoder, reader, tokenizer, config, vectors = model["files"]
     for graph, name in ((encoder, "encoder.onnx"), (reader, "reader.onnx")):
         path = ROOT / "models" / "mini" / name
         assert (graph["path"], graph["bytes"]) == (str(path), path.stat().st_size)
         assert len(graph["hash"]) == 16
     assert tokenizer["path"].endswith("tokenizer.json")
     assert config["path"].endswith("config.json")
+    assert vectors["path"].endswith("static.npz")
     assert model["prepared"] is True
     assert (Path(model["prepared_in"]) / "encoder.onnx").is_file()
     assert model["bytes_of_all_prepared"] > encoder["bytes"]
@@ -166,11 +167,15 @@ def test_checksums_of_any_content_are_compared(rerank: Run, tmp_path: Path) -> N
     for content in (b"", b"\xff\xfe\x00", b"no list\n"):
         (folder / "SHA256SUMS").write_bytes(content)
         assert "checks" not in told(rerank, "-m", str(folder))
-    names = [b"model.onnx", b"a\0b", b"/dev/zero", b"nowhere", b"."]
+    names = [b"model.onnx", b"a\0b", b"/dev/zero", b"nowhere", b".", b"other.txt"]
+    (folder / "other.txt").touch()
     for name in names:
         (folder / "SHA256SUMS").write_bytes(b"0" * 64 + b"  " + name + b"\n")
         found = told(rerank, "-m", str(folder), code=3)
         assert found["checks"]["files"].startswith("FAILED: ")
+        listed = [Path(file["path"]).name for file in found["model"]["files"]]
+        assert ("other.txt" in listed) is (name == b"other.txt")
+        assert len(listed) == len({*listed})
 
 
 @pytest.mark.slow

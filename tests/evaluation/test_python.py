@@ -1,7 +1,8 @@
 """`evaluate` and `thresholds` from Python: records, files, names and open models."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 from unittest.mock import patch
@@ -13,6 +14,7 @@ pytest.importorskip("ir_measures", reason="needs the extra eval")
 import rerank_cli
 from rerank_cli import Cascade, LabelOptions, Reranker, evaluate, thresholds
 from rerank_cli.errors import InputError, UsageError
+from rerank_cli.types import Pair, Scored
 from tests.conftest import MODELS
 from tests.support.fakes import OverlapScorer, number_in, words_info
 
@@ -104,7 +106,11 @@ def test_a_name_may_be_that_of_several_models() -> None:
     ("call", "said"),
     [
         (lambda own: evaluate(cast("Any", records()[0]), [own]), "several records"),
+        (lambda own: evaluate(cast("Any", 3), [own]), "not of type int"),
+        (lambda own: evaluate(cast("Any", b"x"), [own]), "not of type bytes"),
         (lambda own: evaluate(records(), own), "models must be several"),
+        (lambda _: evaluate(records(), [cast("Any", 3)]), "a model is .* not of type int"),
+        (lambda own: evaluate(records(), [own], measures="RR"), "measures must be several"),
         (lambda own: evaluate(records(), [own], measures=["none"]), "not a measure"),
         (lambda own: evaluate(records(), [own], depth=0), "at least one candidate"),
         (lambda own: thresholds(records(), own, keep_precision=2), "not between 0 and 1"),
@@ -117,10 +123,26 @@ def test_arguments_that_make_no_sense_are_refused(
         call(reranker)
 
 
-@pytest.mark.parametrize("data", ["nothing.jsonl", [{"query": "q"}], []])
+@pytest.mark.parametrize("data", ["nothing.jsonl", [{"query": "q"}], [], [3], ["q"], [None]])
 def test_data_that_is_none_is_refused(reranker: Reranker, data: Any) -> None:
     with pytest.raises(InputError):
         evaluate(data, [reranker])
+
+
+class RemarkingScorer(OverlapScorer):
+    """Says something of each call, with another number."""
+
+    calls = 0
+
+    def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
+        self.calls += 1
+        return replace(super().score(pairs, keep), notes=[f"call {self.calls} was slow"])
+
+
+def test_what_scoring_had_to_say_is_in_the_notes() -> None:
+    with Reranker(RemarkingScorer(words_info(50), number_in)) as reranker:
+        found = evaluate(records(3), [reranker], measures=["RR"])
+    assert found.notes == ["words@1: call 1 was slow (and 2 like it)"]
 
 
 def test_they_are_public() -> None:

@@ -130,7 +130,7 @@ def test_lone_surrogates_of_a_record_are_replaced(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "fields", "message"),
     [
-        (b'{"text": "a"}\n{"text": \n', (), ":2: not a JSON record"),
+        (b'\n{"text": \n', (), ":2: not a JSON record"),
         (b"[1, 2]\n", (), ":1: a record must be"),
         (b'"a', (), ":1: not a JSON record"),
         (b"{}\n", (), ":1: no field called text, content"),
@@ -145,6 +145,31 @@ def test_what_is_wrong_with_a_record_is_said(
 ) -> None:
     with pytest.raises(InputError, match=message):
         read(tmp_path / "a.jsonl", content, Unit.AUTO, *fields)
+
+
+@pytest.mark.parametrize("others", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", b'{"text": "a"}\n{"text": \n'),
+        ("a.json", b'[{"text": "a"},\n{"te'),
+        ("a.txt.gz", gzip.compress(b"a\n" * 100_000)[:-9]),
+    ],
+)
+def test_what_comes_before_a_break_is_read_whatever_is_beside_it(
+    name: str, content: bytes, others: int, tmp_path: Path
+) -> None:
+    paths = [tmp_path / name, *(tmp_path / f"{number}.txt" for number in range(others))]
+    for path in paths:
+        path.write_bytes(b"b\n")
+    paths[0].write_bytes(content)
+    inputs = Inputs(paths=[*map(str, paths)])
+    inputs.check()
+    texts = [document.text.strip() for document in inputs]
+    assert texts[0] == "a"
+    assert texts.count("b") == others
+    (problem,) = inputs.report.problems
+    assert str(problem).endswith("; the rest of it is left out")
 
 
 def test_unreadable_sources(tmp_path: Path) -> None:

@@ -142,7 +142,18 @@ def test_an_explained_result_has_a_row_for_each_of_its_chunks() -> None:
     assert [line.split()[2] for line in chunks] == ["████", "█████▉"]
     assert len(chunks) == len(ranking[0].explanation) == 2
     assert [line.split()[:2] for line in chunks] == [["·", "0.500"], ["·", "0.731"]]
-    assert chunks[1].endswith("none of it a fox here")
+    assert chunks[0].endswith("none of it none of it")
+    assert chunks[1].split("a.md:")[1] == "4  (the passage above)"
+
+
+@pytest.mark.parametrize("options", [{}, {"full": True}, {"context": 1}])
+def test_the_passage_of_an_explained_result_is_shown_once(options: dict[str, Any]) -> None:
+    document = Document("none of it\n" * 3 + "a fox here\n", source="a.md", line=1)
+    scorer = OverlapScorer(words_info(4, scale="logit"))
+    ranking = rank("fox", [document], scorer, explain=True, chunk_tokens=8, overlap_tokens=0)
+    table = "\n".join(drawn(ranking, 80, explained=True, **options))
+    assert (table.count("fox"), table.count("(the passage above)")) == (1, 1)
+    assert len(ranking[0].explanation) == 2
 
 
 def test_further_passages_stand_below_their_file_if_there_is_room() -> None:

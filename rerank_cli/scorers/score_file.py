@@ -230,7 +230,7 @@ class ScoreFile:
         def remove(connection: sqlite3.Connection) -> int:
             count = 0
             if unused_seconds is not None:
-                before = int(self._clock() - unused_seconds)
+                before = int(max(0.0, self._clock() - unused_seconds))  # also of infinity
                 while removed := _delete_oldest(connection, before=before):
                     count += removed
             while removed := _make_room(connection, max_bytes):

@@ -182,7 +182,11 @@ class ScoreFile:
     def flush(self, wait_seconds: float = _CLOSE_SECONDS) -> None:
         """Write what is kept so far, and wait so long for other processes at most."""
         deadline = time.monotonic() + wait_seconds
-        while not self._write_pending() and time.monotonic() < deadline:
+        while not self._write_pending():
+            if time.monotonic() >= deadline:
+                if self._problem:
+                    self._notes.append(f"{self.path}: {self._problem}: scores are not kept")
+                return
             time.sleep(_WAIT_SECONDS / 10)
 
     def close(self) -> None:

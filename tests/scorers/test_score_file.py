@@ -270,6 +270,8 @@ def test_a_lock_fails_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     file.put(scores_of(5, first=5), "m@1")
     file.flush(0.05)
     assert file.problem == "another process had locked it"
+    (note,) = file.take_notes()
+    assert "another process had locked it: scores are not kept" in note
     holder.execute("ROLLBACK")
     holder.close()
     file.flush()

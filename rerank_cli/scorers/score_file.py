@@ -12,6 +12,7 @@ A file never fails a run. If it cannot be used, it gives no scores and keeps non
 """
 
 import errno
+import os
 import sqlite3
 import struct
 import threading
@@ -287,6 +288,10 @@ class ScoreFile:
             self._problem = "another process had locked it"
         elif code is not None and code & _PRIMARY_CODE in _UNUSABLE_CODES:
             is_closed = not is_writable(self.path.parent)
+            if code == sqlite3.SQLITE_READONLY and not is_closed and os.access(self.path, os.W_OK):
+                # The system lets it be written: it is its head that says another version.
+                self._set_aside(str(error))
+                return
             self._turn_off("the folder cannot be written" if is_closed else str(error))
         else:
             self._set_aside(str(error))

@@ -431,8 +431,8 @@ def _report_on(
     if options.cache is not None:
         from rerank_cli.scorers.cached import save_scores  # few runs need it
 
-        for scorer in job.flow.reranker.scorers:
-            save_scores(scorer)
+        for note in save_scores(job.flow.reranker.scorers):
+            terminal.warn(note)
     if options.report is not None:
         report = make_report(job, identity, done=done)
         write_report(options.report, report, terminal)

@@ -365,6 +365,10 @@ def dry_run_report(scorer: "Scorer", ranking: "Ranking", *, as_json: bool, verbo
     plan = _sums_of(scorer, ranking)
     if is_cached:
         plan["cached"] = ranking.cached
+    if ranking.candidates is not None:
+        plan["candidates"] = ranking.candidates._asdict()
+    if ranking.unread is not None:
+        plan["unread"] = ranking.unread._asdict()
     price = Price.total(request.price for request in scorer.plans)
     request = None
     if verbose and scorer.first_body:
@@ -378,9 +382,11 @@ def dry_run_report(scorer: "Scorer", ranking: "Ranking", *, as_json: bool, verbo
         return format_json({**plan, "price": price and price._asdict(), **body})
     sizes = f"about {format_count(plan['tokens'], 'token')} with the query, {plan['bytes']:,} bytes"
     passages = format_count(plan["chunks"], "passage")
+    documents = format_count(plan["documents"], "document")
+    is_part = ranking.candidates is not None or ranking.unread is not None
     lines = [
         f"{format_count(plan['requests'], 'request')} to {plan['endpoint']}",
-        f"{format_count(plan['documents'], 'document')} in {passages}, {sizes}",
+        f"{f'{passages} of {documents}' if is_part else f'{documents} in {passages}'}, {sizes}",
         f"{format_count(ranking.cached, 'score')} in the cache" if is_cached else "",
         f"{price} ({price.source}; prices change)" if price else "",
         encode_json(request).decode() if request else "",

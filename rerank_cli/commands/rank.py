@@ -164,8 +164,8 @@ def rank_documents(ctx: typer.Context, openings: Sequence[Future[Scorer]]) -> Ex
         if given["cache"]:
             from rerank_cli.scorers.cached import save_scores  # few runs need it
 
-            for each in scorers:
-                save_scores(each)
+            for note in save_scores(scorers):
+                terminal.warn(note)
         warn_of_inputs(inputs, terminal)
         warn_of_format(ranking, style, terminal)
         warn_of_ranking(ranking, terminal)

@@ -102,7 +102,7 @@ def dry_run_report(
         if isinstance(inner, DryRunScorer):
             read = ranking
             if stage.results is not None:
-                read = replace(ranking, documents=stage.results, empty=0)
+                read = replace(ranking, documents=stage.results, empty=0, candidates=None)
             reports.append(providers.dry_run_report(scorer, read, as_json=as_json, verbose=verbose))
     if as_json:
         return format_json({"stages": [json.loads(report) for report in reports]})

@@ -255,8 +255,18 @@ def _evaluate(
         with suppress(PipeClosed):
             options.report.write(draw_page(content, options.report), terminal)
     warn_of_scores(jobs, terminal)
+    _save_scores(rankers.values(), options, terminal)
     for job in jobs:
         job.close()
+
+
+def _save_scores(rankers: Iterable[Ranker], options: EvalOptions, terminal: Terminal) -> None:
+    """Write the scores of a cache, and say if that fails."""
+    if options.cache:
+        from rerank_cli.scorers.cached import save_scores  # few runs need it
+
+        for note in save_scores(scorer for ranker in rankers for scorer in ranker.scorers):
+            terminal.warn(note)
 
 
 def _scorer_name(system: System, scorer: Scorer) -> str:
@@ -290,6 +300,7 @@ def score_labels(options: EvalOptions, terminal: Terminal) -> ScoredSet:
         job = SystemJobs(task, system, ranker, options.depths, stamp).job(options.depths[-1])
         run_jobs([job], terminal)
         warn_of_scores([job], terminal)
+        _save_scores([ranker], options, terminal)
         labelled = job.labelled(options.labels)
         job.close()
         return ScoredSet(task.name, job.info, labelled, key)

@@ -406,7 +406,10 @@ def _sentences(tuning: Tuning) -> Iterator[str]:
             f"No setting is sure to lose less than {limit} and is faster. Nearest: {best.name}, "
             f"which {best.loss} on {format_count(queries, 'query')}."
         )
-        yield _needed(best.loss)
+        if best.loss.high < tuning.max_loss:
+            yield f"It is no faster than {tuning.full_name}: more queries would not help."
+        else:
+            yield _needed(best.loss)
         return
     yield (
         f"Chosen on {format_count(queries, 'query')}: {chosen.name}, as the cheapest whose loss is "

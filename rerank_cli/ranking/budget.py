@@ -69,12 +69,12 @@ class Budget:
         if self.max_seconds is not None and not 0 < self.max_seconds < math.inf:
             raise UsageError(
                 f"a ranking takes more than 0 seconds, not {self.max_seconds}",
-                hint="None sets no limit",
+                hint="leave it out to set no limit",
             )
         if self.max_cost is not None and not 0 < self.max_cost < math.inf:
             raise UsageError(
                 f"requests cost more than 0 {CURRENCY}, not {self.max_cost}",
-                hint="None sets no limit",
+                hint="leave it out to set no limit",
             )
 
 

@@ -35,7 +35,10 @@ from rerank_cli.ranking.surveys import (
 from rerank_cli.ranking.text_memory import TextMemory
 from rerank_cli.types import Document
 
-_BLOCK_DOCUMENTS = 256  # that are taken from the input at once
+# So much is taken from the input at once, and one document more: to compare it with a query takes
+# time, in which no deadline is looked at.
+_BLOCK_DOCUMENTS = 256
+_BLOCK_CHARACTERS = 1 << 18
 _MAX_WAITING_DOCUMENTS = 4096  # that are read and not taken
 _ROOM_SECONDS = 0.05  # between two looks at whether there is room for more
 # So many passages are ordered first, and then twice as many each time: to divide documents takes
@@ -80,13 +83,12 @@ class InputFeed:
             while True:
                 self._changed.clear()
                 is_done = self._is_done  # before what is there is taken
-                count = min(len(self._items), _BLOCK_DOCUMENTS)
-                block = [self._items.popleft() for _ in range(count)]
-                left = until - clock.now()
+                block = self._take_block()
                 if block:
                     yield block
-                elif is_done:
+                if is_done and not self._items:
                     break
+                left = until - clock.now()
                 if left <= 0:
                     return
                 if not block:
@@ -96,6 +98,14 @@ class InputFeed:
         if self._error is not None:
             raise self._error
         self.is_whole = True
+
+    def _take_block(self) -> list[Document]:
+        block: list[Document] = []
+        characters = 0
+        while self._items and len(block) < _BLOCK_DOCUMENTS and characters < _BLOCK_CHARACTERS:
+            block.append(self._items.popleft())
+            characters += len(block[-1].text)
+        return block
 
     def _read(self) -> None:
         try:

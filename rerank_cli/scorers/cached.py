@@ -36,10 +36,14 @@ if TYPE_CHECKING:
 _QUERY_BYTES = 8  # of a key, which the keys of a query and a scorer share
 
 
-def save_scores(scorer: Scorer) -> None:
-    """Write the scores that a scorer has kept so far, if it has a cache."""
-    if isinstance(scorer, CachedScorer):
-        scorer.file.flush()
+def save_scores(scorers: Iterable[Scorer]) -> Sequence[str]:
+    """Write what scorers with a cache have kept so far; return what a user should know of that."""
+    notes: dict[str, None] = {}  # several scorers have the same file
+    for scorer in scorers:
+        if isinstance(scorer, CachedScorer):
+            scorer.file.flush()
+            notes |= dict.fromkeys(scorer.file.take_notes())
+    return [*notes]
 
 
 class CachedScorer:

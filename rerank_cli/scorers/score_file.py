@@ -12,6 +12,7 @@ A file never fails a run. If it cannot be used, it gives no scores and keeps non
 """
 
 import errno
+import os
 import sqlite3
 import struct
 import threading
@@ -182,7 +183,11 @@ class ScoreFile:
     def flush(self, wait_seconds: float = _CLOSE_SECONDS) -> None:
         """Write what is kept so far, and wait so long for other processes at most."""
         deadline = time.monotonic() + wait_seconds
-        while not self._write_pending() and time.monotonic() < deadline:
+        while not self._write_pending():
+            if time.monotonic() >= deadline:
+                if self._problem:
+                    self._notes.append(f"{self.path}: {self._problem}: scores are not kept")
+                return
             time.sleep(_WAIT_SECONDS / 10)
 
     def close(self) -> None:
@@ -230,7 +235,7 @@ class ScoreFile:
         def remove(connection: sqlite3.Connection) -> int:
             count = 0
             if unused_seconds is not None:
-                before = int(self._clock() - unused_seconds)
+                before = int(max(0.0, self._clock() - unused_seconds))  # also of infinity
                 while removed := _delete_oldest(connection, before=before):
                     count += removed
             while removed := _make_room(connection, max_bytes):
@@ -283,6 +288,10 @@ class ScoreFile:
             self._problem = "another process had locked it"
         elif code is not None and code & _PRIMARY_CODE in _UNUSABLE_CODES:
             is_closed = not is_writable(self.path.parent)
+            if code == sqlite3.SQLITE_READONLY and not is_closed and os.access(self.path, os.W_OK):
+                # The system lets it be written: it is its head that says another version.
+                self._set_aside(str(error))
+                return
             self._turn_off("the folder cannot be written" if is_closed else str(error))
         else:
             self._set_aside(str(error))

@@ -59,6 +59,15 @@ def test_pruning_by_age(rerank: Run, path: Path) -> None:
     assert listed(rerank) == {"new@1": 20}
 
 
+@pytest.mark.parametrize("days", ["inf", "1e300", "1e18", "30000"])
+def test_pruning_by_an_age_before_all_uses_removes_nothing(
+    rerank: Run, path: Path, days: str
+) -> None:
+    keep(path, 3, days_ago=31)
+    ran = rerank("cache", "prune", "--unused", days)
+    assert (ran.code, ran.err.partition(",")[0]) == (0, "0 scores removed")
+
+
 def test_pruning_to_a_size_and_to_the_setting(rerank: Run, path: Path) -> None:
     keep(path, 3000)
     assert rerank("config", "set", "cache-size", "200kB").code == 0

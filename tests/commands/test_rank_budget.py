@@ -130,7 +130,10 @@ def test_a_duration_is_more_than_nothing(text: str, rerank: Run) -> None:
     [
         ((*LONG, "--on-error", "keep"), "--max-time and --on-error keep"),
         (("--max-cost", "1"), "--max-cost is for services, and "),
-        (("--max-cost", "0"), "requests cost more than 0 USD, not 0"),
+        (
+            ("--max-cost", "0"),
+            "requests cost more than 0 USD, not 0.0\n\nhint: leave it out to set no limit\n",
+        ),
         (("-m", "bm25", *LONG), "bm25 cannot have a limit of time or money"),
         (("-m", "cohere/rerank-v3.5", "--dry-run", *LONG), "--dry-run scores nothing"),
     ],

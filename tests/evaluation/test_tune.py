@@ -91,6 +91,8 @@ def test_what_was_found_is_said_in_words() -> None:
     text = words_of(a_tuning(large, chosen=False))
     assert "No setting is sure to lose less than 0.5 points" in text
     assert "More queries would not help" in text
+    text = words_of(a_tuning(none, chosen=False))  # each that loses nothing takes as long
+    assert text.endswith("It is no faster than all passages: more queries would not help. ")
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from rerank_cli import ChunkOptions, Document, Pair, Ranked, Ranking, Reranker, 
 from rerank_cli.errors import NothingScored, ScorerError, UsageError
 from rerank_cli.progress import Progress, StopRanking
 from rerank_cli.ranking import FirstStage, Selection
-from rerank_cli.ranking.budget import Budget, Clock
+from rerank_cli.ranking.budget import Budget, Clock, Spending
+from rerank_cli.ranking.passage_order import InputFeed
 from rerank_cli.ranking.reranker import rank
 from rerank_cli.types import ScorerInfo, UnreadReason
 from tests.support.fakes import OverlapScorer, words_info
@@ -259,6 +260,37 @@ def test_an_input_that_never_ends_is_read_as_long_as_there_is_time(stage: FirstS
     assert ranking.unread is not None
     assert not ranking.unread.is_input_read
     assert (ranking.unread.passages, ranking.unread.documents) == (0, 0)
+
+
+def feed_until(seconds: float, texts: Sequence[str]) -> tuple[int, bool]:
+    """How many documents are taken until a time, and whether these are all.
+
+    A second passes for a million characters of what is taken. All documents wait to be taken.
+    """
+    clock = FakeClock()
+    are_read = threading.Event()
+
+    def read() -> Iterator[Document]:
+        yield from map(Document, texts)
+        are_read.set()
+
+    feed = InputFeed(read(), Spending(Budget(LONG_SECONDS, clock=clock)))
+    count = 0
+    for block in feed.blocks(seconds):
+        assert are_read.wait(HANG_SECONDS)
+        count += len(block)
+        clock.advance(sum(len(document.text) for document in block) / 1_000_000)
+    return count, feed.is_whole
+
+
+def test_long_documents_are_not_read_beyond_their_time() -> None:
+    count, is_whole = feed_until(1.0, ["x" * 50_000] * 200)
+    assert 20 <= count <= 26
+    assert not is_whole
+
+
+def test_an_input_whose_last_document_took_too_long_was_read_whole() -> None:
+    assert feed_until(1.0, ["x" * 600_000] * 2) == (2, True)
 
 
 def test_errors_of_reading_and_of_scoring_are_raised() -> None:

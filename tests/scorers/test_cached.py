@@ -354,6 +354,30 @@ def test_damage_is_said_with_the_right_results(rerank: Run, home: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("command", ["rank", "batch", "eval"])
+def test_what_fails_when_a_run_ends_is_said(
+    rerank: Run, home: Path, tmp_path: Path, command: str
+) -> None:
+    """A short run writes its scores at its end."""
+    if command == "eval":
+        pytest.importorskip("ir_measures")
+    source = tmp_path / "set.jsonl"
+    record = {"query": "refund", "documents": LINES, "relevant": [1]}
+    source.write_text(json.dumps(record) + "\n", encoding="utf-8")
+    path = home / "cache" / "scores" / "scores.db"
+    file = ScoreFile(path.parent)
+    file.put({b"k" * 20: 0.5}, "m@1")
+    file.close()
+    content = bytearray(path.read_bytes())
+    content[18] = 9  # of a later SQLite, whose files can be read and not written
+    path.write_bytes(content)
+    arguments = ("refund", FAQ) if command == "rank" else (str(source),)
+    ran = rerank(command, *arguments, "-m", BERT, "--cache")
+    assert ran.code == 0
+    assert ran.err.count(f"rerank: {path}: ") == 1
+
+
+@pytest.mark.slow
 def test_what_cannot_be_kept_fails_no_run(rerank: Run, home: Path) -> None:
     (home / "cache").mkdir(exist_ok=True)
     (home / "cache" / "scores").write_text("a file")

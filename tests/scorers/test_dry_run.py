@@ -9,7 +9,7 @@ import pytest
 
 from rerank_cli.errors import ScorerError
 from rerank_cli.scorers.dry_run import DryRunScorer
-from tests.conftest import Run
+from tests.conftest import MODELS, Run
 from tests.support.loopback import serve
 
 LINES = "".join(f"line {number}\n" for number in range(100)).encode()
@@ -33,6 +33,27 @@ def test_requests_are_counted_as_they_would_be(rerank: Run) -> None:
     assert plan["largest"]["documents"] == 32
     assert plan["price"] is None
     assert plan["endpoint"] == "http://localhost:8080/rerank"
+
+
+def test_what_a_first_stage_chooses_is_told(rerank: Run) -> None:
+    arguments = ["-m", "tei/m", "line", "--dry-run", "--candidates", "10"]
+    ran = rerank(*arguments, stdin=LINES)
+    assert ran.out.splitlines()[1].startswith("10 passages of 100 documents, about ")
+    plan = json.loads(rerank(*arguments, "--json", stdin=LINES).out)
+    assert (plan["chunks"], plan["documents"]) == (10, 100)
+    assert (plan["candidates"]["read"], plan["candidates"]["total"]) == (10, 100)
+    cascade = [
+        "-m",
+        f"{MODELS / 'bert'},tei/m",
+        "--keep",
+        "2",
+        "line",
+        "--dry-run",
+        "--candidates",
+        "10",
+    ]
+    ran = rerank(*cascade, stdin=LINES)
+    assert ran.out.splitlines()[1].startswith("2 documents in 2 passages, about ")
 
 
 def test_a_request_can_be_looked_at(rerank: Run) -> None:
@@ -59,6 +80,11 @@ def test_a_price_is_told_where_one_is_stated(rerank: Run, home: Path) -> None:
     plan = json.loads(rerank("-m", "mine/m", "q", "--dry-run", "--json", stdin=LINES).out)
     price = {"amount": 0.008, "currency": "USD", "source": "the contract", "estimated": True}
     assert plan["price"] == price
+    limited = ("-m", "mine/m", "q", "--dry-run", "--max-cost", "0.004")
+    ran = rerank(*limited, stdin=LINES)
+    assert ran.out.splitlines()[1].startswith("64 passages of 100 documents, about ")
+    plan = json.loads(rerank(*limited, "--json", stdin=LINES).out)
+    assert (plan["chunks"], plan["documents"], plan["unread"]["passages"]) == (64, 100, 36)
 
 
 def test_what_could_not_be_sent_is_said_all_the_same(rerank: Run) -> None:

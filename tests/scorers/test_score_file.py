@@ -189,6 +189,23 @@ def test_another_database_is_set_aside(tmp_path: Path) -> None:
     file.close()
 
 
+@pytest.mark.parametrize("action", [ScoreFile.clear, lambda file: file.prune(1), ScoreFile.flush])
+def test_a_head_that_lets_nothing_be_written_is_set_aside(
+    tmp_path: Path, action: Callable[[ScoreFile], object]
+) -> None:
+    keep(tmp_path, scores_of(5))
+    flip(tmp_path / FILE_NAME, 18, 4)  # the version that is needed to write it
+    file = ScoreFile(tmp_path)
+    assert file.find([*scores_of(5)]) == scores_of(5)
+    file.put(scores_of(5, first=5), "m@1")
+    action(file)
+    (note,) = file.take_notes()
+    assert FILE_NAME + DAMAGED_END in note
+    file.close()
+    assert FILE_NAME + DAMAGED_END in paths(tmp_path)
+    keep(tmp_path, scores_of(5))
+
+
 def flip(path: Path, place: int, mask: int = 0x41) -> None:
     with path.open("r+b") as stream:
         stream.seek(place)
@@ -270,6 +287,8 @@ def test_a_lock_fails_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     file.put(scores_of(5, first=5), "m@1")
     file.flush(0.05)
     assert file.problem == "another process had locked it"
+    (note,) = file.take_notes()
+    assert "another process had locked it: scores are not kept" in note
     holder.execute("ROLLBACK")
     holder.close()
     file.flush()

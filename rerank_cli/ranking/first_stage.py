@@ -11,7 +11,7 @@ without a first stage, and the choice depends on the whole input alone.
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import heappush, heappushpop, nlargest
-from itertools import chain
+from itertools import chain, islice
 from typing import NamedTuple
 
 from rerank_cli.errors import ModelError
@@ -19,6 +19,7 @@ from rerank_cli.progress import Progress, Watch
 from rerank_cli.ranking import CandidateCount, FirstStage, Selection
 from rerank_cli.ranking.blending import prior_score
 from rerank_cli.ranking.chunking import Plan, Split
+from rerank_cli.ranking.places import QueryPath
 from rerank_cli.ranking.surveys import (
     BlockSizes,
     FoundBlock,
@@ -201,6 +202,7 @@ class _PassageSearch:
         self._memory = memory
         self._reading = reading
         self._plan = plan
+        self._path = QueryPath(plan.query)
         self._limit = limits.passages
         self._count = self._limit.number  # of which it grows once all passages are counted
         self._sizes = BlockSizes(plan)
@@ -274,12 +276,15 @@ class _PassageSearch:
             self.notes += tuple(notes)
             if meaning is None:
                 self.first_stage = FirstStage.BM25
-        first: list[tuple[int, Document]] = []
+        first, named = list[tuple[int, Document]](), list[tuple[int, Document]]()
         for batch in batch_documents(documents, self._sizes, memory):
             self._blocks += sum(batch.blocks)
             self._doubtful += self._sizes.count_doubtful(batch.documents)
+            entries = [*zip(batch.places, batch.documents, strict=True)]
             if len(first) < most:
-                first += zip(batch.places, batch.documents, strict=True)
+                first += entries
+            if self._path and len(named) < most:
+                named += [entry for entry in entries if self._path.is_of(entry[1])]
             words.add(batch)
             if meaning is not None:
                 meaning.add(batch)
@@ -288,16 +293,30 @@ class _PassageSearch:
             chosen = self._fuse_chunks(words, meaning)
         else:
             chosen = self._choose_chunks(words)
-            if not chosen:
+            if not chosen and not named:
                 self.notes += (_NO_WORDS_NOTE,)
-        self._fill_up(chosen, first)
+        ordered = dict.fromkeys([*self._passages_of(named), *chosen])
+        best = {*islice(ordered, self._count)}
+        self._fill_up(best, first)
         places: dict[int, list[int]] = {}
-        for index, place in sorted(chosen):
+        for index, place in sorted(best):
             places.setdefault(index, []).append(place)
         return [_take(self._splits[index], index, taken) for index, taken in places.items()]
 
-    def _choose_chunks(self, survey: WordSurvey) -> set[tuple[int, int]]:
-        """The places of the best chunks with a word of the query: of a document, and in it."""
+    def _passages_of(self, named: Iterable[tuple[int, Document]]) -> Sequence[tuple[int, int]]:
+        """The places of the first chunks of files that the query names: half of all at most."""
+        places = (
+            (index, place)
+            for index, document in named
+            for place in range(len(self._split(index, document).chunks))
+        )
+        return [*islice(places, math.ceil(self._count / 2))]
+
+    def _choose_chunks(self, survey: WordSurvey) -> Sequence[tuple[int, int]]:
+        """The places of the best chunks with a word of the query, the best ones first.
+
+        Each is that of a document, and that of the chunk in it.
+        """
         heap: list[tuple[float, int, int]] = []
         documents = survey.best_documents(self._reading.again, self._count)
         for block_score, negative_index, _, document in documents:
@@ -312,10 +331,10 @@ class _PassageSearch:
                     heappush(heap, entry)
                 elif entry[0] > 0:
                     heappushpop(heap, entry)
-        return {(-negative_index, -place) for _, negative_index, place in heap}
+        return [(-index, -place) for _, index, place in sorted(heap, reverse=True)]
 
-    def _fuse_chunks(self, survey: WordSurvey, meaning: MeaningSurvey) -> set[tuple[int, int]]:
-        """The places of the best chunks by words and by meaning."""
+    def _fuse_chunks(self, survey: WordSurvey, meaning: MeaningSurvey) -> Sequence[tuple[int, int]]:
+        """The places of the best chunks by words and by meaning, the best ones first."""
         by_words = survey.best_blocks(self._reading.again, self._count)
         splits = self._cut_best(by_words, meaning.best()[: self._count])
         places = [(index, place) for index, split in splits for place in range(len(split.chunks))]
@@ -327,7 +346,7 @@ class _PassageSearch:
             found = [entry for entry in zip(scores, places, strict=True) if entry[0] > 0]
             best = sorted(found, key=_best_first)[: self._count]
             orders.append([place for _, place in best])
-        return set(fuse(orders)[: self._count])
+        return fuse(orders)[: self._count]
 
     def _cut_best(self, *orders: Sequence[FoundBlock]) -> Sequence[tuple[int, Split]]:
         """The documents with the best blocks of all orders, with their places, best first."""

@@ -44,6 +44,7 @@ _CONFIGURATION = frozenset(("configuration", "css", "sql"))  # languages that ar
 _TOKEN = re.compile(r"\w+")
 _CALLED = re.compile(r"(?:\w+(?:\.|::|->|#))+([^\W\d]\w+)(?:\(\))?[,.:?]?|([^\W\d]\w*)\(\)[,.:?]?")
 _LAST_NAME = re.compile(r"(\w+)\W*\Z")
+_LINE_NUMBER = re.compile(r"(?::\d+)+:?\Z")  # behind a path, as grep and compilers write it
 _NO_DEFINITION = re.compile(r"impl\b")  # of another name
 
 
@@ -52,6 +53,36 @@ class Definition(NamedTuple):
 
     place: int
     value: float
+
+
+class QueryPath:
+    """A query that is the path of a file, or the end of one: src/auth.py, auth.py:12, src/auth.
+
+    It may have more folders than the input knows, as in a traceback: /home/me/src/auth.py.
+    """
+
+    def __init__(self, query: str) -> None:
+        """Read a query; whatever is no path is that of no file."""
+        path = _LINE_NUMBER.sub("", query.strip()).replace("\\", "/").casefold()
+        is_path = len(path.split()) == 1 and ("/" in path or bool(syntax_of(path)))
+        self._parts = [*filter(None, path.removeprefix("./").split("/"))] if is_path else []
+
+    def __bool__(self) -> bool:
+        return bool(self._parts)
+
+    @property
+    def name(self) -> str:
+        """The name of the file; empty if the query is no path."""
+        return self._parts[-1] if self._parts else ""
+
+    def is_of(self, document: Document) -> bool:
+        """Whether a document is of the file, with its suffix or without."""
+        place = PurePosixPath(_path_of(document).casefold())
+        count = min(len(place.parts), len(self._parts))
+        if count < min(2, len(self._parts)):
+            return False
+        own, wanted = [*place.parts[-count:]], self._parts[-count:]
+        return bool(wanted) and wanted in (own, [*own[:-1], _stem_of(place)])
 
 
 class FileCounter:
@@ -152,7 +183,9 @@ class PlacePrior:
         self._passages = passages
         self._weights = weights
         self._words = Words()
-        self._stems = self._stems_of(query)
+        self._path = QueryPath(query)
+        # The folders of a path are not what its file is called.
+        self._stems = self._stems_of(_stem_of(PurePosixPath(self._path.name)) or query)
         self._wants_tests = "test" in self._stems
         self._versions = frozenset(_VERSION_NAME.findall(query.lower()))
         self._symbols = _symbols(query)
@@ -191,10 +224,11 @@ class PlacePrior:
             "old": float(self._is_old(path)),
         }
         definitions = self._definitions(document)
+        least = float(self._path.is_of(document))  # all of the file is what is asked for
         found = []
         for chunk in chunks:
             own = (each.value for each in definitions if chunk.start <= each.place < chunk.end)
-            found.append({**file_values, DEFINITION: max(own, default=0.0)})
+            found.append({**file_values, DEFINITION: max(own, default=least)})
         return found
 
     def _name_value(self, path: str) -> float:
@@ -267,8 +301,7 @@ def _symbols(query: str) -> frozenset[str]:
     """
     words = query.split()
     if len(words) == 1:
-        is_path = "/" in query or syntax_of(query)
-        return frozenset() if is_path else frozenset(_TOKEN.findall(query)[-1:])
+        return frozenset() if QueryPath(query) else frozenset(_TOKEN.findall(query)[-1:])
     called = (match[1] or match[2] for match in map(_CALLED.fullmatch, words) if match)
     cased = (token for token in _TOKEN.findall(query) if len(identifier_words(token)) > 1)
     return frozenset((*called, *cased))

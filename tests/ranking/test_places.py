@@ -13,7 +13,7 @@ from rerank_cli.errors import UsageError
 from rerank_cli.ranking import Selection
 from rerank_cli.ranking.calibration import relevance
 from rerank_cli.ranking.cascade import Cascade
-from rerank_cli.ranking.places import REPEAT, WEIGHTS, FileCounter, PlacePrior
+from rerank_cli.ranking.places import REPEAT, WEIGHTS, FileCounter, PlacePrior, QueryPath
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.scorers.bm25 import BM25Scorer
 from rerank_cli.structure import syntax_of
@@ -109,6 +109,49 @@ def test_what_is_no_program_counts_less() -> None:
 def test_a_test_counts_less_if_none_is_wanted(name: str, value: float) -> None:
     assert values("cats", name).get("test", 0.0) == value
     assert "test" not in values("where are cats tested", name)
+
+
+@pytest.mark.parametrize(
+    ("query", "name", "is_found"),
+    [
+        ("src/auth.py", "src/auth.py", True),
+        ("src/auth.py", "./project/src/auth.py", True),
+        ("./src/auth.py", "src/auth.py", True),
+        ("auth.py", "src/auth.py", True),
+        ("src/auth", "src/auth.py", True),
+        ("src/auth.py:12", "src/auth.py", True),
+        ("src/auth.py:12:4:", "src/auth.py", True),
+        ("src\\Auth.py", "src/auth.py", True),
+        ("/home/me/project/src/auth.py", "src/auth.py", True),
+        ("/home/me/project/src/auth.py", "auth.py", False),  # any folder may have such a file
+        ("lib/auth.py", "src/auth.py", False),
+        ("src/auth.py", "src/auth.pyi", False),
+        ("src/auth.py", "src/oauth.py", False),
+        ("auth", "src/auth.py", False),
+        ("/", "src/auth.py", False),
+        ("why src/auth.py", "src/auth.py", False),
+        ("src/auth.py", "", False),
+    ],
+)
+def test_a_query_may_be_the_path_of_a_file(query: str, name: str, is_found: bool) -> None:
+    assert QueryPath(query).is_of(file(name)) is is_found
+    assert values(query, name).get("definition", 0.0) == is_found
+
+
+def test_a_path_finds_its_file_among_many() -> None:
+    """None of the words of the path are in the file's text, and other files have them."""
+    others = [file(f"src/other{number}.py", "src auth py = 1\n") for number in range(40)]
+    for first_stage in ("hybrid", "bm25"):
+        best, *_ = rank(
+            "src/auth.py",
+            [*others, file("src/auth.py")],
+            scorer(),
+            candidates=5,
+            n=3,
+            first_stage=first_stage,
+            prior="code",
+        )
+        assert best.document.source == "src/auth.py"
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ DEFAULT_MAX_CHUNKS = 1024
 # more that looks like an answer: there it reads more, up to so many.
 AUTO_CANDIDATES_PER_RESULT = 20
 MIN_AUTO_CANDIDATES, MAX_AUTO_CANDIDATES = 250, 1000
-_AUTO_GROWTH = 10  # times the number of passages is the square of how many are read
+_FEW_PASSAGES = 5_000  # of which the least number is enough
 # The window of a model whose own is not known: most cross-encoders were trained with it.
 DEFAULT_WINDOW_TOKENS = 512
 # How many of the best results the last model of a cascade reads; each before it so many times more.
@@ -152,7 +152,9 @@ class CandidateCount(NamedTuple):
         """How many are read at most where the input has so many passages."""
         if not self.grows:
             return self.number
-        return min(self.most, max(self.number, math.isqrt(_AUTO_GROWTH * passages)))
+        # In proportion to the root: twice as many of four times as many passages.
+        grown = math.isqrt(MIN_AUTO_CANDIDATES**2 * passages // _FEW_PASSAGES)
+        return min(self.most, max(self.number, grown))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ what each part is worth. The model's own scores stay what they are.
 import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
@@ -44,6 +45,13 @@ _CONFIGURATION = frozenset(("configuration", "css", "sql"))  # languages that ar
 _TOKEN = re.compile(r"\w+")
 _CALLED = re.compile(r"(?:\w+(?:\.|::|->|#))+([^\W\d]\w+)(?:\(\))?[,.:?]?|([^\W\d]\w*)\(\)[,.:?]?")
 _LAST_NAME = re.compile(r"(\w+)\W*\Z")
+# Where a constant, a variable or a type gets its value: at the beginning of a line, or behind words
+# such as const and a type. {0} is its name.
+_ASSIGNMENT = (
+    r"^(?:\#define[ \t]+(?={0})|(?:[ \t]*(?:(?:export|pub|public|private|protected|static|final"
+    r"|const|constexpr|let|var|val|type|readonly)[ \t]+)+(?:[\w.<>\[\]]+[ \t]+){{,3}})?"
+    r"(?={0}[ \t]*(?::[^=\n]{{1,80}})?=(?![=~>])))({0})"
+)
 _LINE_NUMBER = re.compile(r"(?::\d+)+:?\Z")  # behind a path, as grep and compilers write it
 _NO_DEFINITION = re.compile(r"impl\b")  # of another name
 
@@ -191,7 +199,9 @@ class PlacePrior:
         self._symbols = _symbols(query)
         self._normalised = frozenset(map(normalise, self._symbols))
         patterns = map(re.escape, self._symbols)
-        self._symbol = re.compile(rf"\b(?:{'|'.join(patterns) or '(?!)'})\b", re.IGNORECASE)
+        name = rf"\b(?:{'|'.join(patterns) or '(?!)'})\b"
+        self._symbol = re.compile(name, re.IGNORECASE)
+        self._assignment = re.compile(_ASSIGNMENT.format(name), re.IGNORECASE | re.MULTILINE)
 
     def weigh(
         self, document: Document, chunks: Sequence[Chunk], logits: Sequence[float]
@@ -279,7 +289,8 @@ class PlacePrior:
         if self._symbol.search(text) is None:
             return ()
         found = []
-        for place, name in _find_definitions(text, document.syntax):
+        assignments = ((match.start(1), match[1]) for match in self._assignment.finditer(text))
+        for place, name in chain(_find_definitions(text, document.syntax), assignments):
             if name in self._symbols:
                 found.append(Definition(place, 1.0))
             elif normalise(name) in self._normalised:

@@ -3,8 +3,8 @@
     query ─ PlacePrior ─ weigh: a document, its passages, their logits ─ Prior…
 
 The prior is a sum of a few parts, in logits. Each is a value that a formula gives, times a weight.
-`scripts/bench_code.py` has learned the weights, but for two. docs/code.md names these, and says
-what each part is worth. The model's own scores stay what they are.
+`scripts/bench_code.py` has learned the weights, and docs/code.md says what each part is worth. The
+model's own scores stay what they are.
 """
 
 import math
@@ -24,9 +24,9 @@ WEIGHTS: Mapping[str, float] = {
     "name": 2.0,
     DEFINITION: 3.0,
     "several": 1.0,
-    "other": -2.0,
-    "test": -2.0,
-    "old": -2.0,
+    "other": -3.0,
+    "test": -3.0,
+    "old": -3.0,
     REPEAT: -6.0,
 }
 _LEAST_COMMON_START = 4  # characters that a word and a longer one have in common: config, configur

@@ -9,13 +9,14 @@ what each part is worth. The model's own scores stay what they are.
 
 import math
 import re
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import PurePosixPath
 from posixpath import normpath
 from typing import NamedTuple
 
-from rerank_cli.structure import BlockKind, find_blocks, is_code, syntax_of
+from rerank_cli.structure import Block, BlockKind, find_blocks, is_code, syntax_of
 from rerank_cli.types import Chunk, Document, Prior
 from rerank_cli.words import COMMON_WORDS, Words, identifier_words, normalise
 
@@ -305,8 +306,9 @@ class PlacePrior:
         if self._symbol.search(text) is None:
             return ()
         found = []
-        assignments = ((match.start(1), match[1]) for match in self._assignment.finditer(text))
-        for place, name in chain(_find_definitions(text, document.syntax), assignments):
+        blocks = find_blocks(text, document.syntax)
+        assignments = _find_assignments(text, blocks, self._assignment)
+        for place, name in chain(_find_definitions(text, blocks), assignments):
             if name in self._symbols:
                 found.append(Definition(place, 1.0))
             elif normalise(name) in self._normalised:
@@ -335,15 +337,32 @@ def _symbols(query: str) -> frozenset[str]:
     return frozenset((*called, *cased))
 
 
-def _find_definitions(text: str, syntax: str) -> Iterator[tuple[int, str]]:
+def _find_definitions(text: str, blocks: Iterable[Block]) -> Iterator[tuple[int, str]]:
     """Where classes and functions are named in a text, and their names."""
-    for block in find_blocks(text, syntax):
+    for block in blocks:
         if block.kind not in (BlockKind.CLASS, BlockKind.FUNCTION):
             continue
         name = _LAST_NAME.search(block.name)
         if name is not None and not _NO_DEFINITION.match(block.name):
             place = text.find(block.name, block.start, block.end)  # behind comments before it
             yield block.start if place < 0 else place, name[1]
+
+
+def _find_assignments(
+    text: str, blocks: Iterable[Block], assignment: re.Pattern[str]
+) -> Iterator[tuple[int, str]]:
+    """Where names get their values in a text, and the names.
+
+    Variables of a function are left out: each function has its own, and often by the same names.
+    """
+    functions = deque(block for block in blocks if block.kind is BlockKind.FUNCTION)
+    end = 0  # of the last function so far
+    for match in assignment.finditer(text):
+        place = match.start(1)
+        while functions and functions[0].start < place:
+            end = max(end, functions.popleft().end)
+        if place >= end:
+            yield place, match[1]
 
 
 def _excess(logits: Sequence[float]) -> float:

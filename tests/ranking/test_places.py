@@ -177,6 +177,24 @@ def test_a_file_has_all_that_its_path_as_query_can_give(path: str, form: str) ->
     assert "test" not in found
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("a.js", "function go() {\n  const user = 1\n}\n", 0.0),
+        ("a.js", "const user = 1\n\nfunction go() {\n  const user = 2\n}\n", 1.0),
+        ("a.js", "function go() {\n  return 1\n}\n\nconst user = 1\n", 1.0),
+        ("a.js", "function go() {\n  function inner() {\n  }\n  const user = 1\n}\n", 0.0),
+        ("a.js", "const user = () => {\n  return 1\n}\n", 1.0),
+        ("a.rs", "impl A {\n    fn go() {\n        let user = 1;\n    }\n}\n", 0.0),
+        ("a.rs", "impl A {\n    const user: usize = 1;\n}\n", 1.0),
+        ("a.kt", "class A {\n    val user = 1\n    fun go() {\n    }\n}\n", 1.0),
+        ("a.cpp", "class A {\n    static const int user = 1;\n};\n", 1.0),
+    ],
+)
+def test_variables_of_functions_are_no_definitions(name: str, text: str, value: float) -> None:
+    assert values("user", name, text).get("definition", 0.0) == value
+
+
 def test_a_name_with_its_namespace_is_found_in_whatever_file() -> None:
     text = "<?php\nclass User {\n}\n"
     assert values("App\\Models\\User", "src/all.php", text)["definition"] == 1.0

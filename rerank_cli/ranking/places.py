@@ -9,12 +9,14 @@ model's own scores stay what they are.
 
 import math
 import re
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import PurePosixPath
+from posixpath import normpath
 from typing import NamedTuple
 
-from rerank_cli.structure import BlockKind, find_blocks, is_code, syntax_of
+from rerank_cli.structure import Block, BlockKind, find_blocks, is_code, syntax_of
 from rerank_cli.types import Chunk, Document, Prior
 from rerank_cli.words import COMMON_WORDS, Words, identifier_words, normalise
 
@@ -52,7 +54,8 @@ _ASSIGNMENT = (
     r"|const|constexpr|let|var|val|type|readonly)[ \t]+)+(?:[\w.<>\[\]]+[ \t]+){{,3}})?"
     r"(?={0}[ \t]*(?::[^=\n]{{1,80}})?=(?![=~>])))({0})"
 )
-_LINE_NUMBER = re.compile(r"(?::\d+)+:?\Z")  # behind a path, as grep and compilers write it
+# Behind a path, as grep and compilers write it: its line, and its column.
+_LINE_NUMBER = re.compile(r"(?::\d{1,9}){1,2}:?\Z")
 _NO_DEFINITION = re.compile(r"impl\b")  # of another name
 
 
@@ -67,30 +70,36 @@ class QueryPath:
     """A query that is the path of a file, or the end of one: src/auth.py, auth.py:12, src/auth.
 
     It may have more folders than the input knows, as in a traceback: /home/me/src/auth.py.
+
+    place    the path as it is written, without folders that say nothing; empty if there is none
+    is_name  whether the query may be the name of something in a file: App\\Models\\User is both
     """
 
     def __init__(self, query: str) -> None:
         """Read a query; whatever is no path is that of no file."""
-        path = _LINE_NUMBER.sub("", query.strip()).replace("\\", "/").casefold()
-        is_path = len(path.split()) == 1 and ("/" in path or bool(syntax_of(path)))
-        self._parts = [*filter(None, path.removeprefix("./").split("/"))] if is_path else []
+        path = _LINE_NUMBER.sub("", query.strip()).replace("\\", "/")
+        self._has_suffix = bool(syntax_of(path))
+        self.is_name = "/" not in query and not self._has_suffix
+        is_path = len(path.split()) == 1 and ("/" in path or self._has_suffix)
+        parts = _parts_of(path) if is_path else []
+        self.place = PurePosixPath(*parts)
+        self._parts = [part.casefold() for part in parts]
 
     def __bool__(self) -> bool:
         return bool(self._parts)
 
-    @property
-    def name(self) -> str:
-        """The name of the file; empty if the query is no path."""
-        return self._parts[-1] if self._parts else ""
-
     def is_of(self, document: Document) -> bool:
         """Whether a document is of the file, with its suffix or without."""
-        place = PurePosixPath(_path_of(document).casefold())
-        count = min(len(place.parts), len(self._parts))
+        if not self._parts:
+            return False
+        own = _parts_of(_path_of(document).casefold())
+        count = min(len(own), len(self._parts))
         if count < min(2, len(self._parts)):
             return False
-        own, wanted = [*place.parts[-count:]], self._parts[-count:]
-        return bool(wanted) and wanted in (own, [*own[:-1], _stem_of(place)])
+        *folders, name = self._parts[-count:]
+        if own[-count:-1] != folders:
+            return False
+        return own[-1] == name or (not self._has_suffix and own[-1].startswith(f"{name}."))
 
 
 class FileCounter:
@@ -168,9 +177,20 @@ def _path_of(document: Document) -> str:
     return (document.source or "").replace("\\", "/")
 
 
+def _parts_of(path: str) -> list[str]:
+    """The folders of a path and its file, without those that depend on where one is, as .. does."""
+    return [part for part in normpath(path).split("/") if part.strip(".")]
+
+
 def _stem_of(place: PurePosixPath) -> str:
     """A file's name up to its first dot; all of a name that begins with it."""
     return place.name.partition(".")[0] or place.name
+
+
+def _name_of(place: PurePosixPath) -> str:
+    """What a file is called: by its folder if its own name says nothing."""
+    stem = _stem_of(place)
+    return place.parent.name if stem.lower() in _NAMELESS else stem
 
 
 class PlacePrior:
@@ -193,8 +213,9 @@ class PlacePrior:
         self._words = Words()
         self._path = QueryPath(query)
         # The folders of a path are not what its file is called.
-        self._stems = self._stems_of(_stem_of(PurePosixPath(self._path.name)) or query)
-        self._wants_tests = "test" in self._stems
+        self._stems = self._stems_of(_name_of(self._path.place) or query)
+        is_test = _TEST.search(str(self._path.place)) is not None
+        self._wants_tests = is_test or "test" in self._stems_of(query)
         self._versions = frozenset(_VERSION_NAME.findall(query.lower()))
         self._symbols = _symbols(query)
         self._normalised = frozenset(map(normalise, self._symbols))
@@ -238,16 +259,12 @@ class PlacePrior:
         found = []
         for chunk in chunks:
             own = (each.value for each in definitions if chunk.start <= each.place < chunk.end)
-            found.append({**file_values, DEFINITION: max(own, default=least)})
+            found.append({**file_values, DEFINITION: max((least, *own))})
         return found
 
     def _name_value(self, path: str) -> float:
         """The share of the words of a file's name that the query has."""
-        place = PurePosixPath(path)
-        name = _stem_of(place)
-        if name.lower() in _NAMELESS:
-            name = place.parent.name
-        stems = self._stems_of(name)
+        stems = self._stems_of(_name_of(PurePosixPath(path)))
         return sum(map(self._has, stems)) / len(stems) if stems else 0.0
 
     def _is_old(self, path: str) -> bool:
@@ -289,8 +306,9 @@ class PlacePrior:
         if self._symbol.search(text) is None:
             return ()
         found = []
-        assignments = ((match.start(1), match[1]) for match in self._assignment.finditer(text))
-        for place, name in chain(_find_definitions(text, document.syntax), assignments):
+        blocks = find_blocks(text, document.syntax)
+        assignments = _find_assignments(text, blocks, self._assignment)
+        for place, name in chain(_find_definitions(text, blocks), assignments):
             if name in self._symbols:
                 found.append(Definition(place, 1.0))
             elif normalise(name) in self._normalised:
@@ -307,26 +325,44 @@ def _words_of(name: str) -> Iterator[str]:
 def _symbols(query: str) -> frozenset[str]:
     """The names in a query that may be defined somewhere.
 
-    A query without blanks is a name, if it is no path. Among other words those are names that are
-    no plain words, the last part of one with dots, and what has parentheses: app.handle, use().
+    A query without blanks is a name, unless it can only be a path. Among other words those are
+    names that are no plain words, the last part of one with dots, and what has parentheses:
+    app.handle, use().
     """
     words = query.split()
     if len(words) == 1:
-        return frozenset() if QueryPath(query) else frozenset(_TOKEN.findall(query)[-1:])
+        return frozenset(_TOKEN.findall(query)[-1:] if QueryPath(query).is_name else ())
     called = (match[1] or match[2] for match in map(_CALLED.fullmatch, words) if match)
     cased = (token for token in _TOKEN.findall(query) if len(identifier_words(token)) > 1)
     return frozenset((*called, *cased))
 
 
-def _find_definitions(text: str, syntax: str) -> Iterator[tuple[int, str]]:
+def _find_definitions(text: str, blocks: Iterable[Block]) -> Iterator[tuple[int, str]]:
     """Where classes and functions are named in a text, and their names."""
-    for block in find_blocks(text, syntax):
+    for block in blocks:
         if block.kind not in (BlockKind.CLASS, BlockKind.FUNCTION):
             continue
         name = _LAST_NAME.search(block.name)
         if name is not None and not _NO_DEFINITION.match(block.name):
             place = text.find(block.name, block.start, block.end)  # behind comments before it
             yield block.start if place < 0 else place, name[1]
+
+
+def _find_assignments(
+    text: str, blocks: Iterable[Block], assignment: re.Pattern[str]
+) -> Iterator[tuple[int, str]]:
+    """Where names get their values in a text, and the names.
+
+    Variables of a function are left out: each function has its own, and often by the same names.
+    """
+    functions = deque(block for block in blocks if block.kind is BlockKind.FUNCTION)
+    end = 0  # of the last function so far
+    for match in assignment.finditer(text):
+        place = match.start(1)
+        while functions and functions[0].start < place:
+            end = max(end, functions.popleft().end)
+        if place >= end:
+            yield place, match[1]
 
 
 def _excess(logits: Sequence[float]) -> float:

@@ -1,6 +1,7 @@
 """The prior for places: what a file's name, a definition and the like add to the model's scores."""
 
 import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -135,6 +136,15 @@ def test_a_test_counts_less_if_none_is_wanted(name: str, value: float) -> None:
         ("/home/me/project/src/auth.py", "src/auth.py", True),
         ("/home/me/project/src/auth.py", "auth.py", False),  # any folder may have such a file
         ("lib/auth.py", "src/auth.py", False),
+        ("../src/auth.py", "src/auth.py", True),
+        ("../auth.py", "src/auth.py", True),
+        ("/home/me/src/auth.py", "../src/auth.py", True),
+        ("/home/me/src/auth.py", "/home/me/src/auth.py", True),
+        ("src/../lib/auth.py", "lib/auth.py", True),
+        ("src/auth.service", "src/auth.service.ts", True),
+        ("src/auth", "src/auth.d.ts", True),
+        ("src/auth.py", "src/auth.py.orig", False),
+        ("App\\Models\\User", "app/Models/User.php", True),
         ("src/auth.py", "src/auth.pyi", False),
         ("src/auth.py", "src/oauth.py", False),
         ("auth", "src/auth.py", False),
@@ -146,6 +156,57 @@ def test_a_test_counts_less_if_none_is_wanted(name: str, value: float) -> None:
 def test_a_query_may_be_the_path_of_a_file(query: str, name: str, is_found: bool) -> None:
     assert QueryPath(query).is_of(file(name)) is is_found
     assert values(query, name).get("definition", 0.0) == is_found
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "src/UserService.ts",
+        "src/auth/__init__.py",
+        "src/auth/index.ts",
+        "tests/auth.py",
+        "src/auth.spec.ts",
+        "src/AuthTest.java",
+        "unit/conftest.py",
+    ],
+)
+@pytest.mark.parametrize("form", ["{}", "./{}", "{}:3", "/home/me/{}"])
+def test_a_file_has_all_that_its_path_as_query_can_give(path: str, form: str) -> None:
+    found = values(form.format(path), path)
+    assert (found["name"], found["definition"]) == (1.0, 1.0)
+    assert "test" not in found
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("a.js", "function go() {\n  const user = 1\n}\n", 0.0),
+        ("a.js", "const user = 1\n\nfunction go() {\n  const user = 2\n}\n", 1.0),
+        ("a.js", "function go() {\n  return 1\n}\n\nconst user = 1\n", 1.0),
+        ("a.js", "function go() {\n  function inner() {\n  }\n  const user = 1\n}\n", 0.0),
+        ("a.js", "const user = () => {\n  return 1\n}\n", 1.0),
+        ("a.rs", "impl A {\n    fn go() {\n        let user = 1;\n    }\n}\n", 0.0),
+        ("a.rs", "impl A {\n    const user: usize = 1;\n}\n", 1.0),
+        ("a.kt", "class A {\n    val user = 1\n    fun go() {\n    }\n}\n", 1.0),
+        ("a.cpp", "class A {\n    static const int user = 1;\n};\n", 1.0),
+    ],
+)
+def test_variables_of_functions_are_no_definitions(name: str, text: str, value: float) -> None:
+    assert values("user", name, text).get("definition", 0.0) == value
+
+
+def test_a_name_with_its_namespace_is_found_in_whatever_file() -> None:
+    text = "<?php\nclass User {\n}\n"
+    assert values("App\\Models\\User", "src/all.php", text)["definition"] == 1.0
+    assert values("App\\Models\\User", "src/all.php", text.lower())["definition"] == 0.5
+    assert values("App\\Models\\User", "App/Models/User.php", text.lower())["definition"] == 1.0
+
+
+@pytest.mark.parametrize("part", [":1", ":", "1", "/", "a/", "../", "\\"])
+def test_a_long_query_is_read_in_no_time(part: str) -> None:
+    began = time.process_time()
+    QueryPath(part * 30_000 + "x")
+    assert time.process_time() - began < 2
 
 
 def test_a_path_finds_its_file_among_many() -> None:

@@ -274,8 +274,6 @@ class _PassageSearch:
         if self.first_stage is FirstStage.HYBRID:
             meaning, notes = open_meaning_survey(self._open_meaning, query, memory, most)
             self.notes += tuple(notes)
-            if meaning is None:
-                self.first_stage = FirstStage.BM25
         first, named = list[tuple[int, Document]](), list[tuple[int, Document]]()
         for batch in batch_documents(documents, self._sizes, memory):
             self._blocks += sum(batch.blocks)
@@ -289,9 +287,12 @@ class _PassageSearch:
             if meaning is not None:
                 meaning.add(batch)
         self._count = self._limit.among(self._blocks)
+        if meaning is not None and not meaning.knows_language:
+            meaning = None
         if meaning is not None:
             chosen = self._fuse_chunks(words, meaning)
         else:
+            self.first_stage = FirstStage.BM25
             chosen = self._choose_chunks(words)
             if not chosen and not named:
                 self.notes += (_NO_WORDS_NOTE,)

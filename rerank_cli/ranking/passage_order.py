@@ -257,6 +257,8 @@ class PassageOrder:
                 words.add(batch)
                 if self._meaning is not None:
                     self._meaning.add(batch)
+        if self._meaning is not None and not self._meaning.knows_language:
+            self._meaning = None
 
     def _choose(self, blocks: Iterable[Sequence[Document]]) -> Choice:
         """Have a first stage choose passages, and look at these once more, to order them."""

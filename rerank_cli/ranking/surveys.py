@@ -53,6 +53,10 @@ class Meaning(Protocol):
     Texts that are parts of one may be known by their groups. Without these, each is one.
     """
 
+    @property
+    def knows_language(self) -> bool:
+        """Whether the scores so far say something."""
+
     def score(self, texts: Sequence[str], groups: Sequence[TextGroup] = ()) -> Sequence[float]: ...
 
 
@@ -438,6 +442,11 @@ class MeaningSurvey:
                 place, block_number = batch.places[number], block - firsts[number]
                 self._take(FoundBlock(score, -place, -block_number, batch.documents[number]))
                 least = self._least_score()
+
+    @property
+    def knows_language(self) -> bool:
+        """Whether the query or the documents are in a language whose words are known."""
+        return self._meaning.knows_language
 
     def score_texts(self, texts: Sequence[str]) -> Sequence[float]:
         """How near texts are to the query, as they are searched."""

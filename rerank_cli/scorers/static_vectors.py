@@ -43,8 +43,12 @@ _MEAN_WEIGHT = 0.25
 _SLICE_TOKENS = 4096  # that are unpacked at once
 _LEAST_STRETCHES = 8  # that are summed together
 _LEAST_KNOWN_SHARE = 0.5  # of a query's words
+# Of the words of texts in English, prose or code, at least 0.57 are known, and at most 0.5 of those
+# in German, French and Spanish.
+_LEAST_KNOWN_SHARE_OF_TEXTS = 0.55
 _MARK = "\0"  # before each text; no other word
 _MARKED = f" {_MARK} "
+_DIGIT = re.compile(r"\d")
 _NO_ASCII = re.compile(r"[^\x00-\x7f]+")
 # Words have letters alone: numbers say little, and logs have many. Bytes beyond ASCII are left.
 _LETTERS = bytes(
@@ -105,15 +109,20 @@ class StaticVectors:
         self._generation = 0
         self._forget_words()
 
-    def knows_words(self, text: str) -> bool:
-        """Whether at least half of the words of a text are in the vocabulary, as most English ones.
+    def known_share(self, text: str) -> float | None:
+        """The share of the words of a text that are in the vocabulary, as most English ones are.
 
         The pieces of others mean little by themselves, and so do single characters. Words that
-        are left out do not count.
+        are left out do not count; None if there are no others.
         """
         words = {*_cut([text])} - _LEFT_OUT - {_MARK}
         known = [word for word in words if len(word) > 1 and word in self._vocabulary]
-        return bool(words) and len(known) >= _LEAST_KNOWN_SHARE * len(words)
+        return len(known) / len(words) if words else None
+
+    def count_known(self, found: TextRows) -> tuple[int, int]:
+        """How many words of texts are in the vocabulary, and how many are not."""
+        known = np.count_nonzero(found.rows < self._tokens - 1) - np.count_nonzero(found.rows == 0)
+        return int(known), int(np.count_nonzero(found.rows >= self._tokens))
 
     def find_rows(
         self,
@@ -197,10 +206,21 @@ class QueryMeaning:
     these words of the largest cosine with a word of the text, 0 at least. The second one says how
     near all of it is: the mean over its words of the cosine with the query. In both, words count by
     the lengths of their vectors, and rare ones have long vectors.
+
+    `knows_query` says whether the vocabulary has enough of the query's words.
     """
 
-    def __init__(self, query: str, vectors: StaticVectors, memory: TextMemory = NO_MEMORY) -> None:
+    def __init__(
+        self,
+        query: str,
+        vectors: StaticVectors,
+        memory: TextMemory = NO_MEMORY,
+        *,
+        knows_query: bool = True,
+    ) -> None:
         self._vectors = vectors
+        self._knows_query = knows_query
+        self._known = self._unknown = 0  # words of texts, where it does not
         self._memory = memory
         found = vectors.find_rows([query])
         rows, places, counts = np.unique(found.rows, return_index=True, return_counts=True)
@@ -225,6 +245,9 @@ class QueryMeaning:
         if not texts or not self._weights:
             return [0.0] * len(texts)
         found = self._vectors.find_rows(texts, self._memory, groups)
+        if not self._knows_query:
+            known, unknown = self._vectors.count_known(found)
+            self._known, self._unknown = self._known + known, self._unknown + unknown
         self._compare(found)
         starts = np.flatnonzero(found.rows == 0)  # row 0 has a cosine of 0 with all words
         nearest = np.zeros(len(starts), np.int64)
@@ -238,6 +261,16 @@ class QueryMeaning:
         scores = nearest / (_COSINE_SCALE * sum(self._weights)) + _MEAN_WEIGHT * means
         listed: list[float] = scores.tolist()
         return listed
+
+    @property
+    def knows_language(self) -> bool:
+        """Whether the query, or what was scored so far, is in the language of the vocabulary.
+
+        In a text of that a word of several tokens, such as the name of a drug or of a program, is
+        rather like others with some of these.
+        """
+        words = self._known + self._unknown
+        return self._knows_query or self._known > _LEAST_KNOWN_SHARE_OF_TEXTS * words
 
     def _compare(self, found: TextRows) -> None:
         """Compare the rows that were not compared before.
@@ -272,11 +305,15 @@ class QueryMeaning:
 def open_query_meaning(query: str, memory: TextMemory = NO_MEMORY) -> QueryMeaning | None:
     """Compare texts with a query by the vectors that ship; raises `ModelError`.
 
-    Returns None for a query of which most words are not in their vocabulary. The rows of texts are
-    kept in a memory.
+    Returns None for a query without words, and for one of which most are not in their vocabulary if
+    it is in another script, or has digits, as codes do. The rows of texts are kept in a memory.
     """
     vectors = _open_vectors()
-    return QueryMeaning(query, vectors, memory) if vectors.knows_words(query) else None
+    share = vectors.known_share(query)
+    may_be_english = query.isascii() and _DIGIT.search(query) is None
+    if share is None or (share < _LEAST_KNOWN_SHARE and not may_be_english):
+        return None
+    return QueryMeaning(query, vectors, memory, knows_query=share >= _LEAST_KNOWN_SHARE)
 
 
 @cache

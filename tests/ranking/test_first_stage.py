@@ -43,6 +43,8 @@ def plan(**options: object) -> Plan:
 class Birds:
     """Takes texts for near that have birds in them, the more the nearer."""
 
+    knows_language = True
+
     def __init__(self, _query: str = "", _memory: object = None) -> None:
         pass
 

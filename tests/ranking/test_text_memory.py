@@ -38,6 +38,8 @@ stages = st.sampled_from([FirstStage.HYBRID, FirstStage.BM25])
 class Length:
     """Takes short texts for near."""
 
+    knows_language = True
+
     def __init__(self, _query: str, _memory: TextMemory) -> None:
         pass
 

@@ -194,21 +194,34 @@ def test_very_long_texts_do_not_overflow(vectors: StaticVectors) -> None:
     assert many.score(several) == pytest.approx(once.score(several), abs=1e-3)
 
 
+ENGLISH = "The drug is given to patients who have worms in their blood."
+GERMAN = "Das Mittel bekommen Kranke, in deren Blut Wurmlarven gefunden wurden."
+
+
 @pytest.mark.parametrize(
-    ("query", "is_known"),
+    ("query", "in_english", "in_german"),
     [
-        ("out of memory", True),
-        ("how do I get a refund for boots", True),
-        ("CVE-2024-31497", False),
-        ("内存泄漏在哪里", False),
-        ("утечка памяти", False),
-        ("wie finde ich ein Speicherleck", False),
-        ("the", False),
-        ("42 !", False),
+        ("out of memory", True, True),
+        ("how do I get a refund for boots", True, True),
+        ("albendazole", True, False),
+        ("treatment of filariasis with albendazole", True, False),
+        ("wie finde ich ein Speicherleck", True, False),
+        ("CVE-2024-31497", False, False),
+        ("内存泄漏在哪里", False, False),
+        ("утечка памяти", False, False),
+        ("the", False, False),
+        ("42 !", False, False),
     ],
 )
-def test_meaning_is_only_of_words_that_are_known(query: str, *, is_known: bool) -> None:
-    assert (open_query_meaning(query) is not None) == is_known
+def test_meaning_is_only_of_a_language_that_is_known(
+    query: str, *, in_english: bool, in_german: bool
+) -> None:
+    """A query in words that are not known is compared with texts of known words alone."""
+    for text, is_known in ((ENGLISH, in_english), (GERMAN, in_german)):
+        meaning = open_query_meaning(query)
+        if meaning is not None:
+            meaning.score([text, ""])
+        assert (meaning is not None and meaning.knows_language) == is_known
 
 
 def test_a_file_that_is_missing_is_said(tmp_path: Path) -> None:

@@ -35,8 +35,8 @@ from rerank_cli.ranking.surveys import (
 from rerank_cli.ranking.text_memory import TextMemory
 from rerank_cli.types import Document
 
-# So much is taken from the input at once, and one document more: to compare it with a query takes
-# time, in which no deadline is looked at.
+# No more is taken from the input at once, but for the end of the last document. To compare it with
+# a query takes time, and meanwhile nobody looks at the deadline.
 _BLOCK_DOCUMENTS = 256
 _BLOCK_CHARACTERS = 1 << 18
 _MAX_WAITING_DOCUMENTS = 4096  # that are read and not taken

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rerank_cli.costs import ServiceRequest
 
-_NEAR = 0.6  # how much alike words have to be for one to be meant by another, of 1
+_NEAR = 0.6  # how alike a mistyped word and the one that was meant are at least; 1 is equal
 _WORD = re.compile(r"[\w-]+")
 _OUT_OF_MEMORY_WORDS = (
     "failed to map segment",

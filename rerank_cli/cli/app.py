@@ -219,7 +219,7 @@ def run(arguments: list[str], *, began: float | None = None) -> int:
         return ExitCode.USAGE
     try:
         return app(arguments, prog_name="rerank", standalone_mode=False) or ExitCode.OK
-    except (PipeClosed, SystemExit):  # typer makes the latter of a pipe that others find closed
+    except (PipeClosed, SystemExit):  # the latter is typer's, where its own text meets one
         return ExitCode.OK
     except Exception as error:  # noqa: BLE001 - the boundary: any unknown error is a bug
         return _report(error, arguments)

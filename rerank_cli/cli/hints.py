@@ -15,6 +15,7 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from rerank_cli.cli.help import HELP_NAMES, short_help_record
@@ -466,7 +467,7 @@ def words_hint(ctx: Any) -> str | None:
     if len(words) > 1 and os.path.exists(words[1]):
         return None
     if len(words) > 1 and os.path.exists(words[0]) and not _PATH.fullmatch(words[1]):
-        recursive = "-r " if given["recursive"] else ""
+        recursive = "-r " if given["recursive"] or Path(words[0]).is_dir() else ""
         return f"the query comes first: rerank {recursive}{_quoted(words[1], words[0], *words[2:])}"
     return _query_hint(words[0], words[1:], lazy_commands(ctx))
 

@@ -204,7 +204,7 @@ class _PassageSearch:
         self._plan = plan
         self._path = QueryPath(plan.query)
         self._limit = limits.passages
-        self._count = self._limit.number  # of which it grows once all passages are counted
+        self._count = self._limit.number  # grows once all passages are counted
         self._sizes = BlockSizes(plan)
         self._splits: dict[int, Split] = {}  # of the documents that were cut, by their places
         self._blocks = self._doubtful = 0  # of all documents
@@ -305,7 +305,10 @@ class _PassageSearch:
         return [_take(self._splits[index], index, taken) for index, taken in places.items()]
 
     def _passages_of(self, named: Iterable[tuple[int, Document]]) -> Sequence[tuple[int, int]]:
-        """The places of the first chunks of files that the query names: half of all at most."""
+        """The places of the first chunks of files that the query names.
+
+        They are half of what is chosen at most: many files may have that name, and one be long.
+        """
         places = (
             (index, place)
             for index, document in named

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 
 from rerank_cli.ranking import CandidateCount, FirstStage, Selection
@@ -24,6 +24,7 @@ from rerank_cli.ranking.first_stage import (
     limits_of,
     open_meaning_survey,
 )
+from rerank_cli.ranking.places import QueryPath
 from rerank_cli.ranking.surveys import (
     BlockSizes,
     MeaningSurvey,
@@ -35,8 +36,8 @@ from rerank_cli.ranking.surveys import (
 from rerank_cli.ranking.text_memory import TextMemory
 from rerank_cli.types import Document
 
-# So much is taken from the input at once, and one document more: to compare it with a query takes
-# time, in which no deadline is looked at.
+# No more is taken from the input at once, but for the end of the last document. To compare it with
+# a query takes time, and meanwhile nobody looks at the deadline.
 _BLOCK_DOCUMENTS = 256
 _BLOCK_CHARACTERS = 1 << 18
 _MAX_WAITING_DOCUMENTS = 4096  # that are read and not taken
@@ -167,6 +168,7 @@ class PassageOrder:
         self._blocks = self._doubtful = 0  # of these
         self._keys: dict[object, int] = {}
         self._chosen: dict[int, Split] | None = None
+        self._named: Collection[Place] = ()
         self._words: WordSurvey | None = None
         self._meaning: MeaningSurvey | None = None
 
@@ -290,6 +292,7 @@ class PassageOrder:
         if self._words is None:
             yield [*chain(*(self._divide(*entry) for entry in documents.items()))]
             return
+        yield self._take_named(documents)
         orders = [self._words.best_blocks(documents.items, _MAX_MATCHES)]
         if self._meaning is not None:
             orders.append(self._meaning.best())
@@ -309,6 +312,15 @@ class PassageOrder:
             yield best
             size *= 2
 
+    def _take_named(self, documents: Mapping[int, Document]) -> Sequence[Place]:
+        """The places of the first chunks of files that the query names: no more than first ones."""
+        path = QueryPath(self._plan.query)
+        named = ((index, each) for index, each in documents.items() if path.is_of(each))
+        places = chain.from_iterable(self._divide(*entry) for entry in named)
+        taken = [*islice(places, _FIRST_PASSAGES)]
+        self._named = frozenset(taken)
+        return taken
+
     def _compare(
         self, index: int, document: Document, pool: dict[Place, tuple[float, float]]
     ) -> None:
@@ -322,7 +334,8 @@ class PassageOrder:
         if self._meaning is not None:
             nearness = self._meaning.score_texts(texts)
         scores = zip(map(self._words.score_chunk, chunks, texts), nearness, strict=True)
-        pool.update(zip(places, scores, strict=True))
+        found = zip(places, scores, strict=True)
+        pool.update((place, values) for place, values in found if place not in self._named)
 
     def _order(self, pool: Mapping[Place, tuple[float, float]]) -> list[Place]:
         """The places in a pool, the most promising first."""

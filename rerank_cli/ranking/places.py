@@ -71,16 +71,18 @@ class QueryPath:
 
     It may have more folders than the input knows, as in a traceback: /home/me/src/auth.py.
 
-    place    the path as it is written, without folders that say nothing; empty if there is none
-    is_name  whether the query may be the name of something in a file: App\\Models\\User is both
+    place       the path as it is written, without folders that say nothing; empty if there is none
+    has_suffix  whether it ends as names of files do; read/write may be two words
+    is_name     whether the query may be the name of something in a file: App\\Models\\User is both
     """
 
     def __init__(self, query: str) -> None:
         """Read a query; whatever is no path is that of no file."""
         path = _LINE_NUMBER.sub("", query.strip()).replace("\\", "/")
-        self._has_suffix = bool(syntax_of(path))
-        self.is_name = "/" not in query and not self._has_suffix
-        is_path = len(path.split()) == 1 and ("/" in path or self._has_suffix)
+        is_single = len(path.split()) == 1
+        self.has_suffix = is_single and bool(syntax_of(path))
+        self.is_name = "/" not in query and not self.has_suffix
+        is_path = is_single and ("/" in path or self.has_suffix)
         parts = _parts_of(path) if is_path else []
         self.place = PurePosixPath(*parts)
         self._parts = [part.casefold() for part in parts]
@@ -99,7 +101,7 @@ class QueryPath:
         *folders, name = self._parts[-count:]
         if own[-count:-1] != folders:
             return False
-        return own[-1] == name or (not self._has_suffix and own[-1].startswith(f"{name}."))
+        return own[-1] == name or (not self.has_suffix and own[-1].startswith(f"{name}."))
 
 
 class FileCounter:
@@ -213,16 +215,17 @@ class PlacePrior:
         self._words = Words()
         self._path = QueryPath(query)
         # The folders of a path are not what its file is called.
-        self._stems = self._stems_of(_name_of(self._path.place) or query)
+        name = _name_of(self._path.place) if self._path.has_suffix else ""
+        self._stems = self._stems_of(name or query)
         is_test = _TEST.search(str(self._path.place)) is not None
         self._wants_tests = is_test or "test" in self._stems_of(query)
         self._versions = frozenset(_VERSION_NAME.findall(query.lower()))
         self._symbols = _symbols(query)
         self._normalised = frozenset(map(normalise, self._symbols))
         patterns = map(re.escape, self._symbols)
-        name = rf"\b(?:{'|'.join(patterns) or '(?!)'})\b"
-        self._symbol = re.compile(name, re.IGNORECASE)
-        self._assignment = re.compile(_ASSIGNMENT.format(name), re.IGNORECASE | re.MULTILINE)
+        symbol = rf"\b(?:{'|'.join(patterns) or '(?!)'})\b"
+        self._symbol = re.compile(symbol, re.IGNORECASE)
+        self._assignment = re.compile(_ASSIGNMENT.format(symbol), re.IGNORECASE | re.MULTILINE)
 
     def weigh(
         self, document: Document, chunks: Sequence[Chunk], logits: Sequence[float]

@@ -81,12 +81,13 @@ def rank_within(
     seconds: float,
     selection: Selection | None = None,
     aggregate: str = "adjusted-max",
+    query: str = QUERY,
 ) -> tuple[Ranking, SlowScorer]:
     clock = FakeClock()
     scorer = SlowScorer(clock, info())
     with Reranker(scorer, chunks=ChunkOptions(aggregate=aggregate)) as reranker:
         pending = reranker.submit(
-            QUERY, given_documents, selection, budget=Budget(seconds, clock=clock)
+            query, given_documents, selection, budget=Budget(seconds, clock=clock)
         )
         return pending.result(10), scorer
 
@@ -260,6 +261,22 @@ def test_an_input_that_never_ends_is_read_as_long_as_there_is_time(stage: FirstS
     assert ranking.unread is not None
     assert not ranking.unread.is_input_read
     assert (ranking.unread.passages, ranking.unread.documents) == (0, 0)
+
+
+@pytest.mark.parametrize("candidates", ["all", 12])
+@pytest.mark.parametrize("stage", [FirstStage.HYBRID, FirstStage.BM25])
+def test_the_file_that_a_query_names_is_read_first(
+    stage: FirstStage, candidates: str | int
+) -> None:
+    others = [Document(f"auth py {number}", source=f"{number}.py") for number in range(40)]
+    given_documents = [*others, Document("x " * 20, source="src/auth.py")]
+    selection = Selection(explain=True, candidates=candidates, first_stage=stage)
+    ranking, scorer = rank_within(given_documents, 5, selection, query="src/auth.py")
+    named = [text for text in scorer.passages if "x" in text]
+    assert scorer.passages[: len(named)] == named
+    assert len(named) == 3
+    best = next(result for result in ranking if result.index == 40)
+    assert len(best.explanation) == 3
 
 
 def feed_until(seconds: float, texts: Sequence[str]) -> tuple[int, bool]:

@@ -58,6 +58,9 @@ def sources(ranking: Ranking) -> list[str | None]:
         ("how is the cache cleared", "src/cache/__init__.py", 1.0),
         ("where is it", "sessions.py", 0.0),
         ("src/app.py", "lib/app.py", 1.0),
+        ("src/app.py", "src.py", 0.0),
+        ("read/write", "read.py", 1.0),
+        ("why is it slow in src/app.py", "app.py", 1.0),
     ],
 )
 def test_the_name_of_a_file_counts_by_the_share_of_its_words(

@@ -135,7 +135,7 @@ def _positives(text: str) -> list[int]:
 
 
 def read_candidates(text: str) -> int | CandidateRule:
-    """Read how many passages a model reads; `auto` is what it reads for ten results.
+    """Read how many passages a model reads; `auto` is what it reads of few for ten results.
 
     Raises `UsageError`.
     """

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from rerank_cli import progress
+from rerank_cli.cli.typer_commands import RESERVED
 from rerank_cli.errors import ExitCode
 from rerank_cli.inputs import COMPRESSION_SUFFIXES, LINE_SUFFIXES, Unit
 from rerank_cli.inputs.source import FORMATS
@@ -71,6 +72,11 @@ def test_the_table_of_models_is_what_the_script_writes() -> None:
     )
     assert page("models").split("<!-- models -->\n")[1].split("<!-- /models -->")[0] == ran.stdout
     assert re.findall(r"^\| `([\w.-]+)` \|", ran.stdout, re.MULTILINE)[1:] == list(entries())
+
+
+def test_every_word_that_is_no_query_is_named() -> None:
+    (words,) = re.findall(r"These names are (.*?)\. To search", page("inputs"), re.DOTALL)
+    assert sorted(re.findall(r"`(\w+)`", words)) == sorted(RESERVED)
 
 
 def test_every_exit_code_is_in_the_table() -> None:

@@ -53,8 +53,10 @@ def without_scores(lines: list[str]) -> list[str]:
 def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     exec(code, {})
-    printed = capsys.readouterr().out
-    assert re.fullmatch(r"0\.[6-9]\d If you are not happy with what you bought, .*\n", printed)
+    score, text = capsys.readouterr().out.split(" ", 1)
+    ((shown_score, shown_text),) = re.findall(r"# (0\.\d\d) (.*\n)", code)
+    assert text == shown_text
+    assert float(score) == pytest.approx(float(shown_score), abs=0.05)  # processors differ
 
 
 def test_readme_is_short() -> None:

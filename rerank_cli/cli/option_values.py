@@ -325,10 +325,14 @@ def _unnamed_source(query: str | None, *, recursive: bool) -> str:
     if recursive:
         return os.curdir
     if sys.stdin is None or sys.stdin.isatty():
-        is_file = query is not None and os.path.isfile(query)
+        if query is not None and os.path.isfile(query):
+            raise UsageError(
+                f"there are no documents to rank, and {query} is a file",
+                hint=f'rerank "your query" {query}, or pipe lines into it',
+            )
         raise UsageError(
-            "there are no documents to rank" + (f", and {query} is a file" if is_file else ""),
-            hint=f'rerank "your query" {query if is_file else "FILE"}, or pipe lines into it',
+            "there are no documents to rank",
+            hint='rerank "your query" FILE, or pipe lines into it; -r ranks the files here',
         )
     return STDIN
 

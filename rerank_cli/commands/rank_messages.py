@@ -35,11 +35,17 @@ def warn_of_ranking(ranking: Ranking, terminal: Terminal) -> None:
             f"{format_count(ranking.dropped, 'token')} beyond the last chunk dropped",
             hint="raise --max-chunks; --aggregate first reads no more than one chunk",
         )
-    if ranking.candidates is not None and terminal.stderr.isatty():
-        terminal.say(describe_candidates(ranking.candidates))
+    if terminal.stderr.isatty():
+        _say_candidates(ranking, terminal)
     if ranking.weak and terminal.stderr.isatty():
         best = ranking.results[0].relevance_score
         terminal.say(f"best score {best:.3f}: probably nothing here answers it")
+
+
+def _say_candidates(ranking: Ranking, terminal: Terminal) -> None:
+    """Say how many passages the model read, unless Ctrl-C came before it had read them."""
+    if ranking.candidates is not None and not ranking.incomplete:
+        terminal.say(describe_candidates(ranking.candidates))
 
 
 def warn_of_format(ranking: Ranking, style: Style, terminal: Terminal) -> None:
@@ -107,8 +113,8 @@ def say_what_it_took(
     if given["verbose"]:
         if not given["dry_run"]:
             terminal.say(_summary(ranking, seconds))
-        if ranking.candidates is not None and not terminal.stderr.isatty():  # else it was said
-            terminal.say(describe_candidates(ranking.candidates))
+        if not terminal.stderr.isatty():  # else it was said
+            _say_candidates(ranking, terminal)
         if ranking.stages:
             terminal.say(describe_stages(ranking))
         if ranking.prior is not None:

@@ -473,7 +473,7 @@ def retrieve_candidates(
 
     If all documents are wanted, the others come after them, in the order of the corpus.
     """
-    with require_extra("rerank eval", "eval"):
+    with require_extra("evaluation", "eval"):
         import bm25s
     if not collection.corpus:
         raise InputError(f"{collection.name}: the corpus is empty")

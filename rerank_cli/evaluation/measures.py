@@ -27,7 +27,7 @@ def parse_measures(names: Sequence[str], min_grade: int = 1) -> dict[str, Any]:
 
     For those that know relevant and not, and do not say it, `min_grade` is that of the relevant.
     """
-    with require_extra("rerank eval", "eval"):
+    with require_extra("evaluation", "eval"):
         import ir_measures
     measures = {}
     for name in names:
@@ -205,7 +205,7 @@ def rank_biased_overlap(first: Sequence[str], second: Sequence[str]) -> float:
 
 
 def _tau(first: Sequence[float], second: Sequence[float]) -> float:
-    with require_extra("rerank eval", "eval"):
+    with require_extra("evaluation", "eval"):
         from scipy.stats import kendalltau
     flat = [len(set(scores)) == 1 for scores in (first, second)]
     if all(flat):

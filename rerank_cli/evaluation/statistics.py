@@ -98,7 +98,7 @@ def difference_over_sets(
 
 
 def _interval(gains: Sequence[Any], seed: int) -> tuple[float, float]:
-    with require_extra("rerank eval", "eval"):
+    with require_extra("evaluation", "eval"):
         from scipy import stats
     random = np.random.default_rng(seed)
     if len(gains) == 1 and len(gains[0]) > 1:

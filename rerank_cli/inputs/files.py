@@ -42,6 +42,8 @@ _MAX_RULES_BYTES = 1 << 18  # of one file; such files have a few hundred lines
 _MAX_WILDCARD_CHARACTERS = 1 << 20  # of all different rules in a run: each of them takes time
 _PATTERN = re.compile(r"[*?\[]")
 _PATTERN_HINT = "no file matches, or the pattern is in quotes, where a shell leaves it as it is"
+_URL = re.compile("https?://")
+_URL_HINT = "curl -s URL | rerank QUERY --input-format html"
 _NO_WORD = re.compile(r"[./\\~]")  # a path that has one of these is no word of a query
 _MAX_PROBLEMS = 1000  # that are kept of the millions that a list of missing files can cause
 
@@ -188,6 +190,8 @@ def _add_path(
         if may_be_word and not is_pattern and not _NO_WORD.search(path):
             raise InputError(message, hint="a query of several words goes in quotes") from error
         hint = _PATTERN_HINT if named and is_pattern else None
+        if _URL.match(path):
+            hint = _URL_HINT
         raise UnreadableSource(message, hint=hint) from error
     except (OSError, ValueError) as error:  # ValueError for a NUL in the name
         known = error if isinstance(error, OSError) else OSError(error)

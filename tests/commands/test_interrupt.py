@@ -129,6 +129,18 @@ def test_of_one_file_passages_are_counted(
     assert ran.out
 
 
+@pytest.mark.parametrize("options", [("-v",), ()], ids=["verbose", "terminal"])
+def test_chosen_passages_that_were_not_read_are_not_counted_as_read(
+    rerank: Run, many: Path, ends_after: Callable[[int], None], options: tuple[str, ...]
+) -> None:
+    ends_after(5)
+    wanted = ("soil", str(many), "-m", SMALL, "--candidates", "20", *options)
+    ran = rerank(*wanted, terminal=None if options else 80)
+    assert ran.code == 130
+    assert re.search(r"interrupted after \d+ of 20 chosen passages", ran.err)
+    assert "read by the model" not in ran.err
+
+
 def test_before_anything_is_scored_there_is_just_the_line(
     rerank: Run, many: Path, ends_after: Callable[[int], None]
 ) -> None:

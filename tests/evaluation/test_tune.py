@@ -2,6 +2,7 @@
 
 import json
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -184,3 +185,13 @@ def test_a_dataset_is_needed_and_the_word_can_be_searched_for(rerank: Run) -> No
     ran = rerank("tune")
     assert (ran.code, "tune needs a DATASET" in ran.err) == (2, True)
     assert "rerank -q tune" in ran.err
+
+
+@pytest.mark.parametrize("command", ["tune", "eval"])
+def test_a_missing_extra_is_not_told_as_that_of_another_command(
+    command: str, tmp_path: Path, rerank: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ir_measures", None)
+    ran = rerank(command, a_set(tmp_path, queries=2), "-m", SMALL)
+    assert ran.code == 2
+    assert ran.err.startswith("rerank: evaluation needs the extra eval, and it is not installed\n")

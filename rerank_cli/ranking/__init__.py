@@ -22,7 +22,7 @@ DEFAULT_MAX_CHUNKS = 1024
 # more that looks like an answer: there it reads more, up to so many.
 AUTO_CANDIDATES_PER_RESULT = 20
 MIN_AUTO_CANDIDATES, MAX_AUTO_CANDIDATES = 250, 1000
-_FEW_PASSAGES = 5_000  # of which the least number is enough
+_FEW_PASSAGES = 6_250  # of which the least number is enough
 # The window of a model whose own is not known: most cross-encoders were trained with it.
 DEFAULT_WINDOW_TOKENS = 512
 # How many of the best results the last model of a cascade reads; each before it so many times more.

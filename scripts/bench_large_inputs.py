@@ -34,7 +34,8 @@ def main() -> None:
     arguments = parser.parse_args()
     print("| input | bytes | seconds | memory | read |\n|---|---|---|---|---|")
     for folder in arguments.folders:
-        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+        size = sum(path.stat().st_size for path in files)
         print_row(folder.name, size, ["-r", str(folder)], arguments)
     if arguments.lines:
         with tempfile.TemporaryDirectory() as scratch:
@@ -70,9 +71,8 @@ def print_row(name: str, size: int, inputs: Sequence[str], arguments: argparse.N
                 sys.exit(messages.read())
             kilobytes = max(kilobytes, usage.ru_maxrss)
             messages.seek(0)
-            said = next((line for line in messages if "passages read" in line), "").partition(",")[
-                0
-            ]
+            said = next((line for line in messages if " read by the model" in line), "")
+            said = said.partition(" read by")[0]
     spread = f"{min(seconds):.1f} to {max(seconds):.1f}"
     cells = f"{statistics.median(seconds):.1f} ({spread})", f"{kilobytes / 1024:.0f} MB", said
     print(f"| {name} | {size / 1e6:.1f} MB | {' | '.join(cells)} |", flush=True)

@@ -46,6 +46,11 @@ _OTHER_CASE = 0.5  # the value of a definition whose name has another case
 _CONFIGURATION = frozenset(("configuration", "css", "sql"))  # languages that are no programs
 _TOKEN = re.compile(r"\w+")
 _CALLED = re.compile(r"(?:\w+(?:\.|::|->|#))+([^\W\d]\w+)(?:\(\))?[,.:?]?|([^\W\d]\w*)\(\)[,.:?]?")
+# A query as a definition begins: def print, class Live. A type has a capital, as a class action is
+# no code.
+_DECLARED = re.compile(
+    r"(?:(?:def|fn|func)\s+([^\W\d]\w*)|(?:class|enum|interface|struct|trait|type)\s+([A-Z]\w*))\W*"
+)
 _LAST_NAME = re.compile(r"(\w+)\W*\Z")
 # Where a constant, a variable or a type gets its value: at the beginning of a line, or behind words
 # such as const and a type. {0} is its name.
@@ -329,10 +334,12 @@ def _symbols(query: str) -> frozenset[str]:
     """The names in a query that may be defined somewhere.
 
     A query without blanks is a name, unless it can only be a path. Among other words those are
-    names that are no plain words, the last part of one with dots, and what has parentheses:
-    app.handle, use().
+    names that are no plain words, the last part of one with dots, what has parentheses, and what
+    stands behind the word of its definition: app.handle, use(), class Live.
     """
     words = query.split()
+    if declared := _DECLARED.fullmatch(query.strip()):
+        return frozenset((declared[1] or declared[2],))
     if len(words) == 1:
         return frozenset(_TOKEN.findall(query)[-1:] if QueryPath(query).is_name else ())
     called = (match[1] or match[2] for match in map(_CALLED.fullmatch, words) if match)

@@ -60,6 +60,13 @@ class InputFormat(StrEnum):
     DOCX = "docx"
 
 
+class PipeListing(StrEnum):
+    """What the lines of a pipe name."""
+
+    FILES = "a list of files"
+    MATCHES = "what grep -n found"
+
+
 class Prepend(StrEnum):
     """What is put before each chunk when it is scored."""
 

@@ -21,6 +21,7 @@ from rerank_cli.inputs import (
     MEDIA_SUFFIXES,
     STDIN,
     InputFormat,
+    PipeListing,
     Unit,
     suffix_of,
 )
@@ -61,7 +62,8 @@ class InputReport:
     problems     the errors of files of folders and lists that could not be read
     undecodable  the number of documents with undecodable bytes; `raw` has these unchanged
     sample       the bytes of the first document with bytes that are not of its encoding
-    resembles    the formats that streams seem to have whose lines were read as plain ones
+    resembles    the formats that streams seem to have whose lines were read as plain ones, or what
+                 they seem to name
     faults       what was wrong with records that were read all the same
     lost         the number of things in documents that have no text form, by their kinds
     binary       the sources that the user named and that are not text
@@ -73,7 +75,7 @@ class InputReport:
     problems: Problems = field(default_factory=Problems)
     undecodable: int = 0
     sample: bytes = b""
-    resembles: dict[str, InputFormat] = field(default_factory=dict)
+    resembles: dict[str, InputFormat | PipeListing] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     lost: Counter[str] = field(default_factory=Counter)
     binary: list[str] = field(default_factory=list)
@@ -511,12 +513,20 @@ def warn_of_inputs(inputs: Inputs, terminal: Terminal) -> None:
         is_divided, is_record = inputs.options.unit in DIVIDED_UNITS, format_ in RECORD_READERS
         name = "Markdown" if format_ is InputFormat.MARKDOWN else format_.upper()
         hint = f"--input-format {format_} reads {'its records' if is_record else 'it as such'}"
+        if isinstance(format_, PipeListing):
+            name, hint = format_.value, _LISTING_HINTS[format_]
         terminal.warn(
             f"{name_of(path)} looks like {name}; "
             f"{'it was divided' if is_divided else 'its lines were ranked'} as plain text",
             hint=f"{hint}; {'--input-format text' if is_divided else '--unit line'} stops this "
             "message",
         )
+
+
+_LISTING_HINTS = {
+    PipeListing.FILES: "--files-from - ranks the files",
+    PipeListing.MATCHES: "--grep ranks the matches, and shows their places",
+}
 
 
 def _binary_hint(path: str) -> str | None:

@@ -5,6 +5,7 @@ the source's format.
 """
 
 import io
+import os
 import re
 from bisect import bisect_left, bisect_right
 from collections import Counter
@@ -21,6 +22,7 @@ from rerank_cli.inputs import (
     MEDIA_SUFFIXES,
     STDIN,
     InputFormat,
+    PipeListing,
     Prepend,
     Unit,
     plain_name,
@@ -56,6 +58,8 @@ _COMMON_COLUMNS = (
     "author label category rating score"
 )
 _TABLE_LINES = 20  # that are looked at to know a table
+_LISTED_LINES = 5  # that are looked at to know a listing
+_GREP_MATCH = re.compile(r"([^:]+):\d{1,9}:")
 _NEIGHBOURS = 64  # lines that are kept together, at least
 # The syntaxes of texts, by what a user calls their format.
 SYNTAXES = {
@@ -187,7 +191,8 @@ class SourceReader:
     title        the title of the source, once it is known
     undecodable  the number of documents with bytes that are not of the source's encoding
     sample       the bytes of the first of these
-    resembles    the format that a stream seems to have whose lines are read as plain ones
+    resembles    the format that a stream seems to have whose lines are read as plain ones, or what
+                 they seem to name
     binary_files the number of files that `grep` found to be binary
     lost         the number of things in it that have no text form, by their kinds
     faults       what was wrong with its records or pages, by kind
@@ -203,7 +208,7 @@ class SourceReader:
     title: str = ""
     undecodable: int = 0
     sample: bytes = b""
-    resembles: InputFormat | None = None
+    resembles: InputFormat | PipeListing | None = None
     binary_files: int = 0
     lost: Counter[str] = field(default_factory=Counter)
     faults: dict[str, Fault] = field(default_factory=dict)
@@ -246,7 +251,7 @@ class SourceReader:
             if self.stream and self.options.input_format is None:
                 start = head.decode(self.envelope.encoding, "replace")
                 if unit is Unit.LINE and self.options.is_plain:
-                    self.resembles = _resembled(start)
+                    self.resembles = _resembled(start) or _resembled_listing(start)
                 elif unit in DIVIDED_UNITS:
                     self.resembles = _resembled_markup(start)
         self.is_text = True
@@ -445,6 +450,23 @@ def _resembled(head: str) -> InputFormat | None:
         if is_header and rows and all(count >= len(names) for count in whole):
             return format_
     return None
+
+
+def _resembled_listing(head: str) -> PipeListing | None:
+    """What the lines of a text name, if the first ones all name files that are there."""
+    *lines, last = head.splitlines() or [""]
+    lines = lines[:_LISTED_LINES] or [last]  # the last line may be cut off
+    if all(map(_is_file, lines)):
+        return PipeListing.FILES
+    matches = [_GREP_MATCH.match(line) for line in lines]
+    return PipeListing.MATCHES if all(match and _is_file(match[1]) for match in matches) else None
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return os.path.isfile(path)
+    except ValueError:  # a NUL byte
+        return False
 
 
 def _resembled_markup(head: str) -> InputFormat | None:

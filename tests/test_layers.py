@@ -242,3 +242,16 @@ def test_every_public_name_can_be_imported() -> None:
         assert getattr(rerank_cli, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = rerank_cli.nothing
+
+
+def test_no_pattern_repeats_a_group_possessively() -> None:
+    """Python before 3.11.5 matches those wrongly (gh-106052); an atomic group does the same."""
+    possessive = re.compile(r"\)(?:[*?+]|\{\d+,?\d*\})\+")
+    paths = [*MODULES.values(), *PACKAGE.rglob("*.toml")]
+    found = [
+        f"{path.name}: {line}"
+        for path in paths
+        for line in path.read_text("utf-8").splitlines()
+        if possessive.search(line)
+    ]
+    assert not found

@@ -471,7 +471,9 @@ def _path_pattern(blocks: Sequence[Sequence[str]]) -> re.Pattern[str]:
     return re.compile(first)
 
 
-_GLOB_TOKENS = re.compile(r"\*+|\?|\\(.)|\[([!^]?+)(\]?+(?:\\.|[^]\\])*+)\]|(\[|\\)|.", re.DOTALL)
+_GLOB_TOKENS = re.compile(
+    r"\*+|\?|\\(.)|\[([!^]?+)(\]?+(?>(?:\\.|[^]\\])*))\]|(\[|\\)|.", re.DOTALL
+)
 _CLASS_MEMBERS = re.compile(r"\\?+(.)-\\?+(.)|\\?+(.)", re.DOTALL)
 
 

@@ -36,8 +36,10 @@ _ENCODINGS = {
 _MARKUP = re.compile("<(?=[A-Za-z/!?])")
 _NAME = re.compile(r"/?([A-Za-z][^\s/>]*+)")
 # A tag ends with >, unless that is within the quotes of a value.
-_TAG_REST = re.compile(r"""(?:[^>=]++|=\s*+(?:"[^"]*+"|'[^']*+')?+)*+>""")
-_ATTRIBUTE = re.compile(r"""([^\s"'<>/=]++)(?:\s*+=\s*+(?:"([^"]*+)"|'([^']*+)'|([^\s>"']++)))?+""")
+_TAG_REST = re.compile(r"""(?>(?:[^>=]++|=\s*+(?>(?:"[^"]*+"|'[^']*+')?))*)>""")
+_ATTRIBUTE = re.compile(
+    r"""([^\s"'<>/=]++)(?>(?:\s*+=\s*+(?:"([^"]*+)"|'([^']*+)'|([^\s>"']++)))?)"""
+)
 _BLANKS = re.compile(r"[ \t\n\r\f]+")
 _NEWLINE = re.compile(r"\r?\n")
 _LONG_REFERENCE = re.compile(r"&#(?:x[0-9a-f]{9,}|[0-9]{9,});?", re.IGNORECASE)

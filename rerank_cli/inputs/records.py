@@ -49,7 +49,7 @@ _MARK = "\ufeff"  # a byte-order mark
 _FORMAT_HINT = "--unit line ranks plain lines; --input-format says what it holds"
 # The start of an array of objects or of one that is empty, or of an object over several lines.
 _SPREAD_START = re.compile(r"[\s\ufeff]*(?:\[\s*(?:\{|\]?\s*\Z)|\{[^\S\n]*\n\s*\")")
-_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)  # or the start of one
+_STRING = re.compile(r'"(?>(?:[^"\\]++|\\.)*)(?:"|\\?\Z)', re.DOTALL)  # or the start of one
 
 Records = tuple[Envelope, Iterator[tuple[Any, SourceBlock]]]
 

@@ -437,7 +437,7 @@ def _quoted_field(delimiter: str, *, escapes: bool) -> re.Pattern[str]:
     """
     end = rf" *(?:{re.escape(delimiter)}|\Z)"
     inner = r'[^"\\]++|\\.|\\\Z' if escapes else r'[^"]++'
-    return re.compile(rf' *"((?:{inner}|""|"(?!{end}))*+)" *(?={end})', re.DOTALL)
+    return re.compile(rf' *"((?>(?:{inner}|""|"(?!{end}))*))" *(?={end})', re.DOTALL)
 
 
 _OPENING_MARK = re.compile(r' *"')

@@ -27,7 +27,7 @@ from rerank_cli.terminal import printable
 _HEAD_BYTES = 16_384
 _MAX_CHARACTER_BYTES = 4
 # Possessive, or comments could be matched in exponentially many ways.
-_WEB_PAGE = re.compile(r"(?is)\s*(?:(?><!--.*?-->)\s*)*+<(!doctype\s+html|html|head|body)\b")
+_WEB_PAGE = re.compile(r"(?is)\s*(?>(?:(?><!--.*?-->)\s*)*)<(!doctype\s+html|html|head|body)\b")
 _TITLE_TAGS = tuple(re.compile(rf"(?is)<{tag}\b[^>]*>(.*?)</{tag}>") for tag in ("title", "h1"))
 _TAG = re.compile(r"<[^>]*>")
 _PIECE_BYTES = 1 << 16  # that are decoded at once
@@ -140,7 +140,7 @@ _SPELLING = re.compile(
     | \\+ [^\\%&]?
     | (?: % (?:25)* [0-9a-f]{2} )+
     | %u[0-9a-f]{4}
-    | & (?:amp;)*+ (?: \#0*[0-9]{1,7} | \#x0*[0-9a-f]{1,6} ) ;?
+    | & (?>(?:amp;)*) (?: \#0*[0-9]{1,7} | \#x0*[0-9a-f]{1,6} ) ;?
     | & (?:amp;)* [a-z][a-z0-9]{1,31} ;
     """
 )

@@ -208,7 +208,10 @@ def test_set_says_if_the_environment_comes_first(
 def test_help_has_examples(rerank: Run) -> None:
     text = rerank("config", "--help").out
     assert rerank("help", "config").out == text
-    names = [line.split()[0] for line in text.partition("Commands:\n")[2].splitlines()]
+    names = [
+        line.split()[0]
+        for line in text.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
+    ]
     assert names == ["list", "get", "set", "unset", "path", "set-key", "unset-key"]
     assert max(map(len, text.splitlines())) <= 80
     for name in names:

@@ -70,6 +70,8 @@ def interrupt_once_it_waits(reading: int) -> None:
     def wait() -> None:
         while signal.getsignal(signal.SIGINT) is signal.default_int_handler or holds(reading):
             time.sleep(0.01)
+        # A signal right before the call that waits would not end it: it is noted, and read() begins.
+        time.sleep(0.2)
         interrupt()
 
     threading.Thread(target=wait, daemon=True).start()

@@ -70,7 +70,7 @@ def interrupt_once_it_waits(reading: int) -> None:
     def wait() -> None:
         while signal.getsignal(signal.SIGINT) is signal.default_int_handler or holds(reading):
             time.sleep(0.01)
-        # A signal right before the call that waits would not end it: it is noted, and read() begins.
+        # A signal right before the call that waits is noted, and does not end that call.
         time.sleep(0.2)
         interrupt()
 

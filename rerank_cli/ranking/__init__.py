@@ -18,8 +18,8 @@ from rerank_cli.errors import UsageError, check_choice
 
 MIN_CHUNK_TOKENS = 8
 DEFAULT_MAX_CHUNKS = 1024
-# `--candidates auto` reads so many passages for each result, and at least MIN. A large input has more
-# that looks like an answer: there it reads more, at most MAX if `n` does not ask for more.
+# `--candidates auto` reads so many passages for each result, and at least MIN. A large input has
+# more that looks like an answer: there it reads more, at most MAX if `n` does not ask for more.
 AUTO_CANDIDATES_PER_RESULT = 20
 MIN_AUTO_CANDIDATES, MAX_AUTO_CANDIDATES = 250, 1000
 _FEW_PASSAGES = 6_250  # of which the least number is enough

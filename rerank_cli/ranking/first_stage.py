@@ -19,7 +19,7 @@ from rerank_cli.progress import Progress, Watch
 from rerank_cli.ranking import CandidateCount, FirstStage, Selection
 from rerank_cli.ranking.blending import prior_score
 from rerank_cli.ranking.chunking import Plan, Split
-from rerank_cli.ranking.places import QueryPath
+from rerank_cli.ranking.places import NamedFiles
 from rerank_cli.ranking.surveys import (
     BlockSizes,
     FoundBlock,
@@ -202,7 +202,6 @@ class _PassageSearch:
         self._memory = memory
         self._reading = reading
         self._plan = plan
-        self._path = QueryPath(plan.query)
         self._limit = limits.passages
         self._count = self._limit.number  # grows once all passages are counted
         self._sizes = BlockSizes(plan)
@@ -274,15 +273,14 @@ class _PassageSearch:
         if self.first_stage is FirstStage.HYBRID:
             meaning, notes = open_meaning_survey(self._open_meaning, query, memory, most)
             self.notes += tuple(notes)
-        first, named = list[tuple[int, Document]](), list[tuple[int, Document]]()
+        first, named = list[tuple[int, Document]](), NamedFiles(query, most)
         for batch in batch_documents(documents, self._sizes, memory):
             self._blocks += sum(batch.blocks)
             self._doubtful += self._sizes.count_doubtful(batch.documents)
             entries = [*zip(batch.places, batch.documents, strict=True)]
             if len(first) < most:
                 first += entries
-            if self._path and len(named) < most:
-                named += [entry for entry in entries if self._path.is_of(entry[1])]
+            named.add(entries)
             words.add(batch)
             if meaning is not None:
                 meaning.add(batch)
@@ -304,16 +302,12 @@ class _PassageSearch:
             places.setdefault(index, []).append(place)
         return [_take(self._splits[index], index, taken) for index, taken in places.items()]
 
-    def _passages_of(self, named: Iterable[tuple[int, Document]]) -> Sequence[tuple[int, int]]:
-        """The places of the first chunks of files that the query names.
+    def _passages_of(self, named: NamedFiles) -> Sequence[tuple[int, int]]:
+        """The places of the first chunks of files that the query names, its line's before others.
 
         They are half of what is chosen at most: many files may have that name, and one be long.
         """
-        places = (
-            (index, place)
-            for index, document in named
-            for place in range(len(self._split(index, document).chunks))
-        )
+        places = named.places(lambda index, document: self._split(index, document).chunks)
         return [*islice(places, math.ceil(self._count / 2))]
 
     def _choose_chunks(self, survey: WordSurvey) -> Sequence[tuple[int, int]]:

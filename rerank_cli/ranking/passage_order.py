@@ -24,7 +24,7 @@ from rerank_cli.ranking.first_stage import (
     limits_of,
     open_meaning_survey,
 )
-from rerank_cli.ranking.places import QueryPath
+from rerank_cli.ranking.places import NamedFiles
 from rerank_cli.ranking.surveys import (
     BlockSizes,
     MeaningSurvey,
@@ -34,7 +34,7 @@ from rerank_cli.ranking.surveys import (
     searched_chunks,
 )
 from rerank_cli.ranking.text_memory import TextMemory
-from rerank_cli.types import Document
+from rerank_cli.types import Chunk, Document
 
 # No more is taken from the input at once, but for the end of the last document. To compare it with
 # a query takes time, and meanwhile nobody looks at the deadline.
@@ -314,10 +314,13 @@ class PassageOrder:
 
     def _take_named(self, documents: Mapping[int, Document]) -> Sequence[Place]:
         """The places of the first chunks of files that the query names: no more than first ones."""
-        path = QueryPath(self._plan.query)
-        named = ((index, each) for index, each in documents.items() if path.is_of(each))
-        places = chain.from_iterable(self._divide(*entry) for entry in named)
-        taken = [*islice(places, _FIRST_PASSAGES)]
+
+        def divide(index: int, document: Document) -> Sequence[Chunk]:
+            return self.splits[index].chunks if self._divide(index, document) else ()
+
+        named = NamedFiles(self._plan.query, _MAX_MATCHES)
+        named.add(documents.items())
+        taken = [*islice(named.places(divide), _FIRST_PASSAGES)]
         self._named = frozenset(taken)
         return taken
 

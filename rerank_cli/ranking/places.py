@@ -9,8 +9,9 @@ model's own scores stay what they are.
 
 import math
 import re
+from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import PurePosixPath
 from posixpath import normpath
@@ -31,6 +32,8 @@ WEIGHTS: Mapping[str, float] = {
     "old": -3.0,
     REPEAT: -6.0,
 }
+LINE = "line"  # a part without a weight: it puts the passage with the line of a query before others
+_LINE_LEAD = 1.0  # of that passage before the best one, in logits
 _LEAST_COMMON_START = 4  # characters that a word and a longer one have in common: config, configur
 # Names of files that say nothing: their folder's name says it.
 _NAMELESS = frozenset(("__init__", "__main__", "index", "mod", "main", "lib"))
@@ -60,7 +63,8 @@ _ASSIGNMENT = (
     r"(?={0}[ \t]*(?::[^=\n]{{1,80}})?=(?![=~>])))({0})"
 )
 # Behind a path, as grep and compilers write it: its line, and its column.
-_LINE_NUMBER = re.compile(r"(?::\d{1,9}){1,2}:?\Z")
+_LINE_NUMBER = re.compile(r":(\d{1,9})(?::\d{1,9})?:?\Z")
+_INK = re.compile(r"\S")
 _NO_DEFINITION = re.compile(r"impl\b")  # of another name
 
 
@@ -77,13 +81,17 @@ class QueryPath:
     It may have more folders than the input knows, as in a traceback: /home/me/src/auth.py.
 
     place       the path as it is written, without folders that say nothing; empty if there is none
+    line        the line of the file that it names, from 1; None if it names none
     has_suffix  whether it ends as names of files do; read/write may be two words
     is_name     whether the query may be the name of something in a file: App\\Models\\User is both
     """
 
     def __init__(self, query: str) -> None:
         """Read a query; whatever is no path is that of no file."""
-        path = _LINE_NUMBER.sub("", query.strip()).replace("\\", "/")
+        query = query.strip()
+        number = _LINE_NUMBER.search(query)
+        self.line = int(number[1]) if number else None
+        path = query[: number.start() if number else None].replace("\\", "/")
         is_single = len(path.split()) == 1
         self.has_suffix = is_single and bool(syntax_of(path))
         self.is_name = "/" not in query and not self.has_suffix
@@ -107,6 +115,59 @@ class QueryPath:
         if own[-count:-1] != folders:
             return False
         return own[-1] == name or (not self.has_suffix and own[-1].startswith(f"{name}."))
+
+    def find_line(self, document: Document) -> int | None:
+        """Where the text of the line is in a document; None if it is not there.
+
+        If the line is blank, it is where the text goes on.
+        """
+        if self.line is None or not self.is_of(document):
+            return None
+        start = _line_start(document, self.line)
+        found = None if start is None else _INK.search(document.text, start)
+        return found.start() if found else None
+
+
+class NamedFiles:
+    """The documents of the files that a query names, taken while an input is read.
+
+    At most `most` are kept of those with the line that it names, and of the others.
+    """
+
+    def __init__(self, query: str, most: int) -> None:
+        self._path = QueryPath(query)
+        self._most = most
+        self._documents: list[tuple[int, Document]] = []
+        self._lines: list[tuple[int, Document, int]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._documents or self._lines)
+
+    def add(self, entries: Iterable[tuple[int, Document]]) -> None:
+        """Take those documents that are of such a file; each comes with its place."""
+        for index, document in entries if self._path else ():
+            if not self._path.is_of(document):
+                continue
+            start = self._path.find_line(document)
+            if start is not None and len(self._lines) < self._most:
+                self._lines.append((index, document, start))
+            elif len(self._documents) < self._most:
+                self._documents.append((index, document))
+
+    def places(
+        self, divide: Callable[[int, Document], Sequence[Chunk]]
+    ) -> Iterator[tuple[int, int]]:
+        """Yield the places of their chunks, those with the line first; each is divided once."""
+        later: list[tuple[int, int]] = []
+        for index, document, start in self._lines:
+            for place, chunk in enumerate(divide(index, document)):
+                if chunk.start <= start < chunk.end:
+                    yield index, place
+                else:
+                    later.append((index, place))
+        yield from later
+        for index, document in self._documents:
+            yield from ((index, place) for place in range(len(divide(index, document))))
 
 
 class FileCounter:
@@ -189,6 +250,26 @@ def _parts_of(path: str) -> list[str]:
     return [part for part in normpath(path).split("/") if part.strip(".")]
 
 
+def _line_start(document: Document, line: int) -> int | None:
+    """The character of a document at which a line of its source begins; None if it has none."""
+    first, lines = document.line, document.source_lines
+    if first is None or document.page is not None:
+        return None
+    number = line - first
+    if lines is not None:
+        if not lines or line > lines[-1]:
+            return None
+        number = min(bisect_left(lines, line), bisect_right(lines, line) - 1)
+    if number < 0 or (number and document.fields is not None):  # a record is all at one line
+        return None
+    start = 0
+    for _ in range(number):
+        start = document.text.find("\n", start) + 1
+        if not start:
+            return None
+    return start
+
+
 def _stem_of(place: PurePosixPath) -> str:
     """A file's name up to its first dot; all of a name that begins with it."""
     return place.name.partition(".")[0] or place.name
@@ -241,6 +322,12 @@ class PlacePrior:
             Prior({part: weights[part] * value for part, value in values.items() if value})
             for values in self.values(document, chunks, logits)
         ]
+        if (start := self._path.find_line(document)) is not None:
+            best = max(logits, default=0.0)
+            for place, chunk in enumerate(chunks):
+                if chunk.start <= start < chunk.end:
+                    lead = best - logits[place] + _LINE_LEAD
+                    priors[place] = Prior({**priors[place].parts, LINE: lead})
         if not self._passages:
             return priors
         scores = [logit + prior.total for logit, prior in zip(logits, priors, strict=True)]
@@ -263,7 +350,11 @@ class PlacePrior:
             "old": float(self._is_old(path)),
         }
         definitions = self._definitions(document)
-        least = float(self._path.is_of(document))  # all of the file is what is asked for
+        # All of the file is what is asked for; of one that is cut, the part with the line.
+        is_named = self._path.is_of(document)
+        if not document.whole and self._path.line is not None:
+            is_named = self._path.find_line(document) is not None
+        least = float(is_named)
         found = []
         for chunk in chunks:
             own = (each.value for each in definitions if chunk.start <= each.place < chunk.end)
@@ -297,7 +388,13 @@ class PlacePrior:
         return frozenset(map(self._words.stem, words - COMMON_WORDS or words))
 
     def find_definition(self, chunk: Chunk) -> int | None:
-        """Where the line is in a passage that defines a symbol of the query; None if none does."""
+        """Where the line is in a passage that the query names, or that defines a symbol of it.
+
+        None if no line is or does.
+        """
+        start = self._path.find_line(chunk.document)
+        if start is not None and chunk.start <= start < chunk.end:
+            return start
         found = [
             definition
             for definition in self._definitions(chunk.document)

@@ -4,9 +4,10 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rerank_cli import Document, Ranking, rank
@@ -208,6 +209,84 @@ def test_a_name_with_its_namespace_is_found_in_whatever_file() -> None:
     assert values("App\\Models\\User", "src/all.php", text)["definition"] == 1.0
     assert values("App\\Models\\User", "src/all.php", text.lower())["definition"] == 0.5
     assert values("App\\Models\\User", "App/Models/User.php", text.lower())["definition"] == 1.0
+
+
+def lines_of(chunk: Chunk) -> range:
+    first = chunk.line or 0
+    return range(first, first + chunk.text.rstrip().count("\n") + 1)
+
+
+@settings(max_examples=30)
+@given(
+    st.lists(
+        st.sampled_from(["x.py", "x.py cats", "    x.py 1 2", "", "def x():", "class A:"]),
+        min_size=1,
+        max_size=40,
+    ),
+    st.data(),
+)
+def test_the_passage_with_the_line_of_a_query_is_the_best_of_its_file(
+    lines: list[str], data: st.DataObject
+) -> None:
+    """Whatever the model says, and however few passages it reads."""
+    line = data.draw(st.integers(1, len(lines)))
+    wanted = next((n for n in range(line, len(lines) + 1) if lines[n - 1].strip()), None)
+    others = [file(f"y{number}.py", "x.py x.py\n") for number in range(3)]
+    documents = [*others, file("src/x.py", "\n".join(lines))]
+    query = data.draw(st.sampled_from([f"x.py:{line}", f"src/x.py:{line}:4:"]))
+    limits: dict[str, Any] = data.draw(
+        st.sampled_from([{}, {"candidates": 4}, {"max_time": 600.0}])
+    )
+    by_passage = data.draw(st.booleans())
+    ranking = rank(query, documents, scorer(), prior="code", passages=by_passage, **limits)
+    found = [result for result in ranking if result.document.source == "src/x.py"]
+    if wanted is not None:
+        assert wanted in lines_of(found[0].passage)
+        assert found[0].prior is not None
+        assert "line" in found[0].prior.parts
+
+
+@pytest.mark.parametrize(
+    ("query", "line"), [("x.py:3", 3), ("x.py:2", 3), ("x.py:4:1", 4), ("x.py:9", 1), ("x.py", 1)]
+)
+def test_the_sentence_of_a_line_is_that_line(query: str, line: int) -> None:
+    with Reranker(OverlapScorer(words_info(40, scale="logit"))) as reranker:
+        ranking = reranker.rank(query, [file("x.py", "a = 1\n\n  b = 2\nc = 3")], prior="code")
+        (sentence,) = reranker.find_sentences(ranking)
+    assert sentence.line == line
+
+
+def test_of_the_parts_of_a_file_the_one_with_the_line_is_named() -> None:
+    parts = [
+        replace(file("x.py", f"value = {number}\nvalue = 0\n"), line=2 * number + 1, whole=False)
+        for number in range(900)
+    ]
+    ranking = rank("x.py:1500", parts, scorer(), prior="code", candidates=2, n=2)
+    assert ranking[0].document.line == 1499
+    assert ranking[1].prior is not None
+    assert "definition" not in ranking[1].prior.parts
+
+
+@pytest.mark.parametrize(
+    ("changes", "place"),
+    [
+        ({}, 4),
+        ({"line": 2}, 2),
+        ({"line": None}, None),
+        ({"line": None, "page": 3}, None),
+        ({"line": 3, "fields": {}}, 0),
+        ({"line": 1, "fields": {}}, None),
+        ({"source_lines": [1, 1, 3, 9]}, 4),
+        ({"source_lines": [1, 3, 3, 9]}, 2),
+        ({"source_lines": [1, 1, 1, 2]}, None),
+        ({"line": 4}, None),
+    ],
+)
+def test_a_line_is_found_by_what_is_known_of_the_lines_of_a_document(
+    changes: dict[str, Any], place: int | None
+) -> None:
+    document = replace(file("x.py", "a\nb\nc\nd"), **changes)
+    assert QueryPath("x.py:3").find_line(document) == place
 
 
 @pytest.mark.parametrize("part", [":1", ":", "1", "/", "a/", "../", "\\"])

@@ -46,6 +46,7 @@ _VERSION = re.compile(r"(?:\A|/)v(\d{1,3})(?=/)")  # the folder of a version: v1
 _VERSION_NAME = re.compile(r"\bv\d+\b")
 _MAX_PATHS = 100_000  # that are held to find old versions
 _OTHER_CASE = 0.5  # the value of a definition whose name has another case
+_SCRIPTS = frozenset(("tsx", "typescript"))  # which are written as JavaScript is
 _CONFIGURATION = frozenset(("configuration", "css", "sql"))  # languages that are no programs
 _TOKEN = re.compile(r"\w+")
 _CALLED = re.compile(r"(?:\w+(?:\.|::|->|#))+([^\W\d]\w+)(?:\(\))?[,.:?]?|([^\W\d]\w*)\(\)[,.:?]?")
@@ -56,12 +57,53 @@ _DECLARED = re.compile(
 )
 _LAST_NAME = re.compile(r"(\w+)\W*\Z")
 # Where a constant, a variable or a type gets its value: at the beginning of a line, or behind words
-# such as const and a type. {0} is its name.
-_ASSIGNMENT = (
-    r"^(?:\#define[ \t]+(?={0})|(?:[ \t]*(?:(?:export|pub|public|private|protected|static|final"
-    r"|const|constexpr|let|var|val|type|readonly)[ \t]+)+(?:[\w.<>\[\]]+[ \t]+){{,3}})?"
-    r"(?={0}[ \t]*(?::[^=\n]{{1,80}})?=(?![=~>])))({0})"
+# such as const and a type. {0} is its name. There may be others beside it: A, B = 1, 2.
+_MODIFIER = (
+    r"(?:abstract|const|constexpr|data|declare|export|extern|final|global|implicit|inline|internal"
+    r"|late|lazy|let|local|mut|my|newtype|open|our|override|private|protected|pub(?:\([\w :]+\))?"
+    r"|public|readonly|ref|static|thread_local|transient|type|typealias|typeset|using|val|var"
+    r"|volatile)[ \t]+(?:-\w+[ \t]+)*"
 )
+_GENERIC = r"(?:<[^=;(){{}}\n]{{1,120}}>)?"
+_ASSIGNMENT = (
+    rf"^(?:\#[ \t]*define[ \t]+(?={{0}})|(?:[ \t]*(?:{_MODIFIER})+"
+    rf"(?:\??[\w.:]+{_GENERIC}[\[\]]*\??[ \t]+){{{{,3}}}})?"
+    r"\(?(?:[$\w.*]+[ \t]*[,=][ \t]*){{,8}}[$@%*]?(?={0}[ \t]*(?:,[ \t]*[$\w.*]+[ \t]*){{,8}}\)?"
+    r"[ \t]*(?::[^=\n]{{1,80}})?=(?![=~>])))({0})"
+)
+_DECLARATOR = (
+    rf"(?:(?!return\b|typedef\b)[a-z_][\w:]*{_GENERIC}(?:[ \t]+[*&]*|[*&]+[ \t]*)+){{{{1,6}}}}"
+    r"(?={0}[ \t]*(?:\[[^\]\n]{{,80}}\][ \t]*){{,3}}"
+)
+# A type is before a name and a * or [] may be at it; behind the body of a type; that of a type.
+_C_ASSIGNMENT = (
+    rf"^(?:(?:[ \t]*(?={_MODIFIER}))?{_DECLARATOR}=(?!=))|(?=static\b){_DECLARATOR};)"
+    r"|\}}[ \t]*\**(?={0}[ \t]*(?:\[[^\]\n]{{,80}}\][ \t]*){{,3}}=)"
+    r"|typedef\b[^;{{}}\n]{{1,200}}[\s*(](?={0}[ \t]*[;)\[]))({0})"
+)
+# How else some languages say it. A group of Go has lines with one tab, up to one without.
+OTHER_ASSIGNMENTS: Mapping[str, str] = {
+    "c": _C_ASSIGNMENT,
+    "cpp": _C_ASSIGNMENT,
+    "dart": _C_ASSIGNMENT,
+    "clojure": r"^\(def(?:once)?[ \t]+(?:\^\S+[ \t]+)*({0})",
+    "elixir": r"^[ \t]+@({0})[ \t]+(?=\S)",
+    "erlang": r"^-(?:define|opaque|record|type)\([ \t]*({0})|^-(?:opaque|type)[ \t]+({0})",
+    "go": r"^(?:(?:const|type|var)[ \t]+"
+    r"|(?:const|type|var)[ \t]*\([^\n]*\n(?:(?:[ \t][^\n]*)?\n)*?\t)"
+    r"(?:\w+,[ \t]*){{,8}}({0})(?![.(])",
+    "haskell": r"^(?:({0})[ \t]*::|(?:class|data|newtype|type)[ \t]+(?:[^\n=]*=>[ \t]*)?({0}))",
+    "javascript": r"^(?:(?:module\.)?exports\.({0})[ \t]*=(?![=>])"
+    r"|export[ \t]+(?:const|let|var)[ \t]*[{{\[][^}}\]=\n]*({0})(?![ \t]*:)[^=\n]*=)",
+    "kotlin": r"^[ \t]*(?:\w+[ \t]+)*va[lr][ \t]+({0})[ \t]*(?::[^=\n]{{1,80}})?\bby\b",
+    "lua": r"^(?:\w+[.]){{1,3}}({0})[ \t]*=(?!=)",
+    "perl": r"^[ \t]*use[ \t]+constant[ \t]+({0})",
+    "php": r"^[ \t]*define[ \t]*\([ \t]*['\"]({0})",
+    "r": r"^({0})[ \t]*<-",
+    "ruby": r"^[ \t]+(?=(?-i:[A-Z]))({0})[ \t]*=(?![=~>])",
+    "sql": r"^[ \t]*create[ \t]+(?:\w+[ \t]+){{1,4}}?(?:if[ \t]+not[ \t]+exists[ \t]+)?"
+    r"(?:[\"`\[]?\w+[\"`\]]?\.)?[\"`\[]?({0})",
+}
 # Behind a path, as grep and compilers write it: its line, and its column.
 _LINE_NUMBER = re.compile(r":(\d{1,9})(?::\d{1,9})?:?\Z")
 _INK = re.compile(r"\S")
@@ -311,7 +353,8 @@ class PlacePrior:
         patterns = map(re.escape, self._symbols)
         symbol = rf"\b(?:{'|'.join(patterns) or '(?!)'})\b"
         self._symbol = re.compile(symbol, re.IGNORECASE)
-        self._assignment = re.compile(_ASSIGNMENT.format(symbol), re.IGNORECASE | re.MULTILINE)
+        self._symbol_source = symbol
+        self._assignments: dict[str, Sequence[re.Pattern[str]]] = {}  # by the syntax
 
     def weigh(
         self, document: Document, chunks: Sequence[Chunk], logits: Sequence[float]
@@ -412,12 +455,24 @@ class PlacePrior:
             return ()
         found = []
         blocks = find_blocks(text, document.syntax)
-        assignments = _find_assignments(text, blocks, self._assignment)
+        assignments = _find_assignments(text, blocks, self._assignments_of(document.syntax))
         for place, name in chain(_find_definitions(text, blocks), assignments):
             if name in self._symbols:
                 found.append(Definition(place, 1.0))
             elif normalise(name) in self._normalised:
                 found.append(Definition(place, _OTHER_CASE))
+        return found
+
+    def _assignments_of(self, syntax: str) -> Sequence[re.Pattern[str]]:
+        """How the symbols of the query get their values in a language."""
+        found = self._assignments.get(syntax)
+        if found is None:
+            other = OTHER_ASSIGNMENTS.get("javascript" if syntax in _SCRIPTS else syntax)
+            # In Go a type is behind its name: const size int = 1.
+            sources = filter(None, [None if syntax == "go" else _ASSIGNMENT, other])
+            flags = re.IGNORECASE | re.MULTILINE
+            found = [re.compile(source.format(self._symbol_source), flags) for source in sources]
+            self._assignments[syntax] = found
         return found
 
 
@@ -456,7 +511,7 @@ def _find_definitions(text: str, blocks: Iterable[Block]) -> Iterator[tuple[int,
 
 
 def _find_assignments(
-    text: str, blocks: Iterable[Block], assignment: re.Pattern[str]
+    text: str, blocks: Iterable[Block], assignments: Iterable[re.Pattern[str]]
 ) -> Iterator[tuple[int, str]]:
     """Where names get their values in a text, and the names.
 
@@ -464,12 +519,12 @@ def _find_assignments(
     """
     functions = deque(block for block in blocks if block.kind is BlockKind.FUNCTION)
     end = 0  # of the last function so far
-    for match in assignment.finditer(text):
-        place = match.start(1)
+    matches = chain.from_iterable(each.finditer(text) for each in assignments)
+    for place, name in sorted((m.start(m.lastindex or 0), m[m.lastindex or 0]) for m in matches):
         while functions and functions[0].start < place:
             end = max(end, functions.popleft().end)
         if place >= end:
-            yield place, match[1]
+            yield place, name
 
 
 def _excess(logits: Sequence[float]) -> float:

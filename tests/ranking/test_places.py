@@ -204,6 +204,112 @@ def test_variables_of_functions_are_no_definitions(name: str, text: str, value: 
     assert values("user", name, text).get("definition", 0.0) == value
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.py", "user, other = 1, 2"),
+        ("a.py", "other, user = 1, 2"),
+        ("a.py", "(other, *user) = range(3)"),
+        ("a.py", "other = user = 1"),
+        ("a.rb", "module A\n  User = 5\nend"),
+        ("a.lua", "local other, user = 1, 2"),
+        ("a.lua", "M.user = 1"),
+        ("a.go", "const user int = 1"),
+        ("a.go", "var user = 1"),
+        ("a.go", "var user map[string]int"),
+        ("a.go", "var other, user = 1, 2"),
+        ("a.go", "type user func(int) error"),
+        ("a.go", "const (\n\tother = iota\n\n\t// of a user\n\tuser\n)"),
+        ("a.c", "static const char *user[] = {"),
+        ("a.c", "const char *const user = 0;"),
+        ("a.c", "int user[3][4] = {0};"),
+        ("a.c", "unsigned user = 3;"),
+        ("a.c", "static struct lock user;"),
+        ("a.c", "static struct {\n  int a;\n} user[] = {"),
+        ("a.c", "typedef unsigned long user;"),
+        ("a.c", "typedef int (*user)(int a);"),
+        ("a.c", "#  define user 5"),
+        ("a.cpp", "namespace n {\n  static const std::map<int, char> user = {\n"),
+        ("a.cpp", "using user = int;"),
+        ("a.rs", "static user: u8 = 1;"),
+        ("a.rs", "pub(crate) const user: [u8; 2] = [1, 2];"),
+        ("a.rs", "static mut user: u8 = 1;"),
+        ("a.ts", "export const user: Map<string, number> = new Map()"),
+        ("a.ts", "export const { other, user } = actions"),
+        ("a.js", "module.exports.user = 1"),
+        ("a.ts", "declare type user = string"),
+        ("a.java", "class A {\n  static final Map<String, List<Integer>> user = f();\n}"),
+        ("a.java", "class A {\n  public static final byte[] user = {1};\n}"),
+        ("a.cs", "class A {\n  internal static readonly string? user = null;\n}"),
+        ("a.kt", "class A {\n  private val user: Int by lazy { 1 }\n}"),
+        ("a.swift", "public typealias user = Int"),
+        ("a.scala", "object A {\n  implicit val user: Int = 1\n}"),
+        ("a.dart", "final List<int> user = [];"),
+        ("a.php", "<?php\nclass A {\n  public static ?string $user = null;\n}"),
+        ("a.php", "<?php\ndefine('user', 1);"),
+        ("a.pl", "use constant user => 1;"),
+        ("a.pl", "our @user = (1);"),
+        ("a.sh", "readonly user=1"),
+        ("a.sh", "declare -r -x user=1"),
+        ("a.r", "user <- 1"),
+        ("a.ex", "defmodule A do\n  @user 5_000\nend"),
+        ("a.erl", "-define(user, 1)."),
+        ("a.clj", "(def ^:private user 1)"),
+        ("a.hs", "user :: Int\nuser = 1"),
+        ("a.jl", "const user = 1"),
+        ("a.zig", "pub const user: u8 = 1;"),
+        ("a.sql", "CREATE TABLE IF NOT EXISTS app.user (id int);"),
+    ],
+)
+def test_what_gets_a_value_outside_of_functions_is_defined(name: str, text: str) -> None:
+    query = "User" if name == "a.rb" else "user"
+    assert values(query, name, f"{text}\n").get("definition") == 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.py", "other(user=1)"),
+        ("a.py", "user[0] = 1"),
+        ("a.py", "user, other == 1, 2"),
+        ("a.py", "other = user == 1"),
+        ("a.py", "user += 1"),
+        ("a.py", "from user import other"),
+        ("a.rb", "  user = 5"),
+        ("a.go", "const other user = 1"),
+        ("a.go", "func f() {\n\tvar user = 1\n}"),
+        ("a.go", "import (\n\tuser\n)"),
+        ("a.go", "var (\n\tother = 1\n)\n\tuser"),
+        ("a.go", "var (\n\tuser.other()\n)"),
+        ("a.c", "static const user other = 1;"),
+        ("a.c", "struct user;"),
+        ("a.c", "extern int user;"),
+        ("a.c", "static int user(void);"),
+        ("a.c", "int f(void) {\n    static int user = 1;\n}"),
+        ("a.cpp", "using namespace user;"),
+        ("a.js", "exports.user == 1"),
+        ("a.ts", 'const { user } = require("other")'),
+        ("a.ts", "export const { user: other } = actions"),
+        ("a.sh", "echo user"),
+        ("a.sql", "insert into user values (1);"),
+    ],
+)
+def test_what_only_names_a_symbol_does_not_define_it(name: str, text: str) -> None:
+    assert "definition" not in values("user", name, f"{text}\n")
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["static ", "const (\n", "const (\n\t", "a, ", "a = ", "int *", "a<", "typedef a ", "} ", "$"],
+)
+@pytest.mark.parametrize("name", ["a.py", "a.c", "a.go", "a.ts", "a.hs", "a.sql", "a.kt"])
+def test_long_lines_and_groups_end_no_search_for_definitions(name: str, part: str) -> None:
+    prior = PlacePrior("user")
+    document = file(name, "user " + part * 20_000 + "\n" + part * 20_000 + "user")
+    patterns = prior._assignments_of(document.syntax)
+    assert all(len(pattern.findall(document.text)) < 9 for pattern in patterns)
+
+
 def test_a_name_with_its_namespace_is_found_in_whatever_file() -> None:
     text = "<?php\nclass User {\n}\n"
     assert values("App\\Models\\User", "src/all.php", text)["definition"] == 1.0

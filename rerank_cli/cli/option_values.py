@@ -27,6 +27,7 @@ from rerank_cli.ranking import (
     CandidateRule,
     ChunkOptions,
     MinScoreRule,
+    PriorRule,
     Selection,
 )
 from rerank_cli.render import WRITERS, Format
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from rerank_cli.inputs.documents import Inputs
     from rerank_cli.inputs.source import ReadOptions
     from rerank_cli.ranking.budget import Budget
-    from rerank_cli.types import Document
+    from rerank_cli.types import Document, ScorerInfo
 
 Options = TypeVar("Options", RemoteOptions, RuntimeOptions, ChunkOptions, Selection)
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x20-\x7e\t]*)")
@@ -93,6 +94,19 @@ def warn_of_passage_memory(
         terminal.warn(
             "--passage-memory has no effect: it is for models in two parts, and not for "
             + format_names(names)
+        )
+
+
+def warn_of_prior(ctx: typer.Context, infos: Sequence[ScorerInfo], terminal: Terminal) -> None:
+    """Say if the command line asks for a prior that has no effect on any of the models."""
+    if not is_given(ctx, "prior") or ctx.params["prior"] is not PriorRule.CODE:
+        return
+    from rerank_cli.ranking.results import takes_prior  # few runs need it
+
+    if not any(map(takes_prior, infos)):
+        terminal.warn(
+            "--prior code has no effect: it is for models of this machine whose scores are "
+            "logits, and not for " + format_names([info.model for info in infos])
         )
 
 

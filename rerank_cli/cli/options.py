@@ -382,7 +382,8 @@ def candidate_options(
             "--prior",
             help="Add to each passage's score what is known of its file. That is its name, what it "
             "defines, how many of its passages answer. auto: if more files are code than are not. "
-            "code: to every document. none: the model's score alone. For models of this machine.",
+            "code: to every document. none: the model's score alone. For models of this machine, "
+            "but not for bm25.",
         ),
     ] = PriorRule.AUTO,
     keep: Annotated[

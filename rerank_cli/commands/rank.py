@@ -117,6 +117,7 @@ def rank_documents(ctx: typer.Context, openings: Sequence[Future[Scorer]]) -> Ex
         scorer = scorers[0]
         progress.lap(progress.OPENING)
         inputs.set_scorer(scorer.info)
+        option_values.warn_of_prior(ctx, [each.info for each in scorers], terminal)
         warn_of_unread_media("--field", given["field"] or (), scorer.info, terminal)
         is_read_again = budget is None and _may_read_again(scorer, selection)
         if is_read_again or given["on_error"] is OnError.KEEP:

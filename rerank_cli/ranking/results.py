@@ -350,12 +350,17 @@ class Order:
         return self.top.wants(score, relevance_score)
 
 
-def find_priors(query: str, info: ScorerInfo, selection: Selection) -> list[PlacePrior | None]:
-    """The priors that a ranking may come to have, None for none; the last one is that of code.
+def takes_prior(info: ScorerInfo) -> bool:
+    """Whether a model's scores can have a prior, which is on the scale of logits.
 
-    A prior is on the scale of logits. A service may leave out what the prior would put first.
+    A service may leave out what the prior would put first.
     """
-    if selection.prior == PriorRule.NONE or info.scale != "logit" or info.remote:
+    return info.scale == "logit" and not info.remote
+
+
+def find_priors(query: str, info: ScorerInfo, selection: Selection) -> list[PlacePrior | None]:
+    """The priors that a ranking may come to have, None for none; the last one is that of code."""
+    if selection.prior == PriorRule.NONE or not takes_prior(info):
         return [None]
     prior = PlacePrior(query, passages=selection.passages, old_folders=selection.old_folders)
     return [prior] if selection.prior == PriorRule.CODE else [None, prior]

@@ -49,6 +49,34 @@ def test_a_source_tree_has_a_prior(search: Run) -> None:
         assert result["prior"]["total"] == pytest.approx(sum(parts), abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("models", "names"),
+    [
+        ("bm25", "bm25"),
+        ("cohere/rerank-v3.5", "cohere/rerank-v3.5"),
+        ("bm25,cohere/rerank-v3.5", "bm25 or cohere/rerank-v3.5"),
+    ],
+)
+@pytest.mark.usefixtures("search")
+def test_a_prior_that_has_no_effect_is_told_of(rerank: Run, models: str, names: str) -> None:
+    sent = () if models == "bm25" else ("--dry-run",)
+    said = (
+        "--prior code has no effect: it is for models of this machine whose scores are logits, "
+        f"and not for {names}\n"
+    )
+    ran = rerank("soil", "-r", ".", "-m", models, *sent, "--prior", "code")
+    assert (ran.code, said in ran.err) == (0, True)
+    for prior in ((), ("--prior", "auto"), ("--prior", "none")):
+        assert "prior" not in rerank("soil", "-r", ".", "-m", models, *sent, *prior).err
+
+
+@pytest.mark.usefixtures("search")
+def test_a_prior_has_an_effect_if_one_of_several_models_takes_it(rerank: Run) -> None:
+    ran = rerank("soil", "-r", ".", "-m", f"bm25,{SMALL[1]}", "--prior", "code", "--json")
+    assert json.loads(ran.out)["prior"] == "code"
+    assert "no effect" not in ran.err
+
+
 def test_none_leaves_it_out_and_prose_has_none(search: Run) -> None:
     bare = search("soil", "-r", ".", "--json", "--prior", "none")
     assert "prior" not in bare.out

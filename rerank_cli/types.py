@@ -545,6 +545,7 @@ class Ranking(Sequence[Ranked]):
     blanks          with `keep_empty`, the blank documents
     reranked        False if scoring failed: then `blanks` has the first documents of the input
     weak            whether probably nothing answers the query; None if that cannot be told
+    absent          the name that the query is, if nothing that was read has it; else empty
     incomplete      whether the ranking was stopped before all was read and scored
     unscored        the number of documents that were read by then and not scored, or not whole;
                     in a ranking of passages, and with `candidates`, the number of passages
@@ -579,6 +580,7 @@ class Ranking(Sequence[Ranked]):
     requests: Sequence[ServiceRequest] = ()
     cost: Price | None = None
     weak: bool | None = None
+    absent: str = ""
     more: int = 0
     incomplete: bool = False
     unscored: int = 0

@@ -23,6 +23,8 @@ def warn_of_ranking(ranking: Ranking, terminal: Terminal) -> None:
     """Tell on stderr of everything that the results do not show by themselves."""
     for note in ranking.notes:
         terminal.warn(note)
+    if ranking.absent and ranking.results:
+        terminal.warn(f"{ranking.absent} does not occur in what was read")
     if ranking.missing:
         terminal.warn(
             f"{ranking.info.model} gave {format_count(ranking.missing, 'score')} fewer than it was "

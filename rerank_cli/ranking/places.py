@@ -55,6 +55,9 @@ _CALLED = re.compile(r"(?:\w+(?:\.|::|->|#))+([^\W\d]\w+)(?:\(\))?[,.:?]?|([^\W\
 _DECLARED = re.compile(
     r"(?:(?:def|fn|func)\s+([^\W\d]\w*)|(?:class|enum|interface|struct|trait|type)\s+([A-Z]\w*))\W*"
 )
+# A query that is one name, perhaps with what it is in: app.handle, Session::new, use().
+_SOLE_NAME = re.compile(r"(?:\w+(?:\.|::|->|#|\\))*([^\W\d]\w*)(?:\(\))?[,.:;?]?", re.ASCII)
+_MAX_NAME_CHARACTERS = 100
 _LAST_NAME = re.compile(r"(\w+)\W*\Z")
 # Where a constant, a variable or a type gets its value: at the beginning of a line, or behind words
 # such as const and a type. {0} is its name. There may be others beside it: A, B = 1, 2.
@@ -210,6 +213,49 @@ class NamedFiles:
         yield from later
         for index, document in self._documents:
             yield from ((index, place) for place in range(len(divide(index, document))))
+
+
+class NameSearch:
+    """Looks for the name that a query is, of a file or in one, while an input is read.
+
+    A plain word is a name in code alone: elsewhere texts may say the same in other words. What is
+    longer than `_MAX_NAME_CHARACTERS` is none.
+    """
+
+    def __init__(self, query: str) -> None:
+        """Read a query; one of several words is no name."""
+        name = _sole_name(query.strip())
+        self._name = name if len(name) <= _MAX_NAME_CHARACTERS else ""
+        self._is_plain = len(identifier_words(self._name)) < 2 and "." not in self._name
+        self._is_found = self._is_whole = False
+
+    def watch(self, documents: Iterable[Document]) -> Iterable[Document]:
+        """Pass documents on, and look for the name in them, unless all were read before."""
+        return self._look(documents) if self._name and not self._is_whole else documents
+
+    def absent(self, *, in_code: bool) -> str:
+        """The name if the whole input was read and does not have it in any case; else empty."""
+        is_known = self._is_whole and (in_code or not self._is_plain)
+        return self._name if is_known and not self._is_found else ""
+
+    def _look(self, documents: Iterable[Document]) -> Iterator[Document]:
+        name = self._name.lower()
+        for document in documents:
+            texts = (document.text, document.title, document.source or "")
+            self._is_found = self._is_found or any(name in text.lower() for text in texts)
+            yield document
+        self._is_whole = True
+
+
+def _sole_name(query: str) -> str:
+    """The name that a query is: of a file, if it is a path, or of something in one; else empty."""
+    path = QueryPath(query)
+    if path.has_suffix:
+        return "" if "://" in query else path.place.name
+    if declared := _DECLARED.fullmatch(query):
+        return declared[1] or declared[2]
+    found = _SOLE_NAME.fullmatch(query)
+    return "" if found is None or normalise(found[1]) in COMMON_WORDS else found[1]
 
 
 class FileCounter:

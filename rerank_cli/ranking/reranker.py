@@ -607,7 +607,7 @@ def _read(
     selection: Selection,
 ) -> Iterator[Document]:
     """The documents as the scorer reads them, each with its earlier score if that is wanted."""
-    read = builder.count_files(read_documents(documents, info, root, builder.notes))
+    read = builder.watch_documents(read_documents(documents, info, root, builder.notes))
     field = selection.prior_field
     return iter(read) if field is None else check_priors(read, field)
 

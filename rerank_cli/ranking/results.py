@@ -22,7 +22,7 @@ from rerank_cli.ranking.calibration import calibration_notes, least_score, relev
 from rerank_cli.ranking.chunking import Plan, Split
 from rerank_cli.ranking.first_stage import Choice
 from rerank_cli.ranking.languages import LanguageCheck
-from rerank_cli.ranking.places import FileCounter, PlacePrior
+from rerank_cli.ranking.places import FileCounter, NameSearch, PlacePrior
 from rerank_cli.types import (
     Blank,
     Chunk,
@@ -81,6 +81,7 @@ class RankingBuilder:
         self._relevance = relevance_of(info)
         self.notes.update(dict.fromkeys(calibration_notes(selection, info)))
         self._files = FileCounter()
+        self._name = NameSearch(query)
         self.old_folders = selection.old_folders
         # Whether a prior counts is known at the end. Until then there is an order for each case.
         priors = find_priors(query, info, selection)
@@ -168,10 +169,14 @@ class RankingBuilder:
             return _best_three(scores)
         return (decisive,)
 
-    def count_files(self, documents: Iterable[Document]) -> Iterable[Document]:
-        """Pass documents on as they are read: their files tell whether a prior counts, and more."""
+    def watch_documents(self, documents: Iterable[Document]) -> Iterable[Document]:
+        """Pass documents on as they are read.
+
+        Their files tell whether a prior counts, and more; a name of the query may be in none.
+        """
         has_prior = self._selection.prior != PriorRule.NONE
-        return self._files.watch(documents) if has_prior else documents
+        watched = self._files.watch(documents) if has_prior else documents
+        return self._name.watch(watched)
 
     def add_unfinished(self, split: Split, scores: Sequence[float | None]) -> None:
         """Take the next document of a ranking that is stopped: some of its scores may be missing.
@@ -233,6 +238,7 @@ class RankingBuilder:
             requests=self.requests,
             cost=Price.total(self._costs.values()),
             weak=self._is_weak(results),
+            absent=self._name.absent(in_code=order.prior is not None),
             more=more,
             incomplete=self.incomplete,
             unscored=self._unscored,

@@ -77,6 +77,18 @@ def test_a_prior_has_an_effect_if_one_of_several_models_takes_it(rerank: Run) ->
     assert "no effect" not in ran.err
 
 
+@pytest.mark.parametrize("name", ["no_such_name", "src/nowhere.py"])
+@pytest.mark.parametrize("options", [(), ("--json",), ("--candidates", "2", "-n", "1")])
+def test_a_name_that_occurs_nowhere_is_told_of(
+    search: Run, name: str, options: tuple[str, ...]
+) -> None:
+    ran = search(name, "-r", ".", *options)
+    said = f"{Path(name).name} does not occur in what was read\n"
+    assert (ran.code, ran.err) == (0, f"rerank: {said}")
+    assert said not in ran.out
+    assert search("find_soil", "-r", ".", *options).err == ""
+
+
 def test_none_leaves_it_out_and_prose_has_none(search: Run) -> None:
     bare = search("soil", "-r", ".", "--json", "--prior", "none")
     assert "prior" not in bare.out

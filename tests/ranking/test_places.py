@@ -15,7 +15,14 @@ from rerank_cli.errors import UsageError
 from rerank_cli.ranking import Selection
 from rerank_cli.ranking.calibration import relevance
 from rerank_cli.ranking.cascade import Cascade
-from rerank_cli.ranking.places import REPEAT, WEIGHTS, FileCounter, PlacePrior, QueryPath
+from rerank_cli.ranking.places import (
+    REPEAT,
+    WEIGHTS,
+    FileCounter,
+    NameSearch,
+    PlacePrior,
+    QueryPath,
+)
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.scorers.bm25 import BM25Scorer
 from rerank_cli.structure import syntax_of
@@ -393,6 +400,65 @@ def test_a_line_is_found_by_what_is_known_of_the_lines_of_a_document(
 ) -> None:
     document = replace(file("x.py", "a\nb\nc\nd"), **changes)
     assert QueryPath("x.py:3").find_line(document) == place
+
+
+@pytest.mark.parametrize(
+    ("query", "absent"),
+    [
+        ("find_dogs", "find_dogs"),
+        ("findDogs()", "findDogs"),
+        ("app.find_dogs", "find_dogs"),
+        ("App\\Models\\FindDogs", "FindDogs"),
+        ("def find_dogs", "find_dogs"),
+        ("src/dogs.py:12", "dogs.py"),
+        ("dogs", "dogs"),
+        ("FIND_CATS", ""),
+        ("cats.py", ""),
+        ("lib/cats.py:3", ""),
+        ("where is find_dogs", ""),
+        ("find-dogs", ""),
+        ("https://example.com/dogs.py", ""),
+        ("read/dogs", ""),
+        ("what", ""),
+        ("v1.2", ""),
+        ("犬はどこ", ""),
+        ("find_" + "dogs" * 100, ""),
+    ],
+)
+def test_a_name_that_occurs_nowhere_is_absent(query: str, absent: str) -> None:
+    documents = [file("src/cats.py", "def find_cats():\n    pass\n"), file("b.py")]
+    assert rank(query, documents, scorer(), prior="code").absent == absent
+
+
+@pytest.mark.parametrize(("query", "absent"), [("find_dogs", "find_dogs"), ("dogs", "")])
+def test_a_plain_word_is_no_name_in_prose(query: str, absent: str) -> None:
+    assert rank(query, ["The cats are here."], scorer()).absent == absent
+
+
+@given(st.lists(st.tuples(names, texts), max_size=4), st.none() | st.integers(1, 3))
+def test_a_name_is_absent_if_no_text_of_the_whole_input_has_it(
+    found: list[tuple[str, str]], candidates: int | None
+) -> None:
+    documents = [file(name, text) for name, text in found]
+    has_name = any("cats" in name + text for name, text in found)
+    ranking = rank("x.cats()", documents, scorer(), prior="code", candidates=candidates or "all")
+    assert ranking.absent == ("" if has_name else "cats")
+
+
+def test_no_name_is_absent_if_not_all_was_read() -> None:
+    search = NameSearch("find_dogs")
+    documents = iter(search.watch([file("a.py"), file("b.py")]))
+    next(documents)
+    assert search.absent(in_code=True) == ""
+    assert len(list(documents)) == 1
+    assert search.absent(in_code=True) == "find_dogs"
+
+
+def test_the_first_model_of_a_cascade_knows_what_is_absent() -> None:
+    documents = [file("a.py", "cats dogs"), file("b.py", "find_cats birds")]
+    with Reranker(scorer()) as first, Reranker(scorer()) as last:
+        ranking = Cascade([first, last], keep=[1]).rank("find_cats", documents, Selection())
+    assert ranking.absent == ""
 
 
 @pytest.mark.parametrize("part", [":1", ":", "1", "/", "a/", "../", "\\"])

@@ -290,15 +290,16 @@ class RankingState:
 
     def see(self, progress: Progress) -> None:
         """Note where the ranking is."""
-        is_next = progress.stage != self._progress.stage
-        if progress.choosing or is_next:  # how long that takes says nothing of the pace of scoring
+        before = self._progress
+        is_begun = before.choosing > 0 or progress.stage != before.stage
+        if progress.choosing or is_begun:  # what was before says nothing of the pace of scoring
             self._surveyed = False
             self._time = TimeLeft()
             self._scoring_began = time.monotonic()
-        elif progress.surveying:
+        if progress.surveying:
             self._surveyed = True
             self._scoring_began = time.monotonic()
-        elif not self._surveyed:
+        elif not (progress.choosing or self._surveyed):
             self._time.see(progress.work)
         self._progress = progress
 

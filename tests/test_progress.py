@@ -189,6 +189,23 @@ def test_what_is_read_to_choose_passages_is_no_part_of_scoring(clock: Clock) -> 
         assert terminal.line.endswith("2 s left")
 
 
+@pytest.mark.parametrize("pause", [0, 40])
+@pytest.mark.parametrize("began", [0, 30])
+def test_what_comes_between_choosing_and_scoring_is_no_part_of_scoring(
+    clock: Clock, pause: int, began: int
+) -> None:
+    """The last files are compared and cut, which tells nothing of how far that is."""
+    terminal = FakeTerminal()
+    with watching(terminal, lambda: 1.0) as line:
+        clock.now += 1
+        line(Progress(0, 0, 12_000, choosing=2))
+        clock.now += pause
+        for pairs in range(began, began + 151, 50):
+            line(Progress(pairs / 2, pairs, 200, work=pairs, read_work=began + 2150))
+            clock.now += 1
+        assert terminal.line.endswith("40 s left")
+
+
 def test_the_rest_of_the_input_is_estimated_by_what_was_read(clock: Clock) -> None:
     """Half of the bytes are three quarters of the work, of which twice as much came as was told."""
     state = RankingState(lambda: 0.5, lambda: WorkAhead(read=1000, unread=3000))

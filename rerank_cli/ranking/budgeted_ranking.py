@@ -36,6 +36,7 @@ def fill_in_order(task: RankingTask, order: PassageOrder, documents: Iterable[Do
     size = info.preferred_batch if info.remote else _BATCH_PASSAGES
     paced = not isinstance(task.scorer, ConcurrentScorer)
     feed = InputFeed(documents, order.spending)
+    task.count_read = lambda: order.documents
     batches = order.batches(feed, task.builder.choose, size, paced=paced)
     if order.spending.is_timed:
         _fill_in_time(task, batches, order.spending)

@@ -170,6 +170,8 @@ class RankingTask:
     watch     is called while documents are added and scores waited for; if it raises `StopRanking`,
               the caller is to call `stop_early`
     watching  the thread that alone calls the watch; None for any
+    count_read
+              counts the documents read so far, if they are before the first is added; else None
     """
 
     pool: ScorePool
@@ -185,6 +187,7 @@ class RankingTask:
     client: object = None
     watch: Watch | None = None
     watching: int | None = None
+    count_read: Callable[[], int] | None = None
 
     def __post_init__(self) -> None:
         self.is_over = False
@@ -262,6 +265,8 @@ class RankingTask:
                     work=self.work.done,
                     read_work=self.work.read,
                 )
+            if self.count_read is not None and not progress.read:
+                progress = Progress(0, 0, self.count_read(), choosing=1)
             self.watch(progress)
 
     def cancel(self) -> bool:

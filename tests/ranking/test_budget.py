@@ -325,6 +325,27 @@ def test_errors_of_reading_and_of_scoring_are_raised() -> None:
         reranker.rank(QUERY, ["cats"], max_time=LONG_SECONDS)
 
 
+def test_a_watch_is_told_of_documents_that_are_read_before_any_is_scored() -> None:
+    seen = list[Progress]()
+    told = threading.Event()
+
+    def watch(progress: Progress) -> None:
+        seen.append(progress)
+        if progress.read >= 3:
+            told.set()
+
+    def some() -> Iterator[str]:
+        yield from ["cats", "dogs", "birds"]
+        told.wait(HANG_SECONDS)
+        yield "memory"
+
+    with Reranker(OverlapScorer()) as reranker:
+        reranker.rank(QUERY, some(), max_time=LONG_SECONDS, watch=watch)
+    choosing = [progress.read for progress in seen if progress.choosing]
+    assert 3 in choosing
+    assert choosing == sorted(choosing)
+
+
 def test_a_watch_is_called_by_the_waiting_thread_alone_and_may_stop() -> None:
     threads = set()
 

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 HEAD_BYTES = 1 << 13  # the start of a source, by which its kind is known
 _READ_BYTES = 1 << 18
+_MAX_PROBLEMS = 5  # of records, that are told apart; the others count as the last
+_NAMED_LINES = 5
+_LEFT_OUT = "; left out"
+_RECORD = "record"  # what a fault is of
 # Of so many bytes at a time a text is divided into parts, if not at once. What is a heading may
 # depend on those before it, so these are many.
 _DIVIDED_BYTES = 1 << 20
@@ -195,6 +199,7 @@ class Fault:
     is_lost   whether they were left out
     is_doubt  whether their text may be wrong
     what      what they are, in the singular
+    lines     where some of the others are
     """
 
     where: str
@@ -204,10 +209,21 @@ class Fault:
     is_doubt: bool = False
     what: str = "document"
     count: int = 1
+    lines: list[int] = field(default_factory=list)
 
     def __str__(self) -> str:
-        others = f" (and {format_count(self.count - 1, f'other {self.what}')})"
-        return f"{self.where}: {self.problem}{others if self.count > 1 else ''}"
+        others = ""
+        if self.count > 1:
+            others = f" (and {format_count(self.count - 1, f'other {self.what}')}{self._places})"
+        return f"{self.where}: {self.problem}{others}"
+
+    @property
+    def _places(self) -> str:
+        """The places of the others, in words."""
+        if not self.lines:
+            return ""
+        places = [*map(str, self.lines), *["…"] * (len(self.lines) < self.count - 1)]
+        return f": line{'s' if len(places) > 1 else ''} {', '.join(places)}"
 
 
 class SourceBlock(NamedTuple):
@@ -247,6 +263,7 @@ class TextSource:
     max_bytes    the size that a document may reach
     head         the first bytes of the content
     controls     whether JSON may have control characters
+    strict       whether a record that cannot be read is an error, and not left out
     undecodable  how many blocks had bytes that are not of the encoding
     faults       what was wrong: the first fault of each kind, which counts the others
     """
@@ -258,6 +275,7 @@ class TextSource:
     max_bytes: int = DEFAULT_MAX_DOCUMENT_BYTES
     head: bytes = b""
     controls: bool = False
+    strict: bool = False
     undecodable: int = 0
     faults: dict[str, Fault] = field(default_factory=dict)
 
@@ -311,6 +329,32 @@ class TextSource:
         problem = f"larger than {format_size(self.max_bytes)}: left out"
         where = f"{self.name}:{line}"
         self.faults[_TOO_LARGE] = Fault(where, problem, _SIZE_HINT, is_lost=True)
+
+    def leave_out(self, line: int, error: InputError) -> None:
+        """Note the record of a line, which cannot be read; `error` begins with its place."""
+        if self.strict:
+            raise error
+        where = f"{self.name}:{line}"
+        problem = f"{str(error).removeprefix(f'{where}: ')}{_LEFT_OUT}"
+        kinds = [kind for kind, fault in self.faults.items() if fault.what == _RECORD]
+        kind = problem if problem in kinds or len(kinds) < _MAX_PROBLEMS else kinds[-1]
+        known = self.faults.get(kind)
+        if known is None:
+            self.faults[kind] = Fault(where, problem, error.hint, is_lost=True, what=_RECORD)
+            return
+        known.count += 1
+        if len(known.lines) < _NAMED_LINES:
+            known.lines.append(line)
+
+    def unread_records(self) -> InputError | None:
+        """The error of a source all of whose records were left out; they are noted no more."""
+        kinds = [kind for kind, fault in self.faults.items() if fault.what == _RECORD]
+        faults = [self.faults.pop(kind) for kind in kinds]
+        if not faults:
+            return None
+        faults[0].problem = faults[0].problem.removesuffix(_LEFT_OUT)
+        faults[0].count = sum(fault.count for fault in faults)
+        return InputError(str(faults[0]), hint=faults[0].hint)
 
     def too_large_error(self, line: int) -> DocumentTooLarge:
         """The error of a document whose end was not found."""

@@ -36,13 +36,13 @@ from rerank_cli.inputs.records import (
     TextFields,
     make_document,
 )
+from rerank_cli.inputs.streams import decompress
 from rerank_cli.inputs.text import (
     HEAD_BYTES,
     Fault,
     PartBlock,
     SourceBlock,
     TextSource,
-    decompress,
     envelope_of,
     is_binary,
     read_whole,

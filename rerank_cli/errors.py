@@ -44,7 +44,7 @@ _TYPE_WORDS: dict[type, str] = {
     str: "a string",
     NoneType: "None",
 }
-_WORD = re.compile(r"[\w-]+")
+_NO_WORD = re.compile(r"[\s/\\]")
 _OUT_OF_MEMORY_WORDS = (
     "failed to map segment",
     "cannot allocate memory",
@@ -127,14 +127,19 @@ def _field_kinds(owner: type) -> list[tuple[str, Sequence[type | None]]]:
     return found
 
 
-def near_words(word: str, words: Iterable[str]) -> list[str]:
-    """The words that are written like another, the most alike first; none for a path."""
+def near_words(
+    word: str, words: Iterable[str], *, likeness: float = _NEAR, most: int = 3
+) -> list[str]:
+    """The words that are written like another, the most alike first; none for a path.
+
+    `likeness` is how alike they are at least; 1 is equal but for capitals.
+    """
     from difflib import get_close_matches  # few runs need it
 
-    if not _WORD.fullmatch(word):
+    if _NO_WORD.search(word):
         return []
     known = {each.lower(): each for each in words}
-    return [known[each] for each in get_close_matches(word.lower(), known, cutoff=_NEAR)]
+    return [known[each] for each in get_close_matches(word.lower(), known, most, likeness)]
 
 
 class QueryTooLong(UsageError):

@@ -27,15 +27,24 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from enum import IntEnum
+from enum import Enum, EnumType, IntEnum
 from errno import ENOMEM
-from typing import TYPE_CHECKING
+from functools import cache
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, get_args, get_type_hints
 
 if TYPE_CHECKING:
     from rerank_cli.costs import ServiceRequest
 
 _NEAR = 0.6  # how alike a mistyped word and the one that was meant are at least; 1 is equal
-_WORD = re.compile(r"[\w-]+")
+_TYPE_WORDS: dict[type, str] = {
+    Integral: "a whole number",
+    Real: "a number",
+    str: "a string",
+    NoneType: "None",
+}
+_NO_WORD = re.compile(r"[\s/\\]")
 _OUT_OF_MEMORY_WORDS = (
     "failed to map segment",
     "cannot allocate memory",
@@ -82,14 +91,55 @@ def check_choice(what: str, value: str, choices: Iterable[str]) -> None:
         raise UsageError(f"no {what} is called {str(value)!r}", hint=hint)
 
 
-def near_words(word: str, words: Iterable[str]) -> list[str]:
-    """The words that are written like another, the most alike first; none for a path."""
+def check_type(name: str, value: object, *kinds: type | None) -> None:
+    """Raise `UsageError` for a value, called `name`, that is of none of some types.
+
+    numpy's numbers are numbers too, and True is none.
+    """
+    numbers = {int: Integral, float: Real}
+    types = tuple(NoneType if kind is None else numbers.get(kind, kind) for kind in kinds)
+    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+        words = [_TYPE_WORDS.get(kind, f"of type {kind.__name__}") for kind in types]
+        # A choice is a string.
+        words = [
+            word for kind, word in zip(types, words, strict=True) if not issubclass(kind, Enum)
+        ]
+        wanted = " or ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
+        raise UsageError(f"{name} is {wanted}, and not of type {type(value).__name__}")
+
+
+def check_fields(options: object) -> None:
+    """Raise `UsageError` for a field of a dataclass with a value of another type.
+
+    Looks at fields of plain types, and not at flags: any value is true or false.
+    """
+    for name, kinds in _field_kinds(type(options)):  # type: ignore[arg-type] # types are hashable
+        check_type(name, getattr(options, name), *kinds)
+
+
+@cache
+def _field_kinds(owner: type) -> list[tuple[str, Sequence[type | None]]]:
+    found = list[tuple[str, Sequence[type | None]]]()
+    for name, hint in get_type_hints(owner).items():
+        kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+        if all(type(kind) in (type, EnumType) for kind in kinds) and bool not in kinds:
+            found.append((name, kinds))
+    return found
+
+
+def near_words(
+    word: str, words: Iterable[str], *, likeness: float = _NEAR, most: int = 3
+) -> list[str]:
+    """The words that are written like another, the most alike first; none for a path.
+
+    `likeness` is how alike they are at least; 1 is equal but for capitals.
+    """
     from difflib import get_close_matches  # few runs need it
 
-    if not _WORD.fullmatch(word):
+    if _NO_WORD.search(word):
         return []
     known = {each.lower(): each for each in words}
-    return [known[each] for each in get_close_matches(word.lower(), known, cutoff=_NEAR)]
+    return [known[each] for each in get_close_matches(word.lower(), known, most, likeness)]
 
 
 class QueryTooLong(UsageError):

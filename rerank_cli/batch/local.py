@@ -63,7 +63,7 @@ from rerank_cli.errors import (
     ScorerError,
     UsageError,
 )
-from rerank_cli.inputs.records import warn_of_unread_media
+from rerank_cli.inputs.documents import warn_of_unread_media
 from rerank_cli.models.folder import ModelFolder
 from rerank_cli.output_files import OutputFile, PlannedOutput, settle_outputs, side_path
 from rerank_cli.progress import Interruption, catch_interrupt, remark_on_interrupt

@@ -20,7 +20,7 @@ from rerank_cli.atomic_files import create_file, open_own_file, sync_stream
 from rerank_cli.batch import ResultsShape
 from rerank_cli.batch.records import DoneItem, Original, Outcome, Problem, Written
 from rerank_cli.errors import InputError, OutputError
-from rerank_cli.inputs.text import decompress
+from rerank_cli.inputs.streams import decompress
 from rerank_cli.output_files import OutputFile
 from rerank_cli.render import json_score
 from rerank_cli.render.json_results import (

@@ -39,12 +39,11 @@ from rerank_cli.batch.records import (
 from rerank_cli.errors import InputError, UsageError
 from rerank_cli.inputs import DEFAULT_MAX_DOCUMENT_BYTES, STDIN
 from rerank_cli.inputs.records import is_spread_json, read_spread_json
-from rerank_cli.inputs.streams import OnePass, SeekableInput, is_stream
+from rerank_cli.inputs.streams import OnePass, SeekableInput, decompress, is_stream
 from rerank_cli.inputs.text import (
     HEAD_BYTES,
     DocumentTooLarge,
     TextSource,
-    decompress,
     envelope_of,
 )
 from rerank_cli.inputs.trec import is_jsonl, parse_run_line, parse_text

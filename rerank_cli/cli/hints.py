@@ -14,14 +14,13 @@ import os
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from rerank_cli.cli.help import HELP_NAMES, short_help_record
 from rerank_cli.cli.parameters import BadValue, all_commands, lazy_commands, settings_in
 from rerank_cli.cli.typer_commands import DEFAULT_COMMAND, UnknownCommand
-from rerank_cli.errors import RerankError
+from rerank_cli.errors import RerankError, near_words
 
 _NEAR = 0.75  # how much alike letters have to be, of 1
 
@@ -525,7 +524,7 @@ def _options_of(command: Any) -> dict[str, Any]:
 
 def _near(word: str, words: Iterable[str], most: int = 1) -> list[str]:
     """The words that are written most like another."""
-    return get_close_matches(word, [*words], most, _NEAR)
+    return near_words(word, words, likeness=_NEAR, most=most)
 
 
 def _describe(option: Any) -> str:

@@ -34,8 +34,7 @@ from rerank_cli.errors import (
     UsageError,
 )
 from rerank_cli.inputs import STDIN
-from rerank_cli.inputs.documents import Inputs, warn_of_inputs
-from rerank_cli.inputs.records import warn_of_unread_media
+from rerank_cli.inputs.documents import Inputs, warn_of_inputs, warn_of_unread_media
 from rerank_cli.output_files import (
     OutputFile,
     PlannedOutput,

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from rerank_cli.errors import InputError, UsageError, require_extra
+from rerank_cli.errors import InputError, UsageError, check_type, require_extra
 from rerank_cli.evaluation.datasets import Candidate, Qrels, Task, order_by_score
 
 DEFAULT_MEASURES = ("nDCG@10", "RR@10", "AP")
@@ -31,6 +31,7 @@ def parse_measures(names: Sequence[str], min_grade: int = 1) -> dict[str, Any]:
         import ir_measures
     measures = {}
     for name in names:
+        check_type("a measure", name, str)
         try:
             measure = _parse_measure(name, ir_measures.measures.registry)
             if min_grade > 1 and "rel" in measure.SUPPORTED_PARAMS and "rel" not in measure.params:

@@ -9,11 +9,11 @@ What is scored is not kept between two calls; a `Reranker` with `cache=True` doe
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rerank_cli.errors import InputError, UsageError
+from rerank_cli.errors import InputError, UsageError, check_type
 from rerank_cli.evaluation.datasets import (
     LabelOptions,
     Task,
@@ -93,12 +93,13 @@ def evaluate(
     Raises `UsageError` for arguments that make no sense, `InputError` for data that cannot be read,
     and the errors of opening and scoring.
     """
+    check_type("labels", labels, LabelOptions, None)
     labels = LabelOptions() if labels is None else labels
-    if isinstance(measures, str):
+    if isinstance(measures, str) or not isinstance(measures, Iterable):
         raise UsageError("measures must be several, as in a list, not one by itself")
     parsed = parse_measures(measures, labels.min_grade)
     task = _read_task(data, depth, labels, seed)
-    if isinstance(models, str | Reranker | Cascade):
+    if isinstance(models, str | Reranker | Cascade) or not isinstance(models, Iterable):
         raise UsageError("models must be several, as in a list, not one by itself")
     rows = RowBuilder(task, parsed, seed, condensed=labels.condensed)
     systems = [rows.first]
@@ -109,7 +110,7 @@ def evaluate(
     for model in wanted:
         job = _score(task, model)
         systems.append(rows.system_row(job, depth))
-        notes += [f"{job.system.name}: {note}" for note in distinct_notes(job.scores.values())]
+        notes += _scoring_notes(job)
     return Evaluation(task.name, len(task.queries), [*systems, rows.oracle()], notes)
 
 
@@ -136,10 +137,11 @@ def thresholds(
     """
     options = ThresholdOptions(keep_recall, keep_precision)
     options.check()
+    check_type("labels", labels, LabelOptions, None)
     labels = LabelOptions() if labels is None else labels
     task = _read_task(data, depth, labels, seed)
     job = _score(task, model)
-    return find_thresholds(
+    found = find_thresholds(
         job.labelled(labels),
         options,
         bounded=job.info.is_bounded,
@@ -147,10 +149,18 @@ def thresholds(
         seed=seed,
         names=(task.name, job.system.name),
     )
+    return replace(found, notes=[*task.notes, *_scoring_notes(job)])
+
+
+def _scoring_notes(job: EvalJob) -> list[str]:
+    """What scoring had to say, behind the model's name."""
+    return [f"{job.system.name}: {note}" for note in distinct_notes(job.scores.values())]
 
 
 def _read_task(data: Data, depth: int, labels: LabelOptions, seed: int) -> Task:
     """Read data, and find candidates where it has none."""
+    check_type("depth", depth, int)
+    check_type("seed", seed, int)
     if depth < 1:
         raise UsageError(f"at least one candidate is needed, not {depth}")
     if isinstance(data, str | os.PathLike):

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from rerank_cli.errors import UsageError
+from rerank_cli.errors import UsageError, check_fields
 from rerank_cli.evaluation.labels import LabelledQuery, count_labels, split_in_halves
 from rerank_cli.terminal import format_count
 
@@ -47,6 +47,7 @@ class ThresholdOptions:
 
     def check(self) -> None:
         """Raise `UsageError` for a value that makes no sense."""
+        check_fields(self)
         for name in ("keep_recall", "keep_precision"):
             if not 0 < getattr(self, name) < 1:
                 raise UsageError(
@@ -134,6 +135,7 @@ class Thresholds:
     choices      the cuts for the wanted recall and precision
     depends_on_set
                  whether a score depends on the query's other documents
+    notes        sentences about what was amiss in the data, and in scoring
     """
 
     set: str
@@ -148,6 +150,7 @@ class Thresholds:
     fewest: FewestResults | None
     choices: Sequence[ChosenCut]
     depends_on_set: bool = False
+    notes: Sequence[str] = ()
 
 
 def find_thresholds(

@@ -39,7 +39,7 @@ from rerank_cli.inputs.records import RECORD_READERS
 from rerank_cli.inputs.source import BinarySource, ReadOptions, SourceReader
 from rerank_cli.inputs.streams import check_open, copy_to_disk
 from rerank_cli.inputs.text import BoundExceeded, Fault, guess_encoding
-from rerank_cli.media import HEAD_BYTES, MediaKind, find_media, kind_of
+from rerank_cli.media import HEAD_BYTES, MediaKind, field_kind, find_media, kind_of
 from rerank_cli.progress import WorkAhead, WorkProfile
 from rerank_cli.structure import find_blocks, is_code, syntax_of
 from rerank_cli.structure.units import divide_text
@@ -298,6 +298,7 @@ class Inputs:
                 problem = error if isinstance(error, InputError) else read_error(place.path, error)
                 is_read = self._document_bytes > 0
                 is_alone = len(self._sources.places) == 1 and not self.texts
+                is_alone = is_alone and not self._sources.problems
                 if place.named and is_alone and not is_read:
                     raise problem from error
                 if isinstance(error, MissingExtra) and not place.named:
@@ -447,7 +448,8 @@ def _open_once(path: str) -> Iterator[BinaryIO]:
 def _first_document(path: str, options: ReadOptions) -> Document | None:
     """The first document of a file; raises `InputError`."""
     with _open_once(path) as stream:
-        return next(SourceReader(path, options, stream, stream=False).documents(), None)
+        reader = SourceReader(path, options, stream, stream=False, strict=True)
+        return next(reader.documents(), None)
 
 
 def _media_document(path: str, kind: MediaKind) -> Document:
@@ -521,6 +523,19 @@ def warn_of_inputs(inputs: Inputs, terminal: Terminal) -> None:
             hint=f"{hint}; {'--input-format text' if is_divided else '--unit line'} stops this "
             "message",
         )
+
+
+def warn_of_unread_media(
+    option: str, names: Sequence[str], scorer: ScorerInfo, terminal: Terminal
+) -> None:
+    """Say that fields of images, which `option` names, are texts for a scorer that reads none."""
+    for name in names:
+        kind = field_kind(name)
+        if kind is not None and kind not in scorer.media:
+            terminal.warn(
+                f"{option} {name}: {scorer.model} reads no {kind}s, and ranks the field as a text",
+                hint=f"rerank providers show NAME says which models read {kind}s",
+            )
 
 
 _LISTING_HINTS = {

@@ -27,7 +27,7 @@ from rerank_cli.media import (
     media_label,
     with_article,
 )
-from rerank_cli.terminal import Terminal, encodable
+from rerank_cli.terminal import encodable
 from rerank_cli.types import Document, Envelope, Media, ScorerInfo
 
 # By default, the first of these fields that a record has holds its text.
@@ -46,7 +46,7 @@ _MAX_LEVELS = 256
 # An empty list takes 60 bytes of memory, and an object 200. Short texts have not too many of them.
 _MAX_CONTAINERS = 1_000_000
 _MARK = "\ufeff"  # a byte-order mark
-_FORMAT_HINT = "--unit line ranks plain lines; --input-format says what it holds"
+_FORMAT_HINT = "if it is no JSON: --unit line ranks plain lines, --input-format names its format"
 # The start of an array of objects or of one that is empty, or of an object over several lines.
 _SPREAD_START = re.compile(r"[\s\ufeff]*(?:\[\s*(?:\{|\]?\s*\Z)|\{[^\S\n]*\n\s*\")")
 _STRING = re.compile(r'"(?>(?:[^"\\]++|\\.)*)(?:"|\\?\Z)', re.DOTALL)  # or the start of one
@@ -164,19 +164,6 @@ def _content_of(
     return _Content(media_label(place), (*names, name), media, text_is_label=True)
 
 
-def warn_of_unread_media(
-    option: str, names: Sequence[str], scorer: ScorerInfo, terminal: Terminal
-) -> None:
-    """Say that fields of images, which `option` names, are texts for a scorer that reads none."""
-    for name in names:
-        kind = field_kind(name)
-        if kind is not None and kind not in scorer.media:
-            terminal.warn(
-                f"{option} {name}: {scorer.model} reads no {kind}s, and ranks the field as a text",
-                hint=f"rerank providers show NAME says which models read {kind}s",
-            )
-
-
 _Parts = tuple[Sequence[str], Mapping[str, str]]
 
 
@@ -253,6 +240,10 @@ def _place_in(record: Mapping[str, Any], name: str, where: str) -> str:
     )
 
 
+class MissingField(InputError):
+    """A record has no field with a text, or none of the name that was given."""
+
+
 def _no_text_error(
     record: Mapping[str, Any], where: str, but: str = "", also: str | None = None
 ) -> InputError:
@@ -261,7 +252,8 @@ def _no_text_error(
     named = f"name one with --field: the record has {_field_names(names)}"
     if {"query", "documents"} <= record.keys():
         named = "a query with its documents is a record for rerank batch"
-    return InputError(
+    kind = InputError if but else MissingField
+    return kind(
         f"{where}: no field called {', '.join(TEXT_FIELDS)}{but}",
         hint="; ".join(filter(None, (named if names or not also else None, also))),
     )
@@ -297,7 +289,7 @@ def _field_value(record: Mapping[str, Any], name: str, where: str) -> Any:
             hint = f"the record has {_field_names(record)}"
             if len(parts) > 1 and all(part in record for part in parts):
                 hint = "to join fields, name each: " + " ".join(f"--field {p}" for p in parts)
-            raise InputError(f"{where}: no field called {name}", hint=hint)
+            raise MissingField(f"{where}: no field called {name}", hint=hint)
         value = value[key]
     return value
 
@@ -599,13 +591,23 @@ def _read_json_lines(source: TextSource, _fields: TextFields) -> Records:
 
 
 def _json_line_values(source: TextSource) -> Iterator[tuple[Any, SourceBlock]]:
+    """Yield the value of each line. One that is no JSON is left out, and noted."""
+    has_objects = is_broken = False
     for block in source.line_blocks():
         if block.text.strip() in ("", _MARK):
             continue
+        where = f"{source.name}:{block.line}"
         try:
             value, text = parse_json_line(block.text, controls=source.controls)
         except ValueError as error:
-            raise _json_error(f"{source.name}:{block.line}", error) from error
+            source.leave_out(block.line, _json_error(where, error))
+            is_broken = True
+            continue
+        is_object = isinstance(value, dict)
+        if is_broken and has_objects and not is_object:
+            source.leave_out(block.line, InputError(f"{where}: a part of a record that is broken"))
+            continue
+        is_broken, has_objects = False, has_objects or is_object
         if text is not block.text:
             block = SourceBlock(text, block.line, raw_without_joints(block.raw, source.encoding))
         yield value, block

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import Any, BinaryIO
 
-from rerank_cli.errors import UsageError
+from rerank_cli.errors import InputError, UsageError
 from rerank_cli.inputs import (
     DEFAULT_MAX_DOCUMENT_BYTES,
     DIVIDED_UNITS,
@@ -29,14 +29,20 @@ from rerank_cli.inputs import (
     suffix_of,
 )
 from rerank_cli.inputs.conversion import CONVERTERS, convert
-from rerank_cli.inputs.records import JSON_LINES, RECORD_READERS, TextFields, make_document
+from rerank_cli.inputs.records import (
+    JSON_LINES,
+    RECORD_READERS,
+    MissingField,
+    TextFields,
+    make_document,
+)
+from rerank_cli.inputs.streams import decompress
 from rerank_cli.inputs.text import (
     HEAD_BYTES,
     Fault,
     PartBlock,
     SourceBlock,
     TextSource,
-    decompress,
     envelope_of,
     is_binary,
     read_whole,
@@ -188,6 +194,7 @@ class SourceReader:
 
     path         the name of the source; that of a `stream` says nothing about its content
     named        whether the user named the source: what `options` say of its format is meant for it
+    strict       whether a record that cannot be read is an error, and not left out
     title        the title of the source, once it is known
     undecodable  the number of documents with bytes that are not of the source's encoding
     sample       the bytes of the first of these
@@ -205,6 +212,7 @@ class SourceReader:
     content: BinaryIO
     stream: bool
     named: bool = False
+    strict: bool = False
     title: str = ""
     undecodable: int = 0
     sample: bytes = b""
@@ -263,6 +271,7 @@ class SourceReader:
             self.options.max_document_bytes,
             head=head[len(self.envelope.mark) :],
             controls=self.options.text,
+            strict=self.strict,
             faults=self.faults,
         )
         documents = self._read_documents(source, format_, unit)
@@ -291,23 +300,7 @@ class SourceReader:
                     envelope=self.envelope,
                 )
         elif unit is Unit.RECORD:
-            fields, with_title = self.options.fields, self.options.prepend is Prepend.TITLE
-            folder = self.options.media_root
-            if folder is None and not self.stream:
-                folder = str(PurePath(self.path).parent)
-            reader = RECORD_READERS.get(format_, JSON_LINES)
-            self.envelope, records = reader.read(source, fields)
-            for record, block in records:
-                yield make_document(
-                    record,
-                    fields,
-                    block,
-                    self.path,
-                    self.envelope,
-                    with_title=with_title,
-                    folder=folder,
-                    scorer=self.options.scorer,
-                )
+            yield from self._records(source, format_)
         elif unit is Unit.FILE:
             block = source.whole_block()
             yield Document(
@@ -334,6 +327,36 @@ class SourceReader:
                 start += len(block.text) + 1
         else:
             yield from self._parts(source, unit)
+
+    def _records(self, source: TextSource, format_: InputFormat) -> Iterator[Document]:
+        """The documents of records. Those that cannot be read are left out, unless all are such."""
+        options, has_read = self.options, False
+        folder = options.media_root
+        if folder is None and not self.stream:
+            folder = str(PurePath(self.path).parent)
+        reader = RECORD_READERS.get(format_, JSON_LINES)
+        self.envelope, records = reader.read(source, options.fields)
+        for record, block in records:
+            try:
+                document = make_document(
+                    record,
+                    options.fields,
+                    block,
+                    self.path,
+                    self.envelope,
+                    with_title=options.prepend is Prepend.TITLE,
+                    folder=folder,
+                    scorer=options.scorer,
+                )
+            except InputError as error:
+                if reader.is_table and isinstance(error, MissingField):
+                    raise  # no row has it
+                source.leave_out(block.line, error)
+            else:
+                has_read = True
+                yield document
+        if not has_read and (failure := source.unread_records()) is not None:
+            raise failure
 
     def _parts(self, source: TextSource, unit: Unit) -> Iterator[Document]:
         """The documents of a text that is divided by its structure.

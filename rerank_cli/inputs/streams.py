@@ -6,6 +6,7 @@
     check_read_once    refuses to read one twice
     OnePass            a source that is read from its start to its end
     SeekableInput      a source that is read in any order: a file, or the copy of a stream
+    decompress         the content of a stream, without compression
 
 The shell's `<(…)`, /dev/stdin and a FIFO are such sources too. Each source is opened once: a FIFO
 gives its content only to the first that opens it, and a file that is replaced meanwhile is another.
@@ -13,17 +14,18 @@ gives its content only to the first that opens it, and a file that is replaced m
 
 import io
 import os
+import select
 import shutil
 import stat
 import sys
 import weakref
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 
 from rerank_cli.errors import InputError, OutputError, UsageError, reason_of
 from rerank_cli.inputs import STDIN
-from rerank_cli.inputs.text import decompress
+from rerank_cli.inputs.text import HEAD_BYTES
 
 if TYPE_CHECKING:
     import hashlib
@@ -32,6 +34,16 @@ if TYPE_CHECKING:
 
 _STDIN_NAMES = (STDIN, "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 _COPY_BYTES = 1 << 20
+_READ_BYTES = 1 << 18
+# A pipe to which nothing is written for so long is known by the lines that it has given.
+_PAUSE_SECONDS = 0.1
+_COMPRESSION_MARKS = {
+    b"\x1f\x8b\x08": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\x00": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+}
+_BZIP2_BLOCK_MARKS = (b"1AY&SY", b"\x17rE8P\x90")  # after BZh and a digit
 _CHANGED_HINT = "start again with another -o, when nothing writes to the input"
 
 
@@ -137,6 +149,9 @@ class OnePass(io.RawIOBase):
 
     def readable(self) -> bool:
         return True
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
 
     def readinto(self, buffer: "WriteableBuffer") -> int:
         view = memoryview(buffer)
@@ -277,3 +292,109 @@ def _changed_error(path: str) -> InputError:
         f"{path}: changed while it was read, so the results may be of both contents",
         hint=_CHANGED_HINT,
     )
+
+
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+def decompress(stream: BinaryIO, name: str) -> tuple[bytes, BinaryIO]:
+    """Remove the compression of a stream, if it has any.
+
+    Returns the first `HEAD_BYTES` of the content, and the whole content. Reading raises
+    `InputError` for damaged data.
+    """
+    head = _read_head(stream)
+    whole = _HeadAndRest(head, stream, name)
+    kind = next((kind for mark, kind in _COMPRESSION_MARKS.items() if head.startswith(mark)), None)
+    if kind is None or (kind == "bzip2" and head[4:10] not in _BZIP2_BLOCK_MARKS):
+        return head, io.BufferedReader(whole, _READ_BYTES)
+    inner = _decompressor(kind, io.BufferedReader(whole, _READ_BYTES))
+    plain = _HeadAndRest(b"", inner, name, kind)
+    head = io.BufferedReader(plain, HEAD_BYTES).read(HEAD_BYTES)
+    return head, io.BufferedReader(_HeadAndRest(head, inner, name, kind), _READ_BYTES)
+
+
+def _read_head(stream: BinaryIO) -> bytes:
+    """The first `HEAD_BYTES` of a stream; of a pipe that pauses behind a line, what came so far."""
+    read = getattr(stream, "read1", None)
+    if read is None:
+        return stream.read(HEAD_BYTES)
+    head = b""
+    while len(head) < HEAD_BYTES and not (b"\n" in head and _is_paused(stream)):
+        piece = read(HEAD_BYTES - len(head))
+        if not piece:
+            break
+        head += piece
+    return head
+
+
+def _is_paused(stream: BinaryIO) -> bool:
+    """Whether nothing comes from a pipe for a while, where the system can tell."""
+    if not hasattr(select, "poll"):  # as on Windows
+        return False
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), select.POLLIN)
+    except (OSError, ValueError):  # it is no file of the system
+        return False
+    return not poll.poll(_PAUSE_SECONDS * 1000)
+
+
+class _HeadAndRest(io.RawIOBase):
+    """A stream whose first bytes were read already: these bytes, and the rest of the stream."""
+
+    def __init__(self, head: bytes, rest: _Readable, name: str, kind: str = "") -> None:
+        self._head = head
+        self._rest = rest
+        self._name = name
+        self._kind = kind
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        view = memoryview(buffer)
+        if self._head:
+            piece, self._head = self._head[: len(view)], self._head[len(view) :]
+        else:
+            piece = self._read_rest(len(view))
+        view[: len(piece)] = piece
+        return len(piece)
+
+    def _read_rest(self, size: int) -> bytes:
+        if not self._kind:
+            # Of a pipe what is there by now, if the stream can tell: else all of the size comes.
+            read: Callable[[int], bytes] = getattr(self._rest, "read1", self._rest.read)
+            return read(size)
+        try:
+            return self._rest.read(size)
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            raise self._damage_error(error) from error
+        except Exception as error:  # the errors of zlib, lzma and zstd have no common base
+            raise self._damage_error(error) from error
+
+    def _damage_error(self, error: Exception) -> InputError:
+        return InputError(f"{self._name}: damaged {self._kind} data: {error}")
+
+
+def _decompressor(kind: str, stream: BinaryIO) -> Any:
+    if kind == "gzip":
+        import gzip
+
+        return gzip.GzipFile(fileobj=stream)
+    if kind == "bzip2":
+        import bz2
+
+        return bz2.BZ2File(stream)
+    if kind == "xz":
+        import lzma
+
+        return lzma.LZMAFile(stream)
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd
+    return zstd.ZstdFile(stream)

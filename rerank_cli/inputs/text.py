@@ -1,6 +1,5 @@
-"""Bytes to text: compression, encodings, lines, parts and whole files.
+"""Bytes to text: encodings, lines, parts and whole files.
 
-    decompress     a stream's content, without compression
     envelope_of    the encoding, by the byte-order mark or the NUL bytes of UTF-16
     guess_encoding what text that is not UTF-8 may be in, for a hint
     TextSource     the content in blocks: each has its text and its own bytes
@@ -13,13 +12,12 @@ memory than `max_bytes` allows, whatever the source is.
 import codecs
 import io
 import re
-import sys
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple
 
 from rerank_cli.errors import InputError
 from rerank_cli.inputs import DEFAULT_MAX_DOCUMENT_BYTES
@@ -27,11 +25,12 @@ from rerank_cli.structure.units import TextPart
 from rerank_cli.terminal import encodable, format_count, format_size
 from rerank_cli.types import Envelope
 
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
-
 HEAD_BYTES = 1 << 13  # the start of a source, by which its kind is known
 _READ_BYTES = 1 << 18
+_MAX_PROBLEMS = 5  # of records, that are told apart; the others count as the last
+_NAMED_LINES = 5
+_LEFT_OUT = "; left out"
+_RECORD = "record"  # what a fault is of
 # Of so many bytes at a time a text is divided into parts, if not at once. What is a heading may
 # depend on those before it, so these are many.
 _DIVIDED_BYTES = 1 << 20
@@ -52,12 +51,6 @@ _BYTE_ORDER_MARKS = {
 _MIN_UTF16_BYTES = 8
 _MIN_UTF16_NULS = 0.7  # for each character
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ufffe\uffff]")
-_COMPRESSION_MARKS = {
-    b"\x1f\x8b\x08": "gzip",
-    b"BZh": "bzip2",
-    b"\xfd7zXZ\x00": "xz",
-    b"\x28\xb5\x2f\xfd": "zstd",
-}
 _PDF_MARK = b"%PDF-"
 # Encodings by iconv's names and Python's. In text of each such characters have so large a share of
 # those that are not ASCII, or of all letters where they are most of them. The first one fits.
@@ -75,7 +68,6 @@ _ENCODINGS = (
     ("WINDOWS-1251", "cp1251", "[\u0410-\u044f]", 0.6, True),
     ("WINDOWS-1252", "cp1252", "[\u00a1-\u00ff\u2013-\u2026\u20ac]", 0.9, False),
 )
-_BZIP2_BLOCK_MARKS = (b"1AY&SY", b"\x17rE8P\x90")  # after BZh and a digit
 
 
 def envelope_of(head: bytes, *, null: bool = False) -> Envelope:
@@ -195,6 +187,7 @@ class Fault:
     is_lost   whether they were left out
     is_doubt  whether their text may be wrong
     what      what they are, in the singular
+    lines     where some of the others are
     """
 
     where: str
@@ -204,10 +197,21 @@ class Fault:
     is_doubt: bool = False
     what: str = "document"
     count: int = 1
+    lines: list[int] = field(default_factory=list)
 
     def __str__(self) -> str:
-        others = f" (and {format_count(self.count - 1, f'other {self.what}')})"
-        return f"{self.where}: {self.problem}{others if self.count > 1 else ''}"
+        others = ""
+        if self.count > 1:
+            others = f" (and {format_count(self.count - 1, f'other {self.what}')}{self._places})"
+        return f"{self.where}: {self.problem}{others}"
+
+    @property
+    def _places(self) -> str:
+        """The places of the others, in words."""
+        if not self.lines:
+            return ""
+        places = [*map(str, self.lines), *["…"] * (len(self.lines) < self.count - 1)]
+        return f": line{'s' if len(places) > 1 else ''} {', '.join(places)}"
 
 
 class SourceBlock(NamedTuple):
@@ -247,6 +251,7 @@ class TextSource:
     max_bytes    the size that a document may reach
     head         the first bytes of the content
     controls     whether JSON may have control characters
+    strict       whether a record that cannot be read is an error, and not left out
     undecodable  how many blocks had bytes that are not of the encoding
     faults       what was wrong: the first fault of each kind, which counts the others
     """
@@ -258,6 +263,7 @@ class TextSource:
     max_bytes: int = DEFAULT_MAX_DOCUMENT_BYTES
     head: bytes = b""
     controls: bool = False
+    strict: bool = False
     undecodable: int = 0
     faults: dict[str, Fault] = field(default_factory=dict)
 
@@ -311,6 +317,32 @@ class TextSource:
         problem = f"larger than {format_size(self.max_bytes)}: left out"
         where = f"{self.name}:{line}"
         self.faults[_TOO_LARGE] = Fault(where, problem, _SIZE_HINT, is_lost=True)
+
+    def leave_out(self, line: int, error: InputError) -> None:
+        """Note the record of a line, which cannot be read; `error` begins with its place."""
+        if self.strict:
+            raise error
+        where = f"{self.name}:{line}"
+        problem = f"{str(error).removeprefix(f'{where}: ')}{_LEFT_OUT}"
+        kinds = [kind for kind, fault in self.faults.items() if fault.what == _RECORD]
+        kind = problem if problem in kinds or len(kinds) < _MAX_PROBLEMS else kinds[-1]
+        known = self.faults.get(kind)
+        if known is None:
+            self.faults[kind] = Fault(where, problem, error.hint, is_lost=True, what=_RECORD)
+            return
+        known.count += 1
+        if len(known.lines) < _NAMED_LINES:
+            known.lines.append(line)
+
+    def unread_records(self) -> InputError | None:
+        """The error of a source all of whose records were left out; they are noted no more."""
+        kinds = [kind for kind, fault in self.faults.items() if fault.what == _RECORD]
+        faults = [self.faults.pop(kind) for kind in kinds]
+        if not faults:
+            return None
+        faults[0].problem = faults[0].problem.removesuffix(_LEFT_OUT)
+        faults[0].count = sum(fault.count for fault in faults)
+        return InputError(str(faults[0]), hint=faults[0].hint)
 
     def too_large_error(self, line: int) -> DocumentTooLarge:
         """The error of a document whose end was not found."""
@@ -522,83 +554,3 @@ def _find_end(data: bytearray, end: bytes, start: int) -> int:
     while place % len(end) and place >= 0:
         place = data.find(end, place + 1)
     return place
-
-
-class _Readable(Protocol):
-    def read(self, size: int, /) -> bytes: ...
-
-
-def decompress(stream: BinaryIO, name: str) -> tuple[bytes, BinaryIO]:
-    """Remove the compression of a stream, if it has any.
-
-    Returns the first `HEAD_BYTES` of the content, and the whole content. Reading raises
-    `InputError` for damaged data.
-    """
-    head = stream.read(HEAD_BYTES)
-    whole = _HeadAndRest(head, stream, name)
-    kind = next((kind for mark, kind in _COMPRESSION_MARKS.items() if head.startswith(mark)), None)
-    if kind is None or (kind == "bzip2" and head[4:10] not in _BZIP2_BLOCK_MARKS):
-        return head, io.BufferedReader(whole, _READ_BYTES)
-    inner = _decompressor(kind, io.BufferedReader(whole, _READ_BYTES))
-    plain = _HeadAndRest(b"", inner, name, kind)
-    head = io.BufferedReader(plain, HEAD_BYTES).read(HEAD_BYTES)
-    return head, io.BufferedReader(_HeadAndRest(head, inner, name, kind), _READ_BYTES)
-
-
-class _HeadAndRest(io.RawIOBase):
-    """A stream whose first bytes were read already: these bytes, and the rest of the stream."""
-
-    def __init__(self, head: bytes, rest: _Readable, name: str, kind: str = "") -> None:
-        self._head = head
-        self._rest = rest
-        self._name = name
-        self._kind = kind
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: "WriteableBuffer") -> int:
-        view = memoryview(buffer)
-        if self._head:
-            piece, self._head = self._head[: len(view)], self._head[len(view) :]
-        else:
-            piece = self._read_rest(len(view))
-        view[: len(piece)] = piece
-        return len(piece)
-
-    def _read_rest(self, size: int) -> bytes:
-        if not self._kind:
-            # Of a pipe what is there by now, if the stream can tell: else all of the size comes.
-            read: Callable[[int], bytes] = getattr(self._rest, "read1", self._rest.read)
-            return read(size)
-        try:
-            return self._rest.read(size)
-        except OSError as error:
-            if error.errno is not None:
-                raise
-            raise self._damage_error(error) from error
-        except Exception as error:  # the errors of zlib, lzma and zstd have no common base
-            raise self._damage_error(error) from error
-
-    def _damage_error(self, error: Exception) -> InputError:
-        return InputError(f"{self._name}: damaged {self._kind} data: {error}")
-
-
-def _decompressor(kind: str, stream: BinaryIO) -> Any:
-    if kind == "gzip":
-        import gzip
-
-        return gzip.GzipFile(fileobj=stream)
-    if kind == "bzip2":
-        import bz2
-
-        return bz2.BZ2File(stream)
-    if kind == "xz":
-        import lzma
-
-        return lzma.LZMAFile(stream)
-    if sys.version_info >= (3, 14):
-        from compression import zstd
-    else:
-        from backports import zstd
-    return zstd.ZstdFile(stream)

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from rerank_cli.errors import InputError, reason_of
 from rerank_cli.inputs import DEFAULT_MAX_DOCUMENT_BYTES
 from rerank_cli.inputs.records import is_spread_json, parse_json, read_spread_json
-from rerank_cli.inputs.streams import OnePass, is_stream
-from rerank_cli.inputs.text import DocumentTooLarge, TextSource, decompress, envelope_of
+from rerank_cli.inputs.streams import OnePass, decompress, is_stream
+from rerank_cli.inputs.text import DocumentTooLarge, TextSource, envelope_of
 from rerank_cli.terminal import encodable, format_size
 
 _QRELS_HINT = "query, 0, document, grade, as trec_eval has it; or query, document, grade"

@@ -9,10 +9,9 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 
-from rerank_cli.errors import ModelError, NoHome, NotInstalled, RerankError, UsageError
+from rerank_cli.errors import ModelError, NoHome, NotInstalled, RerankError, UsageError, near_words
 from rerank_cli.models.catalogue import PRECISIONS, Entry, default, entries, names_containing
 from rerank_cli.models.folder import CHECKSUMS, ModelFolder, describe, read_checksums
 from rerank_cli.models.packages import (
@@ -283,7 +282,7 @@ def _unknown(model: str, near: Sequence[str] = ()) -> UsageError:
     near = list(near) or names_containing(model) or _models_of_providers(model)
     of_hub = is_repository(model)
     if not near and not of_hub:
-        near = get_close_matches(model, names(), cutoff=0.6)
+        near = near_words(model, names())
     repository = f"{HUB}{model if of_hub else 'OWNER/REPOSITORY'}"
     if near:
         rest = f"The repository itself: {repository}" if of_hub else "All: rerank models"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from rerank_cli.errors import UsageError, check_choice
+from rerank_cli.errors import UsageError, check_choice, check_fields
 from rerank_cli.user_files import is_nested_deeper
 
 DEFAULT_CONCURRENCY_REQUESTS = 4
@@ -86,6 +86,7 @@ class RemoteOptions:
 
     def check(self) -> None:
         """Raise `UsageError` for a value that makes no sense."""
+        check_fields(self)
         check_choice("way to cut documents", self.chunk, Cutting)
         if self.truncate is not None:
             check_choice("way to truncate", self.truncate, Truncate)

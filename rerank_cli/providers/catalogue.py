@@ -6,13 +6,12 @@ An entry inherits from the one that its `like` names, and may have rules for som
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rerank_cli.errors import ConfigError, NoHome, UsageError
+from rerank_cli.errors import ConfigError, NoHome, UsageError, near_words
 from rerank_cli.user_files import config_directory, parse_toml, read_user_file
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def similar_names(name: str) -> list[str]:
     """The names and aliases of providers that are most like an unknown name."""
     tables = provider_tables().values()
     aliases = [alias for table in tables for alias in table.get("aliases") or ()]
-    return get_close_matches(name, [*provider_names(), *aliases], cutoff=0.7)
+    return near_words(name, [*provider_names(), *aliases], likeness=0.7)
 
 
 def find_provider(name: str, model: str = "") -> "Provider":

@@ -10,7 +10,6 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from difflib import get_close_matches
 from itertools import combinations
 from typing import Annotated, Any, Literal
 
@@ -26,7 +25,7 @@ from pydantic import (
 )
 
 from rerank_cli.costs import Price
-from rerank_cli.errors import UsageError
+from rerank_cli.errors import UsageError, near_words
 from rerank_cli.providers import Truncate
 from rerank_cli.providers.endpoints import origin, parse_server_url
 from rerank_cli.providers.responses import AnswerShape
@@ -199,7 +198,7 @@ class RequestTemplates(StrictTable):
                 continue
             used = set(placeholders(template))
             if unknown := sorted(used - known):
-                close = get_close_matches(unknown[0], sorted(known), n=1) or [", ".join(known)]
+                close = near_words(unknown[0], sorted(known), most=1) or [", ".join(known)]
                 raise ValueError(f"{name}: {unknown[0]} is not a placeholder: {close[0]}?")
             for names in needed:
                 if not used & names:
@@ -502,7 +501,7 @@ def _overlap(path: str, other: str) -> bool:
 
 def unknown_name(name: str, known: Iterable[str], kind: str = "option") -> str:
     """What to say of a name that is none of those that are known."""
-    close = get_close_matches(name, [*known], n=1)
+    close = near_words(name, known, most=1)
     return f"there is no such {kind}{f': did you mean {close[0]}?' if close else ''}"
 
 

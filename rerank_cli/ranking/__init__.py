@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from rerank_cli.errors import UsageError, check_choice
+from rerank_cli.errors import UsageError, check_choice, check_fields
 
 MIN_CHUNK_TOKENS = 8
 DEFAULT_MAX_CHUNKS = 1024
@@ -110,6 +110,7 @@ class ChunkOptions:
 
     def check(self) -> None:
         """Raise `UsageError` for a value that makes no sense."""
+        check_fields(self)
         if self.chunk_tokens is not None and self.chunk_tokens < MIN_CHUNK_TOKENS:
             raise UsageError(
                 f"a chunk needs at least {MIN_CHUNK_TOKENS} tokens, not {self.chunk_tokens}"
@@ -133,6 +134,7 @@ class CacheOptions:
 
     def check(self) -> None:
         """Raise `UsageError` for a value that makes no sense."""
+        check_fields(self)
         if self.max_bytes < 1:
             raise UsageError(f"the cache of scores has at least one byte, not {self.max_bytes}")
 
@@ -201,6 +203,7 @@ class Selection:
 
     def check(self) -> None:
         """Raise `UsageError` for a value that makes no sense."""
+        check_fields(self)
         if self.n is not None and not self.n >= 1:
             raise UsageError(f"at least one result must be kept, not {self.n}")
         if isinstance(self.min_score, str):

@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from rerank_cli.costs import Price
-from rerank_cli.errors import UsageError
+from rerank_cli.errors import UsageError, check_type
 from rerank_cli.ranking.powers import SurveyingScorer
 from rerank_cli.types import Ranking, Scorer, UnreadReason
 
 CURRENCY = "USD"  # of `Budget.max_cost`
 # Reading and comparing may take this share of the time, so that there is some left for the model.
 READING_SHARE = 0.5
+_LEAST_SECONDS = 1e-6  # that are left
 _SETTLING_SECONDS = 1.0  # between two looks at whether the ranking is over
 
 
@@ -66,6 +67,8 @@ class Budget:
 
     def check(self) -> None:
         """Raise `UsageError` for a value that makes no sense."""
+        check_type("max_time", self.max_seconds, float, None)
+        check_type("max_cost", self.max_cost, float, None)
         if self.max_seconds is not None and not 0 < self.max_seconds < math.inf:
             raise UsageError(
                 f"a ranking takes more than 0 seconds, not {self.max_seconds}",
@@ -248,6 +251,12 @@ def check_price(price: Price | None, model: str) -> None:
             f"--max-cost is in {CURRENCY}, and {model} is paid in {price.currency}",
             hint="--candidates N limits what is sent; --dry-run shows the price",
         )
+
+
+def time_left(max_time: float | None, began: float) -> float | None:
+    """The seconds that are left of a limit of time that began at some time; at least a few."""
+    check_type("max_time", max_time, float, None)
+    return max_time and max(_LEAST_SECONDS, max_time - Clock().now() + began)
 
 
 def make_budget(max_time: float | None, max_cost: float | None) -> Budget | None:

@@ -19,7 +19,7 @@ from itertools import pairwise
 from typing import Any, Self
 
 from rerank_cli.costs import Price
-from rerank_cli.errors import UsageError
+from rerank_cli.errors import UsageError, check_type
 from rerank_cli.progress import Progress, StopRanking, Watch, Work
 from rerank_cli.ranking import DEFAULT_KEEP, KEEP_FACTOR, CandidateCount, CandidateRule, Selection
 from rerank_cli.ranking.budget import Budget
@@ -60,9 +60,12 @@ class Cascade:
     def __init__(
         self, rerankers: Sequence[Reranker], keep: int | Sequence[int] | None = None
     ) -> None:
+        check_type("rerankers", rerankers, Iterable)
         self.rerankers = tuple(rerankers)
         if not self.rerankers:
             raise UsageError("a cascade needs a model")
+        for place, reranker in enumerate(self.rerankers):
+            check_type(f"model {place}", reranker, Reranker)
         self.keep = check_keep(keep, len(self.rerankers))
         self._open: list[PendingCascade] = []  # in the order they began
         self._is_advancing = False
@@ -334,7 +337,10 @@ def check_keep(
     if keep is None:
         steps = range(models - 2, -1, -1)
         return tuple(DEFAULT_KEEP * KEEP_FACTOR**step for step in steps)
+    check_type(name, keep, int, Iterable)
     counts = (keep,) if isinstance(keep, int) else tuple(keep)
+    for count in counts:
+        check_type(name, count, int)
     if models == 1 and counts:
         raise UsageError(
             f"{name} needs several models, and there is only one",
@@ -370,6 +376,7 @@ class _Stages:
         instruction: str | None = None,
     ) -> None:
         """Raises `UsageError` for options that make no sense."""
+        check_type("selection", selection, Selection, None)
         selection = Selection() if selection is None else selection
         selection.check()
         self.place = 0

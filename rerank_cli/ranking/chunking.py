@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
-from rerank_cli.errors import QueryTooLong, UsageError
+from rerank_cli.errors import QueryTooLong, UsageError, check_type
 from rerank_cli.media import sent_size
 from rerank_cli.ranking import (
     DEFAULT_MAX_CHUNKS,
@@ -272,6 +272,7 @@ def plan_chunks(
     Raises `QueryTooLong` if the query leaves less than a quarter of the model's window or is longer
     than a service takes, and `UsageError` for options that make no sense.
     """
+    check_type("the query", query, str)
     options.check()
     if options.encoding == Encoding.FLAG:
         return _flag_plan(query, info, options.chunk_tokens)

@@ -5,10 +5,13 @@ item… ─ read_documents ─ Document…, as the scorer reads them
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from os import PathLike
 from typing import Any
 
-from rerank_cli.errors import InputError, UsageError
+from rerank_cli.errors import InputError, UsageError, check_type
 from rerank_cli.media import MEDIA_FIELDS, find_record_media, is_url, media_label, with_article
+from rerank_cli.ranking import ChunkOptions, Selection
+from rerank_cli.ranking.budget import Budget
 from rerank_cli.types import Document, Media, ScorerInfo
 
 
@@ -21,8 +24,14 @@ def read_query(query: str | Document) -> tuple[str, Media | None, bool]:
     return query.text, query.media, query.text_is_label
 
 
-def check_arguments(query: object, documents: object) -> None:
-    """Raise `UsageError` for a query or documents of a wrong type, and for an empty query."""
+def check_arguments(
+    query: object, documents: object, selection: object, budget: object, watch: object
+) -> None:
+    """Raise `UsageError` for an argument of a wrong type, and for an empty query."""
+    check_type("selection", selection, Selection, None)
+    check_type("budget", budget, Budget, None)
+    if watch is not None and not callable(watch):
+        raise UsageError(f"watch is a function, and not of type {type(watch).__name__}")
     if not isinstance(query, str):
         raise UsageError(f"the query is a string, and not of type {type(query).__name__}")
     if not isinstance(documents, Iterable):
@@ -31,6 +40,19 @@ def check_arguments(query: object, documents: object) -> None:
         raise UsageError("the query is empty", hint="say what to look for")
     if isinstance(documents, str | bytes | Document | Mapping):
         raise UsageError("documents must be several, as in a list, not one by itself")
+
+
+def check_model(model: object, chunks: object, media_root: object) -> None:
+    """Raise `UsageError` for arguments of a `Reranker` that are of a wrong type."""
+    check_type("chunks", chunks, ChunkOptions, None)
+    check_type("media_root", media_root, str, PathLike, None)
+    if not isinstance(model, str | None) and not (
+        hasattr(model, "info") and callable(getattr(model, "score", None))
+    ):
+        raise UsageError(
+            f"a model is a name or a Scorer, and not of type {type(model).__name__}",
+            hint="all but the first arguments are given by their names, as in n=5",
+        )
 
 
 def check_words(*, is_label: bool, may_be_all: bool) -> None:

@@ -70,17 +70,22 @@ class LanguageCheck:
         return is_read and not has_accents and not is_foreign(query)
 
     def notes(self, query: str, model: str, find_advice: Callable[[], str]) -> Sequence[str]:
-        """A note for the user if the query or most documents are in another script.
+        """A note for the user if the query, or most documents, are in another script or language.
 
+        The language of documents is not told: names and quotations may be of another one.
         It ends with what `find_advice` says is to be done.
         """
         if not self._is_english:
             return ()
-        is_latin_query = is_latin(query)
-        if is_latin_query and 2 * self._others <= self._documents:
+        if not is_latin(query):
+            what = "the query is not in Latin script"
+        elif is_foreign(query):
+            what = "the query is in another language"
+        elif 2 * self._others > self._documents:
+            what = "most documents are not in Latin script"
+        else:
             return ()
-        what = "most documents are" if is_latin_query else "the query is"
-        return (f"{model} reads English, and {what} not in Latin script: {find_advice()}",)
+        return (f"{model} reads English, and {what}: {find_advice()}",)
 
 
 def is_latin(text: str) -> bool:

@@ -25,11 +25,12 @@ from rerank_cli.ranking import (
     Selection,
 )
 from rerank_cli.ranking.blending import check_priors
-from rerank_cli.ranking.budget import Budget, Clock, Spending, limit_scorer, make_budget
+from rerank_cli.ranking.budget import Budget, Clock, Spending, limit_scorer, make_budget, time_left
 from rerank_cli.ranking.budgeted_ranking import PassageCollector, fill_in_order
 from rerank_cli.ranking.chunking import Plan, Split, batch_splits, plan_chunks
 from rerank_cli.ranking.document_values import (
     check_arguments,
+    check_model,
     check_words,
     read_documents,
     read_query,
@@ -70,7 +71,6 @@ if TYPE_CHECKING:
 # A list is in memory already: this many times more of its pairs may wait than of a stream's.
 _LIST_FACTOR = 16
 _MAX_INSTRUCTIONS = 16  # whose scorers are kept
-_LEAST_SECONDS = 1e-6  # that are left
 
 
 class Reranker:
@@ -108,6 +108,7 @@ class Reranker:
         cache: bool | CacheOptions = False,
         media_root: str | None = None,
     ) -> None:
+        check_model(model, chunks, media_root)
         self._media_root = media_root
         self.chunks = ChunkOptions() if chunks is None else chunks
         self.chunks.check()
@@ -260,7 +261,7 @@ class Reranker:
         """
         selection = Selection() if selection is None else selection
         query, media, is_label = read_query(query)
-        check_arguments(query, documents)
+        check_arguments(query, documents, selection, budget, watch)
         selection.check()
         instruction = clean_instruction(instruction)
         scorer = self._scorer_with(instruction)
@@ -570,8 +571,7 @@ def rank(
     )
     runtime = RuntimeOptions(passage_memory=0)  # there is no second query
     with Reranker(scorer, runtime=runtime, chunks=chunks) as reranker:
-        if max_time is not None:  # to open the model takes some of it
-            max_time = max_time and max(_LEAST_SECONDS, max_time - Clock().now() + began)
+        max_time = time_left(max_time, began)  # to open the model takes some of it
         return reranker.rank(
             query,
             documents,

@@ -15,6 +15,7 @@ from functools import cached_property
 from itertools import chain, repeat
 from typing import NamedTuple
 
+from rerank_cli.errors import check_type
 from rerank_cli.ranking.places import DEFINITION, PlacePrior
 from rerank_cli.ranking.windows import Span
 from rerank_cli.structure import LOG, Block, BlockKind, find_blocks, is_code
@@ -125,6 +126,8 @@ def find_sentences(
     Where the prior has found what the query names, it is the line that defines it; else that of
     `_find_answers`.
     """
+    check_type("ranking", ranking, Ranking)
+    check_type("n", n, int)
     found = _find_answers(ranking, n, score)
     defining = [
         place

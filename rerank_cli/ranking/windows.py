@@ -371,10 +371,10 @@ def windows(
 
     The rest of the text is always shared evenly among the windows that it needs, so that none is a
     stub. A window ends at the best place near its share. The next one begins at the best place
-    within `overlap` tokens before that end. `fit` says how many tokens a window may have that
-    begins at a token, if that is less than `room`; they overlap by a quarter of that at most.
-    `part` is the range of tokens to lay them over, if not all. The first one has
-    some of what is from token `body` on, if it has room for that.
+    within `overlap` tokens before that end, and has some text that the one before has not. `fit`
+    says how many tokens a window may have that begins at a token, if that is less than `room`; they
+    overlap by a quarter of that at most. `part` is the range of tokens to lay them over, if not
+    all. The first one has some of what is from token `body` on, if it has room for that.
     """
     start, count = (0, len(spans)) if part is None else part
     end = start
@@ -383,9 +383,8 @@ def windows(
         shares = -(-(left - common) // (most - common))
         share = start + -(-(left + (shares - 1) * common) // shares)
         reach = most // 4
-        # Where tokens have less and less room, a window must still have some of its own.
-        first = (start if fit is None else max(start, end)) + 1
-        first = max(first, min(body + 1, start + most))
+        own = _first_own(text, spans, end, start + most)
+        first = max(end if own is None else own, min(body, start + most - 1)) + 1
         lowest, highest = max(first, share - reach), max(first, min(start + most, share + reach))
         best = _best_cut(text, spans, lowest, highest, share)
         if best is None:  # a character has more tokens than were searched: look further back
@@ -393,10 +392,26 @@ def windows(
         end = max(first, share) if best is None else best
         yield start, end
         start = _next_start(text, spans, start, end, common)
-        if fit is not None and start + fit(start) <= end:
+        last = min(count, start + (room if fit is None else min(room, fit(start))))
+        if _first_own(text, spans, end, last) is None:  # it would be inside the one before
             start = end
     if count > start:
         yield start, count
+
+
+def _first_own(text: str, spans: Sequence[Span], end: int, last: int) -> int | None:
+    """The first token before `last` with text that a window which ends at token `end` has not.
+
+    White space is no text, and a token of a character that was begun has none of its own.
+    """
+    if end >= last:
+        return None
+    reach = max(spans[end][0], spans[end - 1][1] if end else 0)
+    for place in range(end, last):
+        start, stop = spans[place]
+        if text[max(start, reach) : stop].strip():
+            return place
+    return None
 
 
 def _best_cut(text: str, spans: Sequence[Span], lowest: int, highest: int, near: int) -> int | None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from rerank_cli.errors import UsageError, check_choice
+from rerank_cli.errors import UsageError, check_choice, check_fields
 
 DEFAULT_PASSAGE_MEMORY_BYTES = 512_000_000  # of about 1,600 passages of 160 tokens, with mini
 
@@ -42,6 +42,7 @@ class RuntimeOptions:
 
     def check(self) -> None:
         """Raise `UsageError` for a value that makes no sense."""
+        check_fields(self)
         check_choice("runtime", self.runtime, Runtime)
         check_choice("device", self.device, Device)
         if self.threads is not None and self.threads < 1:

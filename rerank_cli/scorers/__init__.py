@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from rerank_cli.errors import OutOfMemory, RerankError, UsageError
+from rerank_cli.errors import OutOfMemory, RerankError, UsageError, check_type
 from rerank_cli.providers import RemoteOptions
 from rerank_cli.ranking import CacheOptions, ChunkOptions
 from rerank_cli.runtimes import RuntimeOptions
@@ -60,6 +60,9 @@ def open_scorer(
     `NotInstalled` for a model that was not pulled, `ModelError` for one that cannot be opened, and
     `ConfigError` for a provider without a key.
     """
+    check_type("model", model, str, None)
+    check_type("runtime", runtime, RuntimeOptions, None)
+    check_type("remote", remote, RemoteOptions, None)
     runtime = RuntimeOptions() if runtime is None else runtime
     remote = RemoteOptions() if remote is None else remote
     runtime.check()
@@ -167,6 +170,7 @@ def share_remote_options(
 
 def clean_instruction(instruction: str | None) -> str | None:
     """An instruction, or None for a blank one, which is none wherever it is given."""
+    check_type("instruction", instruction, str, None)
     return instruction if instruction is not None and instruction.strip() else None
 
 

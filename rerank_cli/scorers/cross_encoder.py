@@ -254,8 +254,6 @@ class LocalScorer:
             raise ScorerError(
                 f"a pair has {longest} tokens, and {self.info.model} takes {self._length}"
             )
-        with self._counting:
-            self._counts["pairs"] += len(pairs)
         batches = make_batches(lengths, self._network.batching, self._network.workers)
 
         def take(result: PieceResult | BaseException) -> None:
@@ -263,6 +261,8 @@ class LocalScorer:
                 receive(result)
                 return
             places = batches[result.place]
+            with self._counting:
+                self._counts["pairs"] += len(places)
             usage = {"total_tokens": sum(lengths[place] for place in places)}
             receive(Part(places, Scored(result.value, usage=usage, notes=self.notes)))
 

@@ -12,7 +12,8 @@ import pytest
 from rerank_cli.cli import hints
 from rerank_cli.cli.parameters import value_kind
 from rerank_cli.cli.typer_commands import RESERVED
-from tests.conftest import Run
+from rerank_cli.errors import ExitCode
+from tests.conftest import ROOT, Run
 from tests.support.command_line import COMMAND, SETTINGS
 from tests.test_cases import cases
 
@@ -138,3 +139,23 @@ def test_a_setting_that_is_meant_is_one() -> None:
 
 def test_there_are_cases_enough() -> None:
     assert sum(subject == "hints" for subject, _ in cases()) >= 60
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["q", "x", "-m", "bm25", "--Tpo-n", "3"], "--top-n"),
+        (["providers", "show", "CoherE1"], "cohere"),
+    ],
+)
+def test_near_words_are_found_whatever_their_capitals(
+    arguments: list[str], hint: str, rerank: Run
+) -> None:
+    ran = rerank(*arguments)
+    assert ran.code == ExitCode.USAGE
+    assert hint in ran.err
+
+
+def test_words_that_are_alike_are_found_in_one_way() -> None:
+    sources = {path.name: path.read_text("utf-8") for path in (ROOT / "rerank_cli").rglob("*.py")}
+    assert [name for name, source in sources.items() if "difflib" in source] == ["errors.py"]

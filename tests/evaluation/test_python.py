@@ -142,7 +142,25 @@ class RemarkingScorer(OverlapScorer):
 def test_what_scoring_had_to_say_is_in_the_notes() -> None:
     with Reranker(RemarkingScorer(words_info(50), number_in)) as reranker:
         found = evaluate(records(3), [reranker], measures=["RR"])
+    with Reranker(RemarkingScorer(words_info(50), number_in)) as reranker:
+        cuts = thresholds(records(3), reranker)
     assert found.notes == ["words@1: call 1 was slow (and 2 like it)"]
+    assert [note.partition(": call")[0] for note in cuts.notes] == ["words@1"]
+
+
+def test_wrong_arguments_are_named() -> None:
+    wrong: Any = 3
+    for message, arguments in {
+        "models must be several": {"models": wrong},
+        "measures must be several": {"measures": wrong},
+        "a measure is a string": {"measures": [wrong]},
+        "depth is a whole number": {"depth": "3"},
+        "labels is of type LabelOptions or None": {"labels": "label"},
+    }.items():
+        with pytest.raises(UsageError, match=message):
+            evaluate(records(3), **{"models": ["bm25"], **arguments})
+    with pytest.raises(UsageError, match="keep_recall is a number, and not of type str"):
+        thresholds(records(3), "bm25", keep_recall=cast("float", "x"))
 
 
 def test_they_are_public() -> None:

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rerank_cli import Document
 from rerank_cli.errors import InputError
 from rerank_cli.inputs import Unit, documents, text
 from rerank_cli.inputs.documents import Inputs, ReplayableStream
 from rerank_cli.inputs.records import TextFields
-from rerank_cli.inputs.source import ReadOptions
+from rerank_cli.inputs.source import ReadOptions, SourceReader
 from rerank_cli.structure import code
 from rerank_cli.terminal import Terminal
 from tests.conftest import process
@@ -151,7 +153,6 @@ def test_what_is_wrong_with_a_record_is_said(
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("a.jsonl", b'{"text": "a"}\n{"text": \n'),
         ("a.json", b'[{"text": "a"},\n{"te'),
         ("a.txt.gz", gzip.compress(b"a\n" * 100_000)[:-9]),
     ],
@@ -170,6 +171,38 @@ def test_what_comes_before_a_break_is_read_whatever_is_beside_it(
     assert texts.count("b") == others
     (problem,) = inputs.report.problems
     assert str(problem).endswith("; the rest of it is left out")
+
+
+@given(st.lists(st.booleans(), max_size=30))
+def test_all_whole_lines_are_read_and_all_others_named(are_whole: list[bool]) -> None:
+    lines = [
+        f'{{"id": {n}, "text": "x"}}' if is_whole else f'{{"id": {n}, "te'
+        for n, is_whole in enumerate(are_whole)
+    ]
+    stream = io.BytesIO("\n".join(lines).encode())
+    reader = SourceReader("a.jsonl", ReadOptions(), stream, stream=False)
+    broken = [number for number, is_whole in enumerate(are_whole, 1) if not is_whole]
+    if broken and not any(are_whole):
+        with pytest.raises(InputError, match=r"a\.jsonl:1: not a JSON record"):
+            list(reader.documents())
+        return
+    assert [int(d.id or "") for d in reader.documents()] == [
+        n for n, ok in enumerate(are_whole) if ok
+    ]
+    faults = [*reader.faults.values()]
+    assert sum(fault.count for fault in faults) == len(broken)
+    assert [fault.is_lost for fault in faults] == [True] * bool(broken)
+    for fault in faults:
+        assert fault.where == f"a.jsonl:{broken[0]}"
+        assert fault.lines == broken[1:6]
+
+
+def test_a_missing_file_is_said_beside_one_of_which_nothing_could_be_read(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("no\n")
+    inputs = Inputs(paths=[str(tmp_path / "a.jsonl"), str(tmp_path / "gone.txt")])
+    inputs.check()
+    assert list(inputs) == []
+    assert len(inputs.report.problems) == 2
 
 
 def test_unreadable_sources(tmp_path: Path) -> None:

@@ -159,7 +159,8 @@ def test_a_record_of_too_many_levels_is_an_error(format_: InputFormat, levels: i
 
 
 def records_of(content: bytes, format_: InputFormat = InputFormat.JSONL, **rest: Any) -> list[Any]:
-    _, found = RECORD_READERS[format_].read(source_of(content, **rest), TextFields())
+    source = source_of(content, strict=True, **rest)
+    _, found = RECORD_READERS[format_].read(source, TextFields())
     return [(value, block.raw) for value, block in found]
 
 

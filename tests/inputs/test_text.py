@@ -4,7 +4,9 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import sys
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,13 +20,13 @@ from rerank_cli.errors import InputError
 from rerank_cli.inputs import text
 from rerank_cli.inputs import text as text_module
 from rerank_cli.inputs.records import json_values
+from rerank_cli.inputs.streams import _read_head, decompress
 from rerank_cli.inputs.text import (
     HEAD_BYTES,
     DocumentTooLarge,
     PartBlock,
     SourceBlock,
     TextSource,
-    decompress,
     envelope_of,
     guess_encoding,
     is_binary,
@@ -58,6 +60,51 @@ def whole(content: bytes) -> bytes:
     found = stream.read()
     assert head == found[:HEAD_BYTES]
     return found
+
+
+needs_poll = pytest.mark.skipif(sys.platform == "win32", reason="pipes cannot be polled")
+
+
+@needs_poll
+def test_a_pipe_that_pauses_is_known_by_what_has_come() -> None:
+    reading, writing = os.pipe()
+    found: list[bytes] = []
+
+    def read_lines() -> None:
+        with open(reading, "rb") as stream:
+            head, content = decompress(stream, "some.file")
+            found.extend([head, content.readline()])
+            os.write(writing, b"o\nthree")
+            os.close(writing)
+            found.append(content.read())
+
+    os.write(writing, b"one\ntw")
+    reader = threading.Thread(target=read_lines, daemon=True)
+    reader.start()
+    reader.join(20)  # would wait for ever
+    assert found == [b"one\ntw", b"one\n", b"two\nthree"]
+
+
+@needs_poll
+def test_the_start_of_a_pipe_is_waited_for_until_it_has_a_line() -> None:
+    reading, writing = os.pipe()
+
+    class Written(io.FileIO):
+        """Gets more only once it is asked for more."""
+
+        pieces = [b"BZ", b"h91AY&SY", b"\n"]  # noqa: RUF012 - for this test
+
+        def readinto(self, buffer: Any) -> int:
+            if self.pieces:
+                os.write(writing, self.pieces.pop(0))
+            else:
+                os.close(writing)
+            return super().readinto(buffer)
+
+    with io.BufferedReader(Written(reading, "rb")) as stream:
+        assert _read_head(stream) == b"BZh91AY&SY\n"
+    assert Written.pieces == []
+    os.close(writing)
 
 
 @kinds

@@ -232,7 +232,7 @@ def test_a_failure_comes_after_the_ranking_of_the_models_before_it() -> None:
         ((5, 2), 2, "2 numbers for 2 models"),
         ((), 2, "0 numbers for 2 models"),
         ((5,), 1, "keep needs several models, and there is only one"),
-        (True, 2, "at least one result"),
+        (True, 2, "keep is a whole number"),
     ],
 )
 def test_numbers_that_do_not_fit(keep: Sequence[int], models: int, message: str) -> None:

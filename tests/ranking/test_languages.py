@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rerank_cli.ranking.languages import is_latin
+from rerank_cli.ranking.languages import LanguageCheck, is_latin
 from tests.conftest import Run
 
 NOTE = "reads English"
@@ -58,3 +58,33 @@ def test_what_counts_are_all_documents_and_not_their_chunks(rerank: Run, tmp_pat
 def test_other_models_say_nothing_of_it(rerank: Run) -> None:
     assert NOTE not in rerank("как вернуть", "-d", "one", "-m", "bm25").err
     assert NOTE not in rerank("как вернуть", "-d", "one", "-m", "./tests/models/bert").err
+
+
+@pytest.mark.parametrize(
+    ("query", "is_told"),
+    [
+        ("Wo ist mein Paket?", True),
+        ("Wie kann ich mein Konto kündigen", True),
+        ("où est mon colis", True),
+        ("¿Dónde está mi paquete?", True),
+        ("quel est le délai de livraison", True),
+        ("where is my parcel", False),
+        ("who directed Das Boot", False),
+        ("what does je ne sais quoi mean", False),
+        ("la liga table", False),
+        ("rate limit per user", False),
+        ("el.addEventListener()", False),
+        ("restaurant Sao Paulo", False),
+        ("SELECT un FROM mit", False),
+        ("der", False),
+    ],
+)
+def test_a_query_of_another_language_is_told_if_its_words_are_sure(
+    query: str, is_told: bool
+) -> None:
+    check = LanguageCheck(["en"])
+    check.see("a parcel that is late")
+    said = check.notes(query, "mini", lambda: "take another")
+    expected = ("mini reads English, and the query is in another language: take another",)
+    assert said == (expected if is_told else ())
+    assert LanguageCheck(["en", "de"]).notes(query, "multi", str) == ()

@@ -159,7 +159,7 @@ def test_what_is_no_number_is_an_error_and_never_a_rank(
     [
         ({"query": "  "}, "the query is empty"),
         ({"n": 0}, "at least one result"),
-        ({"n": float("nan")}, "at least one result"),
+        ({"n": float("nan")}, "n is a whole number"),
         ({"min_score": math.nan}, "must be a number"),
         ({"aggregate": "median"}, "called 'median'"),
         ({"documents": "one text"}, "documents must be several"),

@@ -1,14 +1,17 @@
 """What a ranking can be asked for beyond an order, and collections that are surveyed first."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any, cast
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_cli import Document, Scorer, rank
+from rerank_cli import Cascade, Document, Reranker, Scorer, open_scorer, rank
 from rerank_cli.errors import UsageError
 from rerank_cli.progress import Progress
 from rerank_cli.ranking import scoring
@@ -185,3 +188,49 @@ def test_a_watch_sees_the_survey_first() -> None:
     assert surveyed == [0, 1000, 2000]
     assert not any(progress.surveying for progress in seen[3:])
     assert seen[-1].documents <= 2500
+
+
+WRONG_ARGUMENTS: dict[str, Callable[[Any], object]] = {
+    "a model is a name or a Scorer, and not of type int": lambda three: rank("q", ["a"], three),
+    "n is a whole number or None, and not of type str": lambda _: ranked(n="3"),
+    "n is a whole number or None, and not of type float": lambda _: ranked(n=2.5),
+    "n is a whole number or None, and not of type bool": lambda _: ranked(n=True),
+    "within is a number or None, and not of type str": lambda _: ranked(within="1"),
+    "min_score is a number, a string or None": lambda _: ranked(min_score=[1]),
+    "max_time is a number or None, and not of type str": lambda _: ranked(max_time="2s"),
+    "max_cost is a number or None": lambda _: ranked(max_cost="2"),
+    "watch is a function, and not of type int": lambda three: ranked(watch=three),
+    "instruction is a string or None": lambda three: Reranker("bm25", instruction=three),
+    "selection is of type Selection or None": lambda three: opened().submit("q", ["a"], three),
+    "budget is of type Budget or None": lambda three: opened().submit("q", ["a"], budget=three),
+    "ranking is of type Ranking": lambda three: opened().find_sentences(three),
+    "the query is a string": lambda three: opened().plan(three),
+    "chunks is of type ChunkOptions or None": lambda three: Reranker(numbered(), chunks=three),
+    "runtime is of type RuntimeOptions or None": lambda three: Reranker("bm25", runtime=three),
+    "remote is of type RemoteOptions or None": lambda three: Reranker("bm25", remote=three),
+    "media_root is": lambda three: Reranker("bm25", media_root=three),
+    "chunk_tokens is a whole number or None": lambda _: ranked(chunk_tokens="9"),
+    "model is a string or None, and not of type int": lambda three: open_scorer(three),
+    "model 0 is of type Reranker, and not of type int": lambda three: Cascade([three]),
+    "keep is a whole number": lambda _: Cascade([opened(), opened()], keep=cast("Any", "5")),
+}
+
+
+def opened() -> Reranker:
+    return Reranker(numbered())
+
+
+def ranked(**arguments: Any) -> object:
+    return rank("q", ["a"], numbered(), **arguments)
+
+
+@pytest.mark.parametrize("message", WRONG_ARGUMENTS)
+def test_a_wrong_argument_is_named(message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)):
+        WRONG_ARGUMENTS[message](3)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    numbers: Any = {"n": np.int64(1), "within": np.float32(2)}
+    found = rank("q", ["1", "2"], numbered(), **numbers)
+    assert [result.index for result in found] == [1]

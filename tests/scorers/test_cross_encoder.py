@@ -16,7 +16,7 @@ from rerank_cli.models.folder import describe
 from rerank_cli.ranking.calibration import relevance
 from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.runtimes.network import NO_BATCHING, TokenRow
-from rerank_cli.scorers.cross_encoder import open_local
+from rerank_cli.scorers.cross_encoder import LocalScorer, open_local
 from tests.conftest import MODELS
 from tests.support.folders import (
     copy_model,
@@ -295,6 +295,28 @@ def test_as_many_runs_at_once_as_there_are_threads_longest_first(threads: int) -
     assert graph.most == threads
     lengths = graph.lengths if threads == 1 else graph.lengths[:1]
     assert lengths == sorted((int(value or 0) for value in values), reverse=True)[: len(lengths)]
+
+
+def test_pairs_that_are_cancelled_are_not_counted_as_scored() -> None:
+    begun, is_cancelled, received = threading.Event(), threading.Event(), threading.Event()
+
+    class SlowGraph(MeetingGraph):
+        prepared_path = passages = None
+
+        def scores(self, rows: Sequence[TokenRow]) -> list[float]:
+            begun.set()
+            is_cancelled.wait(30)
+            return super().scores(rows)
+
+    scorer = open_scorer(str(MODELS / "bert"), runtime=RuntimeOptions(threads=1))
+    scorer._network = SlowGraph(1)  # type: ignore[attr-defined]
+    assert isinstance(scorer, LocalScorer)
+    job = scorer.start([pair("q", "a " * length) for length in (1, 9, 4)], lambda _: received.set())
+    assert begun.wait(30)
+    job.cancel()
+    is_cancelled.set()
+    assert received.wait(30)
+    assert scorer.account().startswith("1 pair on 1 thread")
 
 
 def test_all_cores_are_used_unless_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,21 +61,23 @@ _MAX_NAME_CHARACTERS = 100
 _LAST_NAME = re.compile(r"(\w+)\W*\Z")
 # Where a constant, a variable or a type gets its value: at the beginning of a line, or behind words
 # such as const and a type. {0} is its name. There may be others beside it: A, B = 1, 2.
+# Of what is repeated, a text can be read in one way alone, or it has a bound: lines may be long.
 _MODIFIER = (
     r"(?:abstract|const|constexpr|data|declare|export|extern|final|global|implicit|inline|internal"
     r"|late|lazy|let|local|mut|my|newtype|open|our|override|private|protected|pub(?:\([\w :]+\))?"
     r"|public|readonly|ref|static|thread_local|transient|type|typealias|typeset|using|val|var"
     r"|volatile)[ \t]+(?:-\w+[ \t]+)*"
 )
-_GENERIC = r"(?:<[^=;(){{}}\n]{{1,120}}>)?"
+# Atomic: A<B> C<D> is read in one way, up to the last >.
+_GENERIC = r"(?>(?:<[^=;(){{}}\n]{{1,120}}>)?)"
 _ASSIGNMENT = (
     rf"^(?:\#[ \t]*define[ \t]+(?={{0}})|(?:[ \t]*(?:{_MODIFIER})+"
     rf"(?:\??[\w.:]+{_GENERIC}[\[\]]*\??[ \t]+){{{{,3}}}})?"
-    r"\(?(?:[$\w.*]+[ \t]*[,=][ \t]*){{,8}}[$@%*]?(?={0}[ \t]*(?:,[ \t]*[$\w.*]+[ \t]*){{,8}}\)?"
-    r"[ \t]*(?::[^=\n]{{1,80}})?=(?![=~>])))({0})"
+    r"\(?(?:[$\w.*]+[ \t]*[,=][ \t]*){{,8}}[$@%*]?(?={0}(?:[ \t]*,[ \t]*[$\w.*]+){{,8}}"
+    r"[ \t]*(?:\)[ \t]*)?(?::[^=\n]{{1,80}})?=(?![=~>])))({0})"
 )
 _DECLARATOR = (
-    rf"(?:(?!return\b|typedef\b)[a-z_][\w:]*{_GENERIC}(?:[ \t]+[*&]*|[*&]+[ \t]*)+){{{{1,6}}}}"
+    rf"(?:(?!return\b|typedef\b)[a-z_][\w:]*{_GENERIC}[ \t*&]+){{{{1,6}}}}"
     r"(?={0}[ \t]*(?:\[[^\]\n]{{,80}}\][ \t]*){{,3}}"
 )
 # A type is before a name and a * or [] may be at it; behind the body of a type; that of a type.
@@ -97,7 +99,7 @@ OTHER_ASSIGNMENTS: Mapping[str, str] = {
     r"(?:\w+,[ \t]*){{,8}}({0})(?![.(])",
     "haskell": r"^(?:({0})[ \t]*::|(?:class|data|newtype|type)[ \t]+(?:[^\n=]*=>[ \t]*)?({0}))",
     "javascript": r"^(?:(?:module\.)?exports\.({0})[ \t]*=(?![=>])"
-    r"|export[ \t]+(?:const|let|var)[ \t]*[{{\[][^}}\]=\n]*({0})(?![ \t]*:)[^=\n]*=)",
+    r"|export[ \t]+(?:const|let|var)[ \t]*[{{\[][^}}\]=\n]{{,400}}({0})(?![ \t]*:)[^=\n]{{,400}}=)",
     "kotlin": r"^[ \t]*(?:\w+[ \t]+)*va[lr][ \t]+({0})[ \t]*(?::[^=\n]{{1,80}})?\bby\b",
     "lua": r"^(?:\w+[.]){{1,3}}({0})[ \t]*=(?!=)",
     "perl": r"^[ \t]*use[ \t]+constant[ \t]+({0})",

@@ -307,14 +307,20 @@ def test_what_only_names_a_symbol_does_not_define_it(name: str, text: str) -> No
 
 @pytest.mark.parametrize(
     "part",
-    ["static ", "const (\n", "const (\n\t", "a, ", "a = ", "int *", "a<", "typedef a ", "} ", "$"],
+    [
+        *("static ", "const (\n", "const (\n\t", "a, ", "a = ", "a<", "typedef a ", "} ", "$"),
+        *(" ", "*", "int *", "a<b> ", "user,", "a.", "(", "[a]"),
+    ],
 )
 @pytest.mark.parametrize("name", ["a.py", "a.c", "a.go", "a.ts", "a.hs", "a.sql", "a.kt"])
 def test_long_lines_and_groups_end_no_search_for_definitions(name: str, part: str) -> None:
+    """A pattern that can match such a text in many ways would not come to its end."""
     prior = PlacePrior("user")
-    document = file(name, "user " + part * 20_000 + "\n" + part * 20_000 + "user")
-    patterns = prior._assignments_of(document.syntax)
-    assert all(len(pattern.findall(document.text)) < 9 for pattern in patterns)
+    long = part * 20_000
+    lines = [f"user {long}", f"{long}user", f"int{long}(user)", f"export const {{ {long}"]
+    text = "\n".join(lines)
+    found = [pattern.findall(text) for pattern in prior._assignments_of(syntax_of(name))]
+    assert max(map(len, found)) < 9
 
 
 def test_a_name_with_its_namespace_is_found_in_whatever_file() -> None:

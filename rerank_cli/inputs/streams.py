@@ -13,6 +13,7 @@ gives its content only to the first that opens it, and a file that is replaced m
 """
 
 import io
+import math
 import os
 import select
 import shutil
@@ -21,6 +22,7 @@ import sys
 import weakref
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 
 from rerank_cli.errors import InputError, OutputError, UsageError, reason_of
@@ -35,8 +37,7 @@ if TYPE_CHECKING:
 _STDIN_NAMES = (STDIN, "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 _COPY_BYTES = 1 << 20
 _READ_BYTES = 1 << 18
-# A pipe to which nothing is written for so long is known by the lines that it has given.
-_PAUSE_SECONDS = 0.1
+_HEAD_SECONDS = 0.1  # that the rest of a pipe's start is waited for, once a line has come
 _COMPRESSION_MARKS = {
     b"\x1f\x8b\x08": "gzip",
     b"BZh": "bzip2",
@@ -316,12 +317,16 @@ def decompress(stream: BinaryIO, name: str) -> tuple[bytes, BinaryIO]:
 
 
 def _read_head(stream: BinaryIO) -> bytes:
-    """The first `HEAD_BYTES` of a stream; of a pipe that pauses behind a line, what came so far."""
+    """The first `HEAD_BYTES` of a stream; of a slow pipe, what came soon after its first line."""
     read = getattr(stream, "read1", None)
     if read is None:
         return stream.read(HEAD_BYTES)
-    head = b""
-    while len(head) < HEAD_BYTES and not (b"\n" in head and _is_paused(stream)):
+    head, deadline = b"", math.inf
+    while len(head) < HEAD_BYTES:
+        if b"\n" in head:
+            deadline = min(deadline, monotonic() + _HEAD_SECONDS)
+            if _is_paused(stream, deadline - monotonic()):
+                break
         piece = read(HEAD_BYTES - len(head))
         if not piece:
             break
@@ -329,8 +334,8 @@ def _read_head(stream: BinaryIO) -> bytes:
     return head
 
 
-def _is_paused(stream: BinaryIO) -> bool:
-    """Whether nothing comes from a pipe for a while, where the system can tell."""
+def _is_paused(stream: BinaryIO, seconds: float) -> bool:
+    """Whether nothing comes from a pipe within some seconds, where the system can tell."""
     if not hasattr(select, "poll"):  # as on Windows
         return False
     try:
@@ -338,7 +343,7 @@ def _is_paused(stream: BinaryIO) -> bool:
         poll.register(stream.fileno(), select.POLLIN)
     except (OSError, ValueError):  # it is no file of the system
         return False
-    return not poll.poll(_PAUSE_SECONDS * 1000)
+    return not poll.poll(max(0.0, seconds) * 1000)
 
 
 class _HeadAndRest(io.RawIOBase):

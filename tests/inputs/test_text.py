@@ -5,19 +5,20 @@ import gzip
 import io
 import lzma
 import os
+import select
 import sys
 import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rerank_cli.errors import InputError
-from rerank_cli.inputs import text
+from rerank_cli.inputs import streams, text
 from rerank_cli.inputs import text as text_module
 from rerank_cli.inputs.records import json_values
 from rerank_cli.inputs.streams import _read_head, decompress
@@ -105,6 +106,31 @@ def test_the_start_of_a_pipe_is_waited_for_until_it_has_a_line() -> None:
         assert _read_head(stream) == b"BZh91AY&SY\n"
     assert Written.pieces == []
     os.close(writing)
+
+
+def test_the_start_of_a_pipe_that_gives_a_line_now_and_then_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [0.0]
+    milliseconds = 30  # from each line to the next
+
+    class SlowPipe:
+        def register(self, *_: int) -> None:
+            pass
+
+        def poll(self, wait: float) -> list[int]:
+            clock[0] += min(wait, milliseconds) / 1000
+            return [1] if wait >= milliseconds else []
+
+        def fileno(self) -> int:
+            return 0
+
+        def read1(self, _size: int) -> bytes:
+            return b"line\n"
+
+    monkeypatch.setattr(select, "poll", SlowPipe, raising=False)
+    monkeypatch.setattr(streams, "monotonic", lambda: clock[0])
+    assert _read_head(cast("BinaryIO", SlowPipe())) == b"line\n" * 4
 
 
 @kinds

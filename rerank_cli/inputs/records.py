@@ -47,8 +47,9 @@ _MAX_LEVELS = 256
 _MAX_CONTAINERS = 1_000_000
 _MARK = "\ufeff"  # a byte-order mark
 _FORMAT_HINT = "if it is no JSON: --unit line ranks plain lines, --input-format names its format"
-# The start of an array of objects or of one that is empty, or of an object over several lines.
-_SPREAD_START = re.compile(r"[\s\ufeff]*(?:\[\s*(?:\{|\]?\s*\Z)|\{[^\S\n]*\n\s*\")")
+# The start of an array of objects or of one that is empty, or of an object over several lines. Of a
+# pipe that pauses there may be no more of it yet.
+_SPREAD_START = re.compile(r"[\s\ufeff]*(?:\[\s*(?:\{|\]?\s*\Z)|\{[^\S\n]*\n\s*(?:\"|\Z))")
 _STRING = re.compile(r'"(?>(?:[^"\\]++|\\.)*)(?:"|\\?\Z)', re.DOTALL)  # or the start of one
 
 Records = tuple[Envelope, Iterator[tuple[Any, SourceBlock]]]

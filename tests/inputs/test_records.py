@@ -164,6 +164,15 @@ def records_of(content: bytes, format_: InputFormat = InputFormat.JSONL, **rest:
     return [(value, block.raw) for value, block in found]
 
 
+@pytest.mark.parametrize("come", [*range(2, 18)])
+def test_a_record_over_several_lines_is_known_by_its_first_one(come: int) -> None:
+    content = b'{\n  "text": "x"\n}\n{\n "text": "y"\n}\n'
+    source = source_of(content)
+    source.head = content[:come]
+    _, found = RECORD_READERS[InputFormat.JSONL].read(source, TextFields())
+    assert [value["text"] for value, _ in found] == ["x", "y"]
+
+
 def test_a_record_may_have_many_levels_and_lists() -> None:
     for format_ in (InputFormat.JSONL, InputFormat.JSON):
         assert len(records_of(deep(254), format_)) == 1

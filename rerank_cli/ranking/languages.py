@@ -40,6 +40,10 @@ _FOREIGN_WORDS = frozenset(
         "czy dla jak jest nie od się",
     )
 )
+# Of these, the ones that English has in names, and as codes: van der Waals, Las Vegas, El Niño, en.
+_NAME_WORDS = frozenset(
+    re.findall(r"\w+", "aux da das del der des dig du el en es est la las le les los od van von")
+)
 _WORD = re.compile(r"[^\W\d_]+")
 
 
@@ -102,7 +106,11 @@ def is_latin(text: str) -> bool:
 
 
 def is_foreign(text: str) -> bool:
-    """Whether a text in Latin script is surely not English, by two or more of its words."""
+    """Whether a text in Latin script is surely not English, by two or more of its words.
+
+    One of these at least is none that English has in names.
+    """
     words = set(_WORD.findall(text[:_READ_CHARACTERS].lower()))
-    foreign = len(words & _FOREIGN_WORDS)
-    return foreign >= 2 and foreign > 2 * len(words & _ENGLISH_WORDS)
+    foreign = words & _FOREIGN_WORDS
+    is_sure = len(foreign) >= 2 and not foreign <= _NAME_WORDS
+    return is_sure and len(foreign) > 2 * len(words & _ENGLISH_WORDS)

@@ -42,6 +42,7 @@ _TYPE_WORDS: dict[type, str] = {
     Integral: "a whole number",
     Real: "a number",
     str: "a string",
+    Iterable: "a list",
     NoneType: "None",
 }
 _NO_WORD = re.compile(r"[\s/\\]")

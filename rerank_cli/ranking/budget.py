@@ -254,7 +254,7 @@ def check_price(price: Price | None, model: str) -> None:
 
 
 def time_left(max_time: float | None, began: float) -> float | None:
-    """The seconds that are left of a limit of time that began at some time; at least a few."""
+    """The seconds that are left of a limit that counts from `began`: more than 0."""
     check_type("max_time", max_time, float, None)
     return max_time and max(_LEAST_SECONDS, max_time - Clock().now() + began)
 

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -212,12 +212,18 @@ WRONG_ARGUMENTS: dict[str, Callable[[Any], object]] = {
     "chunk_tokens is a whole number or None": lambda _: ranked(chunk_tokens="9"),
     "model is a string or None, and not of type int": lambda three: open_scorer(three),
     "model 0 is of type Reranker, and not of type int": lambda three: Cascade([three]),
-    "keep is a whole number": lambda _: Cascade([opened(), opened()], keep=cast("Any", "5")),
+    "rerankers is a list, and not of type int": lambda three: Cascade(three),
+    "keep is a whole number, and not of type str": lambda _: cascade(keep="5"),
+    "keep is a whole number or a list, and not of type float": lambda _: cascade(keep=2.5),
 }
 
 
 def opened() -> Reranker:
     return Reranker(numbered())
+
+
+def cascade(keep: Any) -> Cascade:
+    return Cascade([opened(), opened()], keep=keep)
 
 
 def ranked(**arguments: Any) -> object:

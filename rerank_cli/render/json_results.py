@@ -83,6 +83,8 @@ def _ranking_object(ranking: Ranking, style: Style) -> dict[str, Any]:
         body["cost"] = ranking.cost._asdict()
     if ranking.weak is not None:
         body["weak"] = ranking.weak
+    if ranking.absent:
+        body["absent"] = ranking.absent
     if ranking.candidates is not None:
         body["candidates"] = ranking.candidates._asdict()
     if ranking.unread is not None:

@@ -86,7 +86,10 @@ def test_a_name_that_occurs_nowhere_is_told_of(
     said = f"{Path(name).name} does not occur in what was read\n"
     assert (ran.code, ran.err) == (0, f"rerank: {said}")
     assert said not in ran.out
-    assert search("find_soil", "-r", ".", *options).err == ""
+    absent = json.loads(ran.out).get("absent") if "--json" in options else Path(name).name
+    assert absent == Path(name).name
+    known = search("find_soil", "-r", ".", *options)
+    assert (known.err, "absent" in known.out) == ("", False)
 
 
 def test_none_leaves_it_out_and_prose_has_none(search: Run) -> None:

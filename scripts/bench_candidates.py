@@ -45,6 +45,7 @@ import rerank_cli
 from rerank_cli import Document, Ranking, Reranker, RuntimeOptions
 from rerank_cli.evaluation.statistics import difference
 from rerank_cli.models import find
+from rerank_cli.models.folder import ENCODER
 from rerank_cli.progress import Progress, StopRanking
 from rerank_cli.ranking import CandidateCount, ChunkOptions, FirstStage
 from rerank_cli.ranking.first_stage import CandidateLimits, choose_passages
@@ -59,7 +60,7 @@ COUNTS = (50, 100, 200, 400, 1000)
 LEAST_GRADES = {"dl21": 2}
 DEPTH = 10
 SEED = 0
-# What the choice depends on, beside the vectors.
+# What the choice depends on, beside the vectors and the encoder.
 STAGE_FILES = (
     "words.py", "ranking/first_stage.py", "ranking/surveys.py", "ranking/chunking.py",
     "ranking/windows.py", "scorers/static_vectors.py",
@@ -138,7 +139,7 @@ class Bench:
         self._model = hashlib.sha256(scorer.identity.encode()).hexdigest()[:16]
         package = Path(rerank_cli.__file__).parent
         files = [package / name for name in STAGE_FILES]
-        files.append(model.tokenizer.parent / FILE_NAME)
+        files += [model.tokenizer.parent / name for name in (FILE_NAME, ENCODER)]
         digest = hashlib.sha256(b"".join(file.read_bytes() for file in files))
         self._stage = digest.hexdigest()[:16]
 

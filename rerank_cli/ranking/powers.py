@@ -5,7 +5,7 @@ instruct, instruct_some, show
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from rerank_cli.costs import Price, RequestTotals
 from rerank_cli.errors import UsageError
@@ -13,6 +13,9 @@ from rerank_cli.progress import Progress, Watch
 from rerank_cli.ranking.chunking import Plan
 from rerank_cli.ranking.text_memory import TextMemory
 from rerank_cli.types import Document, Media, Pair, Scored, Scorer
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _SURVEY_STEP_DOCUMENTS = 1000  # between two calls of a watch
 
@@ -136,6 +139,21 @@ class RememberingScorer(Scorer, Protocol):
 
     @property
     def text_memory(self) -> TextMemory | None: ...
+
+
+# Makes a unit vector (hidden,) of a text, which is given by its token ids; raises `ScorerError`.
+Encoder = Callable[[Sequence[int]], "np.ndarray"]
+
+
+@runtime_checkable
+class EncodingScorer(Scorer, Protocol):
+    """A scorer that may have the model that ships open.
+
+    `shipped_encoder` makes that model's vector of a query; None if this is another model.
+    """
+
+    @property
+    def shipped_encoder(self) -> Encoder | None: ...
 
 
 @runtime_checkable

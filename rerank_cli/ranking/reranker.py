@@ -35,12 +35,7 @@ from rerank_cli.ranking.document_values import (
     read_documents,
     read_query,
 )
-from rerank_cli.ranking.first_stage import (
-    CandidateLimits,
-    Choice,
-    choose_passages,
-    limits_of,
-)
+from rerank_cli.ranking.first_stage import CandidateLimits, Choice, choose_passages, limits_of
 from rerank_cli.ranking.passage_order import order_passages
 from rerank_cli.ranking.powers import (
     ConcurrentScorer,
@@ -287,7 +282,8 @@ class Reranker:
             order, builder = None, RankingBuilder(*parts)
         else:
             key_of = partial(score_key, plan.key, info=info)
-            order = order_passages(plan, selection, spending, key_of, _open_meaning, self._texts)
+            opener = partial(_open_meaning, scorer)
+            order = order_passages(plan, selection, spending, key_of, opener, self._texts)
             builder = PassageCollector(order, spending, *parts)
         readable = partial(
             _read, info=info, root=self._media_root, builder=builder, selection=selection
@@ -425,7 +421,8 @@ class Reranker:
         if count is None:
             return None
         limits = limits_of(selection, count)
-        return choose_passages(lambda: documents, plan, limits, None, _open_meaning, self._texts)
+        opener = partial(_open_meaning, self.scorer)
+        return choose_passages(lambda: documents, plan, limits, None, opener, self._texts)
 
     @property
     def is_busy(self) -> bool:
@@ -631,10 +628,10 @@ def _fill(
         raise
 
 
-def _open_meaning(query: str, memory: TextMemory) -> Meaning | None:
+def _open_meaning(scorer: Scorer, query: str, memory: TextMemory) -> Meaning | None:
     from rerank_cli.scorers.static_vectors import open_query_meaning  # few runs need it
 
-    return open_query_meaning(query, memory)
+    return open_query_meaning(query, memory, scorer)
 
 
 def _choose(
@@ -644,6 +641,7 @@ def _choose(
     memory: TextMemory,
 ) -> Iterator[Split]:
     """The documents with the passages that a first stage chooses for a ranking."""
-    choice = choose_passages(read, task.plan, limits, task.watch, _open_meaning, memory)
+    opener = partial(_open_meaning, task.scorer)
+    choice = choose_passages(read, task.plan, limits, task.watch, opener, memory)
     task.builder.choose(choice)
     yield from choice.splits

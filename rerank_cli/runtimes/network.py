@@ -28,6 +28,8 @@ from rerank_cli.types import Scale
 from rerank_cli.user_files import parse_json_object, read_regular_file
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from rerank_cli.models.folder import ModelFolder
     from rerank_cli.runtimes.prepared_cache import PreparedCache
     from rerank_cli.runtimes.state_memory import PassageMemory
@@ -114,6 +116,10 @@ class Network(Protocol):
         For a model of two classes, the score is the second's probability or, on any other scale,
         the second's value minus the first's.
         """
+
+    @property
+    def encode(self) -> "Callable[[Sequence[int]], np.ndarray] | None":
+        """What makes a vector of one text alone; None for a model that makes none."""
 
     def open_wide(self) -> "Network | None":
         """Open the same model with all cores for each run; None if that is not possible."""

@@ -190,6 +190,7 @@ class Graph:
 
     notes: Sequence[str] = ()
     passages = None
+    encode = None
 
     def __init__(self, path: Path, loading: LoadOptions) -> None:
         """Load a graph, and check that it is a reranker's; raises `ModelError`."""

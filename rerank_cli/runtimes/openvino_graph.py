@@ -119,6 +119,7 @@ class OpenVinoNetwork:
 
     notes: Sequence[str] = ()
     passages = None
+    encode = None
     prepared_path: Path | None = None
     batching: Batching = NO_BATCHING
     content: Any = None  # the mapped weights: a reference, or Python would unmap them

@@ -6,7 +6,7 @@ they are kept, if there may be other queries. Each text has a run of its own, as
 one scale from all of a run.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -46,6 +46,7 @@ from rerank_cli.runtimes.tensors import (
 )
 
 _IDS, _MASK = "ids", "mask"  # what else it may take of a text than the encoder's outputs
+_WHOLE = "pooled"  # the encoder's output of a whole text, in a model that `rerank` trains
 _MASKED_FILE = "masked.onnx"
 _MAX_QUERY_BYTES = 1 << 24  # of the states of queries that are remembered
 
@@ -119,6 +120,20 @@ class PartedGraph:
             passage_states = self.passages.find(passage, self.encode_passage)
             scores.append(self.read(query_states.result(), passage_states.result()))
         return scores
+
+    @property
+    def encode(self) -> Callable[[Sequence[int]], np.ndarray] | None:
+        """What makes a vector (hidden,) of a whole query; None if the encoder gives none."""
+        name = f"{QUERY_INPUT}{_WHOLE}"
+        if name not in self._reader.inputs:
+            return None
+
+        def encode(ids: Sequence[int]) -> np.ndarray:
+            states = self._queries.find(ids, self.encode_query).result()
+            vector: np.ndarray = states.values[name][0]
+            return vector
+
+        return encode
 
     def encode_query(self, ids: Sequence[int]) -> TextStates:
         """What the reader takes of a query; raises `ScorerError`."""

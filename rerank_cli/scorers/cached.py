@@ -17,6 +17,8 @@ from rerank_cli.costs import Price, RequestTotals
 from rerank_cli.media import has_lasting_content
 from rerank_cli.ranking.budget import Spending
 from rerank_cli.ranking.powers import (
+    Encoder,
+    EncodingScorer,
     LastingScorer,
     Part,
     PassageCounts,
@@ -124,6 +126,11 @@ class CachedScorer:
     def passage_counts(self) -> PassageCounts | None:
         """How often the scorer read a passage, and knew it from before."""
         return self.scorer.passage_counts if isinstance(self.scorer, RememberingScorer) else None
+
+    @property
+    def shipped_encoder(self) -> Encoder | None:
+        """What makes a vector of a query, if the scorer has the model that ships open."""
+        return self.scorer.shipped_encoder if isinstance(self.scorer, EncodingScorer) else None
 
     @property
     def text_memory(self) -> TextMemory | None:

@@ -24,7 +24,7 @@ from rerank_cli.models import check_hashes
 from rerank_cli.models.catalogue import Prompt
 from rerank_cli.models.folder import LEAST_LENGTH, ModelFolder, check_file
 from rerank_cli.models.onnx_file import needs
-from rerank_cli.ranking.powers import Part, PassageCounts
+from rerank_cli.ranking.powers import Encoder, Part, PassageCounts
 from rerank_cli.ranking.text_memory import MEMORY_SHARE, TextMemory
 from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.runtimes.network import Network, make_batches, open_network
@@ -172,6 +172,7 @@ class LocalScorer:
             max_pending_pairs=_MAX_PENDING_PAIRS,
         )
         self._length = length
+        self._is_shipped = folder.is_shipped
         self._network = network
         self._tokenizer = tokenizer
         self._template = template
@@ -302,6 +303,11 @@ class LocalScorer:
         """How often passages were read and known; None for a model that keeps none."""
         passages = self._network.passages
         return passages.counts if passages is not None and passages.max_bytes else None
+
+    @property
+    def shipped_encoder(self) -> Encoder | None:
+        """What makes a vector of a query; None unless this is the model that ships."""
+        return self._network.encode if self._is_shipped else None
 
     def _passage(self, chunk: Chunk) -> Sequence[int]:
         """A chunk's token ids."""

@@ -1,11 +1,12 @@
 """How near texts are to a query in meaning, by a vector for each token: for the first stage.
 
-    text ─ words ─ the cosine of each with each of the query's ─ the nearest ones
+    query ─ the encoder of `mini` ─ a vector ┬ the cosine with each word ─ their mean
+    text ─ words ─ a vector each ────────────┴ the cosine with each of the query's ─ the nearest
 
-The vectors come with the model that ships (`static.npz`; scripts/train/static.py makes them). Each
-word is compared with the query once, and its cosines are looked up in each text. All sums are of
-integers, so that a text has the same score on every machine. Common words, as how and my, have no
-vector: in a question they would count more than its subject.
+The query is read as a whole, by the network of the model that ships. Texts are not, which would
+take too long: their words have vectors that imitate it (`static.npz`; scripts/train/static.py makes
+them). Each word is compared with the query once, and its cosines are looked up in each text. All
+sums of a text are of integers, so that it has the same score in any company.
 """
 
 import hashlib
@@ -20,26 +21,28 @@ from typing import NamedTuple
 import numpy as np
 import tokenizers
 
-from rerank_cli.errors import ModelError
+from rerank_cli.errors import ModelError, ScorerError
 from rerank_cli.models import find
 from rerank_cli.models.folder import CHECKSUMS
+from rerank_cli.ranking.powers import Encoder, EncodingScorer
 from rerank_cli.ranking.text_memory import NO_MEMORY, TextGroup, TextMemory, text_size
+from rerank_cli.runtimes import RuntimeOptions
+from rerank_cli.scorers.cross_encoder import open_local
+from rerank_cli.types import Scorer
 from rerank_cli.words import COMMON_WORDS, STOP_WORDS
 
 FILE_NAME = "static.npz"
-# The components of the largest variance are about the same in all words, and are left out (Mu and
-# Viswanath 2018, "All-but-the-Top").
-_FIRST_COMPONENTS = 1
 _LEFT_OUT = COMMON_WORDS | STOP_WORDS
 _MAX_WORDS = 50_000  # of several tokens, whose vectors are kept
 _LARGEST = 4095  # of a token's vector: several make a word, and many words a text
 _LARGEST_WORD = (1 << 15) - 1
-_SAFE_SUM = 1 << 22  # squares of such components have a sum that doubles hold exactly
+_MAX_QUERY_TOKENS = 512  # that the encoder reads
 _MAX_QUERY_WORDS = 32  # that are looked for in texts: the rarest ones
 _COSINE_SCALE = (1 << 15) - 1  # cosines are kept as integers of 16 bits
-# What the mean word of a text counts, beside the nearest ones. Chosen on nfcorpus, nl2bash and
-# questions about documentation and code, among 0 to 2.
-_MEAN_WEIGHT = 0.25
+_LENGTH_SCALE = 64  # parts of a length that are kept: common words have short vectors
+# What the mean word of a text counts, beside the nearest ones. Chosen on seven sets
+# (docs/candidates.md), among 1 to 8.
+_MEAN_WEIGHT = 3
 _SLICE_TOKENS = 4096  # that are unpacked at once
 _LEAST_STRETCHES = 8  # that are summed together
 _LEAST_KNOWN_SHARE = 0.5  # of a query's words
@@ -50,6 +53,7 @@ _MARK = "\0"  # before each text; no other word
 _MARKED = f" {_MARK} "
 _DIGIT = re.compile(r"\d")
 _NO_ASCII = re.compile(r"[^\x00-\x7f]+")
+_opening = threading.Lock()
 # Words have letters alone: numbers say little, and logs have many. Bytes beyond ASCII are left.
 _LETTERS = bytes(
     code if code >= 128 or chr(code).isalpha() or chr(code) == _MARK else ord(" ")
@@ -61,11 +65,13 @@ class TextRows(NamedTuple):
     """The words of texts as rows of a table of vectors.
 
     vectors     the table, in which rows that are not named here may still change
+    is_common   whether a row is that of a common word
     rows        those of all words, with row 0 before the words of each text
     generation  of the table: in another one words of several tokens have other rows
     """
 
     vectors: np.ndarray
+    is_common: np.ndarray
     rows: np.ndarray
     generation: int
 
@@ -87,8 +93,8 @@ class _WordRows(dict[str, int]):
 class StaticVectors:
     """The vectors of words: a row for each token, and for each word of several when it comes up.
 
-    Row 0 is zero, and so is that of words that are left out. Any thread may use it. Raises
-    `ModelError` for a file that is damaged, or does not fit the vocabulary.
+    Row 0 is zero. Any thread may use it. Raises `ModelError` for a file that is damaged, or does
+    not fit the vocabulary.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -97,7 +103,7 @@ class StaticVectors:
         try:
             self._tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
             self._vocabulary = self._tokenizer.get_vocab()
-            self._rows = _unpack(_read_checked(path), len(self._vocabulary))
+            self._rows, self._projection = _unpack(_read_checked(path), len(self._vocabulary))
         except Exception as error:  # numpy and tokenizers raise many
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ModelError(
@@ -107,7 +113,21 @@ class StaticVectors:
         self._tokenizer.no_padding()
         self._tokens = self._count = len(self._rows)  # rows of tokens, and of all known words
         self._generation = 0
+        self._is_common = np.zeros(self._tokens, np.bool_)
+        self._is_common[[self._vocabulary[word] for word in _LEFT_OUT & {*self._vocabulary}]] = True
         self._forget_words()
+
+    def query_ids(self, query: str) -> Sequence[int]:
+        """The token ids of a query, with the special ones, as many as the encoder reads."""
+        ids: list[int] = self._tokenizer.encode(query).ids
+        return ids if len(ids) <= _MAX_QUERY_TOKENS else [*ids[: _MAX_QUERY_TOKENS - 1], ids[-1]]
+
+    def project(self, vector: np.ndarray) -> np.ndarray:
+        """A vector of the encoder in the components of the table: integers in doubles."""
+        components = np.einsum("h,hc->c", vector.astype(np.float64), self._projection)
+        length = float(np.sqrt(np.einsum("c,c->", components, components))) or 1.0
+        whole: np.ndarray = np.rint(components * (_LARGEST / length))
+        return whole
 
     def known_share(self, text: str) -> float | None:
         """The share of the words of a text that are in the vocabulary, as most English ones are.
@@ -121,8 +141,9 @@ class StaticVectors:
 
     def count_known(self, found: TextRows) -> tuple[int, int]:
         """How many words of texts are in the vocabulary, and how many are not."""
-        known = np.count_nonzero(found.rows < self._tokens - 1) - np.count_nonzero(found.rows == 0)
-        return int(known), int(np.count_nonzero(found.rows >= self._tokens))
+        rows = found.rows[~found.is_common[found.rows]]
+        unknown = np.count_nonzero(rows >= self._tokens)
+        return int(np.count_nonzero(rows) - unknown), int(unknown)
 
     def find_rows(
         self,
@@ -171,7 +192,7 @@ class StaticVectors:
             rows = np.fromiter(map(self._row_of.__getitem__, words), np.intp, len(words))
             if new := self._row_of.new[self._count - self._tokens :]:
                 self._learn(new)
-            return TextRows(self._rows, rows, self._generation)
+            return TextRows(self._rows, self._is_common, rows, self._generation)
 
     def _learn(self, names: Sequence[str]) -> None:
         """Give the next rows the vectors of words: the sums of those of their tokens."""
@@ -186,14 +207,15 @@ class StaticVectors:
             room = np.zeros((max(end, len(self._rows) + _SLICE_TOKENS), vectors.shape[1]), np.int16)
             room[:first] = self._rows[:first]
             self._rows = room
+            self._is_common = np.pad(self._is_common, (0, len(room) - len(self._is_common)))
         self._rows[first:end] = np.clip(vectors, -_LARGEST_WORD, _LARGEST_WORD)
+        self._is_common[first:end] = [name in _LEFT_OUT for name in names]
         self._count = end
 
     def _forget_words(self) -> None:
-        left_out = dict.fromkeys(_LEFT_OUT, self._tokens - 1)
-        rows = {**self._vocabulary, **left_out, _MARK: 0}
-        self._row_of = _WordRows(rows, self._tokens)
+        self._row_of = _WordRows({**self._vocabulary, _MARK: 0}, self._tokens)
         self._rows = self._rows[: self._tokens]  # what was given away keeps the words
+        self._is_common = self._is_common[: self._tokens]
         self._count = self._tokens
         self._generation += 1
 
@@ -203,16 +225,19 @@ class QueryMeaning:
 
     A text has two parts of its score. The first one says whether it has something near to each word
     of the query, as the late interaction of ColBERT does (Khattab and Zaharia 2020): the mean over
-    these words of the largest cosine with a word of the text, 0 at least. The second one says how
-    near all of it is: the mean over its words of the cosine with the query. In both, words count by
-    the lengths of their vectors, and rare ones have long vectors.
+    these words of the largest cosine with a word of the text, 0 at least. Common words have no part
+    in it: in a question they would count more than its subject. The second one says how near all of
+    the text is: the mean over its words of the cosine with the whole query, _MEAN_WEIGHT times. In
+    both, words count by the lengths of their vectors, and rare ones have long vectors.
 
-    `knows_query` says whether the vocabulary has enough of the query's words.
+    `encoded` is what the encoder makes of the query (components,), projected. `knows_query` says
+    whether the vocabulary has enough of the query's words.
     """
 
     def __init__(
         self,
         query: str,
+        encoded: np.ndarray,
         vectors: StaticVectors,
         memory: TextMemory = NO_MEMORY,
         *,
@@ -223,11 +248,11 @@ class QueryMeaning:
         self._known = self._unknown = 0  # words of texts, where it does not
         self._memory = memory
         found = vectors.find_rows([query])
-        rows, places, counts = np.unique(found.rows, return_index=True, return_counts=True)
-        words = found.vectors[rows].astype(np.int64)
-        self._query = _bound(counts @ words).astype(np.float64)
+        rows, places = np.unique(found.rows, return_index=True)
         # Words of several tokens have rows in the order in which they come up in any text.
-        words = words[np.argsort(places)].astype(np.float64)
+        rows = rows[np.argsort(places)]
+        words = found.vectors[rows[~found.is_common[rows]]].astype(np.float64)
+        self._query, self._query_length = encoded, max(1.0, float(_lengths_of(encoded)))
         lengths = _lengths_of(words)
         rarest = np.argsort(-lengths, kind="stable")[:_MAX_QUERY_WORDS]
         rarest = rarest[lengths[rarest] > 0]
@@ -237,13 +262,14 @@ class QueryMeaning:
         # Of each row of the table of vectors, once it comes up in a text:
         self._is_compared = np.zeros(0, np.bool_)
         self._cosines = np.zeros((len(rarest), 0), np.int16)  # with the words of the query
-        self._nearness = np.zeros(0, np.int32)  # its cosine with the query, times its length
+        # Its cosine with all of the query, times its length; and its length:
+        self._nearness = np.zeros(0, np.int32)
         self._lengths = np.zeros(0, np.int32)
 
     def score(self, texts: Sequence[str], groups: Sequence[TextGroup] = ()) -> Sequence[float]:
         """How near each text is to the query; 0 for one without words."""
-        if not texts or not self._weights:
-            return [0.0] * len(texts)
+        if not texts:
+            return []
         found = self._vectors.find_rows(texts, self._memory, groups)
         if not self._knows_query:
             known, unknown = self._vectors.count_known(found)
@@ -258,7 +284,7 @@ class QueryMeaning:
             for table in (self._nearness, self._lengths)
         )
         means = nearness / np.maximum(lengths, 1)
-        scores = nearest / (_COSINE_SCALE * sum(self._weights)) + _MEAN_WEIGHT * means
+        scores = nearest / max(1, _COSINE_SCALE * sum(self._weights)) + _MEAN_WEIGHT * means
         listed: list[float] = scores.tolist()
         return listed
 
@@ -293,32 +319,59 @@ class QueryMeaning:
             lengths = _lengths_of(vectors)
             products = self._word_lengths[:, None] * np.maximum(lengths, 1)
             cosines = np.einsum("wc,rc->wr", self._words, vectors) / products
+            cosines[:, found.is_common[rows]] = 0
             self._cosines[:, rows] = np.rint(cosines * _COSINE_SCALE)
-            query_length = max(1.0, float(_lengths_of(self._query)))
-            self._nearness[rows] = np.rint(
-                np.einsum("rc,c->r", vectors, self._query) / query_length
-            )
-            self._lengths[rows] = np.rint(lengths)
+            nearness = np.einsum("rc,c->r", vectors, self._query) / self._query_length
+            self._nearness[rows] = np.rint(nearness * _LENGTH_SCALE)
+            self._lengths[rows] = np.rint(lengths * _LENGTH_SCALE)
             self._is_compared[rows] = True
 
 
-def open_query_meaning(query: str, memory: TextMemory = NO_MEMORY) -> QueryMeaning | None:
+def open_query_meaning(
+    query: str, memory: TextMemory = NO_MEMORY, scorer: Scorer | None = None
+) -> QueryMeaning | None:
     """Compare texts with a query by the vectors that ship; raises `ModelError`.
 
     Returns None for a query without words, and for one of which most are not in their vocabulary if
-    it is in another script, or has digits, as codes do. The rows of texts are kept in a memory.
+    it is in another script, or has digits, as codes do. The rows of texts are kept in a memory. A
+    `scorer` that has the model that ships open reads the query; else the model is opened for that.
     """
     vectors = _open_vectors()
     share = vectors.known_share(query)
     may_be_english = query.isascii() and _DIGIT.search(query) is None
     if share is None or (share < _LEAST_KNOWN_SHARE and not may_be_english):
         return None
-    return QueryMeaning(query, vectors, memory, knows_query=share >= _LEAST_KNOWN_SHARE)
+    encode = scorer.shipped_encoder if isinstance(scorer, EncodingScorer) else None
+    if encode is None:
+        with _opening:  # several threads would each open a model
+            encode = _open_encoder()
+    try:
+        encoded = encode(vectors.query_ids(query))
+    except ScorerError as error:
+        raise ModelError(str(error), hint=error.hint) from error
+    return QueryMeaning(
+        query,
+        vectors.project(encoded),
+        vectors,
+        memory,
+        knows_query=share >= _LEAST_KNOWN_SHARE,
+    )
 
 
 @cache
 def _open_vectors() -> StaticVectors:
     return StaticVectors(find(None).tokenizer.parent)
+
+
+@cache
+def _open_encoder() -> Encoder:
+    """What reads a query where the scorer is another model; raises `ModelError`."""
+    encode = open_local(find(None), RuntimeOptions(threads=1)).shipped_encoder
+    if encode is None:
+        raise ModelError(
+            "the default model makes no vectors of queries", hint="install rerank-cli again"
+        )
+    return encode
 
 
 def _read_checked(path: Path) -> bytes:
@@ -331,29 +384,32 @@ def _read_checked(path: Path) -> bytes:
     return content
 
 
-def _unpack(content: bytes, vocabulary: int) -> np.ndarray:
-    """The vectors of tokens as integers of 16 bits, and a row of zeros behind them.
+def _unpack(content: bytes, vocabulary: int) -> tuple[np.ndarray, np.ndarray]:
+    """The vectors of tokens (tokens, components) as integers of 16 bits, and the projection.
 
-    Raises `ValueError` if they do not fit the vocabulary.
+    The projection (hidden, components) is for vectors of the encoder. Raises `ValueError` if they
+    do not fit the vocabulary.
     """
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         packed, scales = arrays["vectors"], arrays["scales"].astype(np.float32)
+        projection = arrays["projection"].astype(np.float64)
     if packed.dtype != np.int8 or packed.ndim != 2 or len(packed) != vocabulary:
         raise ValueError(f"not a vector of 8-bit integers for each of {vocabulary:,} tokens")
     if scales.shape != (vocabulary,) or not np.isfinite(scales).all():
         raise ValueError(f"not a scale for each of {vocabulary:,} tokens")
-    packed = packed[:, _FIRST_COMPONENTS:]
     if not packed.any():
         raise ValueError("all are zero")
+    if projection.shape[1:] != packed.shape[1:] or not np.isfinite(projection).all():
+        raise ValueError(f"not a projection on {packed.shape[1]} components")
     largest = (np.abs(packed.astype(np.int16)).max(1) * scales).max()
-    rows = np.zeros((vocabulary + 1, packed.shape[1]), np.int16)
+    rows = np.zeros(packed.shape, np.int16)
     for start in range(0, vocabulary, _SLICE_TOKENS):
         part = slice(start, start + _SLICE_TOKENS)
         vectors = packed[part] * scales[part, None]
         rows[start : start + len(vectors)] = np.rint(vectors * (_LARGEST / largest))
     if rows[0].any():
         raise ValueError("the first token has a vector, and must have none")
-    return rows
+    return rows, projection
 
 
 def _cut(texts: Sequence[str]) -> list[str]:
@@ -393,13 +449,6 @@ def _sum_rows(table: np.ndarray, rows: np.ndarray, starts: np.ndarray) -> np.nda
     sums = np.empty_like(ordered)
     sums[order] = ordered
     return sums
-
-
-def _bound(total: np.ndarray) -> np.ndarray:
-    """A sum of vectors, divided if it is of very many, so that products do not overflow."""
-    while np.abs(total).max() > _SAFE_SUM:
-        total = total >> 1
-    return total
 
 
 def _lengths_of(vectors: np.ndarray) -> np.ndarray:

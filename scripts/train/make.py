@@ -124,9 +124,9 @@ def main() -> None:
     torch.save(reader.state_dict(), work / READER)
     for place in filter(None, [arguments.out, arguments.fp32]):
         place.mkdir(parents=True, exist_ok=True)
-    if arguments.model == "mini":  # whose tokens the first stage compares
+    if arguments.model == "mini":  # whose vectors the first stage compares
         table = [corpus for corpus in corpora if corpus.name in static.SETS]
-        static.write_table(tower, table, arguments.out)
+        static.write_table(frozen, table, arguments.out)
     write_model(tower, reader, corpora, arguments.out, arguments.fp32)
 
 

@@ -2,29 +2,42 @@
 
     python scripts/train/static.py DATA OUT      DATA has the training sets, OUT gets static.npz
 
-As model2vec does it: each token goes alone through all-MiniLM-L6-v2, between [CLS] and [SEP]; its
-vector is the mean of the last states, of which the principal components are kept. A word's vector
-is the sum of its tokens' vectors, and words count by the lengths of theirs. So each has a weight
-besides, as rare tokens say more: the inverse document frequency among the passages of the training
-sets. Vectors are kept in int8, each with its scale. Nothing is trained.
+A text is the sum of its tokens' vectors, and is compared with what all-MiniLM-L6-v2 makes of the
+query. So the vectors begin as model2vec makes them: each token goes alone through the network,
+between [CLS] and [SEP], and its vector is the mean of the last states. Of these the principal
+components are kept, but not the first one, which is about the same in all. Each is multiplied by
+the inverse document frequency of its token among the passages of the training sets, as rare tokens
+say more. Then they are trained, once over sentences and passages of these sets: the sum of a text's
+vectors shall point where the network's vector of the whole text does.
+
+Vectors are kept in int8, each with its scale, and the projection on the components beside them.
 """
 
 import argparse
 import math
+import random
 import re
 from collections import Counter
 from collections.abc import Sequence
 from operator import itemgetter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from encoder import Tower, minilm
-from texts import Corpus, read
+from encoder import FrozenTower, Int8Tower, Tower, minilm
+from texts import Corpus, read, sentences
+from torch import nn
+from torch.nn import functional
 
-COMPONENTS = 128
+COMPONENTS = 124  # as many as fit into 4 MB
 BATCH_TOKENS = 256
 SETS = ("nq", "squad", "bioasq")
+SENTENCES, PASSAGES = 60_000, 6_000  # that are learned from
+MAX_TOKENS = 128  # of each
+TOGETHER = 512
+RATE = 0.003  # of learning, which falls to 0
+SEED = 0
 _LARGEST = 127  # of int8
 
 
@@ -34,16 +47,58 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--sets", nargs="+", default=SETS)
     options = parser.parse_args()
-    write_table(minilm(), [read(options.data, name) for name in options.sets], options.out)
+    corpora = [read(options.data, name) for name in options.sets]
+    with TemporaryDirectory() as folder:
+        tower = Int8Tower(minilm(), [], Path(folder) / "tower.onnx")
+        write_table(tower, corpora, options.out)
 
 
-def write_table(tower: Tower, corpora: Sequence[Corpus], out: Path) -> None:
-    """Write static.npz into a folder, with the weights that the passages of corpora give."""
-    usual = usual_tokens(tower)
-    vectors = reduce_to_components(token_vectors(tower), usual)
-    vectors *= weights(tower, corpora)[:, None]
+def write_table(tower: FrozenTower, corpora: Sequence[Corpus], out: Path) -> None:
+    """Write static.npz into a folder."""
+    usual = usual_tokens(tower.tower)
+    alone = token_vectors(tower.tower)
+    projection = find_components(alone, usual)
+    vectors = (alone - alone[usual].mean(0)) @ projection
+    vectors *= weights(tower.tower, corpora)[:, None]
+    vectors = train(vectors, projection, tower, corpora)
     vectors[~usual] = 0
-    write(vectors, out / "static.npz")
+    write(vectors, projection, out / "static.npz")
+
+
+def train(
+    vectors: np.ndarray, projection: np.ndarray, tower: FrozenTower, corpora: Sequence[Corpus]
+) -> np.ndarray:
+    """Make sums of vectors point where the network's vectors of whole texts do."""
+    rows = tower.tower.passage_rows(texts_of(corpora), MAX_TOKENS)
+    wanted = functional.normalize(torch.from_numpy(tower.embed(rows) @ projection).float(), dim=-1)
+    tokens = [torch.tensor(row[1:-1]) for row in rows]  # without [CLS] and [SEP]
+    table = torch.from_numpy(vectors).float()
+    length = table.norm(dim=-1).mean()
+    bags = nn.EmbeddingBag.from_pretrained(table / length, freeze=False, mode="sum")
+    optimiser = torch.optim.Adam(bags.parameters(), lr=RATE)
+    steps = len(rows) // TOGETHER
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(SEED))
+    for step, places in enumerate(order[: steps * TOGETHER].view(steps, TOGETHER).tolist()):
+        for group in optimiser.param_groups:
+            group["lr"] = RATE * (1 - step / steps)
+        some = [tokens[place] for place in places]
+        starts = torch.tensor([0, *map(len, some[:-1])]).cumsum(0)
+        sums = functional.normalize(bags(torch.cat(some), starts), dim=-1)
+        loss = (1 - (sums * wanted[places]).sum(-1)).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    trained: np.ndarray = (bags.weight.detach() * length).numpy()
+    return trained
+
+
+def texts_of(corpora: Sequence[Corpus]) -> list[str]:
+    """What is learned from, drawn by a seed: no questions."""
+    draw = random.Random(SEED)
+    passages = [passage.text for corpus in corpora for passage in corpus.passages]
+    parts = [part for passage in passages for part in sentences(passage)]
+    some = draw.sample(parts, min(SENTENCES, len(parts)))
+    return some + draw.sample(passages, min(PASSAGES, len(passages)))
 
 
 def token_vectors(tower: Tower) -> np.ndarray:
@@ -63,12 +118,15 @@ def usual_tokens(tower: Tower) -> np.ndarray:
     return np.array([re.fullmatch(r"\[\w+\]", name) is None for name, _ in vocabulary])
 
 
-def reduce_to_components(vectors: np.ndarray, usual: np.ndarray) -> np.ndarray:
-    """The first principal components of the usual tokens' vectors."""
-    centred = vectors - vectors[usual].mean(0)
-    _, axes = np.linalg.eigh(centred[usual].T @ centred[usual])
-    reduced: np.ndarray = centred @ axes[:, ::-1][:, :COMPONENTS]
-    return reduced
+def find_components(vectors: np.ndarray, usual: np.ndarray) -> np.ndarray:
+    """A projection on the principal components of the usual tokens' vectors (hidden, components).
+
+    The first component is left out (Mu and Viswanath 2018, "All-but-the-Top").
+    """
+    centred = vectors[usual] - vectors[usual].mean(0)
+    _, axes = np.linalg.eigh(centred.T @ centred)
+    projection: np.ndarray = axes[:, ::-1][:, 1 : COMPONENTS + 1]
+    return projection
 
 
 def weights(tower: Tower, corpora: Sequence[Corpus]) -> np.ndarray:
@@ -91,11 +149,12 @@ def weights(tower: Tower, corpora: Sequence[Corpus]) -> np.ndarray:
     )
 
 
-def write(vectors: np.ndarray, path: Path) -> None:
-    """Write vectors in int8, with the scale of each."""
+def write(vectors: np.ndarray, projection: np.ndarray, path: Path) -> None:
+    """Write vectors in int8, with the scale of each, and the projection."""
     scales = np.maximum(np.abs(vectors).max(1) / _LARGEST, 1e-6).astype(np.float16)
     rounded = np.rint(vectors / scales.astype(np.float32)[:, None])
-    np.savez(path, vectors=np.clip(rounded, -_LARGEST, _LARGEST).astype(np.int8), scales=scales)
+    levels = np.clip(rounded, -_LARGEST, _LARGEST).astype(np.int8)
+    np.savez(path, vectors=levels, scales=scales, projection=projection.astype(np.float16))
 
 
 if __name__ == "__main__":

@@ -48,9 +48,9 @@ def test_questions_share_no_word_with_their_answers() -> None:
 
 @pytest.mark.slow  # two seconds
 def test_meaning_finds_more_than_words() -> None:
-    """Fourteen by meaning when this was written. The docs, which hide them, change."""
+    """Seventeen by meaning when this was written. The docs, which hide them, change."""
     assert len(other_lines()) >= 2000
     by_meaning = [is_found(*pair, FirstStage.HYBRID) for pair in ANSWERS]
     by_words = [is_found(*pair, FirstStage.BM25) for pair in ANSWERS]
-    assert sum(by_meaning) >= 12
+    assert sum(by_meaning) >= 15
     assert sum(by_words) <= 2

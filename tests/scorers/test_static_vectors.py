@@ -2,7 +2,9 @@
 
 import hashlib
 import shutil
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +12,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_cli.errors import ModelError
-from rerank_cli.ranking.text_memory import TextGroup, TextMemory
+from rerank_cli.errors import ModelError, ScorerError
+from rerank_cli.models import find
+from rerank_cli.ranking.powers import Encoder, EncodingScorer
+from rerank_cli.ranking.text_memory import NO_MEMORY, TextGroup, TextMemory
+from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.scorers import static_vectors
+from rerank_cli.scorers.cached import CachedScorer
+from rerank_cli.scorers.cross_encoder import LocalScorer, open_local
+from rerank_cli.scorers.score_file import ScoreFile
 from rerank_cli.scorers.static_vectors import QueryMeaning, StaticVectors, open_query_meaning
+from rerank_cli.types import Pair, Scored
 from tests.conftest import ROOT
+from tests.support.fakes import words_info
 
 MINI = ROOT / "models" / "mini"
 texts = st.lists(st.sampled_from(["cat", "Dogs", "42", "猫", "a_b", "!", "über", ""]), max_size=9)
@@ -25,8 +35,17 @@ def vectors() -> StaticVectors:
     return StaticVectors(MINI)
 
 
+def encode(query: str, vectors: StaticVectors) -> np.ndarray:
+    """What the encoder makes of a query, in the components of the vectors."""
+    return vectors.project(static_vectors._open_encoder()(vectors.query_ids(query)))
+
+
+def meaning_of(query: str, vectors: StaticVectors, memory: TextMemory = NO_MEMORY) -> QueryMeaning:
+    return QueryMeaning(query, encode(query, vectors), vectors, memory)
+
+
 def near(query: str, several: Sequence[str], vectors: StaticVectors) -> Sequence[float]:
-    return QueryMeaning(query, vectors).score(several)
+    return meaning_of(query, vectors).score(several)
 
 
 def copy_mini(to: Path) -> Path:
@@ -46,16 +65,25 @@ def test_meaning_is_nearer_than_what_has_nothing_to_do_with_it(vectors: StaticVe
     lines = ["To warm the flat, put water into the boiler.", "Anna eats nuts."]
     good, bad = near("how do I get the heating to work", lines, vectors)
     assert good > bad
-    same = near("cat", ["cat", "Cat cat", "the cat"], vectors)
-    assert same == pytest.approx([1.25, 1.25, 1.25], abs=1e-3)
+    once, twice, bird = near("cat", ["cat", "Cat cat", "bird"], vectors)
+    assert once == twice > bird
+
+
+def test_the_query_is_read_as_a_whole(vectors: StaticVectors) -> None:
+    """What a word of it means, the words beside it say."""
+    lines = ["The savings account pays interest.", "Fish swim beneath the current."]
+    margins = []
+    for query in ("a bank with money", "a bank of the river"):
+        finance, nature = near(query, lines, vectors)
+        margins.append(finance - nature)
+    assert margins[0] > 2 * abs(margins[1])
 
 
 def test_a_passage_with_something_near_to_each_word_is_nearest(vectors: StaticVectors) -> None:
-    """What else it has takes little away, as it would from the mean of its words."""
     filler = "The ferry to the island left late, and so we had tea and cake in a small garden. "
     both, half = near(
         "physician salary",
-        [f"{filler * 3}A doctor has good wages.", f"{filler}The doctor. A doctor, doctors."],
+        [f"{filler}A doctor has good wages.", f"{filler}The doctor. A doctor, doctors."],
         vectors,
     )
     assert both > half
@@ -66,30 +94,28 @@ def test_a_text_has_the_same_score_in_any_company(
     vectors: StaticVectors, several: list[str], query: str
 ) -> None:
     alone = [near(query, [text], vectors)[0] for text in several]
-    meaning = QueryMeaning(query, vectors)
+    meaning = meaning_of(query, vectors)
     assert [score for text in several for score in meaning.score([text])] == alone
     assert near(query, several, vectors) == alone
-    assert all(-0.26 < score < 1.26 for score in alone)
+    assert all(-3.01 < score < 4.01 for score in alone)
 
 
 def naive_score(query: str, text: str, vectors: StaticVectors) -> float:
     """The score as it is defined, in floating point numbers."""
-    (asked, read) = (
-        [row.astype(float) for row in found.vectors[found.rows] if row.any()]
-        for words in (query, text)
-        for found in [vectors.find_rows([words])]
+    wanted, read = (vectors.find_rows([words]) for words in (query, text))
+    whole, subject = (
+        read.vectors[rows].astype(float)
+        for rows in (read.rows, read.rows[~read.is_common[read.rows]])
     )
-    if not asked or not read:
-        return 0.0
-    total = np.sum(asked, 0) / (np.linalg.norm(np.sum(asked, 0)) or 1)
-    words = np.unique(asked, axis=0)
-    lengths = np.linalg.norm(words, axis=1)
-    best = [
-        max(0.0, *(word @ other / np.linalg.norm(word) / np.linalg.norm(other) for other in read))
-        for word in words
-    ]
-    mean = np.sum(read, 0) @ total / sum(np.linalg.norm(other) for other in read)
-    return float(lengths @ best / lengths.sum() + 0.25 * mean)
+    words = np.unique(wanted.rows[~wanted.is_common[wanted.rows] & (wanted.rows > 0)])
+    nearest = total = 0.0
+    for word in wanted.vectors[words].astype(float):
+        length = float(np.linalg.norm(word)) or 1.0
+        cosines = [word @ each / length / (np.linalg.norm(each) or 1) for each in subject]
+        nearest, total = nearest + length * max([0.0, *cosines]), total + length
+    own = encode(query, vectors)
+    mean = whole.sum(0) @ own / np.linalg.norm(own) / (np.linalg.norm(whole, axis=1).sum() or 1)
+    return float(nearest / (total or 1) + 3 * mean)
 
 
 @given(texts.map(" ".join), texts.map(" ".join))
@@ -100,10 +126,10 @@ def test_scores_are_those_of_the_definition(vectors: StaticVectors, query: str, 
 
 def test_of_a_very_long_query_the_rarest_words_are_looked_for(vectors: StaticVectors) -> None:
     names = [name for name in vectors._vocabulary if name.isascii() and name.isalpha()]
-    query = QueryMeaning(" ".join([*names[1000:1200], *names[:50], *names[1000:1200]]), vectors)
+    query = meaning_of(" ".join([*names[1000:1200], *names[:50], *names[1000:1200]]), vectors)
     shortest = min(query._weights)
     assert len(query._weights) == static_vectors._MAX_QUERY_WORDS
-    others = [QueryMeaning(name, vectors)._weights for name in [*names[1000:1200], *names[:50]]]
+    others = [meaning_of(name, vectors)._weights for name in [*names[1000:1200], *names[:50]]]
     assert sum(weight > shortest for weights in others for weight in weights) < len(query._weights)
 
 
@@ -137,7 +163,7 @@ def test_more_words_than_are_kept(vectors: StaticVectors, monkeypatch: pytest.Mo
     expected = near("cat zz", several, vectors)
     monkeypatch.setattr(static_vectors, "_MAX_WORDS", 3)
     forgetful = StaticVectors(MINI)
-    own = QueryMeaning("cat zz", forgetful)
+    own = meaning_of("cat zz", forgetful)
     assert [own.score([text])[0] for text in several[:50]] == expected[:50]
     assert own.score(several) == expected
     assert forgetful.find_rows([]).generation > 10
@@ -154,7 +180,7 @@ def test_rows_that_are_kept_give_the_same_scores(
     monkeypatch.setattr(static_vectors, "_MAX_WORDS", most_words)
     own, memory = StaticVectors(MINI), TextMemory(1_000_000)
     for _ in range(2):
-        meaning = QueryMeaning("cat zz", own, memory)
+        meaning = meaning_of("cat zz", own, memory)
         assert meaning.score(several) == expected
         for part in (several[:9], several[20:3:-2], several[5:6], []):
             assert meaning.score(part) == [expected[several.index(text)] for text in part]
@@ -170,13 +196,12 @@ def test_rows_of_other_vectors_are_not_found(
     other, memory, text = StaticVectors(MINI), TextMemory(1_000_000), "qqdog " * 50
     other.find_rows([" ".join(f"qq{letter}q" for letter in "abcdef")])
     monkeypatch.setattr(other, "_generation", vectors.find_rows(["qqcat"]).generation)
-    scores = [QueryMeaning("qqcat", own, memory).score([text]) for own in (vectors, other)]
+    scores = [meaning_of("qqcat", own, memory).score([text]) for own in (vectors, other)]
     assert scores[0] == scores[1]
 
 
 def test_a_text_without_words_is_near_to_nothing(vectors: StaticVectors) -> None:
-    assert near("cat", ["", "42", "!", "the", "\0"], vectors) == [0.0] * 5
-    assert near("42", ["cat"], vectors) == [0.0]
+    assert near("cat", ["", "42", "!", "\0"], vectors) == [0.0] * 4
     assert near("cat", [], vectors) == []
 
 
@@ -185,13 +210,70 @@ def test_letters_of_all_scripts_make_words() -> None:
     assert cut == ["\0", "don", "t", "café", "\0", "日本", "a", "b", "\0", "\0", "x"]
 
 
-def test_very_long_texts_do_not_overflow(vectors: StaticVectors) -> None:
-    total = np.array([1 << 40, -(1 << 39)], np.int64)
-    assert static_vectors._bound(total).tolist() == [1 << 22, -(1 << 21)]
+def test_of_a_very_long_query_the_beginning_is_read(vectors: StaticVectors) -> None:
     query = "cat dogs " * 20_000
-    once, many = QueryMeaning("cat dogs", vectors), QueryMeaning(query, vectors)
-    several = ["cat", "birds", query, ""]
-    assert many.score(several) == pytest.approx(once.score(several), abs=1e-3)
+    ids = vectors.query_ids(query)
+    assert len(ids) == 512
+    assert ids[-1] == vectors.query_ids("cat")[-1]
+    cat, refund, whole, nothing = near(query, ["cat", "refund", query, ""], vectors)
+    assert min(cat, whole) > refund
+    assert nothing == 0
+
+
+class OtherModel:
+    """A scorer that is not the model that ships, or whose runs fail."""
+
+    info = words_info(128)
+    error: ScorerError | None = None
+
+    def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
+        raise NotImplementedError
+
+    @property
+    def shipped_encoder(self) -> Encoder | None:
+        return None if self.error is None else self.fail
+
+    def fail(self, _ids: Sequence[int]) -> np.ndarray:
+        assert self.error is not None
+        raise self.error
+
+
+def test_whichever_scorer_is_open_the_default_model_reads_the_query(tmp_path: Path) -> None:
+    lines = ["kernel: OOM killer ended process 812, RAM exhausted", "Anna eats nuts."]
+    scores = []
+    mini = open_local(find(None), RuntimeOptions())
+    assert isinstance(mini, EncodingScorer)
+    for scorer in (None, mini, CachedScorer(mini, ScoreFile(tmp_path)), OtherModel()):
+        meaning = open_query_meaning("the computer ran out of memory", NO_MEMORY, scorer)
+        assert meaning is not None
+        scores.append(meaning.score(lines))
+    mini.close()
+    assert scores[0][0] > scores[0][1]
+    assert scores == [scores[0]] * 4
+
+
+def test_threads_open_the_model_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+
+    def open_slowly(*parts: object) -> LocalScorer:
+        opened.append(parts)
+        time.sleep(0.05)
+        return open_local(find(None), RuntimeOptions())
+
+    monkeypatch.setattr(static_vectors, "open_local", open_slowly)
+    static_vectors._open_encoder.cache_clear()
+    with ThreadPoolExecutor(4) as pool:
+        meanings = [*pool.map(open_query_meaning, ["cat"] * 4)]
+    assert all(meaning is not None for meaning in meanings)
+    assert len(opened) == 1
+
+
+def test_a_query_that_cannot_be_read_is_an_error_of_the_model() -> None:
+    scorer = OtherModel()
+    scorer.error = ScorerError("out of order", hint="mend it")
+    with pytest.raises(ModelError, match="out of order") as raised:
+        open_query_meaning("memory", NO_MEMORY, scorer)
+    assert raised.value.hint == "mend it"
 
 
 ENGLISH = "The drug is given to patients who have worms in their blood."
@@ -254,6 +336,7 @@ def test_a_file_that_was_cut_is_said(size: int, tmp_path: Path) -> None:
     ("vectors", "scales", "reason"),
     [
         (np.ones((30522, 128), np.int8), np.ones(30522), "the first token has a vector"),
+        (np.ones((30522, 64), np.int8), np.ones(30522), "not a projection on 64 components"),
         (np.zeros((30521, 128), np.int8), np.ones(30521), "for each of 30,522 tokens"),
         (np.zeros((30522, 128), np.float32), np.ones(30522), "8-bit integers"),
         (np.zeros((30522, 128), np.int8), np.ones(3), "not a scale for each"),
@@ -265,7 +348,7 @@ def test_a_table_that_does_not_fit_is_said(
     vectors: np.ndarray, scales: np.ndarray, reason: str, tmp_path: Path
 ) -> None:
     path = copy_mini(tmp_path)
-    np.savez(path, vectors=vectors, scales=scales)
+    np.savez(path, vectors=vectors, scales=scales, projection=np.ones((384, 128)))
     sign(path)
     with pytest.raises(ModelError, match=reason):
         StaticVectors(tmp_path)
@@ -273,7 +356,8 @@ def test_a_table_that_does_not_fit_is_said(
 
 def test_the_table_fits_the_vocabulary_and_the_wheel() -> None:
     with np.load(MINI / "static.npz") as content:
-        assert content["vectors"].shape == (30522, 128)
+        assert content["vectors"].shape == (30522, 124)
         assert content["vectors"].dtype == np.int8
         assert content["scales"].shape == (30522,)
+        assert content["projection"].shape == (384, 124)
     assert (MINI / "static.npz").stat().st_size <= 4_000_000

@@ -114,8 +114,11 @@ def test_others_refuse_them(records: Path, rerank: Run) -> None:
     assert (ran.code, ran.err.split("\n")[0]) == (2, "rerank: nowhere.png: no such file")
 
 
-def test_an_image_that_is_too_large_is_named(records: Path, rerank: Run) -> None:
+def test_an_image_that_is_too_large_is_named_and_left_out(records: Path, rerank: Run) -> None:
     (records.parent / "dog.png").write_bytes(PNG + bytes(11_000_000))
+    _, body = asked("jina/jina-reranker-m0", rerank, "a fox", str(records))
+    assert body["documents"] == images(URL)
+    records.write_text(json.dumps({"image": "dog.png"}))
     ran, body = asked("jina/jina-reranker-m0", rerank, "a fox", str(records))
     assert (ran.code, body) == (2, {})
     assert "dog.png: 11.1 MB is too large: 10 MB is the limit" in ran.err

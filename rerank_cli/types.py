@@ -192,7 +192,7 @@ class Chunk:
             return first
         place = self.document.text.count("\n", 0, self.start)
         lines = self.document.source_lines
-        return first + place if lines is None else lines[min(place, len(lines) - 1)]
+        return lines[min(place, len(lines) - 1)] if lines else first + place
 
     @property
     def page(self) -> int | None:

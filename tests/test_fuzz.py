@@ -93,6 +93,12 @@ def check_cursor(content: bytes, options: list[str]) -> None:
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", seen)
 
 
+@pytest.mark.parametrize("format_", Format)
+@pytest.mark.parametrize("content", [b"", b"<p></p>\n"])
+def test_a_page_without_text_is_written_in_each_format(content: bytes, format_: Format) -> None:
+    check_ending(content, ["--input-format=html", "-f", format_, "--keep-empty"], ["-"])
+
+
 @pytest.mark.slow
 @settings(max_examples=600)
 @given(CONTENT, OPTIONS, PLACES)

@@ -17,7 +17,14 @@ from pathlib import PurePosixPath
 from posixpath import normpath
 from typing import NamedTuple
 
-from rerank_cli.structure import Block, BlockKind, find_blocks, is_code, syntax_of
+from rerank_cli.structure import (
+    Block,
+    BlockKind,
+    find_blocks,
+    find_direct_code,
+    is_code,
+    syntax_of,
+)
 from rerank_cli.types import Chunk, Document, Prior
 from rerank_cli.words import COMMON_WORDS, Words, identifier_words, normalise
 
@@ -45,6 +52,7 @@ _TEST = re.compile(
 _VERSION = re.compile(r"(?:\A|/)v(\d{1,3})(?=/)")  # the folder of a version: v1/, api/v2/
 _VERSION_NAME = re.compile(r"\bv\d+\b")
 _MAX_PATHS = 100_000  # that are held to find old versions
+_MEMBER_VALUE = 0.75  # of a member of a class as a definition, where it is all of the query
 _OTHER_CASE = 0.5  # the value of a definition whose name has another case
 _SCRIPTS = frozenset(("tsx", "typescript"))  # which are written as JavaScript is
 _CONFIGURATION = frozenset(("configuration", "css", "sql"))  # languages that are no programs
@@ -86,7 +94,7 @@ _C_ASSIGNMENT = (
     r"|\}}[ \t]*\**(?={0}[ \t]*(?:\[[^\]\n]{{,80}}\][ \t]*){{,3}}=)"
     r"|typedef\b[^;{{}}\n]{{1,200}}[\s*(](?={0}[ \t]*[;)\[]))({0})"
 )
-# How else some languages say it. A group of Go has lines with one tab, up to one without.
+# How else some languages say it.
 OTHER_ASSIGNMENTS: Mapping[str, str] = {
     "c": _C_ASSIGNMENT,
     "cpp": _C_ASSIGNMENT,
@@ -94,9 +102,7 @@ OTHER_ASSIGNMENTS: Mapping[str, str] = {
     "clojure": r"^\(def(?:once)?[ \t]+(?:\^\S+[ \t]+)*({0})",
     "elixir": r"^[ \t]+@({0})[ \t]+(?=\S)",
     "erlang": r"^-(?:define|opaque|record|type)\([ \t]*({0})|^-(?:opaque|type)[ \t]+({0})",
-    "go": r"^(?:(?:const|type|var)[ \t]+"
-    r"|(?:const|type|var)[ \t]*\([^\n]*\n(?:(?:[ \t][^\n]*)?\n)*?\t)"
-    r"(?:\w+,[ \t]*){{,8}}({0})(?![.(])",
+    "go": r"^(?:const|type|var)[ \t]+(?:\w+,[ \t]*){{,8}}({0})(?![.(])",
     "haskell": r"^(?:({0})[ \t]*::|(?:class|data|newtype|type)[ \t]+(?:[^\n=]*=>[ \t]*)?({0}))",
     "javascript": r"^(?:(?:module\.)?exports\.({0})[ \t]*=(?![=>])"
     r"|export[ \t]+(?:const|let|var)[ \t]*[{{\[][^}}\]=\n]{{,400}}({0})(?![ \t]*:)[^=\n]{{,400}}=)",
@@ -109,6 +115,38 @@ OTHER_ASSIGNMENTS: Mapping[str, str] = {
     "sql": r"^[ \t]*create[ \t]+(?:\w+[ \t]+){{1,4}}?(?:if[ \t]+not[ \t]+exists[ \t]+)?"
     r"(?:[\"`\[]?\w+[\"`\]]?\.)?[\"`\[]?({0})",
 }
+# The lines of a group of Go, up to one that is not indented.
+_INDENTED = r"[^\n]*\n(?:[ \t\r][^\n]*\n|\n)*"
+_GO_GROUP = re.compile(rf"^(?:const|type|var)[ \t]*\({_INDENTED}", re.MULTILINE)
+# Where a member gets its name in the code that is directly in a class, an enum or a group. A type
+# is before the name in most languages, and behind it in others; {0} is the name.
+_MEMBER_START = r"(?:^|[{{(}};,])[ \t]*"
+_ENUM_MEMBER = rf"{_MEMBER_START}(?:case[ \t]+)?({{0}})(?=[ \t\r]*(?:[=,;({{{{}}}}]|$))"
+_FIELD = (
+    rf"{_MEMBER_START}(?!(?:class|enum|friend|throws|typedef|using)\b"
+    r"|(?:struct|union)[ \t]+\w+[ \t]*;)(?:[\w:.?$]+(?:\[ *\])?[ \t*&]+){{1,6}}\$?({0})"
+    r"(?=[ \t]*(?:[=;,)\[{{]|:(?!:)))|[}},][ \t*]*({0})(?=[ \t]*[=;,)\[])"
+)
+_TYPED_FIELD = (
+    rf"{_MEMBER_START}(?:\w+(?:\( *\))?[ \t]+){{{{,4}}}}({{0}})(?=[?!]?[ \t]*(?::(?!:)|=(?![=>])))"
+)
+_GO_MEMBER = r"^\t(?:\w+,[ \t]*){{,8}}({0})(?![.(])"
+_FIELDS: Mapping[str, str] = {
+    **dict.fromkeys(("c", "cpp", "csharp", "dart", "java", "php"), _FIELD),
+    **dict.fromkeys(("javascript", "kotlin", "rust", "scala", "swift"), _TYPED_FIELD),
+    "go": rf"{_MEMBER_START}({{0}})(?=(?:,[ \t]*\w+){{{{,8}}}}[ \t]+[\w*\[(])",
+    "python": r"^[ \t]+(?:\w+[ \t]*[,=][ \t]*){{,8}}({0})(?:[ \t]*,[ \t]*\w+){{,8}}[ \t]*"
+    r"(?:=(?!=)|:[ \t])",
+}
+# What has members and is no class by name: an enum without one, a type of TypeScript.
+_ENUM = re.compile(r"^[ \t]*enum\s*\{[^{}]*", re.MULTILINE), _ENUM_MEMBER
+_TYPE = rf"^(?:export[ \t]+)?type[ \t][^=\n]{{,80}}=[ \t]*\{{{_INDENTED}"
+_NAMELESS_CLASSES: Mapping[str, tuple[re.Pattern[str], str]] = {
+    **dict.fromkeys(("c", "cpp"), _ENUM),
+    "javascript": (re.compile(_TYPE, re.MULTILINE), _TYPED_FIELD),
+}
+_NO_CLASS = re.compile(r"(?:extension|impl|mod|module|namespace|package)\b")
+_MAX_CLASS_DEPTH = 8  # of classes in classes, of which each is read by itself
 # Behind a path, as grep and compilers write it: its line, and its column.
 _LINE_NUMBER = re.compile(r":(\d{1,9})(?::\d{1,9})?:?\Z")
 _INK = re.compile(r"\S")
@@ -397,12 +435,12 @@ class PlacePrior:
         self._wants_tests = is_test or "test" in self._stems_of(query)
         self._versions = frozenset(_VERSION_NAME.findall(query.lower()))
         self._symbols = _symbols(query)
+        self._is_name = len(query.split()) == 1
         self._normalised = frozenset(map(normalise, self._symbols))
         patterns = map(re.escape, self._symbols)
         symbol = rf"\b(?:{'|'.join(patterns) or '(?!)'})\b"
         self._symbol = re.compile(symbol, re.IGNORECASE)
         self._symbol_source = symbol
-        self._assignments: dict[str, Sequence[re.Pattern[str]]] = {}  # by the syntax
 
     def weigh(
         self, document: Document, chunks: Sequence[Chunk], logits: Sequence[float]
@@ -502,26 +540,48 @@ class PlacePrior:
         if self._symbol.search(text) is None:
             return ()
         found = []
+        syntax = "javascript" if document.syntax in _SCRIPTS else document.syntax
         blocks = find_blocks(text, document.syntax)
-        assignments = _find_assignments(text, blocks, self._assignments_of(document.syntax))
-        for place, name in chain(_find_definitions(text, blocks), assignments):
+        variables = _leave_functions(blocks, self._find_assignments(text, syntax))
+        for place, name in chain(_find_definitions(text, blocks), variables):
             if name in self._symbols:
                 found.append(Definition(place, 1.0))
             elif normalise(name) in self._normalised:
                 found.append(Definition(place, _OTHER_CASE))
+        if self._is_name:
+            members = self._find_members(text, _find_bodies(text, blocks, syntax), syntax)
+            found += [
+                Definition(place, _MEMBER_VALUE)
+                for place, name in _leave_functions(blocks, members)
+                if name in self._symbols
+            ]
         return found
 
-    def _assignments_of(self, syntax: str) -> Sequence[re.Pattern[str]]:
-        """How the symbols of the query get their values in a language."""
-        found = self._assignments.get(syntax)
-        if found is None:
-            other = OTHER_ASSIGNMENTS.get("javascript" if syntax in _SCRIPTS else syntax)
-            # In Go a type is behind its name: const size int = 1.
-            sources = filter(None, [None if syntax == "go" else _ASSIGNMENT, other])
-            flags = re.IGNORECASE | re.MULTILINE
-            found = [re.compile(source.format(self._symbol_source), flags) for source in sources]
-            self._assignments[syntax] = found
-        return found
+    def _find_assignments(self, text: str, syntax: str) -> Iterator[tuple[int, str]]:
+        """Where symbols of the query get their values in a text, and their names there."""
+        # In Go a type is behind its name: const size int = 1.
+        general = None if syntax == "go" else _ASSIGNMENT
+        for source in filter(None, (general, OTHER_ASSIGNMENTS.get(syntax))):
+            yield from self._find_names(source, text)
+        if syntax == "go":
+            groups = [(*match.span(), _GO_MEMBER) for match in _GO_GROUP.finditer(text)]
+            yield from self._find_members(text, groups, syntax)
+
+    def _find_members(
+        self, text: str, bodies: Iterable[tuple[int, int, str]], syntax: str
+    ) -> Iterator[tuple[int, str]]:
+        """Where symbols of the query are members of what has a start, an end and a pattern."""
+        for start, end, source in bodies:
+            if self._symbol.search(text, start, end) is not None:
+                code = find_direct_code(text, start, end, syntax)
+                yield from ((start + at, name) for at, name in self._find_names(source, code))
+
+    def _find_names(self, source: str, text: str) -> Iterator[tuple[int, str]]:
+        """Where a pattern has a symbol of the query, which is {0} in its `source`."""
+        pattern = re.compile(source.format(self._symbol_source), re.IGNORECASE | re.MULTILINE)
+        for match in pattern.finditer(text):
+            group = match.lastindex or 0
+            yield match.start(group), match[group]
 
 
 def _words_of(name: str) -> Iterator[str]:
@@ -558,17 +618,26 @@ def _find_definitions(text: str, blocks: Iterable[Block]) -> Iterator[tuple[int,
             yield block.start if place < 0 else place, name[1]
 
 
-def _find_assignments(
-    text: str, blocks: Iterable[Block], assignments: Iterable[re.Pattern[str]]
-) -> Iterator[tuple[int, str]]:
-    """Where names get their values in a text, and the names.
+def _find_bodies(text: str, blocks: Iterable[Block], syntax: str) -> Iterator[tuple[int, int, str]]:
+    """What has members in a text: its start, its end, and the pattern of a member."""
+    field = _FIELDS.get(syntax, "")
+    for block in blocks if field else ():
+        is_class = block.kind is BlockKind.CLASS and not _NO_CLASS.match(block.name)
+        if is_class and block.depth < _MAX_CLASS_DEPTH:
+            start = max(block.start, text.find(block.name, block.start, block.end))
+            yield start, block.end, _ENUM_MEMBER if block.name.startswith("enum ") else field
+    pattern, source = _NAMELESS_CLASSES.get(syntax, (None, ""))
+    if pattern is not None:
+        yield from ((*match.span(), source) for match in pattern.finditer(text))
 
-    Variables of a function are left out: each function has its own, and often by the same names.
-    """
+
+def _leave_functions(
+    blocks: Iterable[Block], names: Iterable[tuple[int, str]]
+) -> Iterator[tuple[int, str]]:
+    """Leave names in functions out: each has its own variables, and often by the same names."""
     functions = deque(block for block in blocks if block.kind is BlockKind.FUNCTION)
     end = 0  # of the last function so far
-    matches = chain.from_iterable(each.finditer(text) for each in assignments)
-    for place, name in sorted((m.start(m.lastindex or 0), m[m.lastindex or 0]) for m in matches):
+    for place, name in sorted(names):
         while functions and functions[0].start < place:
             end = max(end, functions.popleft().end)
         if place >= end:

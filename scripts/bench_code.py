@@ -428,14 +428,14 @@ def bm25_scores(data: Path, name: str) -> list[tuple[float, float]]:
     rows = read_rows(data / "logits" / f"{name}.jsonl")
     kept = data / "logits" / f"{name}.bm25.json"
     known = json.loads(kept.read_text("utf-8")) if kept.exists() else {}
-    asked = [row["question"] for row in rows if row["question"]["query"] not in known]
-    if asked:
+    new_questions = [row["question"] for row in rows if row["question"]["query"] not in known]
+    if new_questions:
         scorer, documents = BM25Scorer(), read_tree(data, name)
         plan = plan_chunks("any", scorer.info, ChunkOptions(), passages=True)
         splits = [plan.split(document) for document in documents]
         chunks = [chunk for split in splits for chunk in split.chunks]
         files = np.repeat(np.arange(len(splits)), [len(split.chunks) for split in splits])
-        for question in asked:
+        for question in new_questions:
             values = scorer.score([Pair(question["query"], chunk) for chunk in chunks]).values
             in_file, in_lines = find_targets(question, chunks)
             order = np.argsort(-np.array(values, dtype=float), kind="stable")

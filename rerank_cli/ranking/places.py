@@ -64,7 +64,7 @@ _DECLARED = re.compile(
     r"(?:(?:def|fn|func)\s+([^\W\d]\w*)|(?:class|enum|interface|struct|trait|type)\s+([A-Z]\w*))\W*"
 )
 # A query that is one name, perhaps with what it is in: app.handle, Session::new, use().
-_SOLE_NAME = re.compile(r"(?:\w+(?:\.|::|->|#|\\))*([^\W\d]\w*)(?:\(\))?[,.:;?]?", re.ASCII)
+_NAME_QUERY = re.compile(r"(?:\w+(?:\.|::|->|#|\\))*([^\W\d]\w*)(?:\(\))?[,.:;?]?", re.ASCII)
 _MAX_NAME_CHARACTERS = 100
 _LAST_NAME = re.compile(r"(\w+)\W*\Z")
 # Where a constant, a variable or a type gets its value: at the beginning of a line, or behind words
@@ -264,9 +264,9 @@ class NameSearch:
 
     def __init__(self, query: str) -> None:
         """Read a query; one of several words is no name."""
-        name = _sole_name(query.strip())
+        name = _name_in_query(query.strip())
         self._name = name if len(name) <= _MAX_NAME_CHARACTERS else ""
-        self._is_plain = len(identifier_words(self._name)) < 2 and "." not in self._name
+        self._is_word = len(identifier_words(self._name)) < 2 and "." not in self._name
         self._is_found = self._is_whole = False
 
     def watch(self, documents: Iterable[Document]) -> Iterable[Document]:
@@ -275,7 +275,7 @@ class NameSearch:
 
     def absent(self, *, in_code: bool) -> str:
         """The name if the whole input was read and does not have it in any case; else empty."""
-        is_known = self._is_whole and (in_code or not self._is_plain)
+        is_known = self._is_whole and (in_code or not self._is_word)
         return self._name if is_known and not self._is_found else ""
 
     def _look(self, documents: Iterable[Document]) -> Iterator[Document]:
@@ -287,14 +287,14 @@ class NameSearch:
         self._is_whole = True
 
 
-def _sole_name(query: str) -> str:
+def _name_in_query(query: str) -> str:
     """The name that a query is: of a file, if it is a path, or of something in one; else empty."""
     path = QueryPath(query)
     if path.has_suffix:
         return "" if "://" in query else path.place.name
     if declared := _DECLARED.fullmatch(query):
         return declared[1] or declared[2]
-    found = _SOLE_NAME.fullmatch(query)
+    found = _NAME_QUERY.fullmatch(query)
     return "" if found is None or normalise(found[1]) in COMMON_WORDS else found[1]
 
 

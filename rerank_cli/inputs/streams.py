@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 
 from rerank_cli.errors import InputError, OutputError, UsageError, reason_of
 from rerank_cli.inputs import STDIN
-from rerank_cli.inputs.text import HEAD_BYTES
+from rerank_cli.inputs.text import HEAD_BYTES, READ_BYTES
 
 if TYPE_CHECKING:
     import hashlib
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 _STDIN_NAMES = (STDIN, "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 _COPY_BYTES = 1 << 20
-_READ_BYTES = 1 << 18
 _HEAD_SECONDS = 0.1  # that the rest of a pipe's start is waited for, once a line has come
 _COMPRESSION_MARKS = {
     b"\x1f\x8b\x08": "gzip",
@@ -309,11 +308,11 @@ def decompress(stream: BinaryIO, name: str) -> tuple[bytes, BinaryIO]:
     whole = _HeadAndRest(head, stream, name)
     kind = next((kind for mark, kind in _COMPRESSION_MARKS.items() if head.startswith(mark)), None)
     if kind is None or (kind == "bzip2" and head[4:10] not in _BZIP2_BLOCK_MARKS):
-        return head, io.BufferedReader(whole, _READ_BYTES)
-    inner = _decompressor(kind, io.BufferedReader(whole, _READ_BYTES))
+        return head, io.BufferedReader(whole, READ_BYTES)
+    inner = _decompressor(kind, io.BufferedReader(whole, READ_BYTES))
     plain = _HeadAndRest(b"", inner, name, kind)
     head = io.BufferedReader(plain, HEAD_BYTES).read(HEAD_BYTES)
-    return head, io.BufferedReader(_HeadAndRest(head, inner, name, kind), _READ_BYTES)
+    return head, io.BufferedReader(_HeadAndRest(head, inner, name, kind), READ_BYTES)
 
 
 def _read_head(stream: BinaryIO) -> bytes:

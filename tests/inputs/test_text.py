@@ -217,7 +217,7 @@ texts = st.text(st.sampled_from("ab \r\n\u0a00\u0a0a\u0d0a\u000a\u0100é😀"), 
 
 @pytest.fixture(autouse=True)
 def tiny_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_module, "_READ_BYTES", 3)
+    monkeypatch.setattr(text_module, "READ_BYTES", 3)
 
 
 def pieces(content: bytes, encoding: str = "utf-8", terminator: str = "\n") -> list[bytes]:

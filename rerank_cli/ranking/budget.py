@@ -12,7 +12,9 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from decimal import Decimal
+from numbers import Real
+from typing import Any, Protocol, runtime_checkable
 
 from rerank_cli.costs import Price
 from rerank_cli.errors import UsageError, check_type
@@ -64,6 +66,10 @@ class Budget:
         if self.max_seconds is None or self.began is None:
             return self.max_seconds
         return max(0.0, self.began + self.max_seconds - self.clock.now())
+
+    def __post_init__(self) -> None:
+        for name in ("max_seconds", "max_cost"):
+            object.__setattr__(self, name, _plain_number(getattr(self, name)))
 
     def check(self) -> None:
         """Raise `UsageError` for a value that makes no sense."""
@@ -255,8 +261,15 @@ def check_price(price: Price | None, model: str) -> None:
 
 def time_left(max_time: float | None, began: float) -> float | None:
     """The seconds that are left of a limit that counts from `began`: more than 0."""
+    max_time = _plain_number(max_time)
     check_type("max_time", max_time, float, None)
     return max_time and max(_LEAST_SECONDS, max_time - Clock().now() + began)
+
+
+def _plain_number(value: Any) -> Any:
+    """A Decimal or a Fraction as a float, as they do not count with others; else the value."""
+    is_number = isinstance(value, Decimal | Real) and not isinstance(value, int | float)
+    return float(value) if is_number else value
 
 
 def make_budget(max_time: float | None, max_cost: float | None) -> Budget | None:

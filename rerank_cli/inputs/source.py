@@ -234,9 +234,10 @@ class SourceReader:
         Raises `BinarySource`, and `InputError` with the place of what cannot be read.
         """
         format_, unit = self.options.format_and_unit(self.path, stream=self.stream)
-        head, content = decompress(self.content, self.path)
         # The parts of a text are its structure's; NUL is behind them in the output.
         has_null = self.options.null and unit not in DIVIDED_UNITS
+        end = b"\0" if has_null else b"\n"
+        head, content = decompress(self.content, self.path, end)
         if format_ in CONVERTERS and not self.options.grep:
             max_bytes = self.options.max_document_bytes
             data = read_whole(content, self.path, max_bytes)

@@ -527,7 +527,9 @@ def _split(source: TextSource) -> Iterator[bytes]:
     end, limit = source.terminator.encode(source.encoding), source.max_bytes
     width, left, searched = len(end), bytearray(), 0
     number, skipped = 1, 0  # `skipped` is how much of this line was left out
-    while block := source.stream.read(READ_BYTES):
+    # Of a pipe what is there by now, if the stream can tell.
+    read: Callable[[int], bytes] = getattr(source.stream, "read1", source.stream.read)
+    while block := read(READ_BYTES):
         left += block
         start = 0
         place = _find_end(left, end, searched)

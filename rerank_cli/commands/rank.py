@@ -132,6 +132,7 @@ def rank_documents(ctx: typer.Context, openings: Sequence[Future[Scorer]]) -> Ex
             wanted = Wanted(whole_query, selection, budget, given["on_error"])
             outcome = _rank(wanted, inputs, cascade, terminal)
         except ScorerError:
+            warn_of_inputs(inputs, terminal)
             if given["verbose"]:
                 say_accounts(scorers, terminal)
             raise

@@ -1,7 +1,7 @@
 """From raw scores to probabilities: what `rerank calibrate` found of a model, and its cut.
 
 A calibration changes relevance scores and no order: results are sorted by raw scores, and the map
-never falls. Whoever fits one is `evaluation.calibration`; `scorers.calibrations` keeps them.
+never falls. `evaluation.calibration` fits one; `scorers.calibrations` keeps them.
 """
 
 import math
@@ -84,7 +84,7 @@ def transform_score(score: float, transform: Transform) -> float:
 
 
 def relevance(score: float, scale: Scale) -> float:
-    """The relevance score of a raw score: of a logit its sigmoid in float64, else the same."""
+    """The relevance score of a raw score: the sigmoid of a logit, in float64, else the score."""
     return _sigmoid(score) if scale == "logit" else score
 
 

@@ -176,15 +176,15 @@ def instruct(scorer: Scorer, instruction: str) -> Scorer:
 
 def instruct_some(scorers: Sequence[Scorer], instruction: str) -> list[Scorer]:
     """Give an instruction to the models that take one; raises `UsageError` if none does."""
-    instructed, errors = [*scorers], list[UsageError]()
+    instructed_scorers, errors = [*scorers], list[UsageError]()
     for place, scorer in enumerate(scorers):
         try:
-            instructed[place] = instruct(scorer, instruction)
+            instructed_scorers[place] = instruct(scorer, instruction)
         except UsageError as error:
             errors.append(error)
     if len(errors) == len(scorers):
         raise UsageError("; ".join(map(str, errors)))
-    return instructed
+    return instructed_scorers
 
 
 def show(scorer: Scorer, media: Media, *, media_only: bool) -> Scorer:

@@ -213,7 +213,7 @@ def _leave_out_known(scorer: Scorer, sample: _Sample) -> Scorer:
     if not isinstance(scorer, CachedScorer):
         return scorer
     pairs = len(sample.pairs)
-    sample.batches = [scorer.find_unknown(batch) for batch in sample.batches]
+    sample.batches = [scorer.find_missing_pairs(batch) for batch in sample.batches]
     sample.known = pairs - len(sample.pairs)
     return scorer.scorer
 

@@ -95,8 +95,8 @@ class Failure:
     """An HTTP answer that is not a success.
 
     `message` is the server's message in one line, empty if there is none; if `web_page`, it is the
-    title of a web page. `request_id` is the server's own id of the request. `may_pass` is what the
-    server says itself of sending the request again, None if nothing.
+    title of a web page. `request_id` is the server's own id of the request. `may_pass` is whether
+    the server says that the same request may succeed later, None if it does not say.
     """
 
     status: int
@@ -164,7 +164,7 @@ def read_failure(status: int, headers: Mapping[str, str], content: bytes) -> Fai
 
 
 def failure_hint(failure: Failure, address: Address) -> str | None:
-    """What helps against a failure, in words for the user; None if nothing is known to."""
+    """Advice on a failure, in words for the user; None if there is none."""
     if failure.web_page:
         return f"a web page came from {address.public_url}: check --base-url, which may lack /v1"
     if failure.remedy is Remedy.SMALLER:

@@ -169,8 +169,8 @@ class RequestBuilder:
             if by_count:
                 self._max_documents = min(self._max_documents, _larger_half(len(request.chunks)))
             else:  # more than half, because one of the two halves is a little larger
-                fixed = len(self._render(request.query, (), self._max_documents))
-                limit = fixed + max(0, size - fixed) * 3 // 4
+                fixed_size = len(self._render(request.query, (), self._max_documents))
+                limit = fixed_size + max(0, size - fixed_size) * 3 // 4
                 self._max_bytes = min(self._max_bytes or size, limit)
 
     def is_too_large(self, request: Request, size: int) -> bool:
@@ -219,7 +219,7 @@ class RequestBuilder:
         """
         document, overhead = chunk.document, self._provider.limits.overhead
         tokens = chunk.tokens + (self._count(chunk.title) if chunk.title else 0)
-        media = _sent_media(self._provider, document)
+        media = _media_to_send(self._provider, document)
         if media is not None:
             kinds = (int(media.kind == "image"), int(media.kind == "video"))
             return Size(tokens, self._media_bytes(chunk), *kinds)
@@ -349,7 +349,7 @@ def _query_value(provider: Provider, options: RequestOptions, query: str) -> Any
     )
 
 
-def _sent_media(provider: Provider, document: Document) -> Media | None:
+def _media_to_send(provider: Provider, document: Document) -> Media | None:
     """The image or video of a document that is sent: not that of one whose text is sent alone."""
     media = document.media
     if media is None or document.text_is_label:
@@ -393,7 +393,7 @@ def _document_value(
 ) -> Any:
     """A chunk as the provider takes it: a string or an object. `content_key` tells these apart."""
     templates, document = provider.request, chunk.document
-    media = document.media and _sent_media(provider, document)
+    media = document.media and _media_to_send(provider, document)
     if media is not None:
         texts = {} if document.text_is_label else {"$text": chunk.scored_text}
         return _fill_template(
@@ -415,8 +415,8 @@ def _document_value(
 
 def _fill_template(template: Any, values: Mapping[str, Any]) -> Any:
     """Put values into a template; a key whose value is missing is left out of its table."""
-    filled = _fill(template, values)
-    return {} if filled is _ABSENT else filled
+    result = _fill(template, values)
+    return {} if result is _ABSENT else result
 
 
 def _fill(template: Any, values: Mapping[str, Any]) -> Any:

@@ -42,7 +42,7 @@ from rerank_cli.providers.requests import (
 )
 from rerank_cli.providers.responses import (
     Result,
-    Sent,
+    SentDocuments,
     describe_requests,
     field_names,
     parse_body,
@@ -380,7 +380,7 @@ class RemoteScorer:
                 len(request.chunks),
                 shape=self.provider.answer.shape,
                 headers=reply.headers,
-                sent=self._sent_documents(request.chunks),
+                sent_documents=self._sent_documents(request.chunks),
                 currency=self.provider.answer.currency,
             )
         except AnswerError as error:
@@ -401,11 +401,11 @@ class RemoteScorer:
         notes = (*notes, *self._notes(answer.results, report.warnings))
         return Scored(values, report.usage, notes, missing, (report,))
 
-    def _sent_documents(self, chunks: Sequence[Chunk]) -> Sent:
+    def _sent_documents(self, chunks: Sequence[Chunk]) -> SentDocuments:
         """What was sent for some chunks, by which their results may be recognized."""
         ids = [chunk.document.id for chunk in chunks] if self._names_documents else ()
         key = self.info.content_key
-        return Sent(
+        return SentDocuments(
             texts=[chunk.scored_text for chunk in chunks],
             ids=ids,
             content_of=lambda place: None if key is None else key([chunks[place]]),

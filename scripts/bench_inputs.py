@@ -273,7 +273,7 @@ def read_documents(path: str, flags: list[str]) -> str:
         count += 1
         del document
     report = inputs.report
-    notes = [*map(str, report.problems[:1]), *map(str, report.faults), *report.skipped]
+    notes = [*map(str, report.problems[:1]), *map(str, report.faults), *report.skip_counts]
     return "; ".join([f"{count} documents", *notes])
 
 

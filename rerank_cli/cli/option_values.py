@@ -256,7 +256,7 @@ def query_and_inputs(ctx: typer.Context) -> tuple[str | Document, Inputs]:
         listed_paths=listed,
         recursive=given["recursive"],
         options=read_options,
-        taken=[path for _, path in read_for_options if path is not None],
+        other_paths=[path for _, path in read_for_options if path is not None],
         may_be_words=given["query"] is None and given["query_file"] is None and " " not in query,
     )
     return _with_media(query, given), inputs

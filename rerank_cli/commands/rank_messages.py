@@ -7,7 +7,7 @@ import typer
 
 from rerank_cli.cli import option_values
 from rerank_cli.commands.rank_cascade import describe_interrupted, describe_stages
-from rerank_cli.inputs.documents import Inputs, left_out, say_what_was_read
+from rerank_cli.inputs.documents import Inputs, describe_skips, say_what_was_read
 from rerank_cli.ranking import Selection
 from rerank_cli.ranking.calibration import least_score
 from rerank_cli.ranking.first_stage import describe_candidates
@@ -73,7 +73,7 @@ def warn_of_nothing(
 ) -> None:
     """Say why there are no results."""
     hint = None
-    if ctx.params["recursive"] and inputs.report.skipped["binary"]:
+    if ctx.params["recursive"] and inputs.report.skip_counts["binary"]:
         hint = "-a reads binary files as text"
     elif not ranking.documents:
         from rerank_cli.cli.hints import words_hint  # few runs need it
@@ -85,7 +85,7 @@ def warn_of_nothing(
 def _why_nothing(ranking: Ranking, inputs: Inputs, selection: Selection) -> str:
     scored = ranking.documents - ranking.empty
     if not ranking.documents:
-        reasons = [f"left out {reason}"] if (reason := left_out(inputs)) else []
+        reasons = [f"left out {reason}"] if (reason := describe_skips(inputs)) else []
         if problems := inputs.report.problems.total:
             reasons.append(f"{format_count(problems, 'file')} could not be read")
         return f"nothing to rank: {', '.join(reasons) or 'the input is empty'}"

@@ -19,7 +19,7 @@ from pathlib import PurePath
 STDIN = "-"
 DEFAULT_MAX_DOCUMENT_BYTES = 64_000_000
 LINE_SUFFIXES = {".txt", ".log"}
-# Of files that are images and videos, if their bytes say so too.
+# The suffixes of images and videos; the bytes of a file must say so too.
 MEDIA_SUFFIXES = {
     *(".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic"),
     *(".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi"),
@@ -40,7 +40,7 @@ class Unit(StrEnum):
     FILE = "file"
 
 
-# What a text is divided into by its structure.
+# The units into which a text is divided by its structure.
 DIVIDED_UNITS = frozenset({Unit.SECTION, Unit.PARAGRAPH, Unit.FUNCTION})
 
 

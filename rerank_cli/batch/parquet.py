@@ -230,8 +230,11 @@ class EarlierRows:
         self._rows = self._read(parts)
 
     def take(self, original: Original) -> Written:
-        if self._errors is not None and (found := self._errors.take_error(original)) is not None:
-            return found
+        if (
+            self._errors is not None
+            and (error_row := self._errors.take_error(original)) is not None
+        ):
+            return error_row
         row = next(self._rows, None)
         if row is None:
             raise InputError(f"{self._folder}: is shorter than what the job has written")
@@ -303,14 +306,14 @@ def _without_column(columns: Iterable["pa.Field"], name: str) -> list["pa.Field"
     if any(column.name == name for column in columns):
         return [column for column in columns if column.name != name]
     first, _, rest = name.partition(".")
-    kept = []
+    other_columns = []
     for column in columns:
         if rest and column.name == first and pa.types.is_struct(column.type):
             fields = _without_column(column.type, rest)
-            kept += [column.with_type(pa.struct(fields))] if fields else []
+            other_columns += [column.with_type(pa.struct(fields))] if fields else []
         else:
-            kept.append(column)
-    return kept
+            other_columns.append(column)
+    return other_columns
 
 
 def _output_schema(
@@ -336,14 +339,14 @@ def _output_schema(
         ResultsShape.SCORES: pa.list_(pa.struct([*place, *scores])),
         ResultsShape.FULL: pa.list_(pa.struct([*place, *scores, *details])),
     }
-    added = scores if pairs else [(RESULTS, results[shape])]
+    new_columns = scores if pairs else [(RESULTS, results[shape])]
     if judges:
         counts = [("pairs", pa.int64()), ("results", pa.int64())]
-        added.append(("stages", pa.list_(pa.struct([*judge, *counts]))))
-    added.append((ERROR, pa.struct([("code", pa.string()), ("message", pa.string())])))
-    names = {name for name, _ in added}
-    kept = [field for field in schema if field.name not in names]
-    return pa.schema([*kept, *added])
+        new_columns.append(("stages", pa.list_(pa.struct([*judge, *counts]))))
+    new_columns.append((ERROR, pa.struct([("code", pa.string()), ("message", pa.string())])))
+    names = {name for name, _ in new_columns}
+    fields = [field for field in schema if field.name not in names]
+    return pa.schema([*fields, *new_columns])
 
 
 def _open_file(source: SeekableInput) -> Any:

@@ -234,7 +234,7 @@ def batch(ctx: typer.Context) -> int:
     if given["engine"] is BatchEngine.RAY:
         from rerank_cli.batch.cluster import run_on_ray
 
-        return run_on_ray(job, given["address"], terminal, ordered=given["ordered"])
+        return run_on_ray(job, given["address"], terminal, is_ordered=given["ordered"])
     if given["address"] is not None or given["ordered"]:
         raise UsageError("--address and --ordered are for --engine ray")
     for place in (job.input, given["output"]):

@@ -181,11 +181,11 @@ def _known_hashes(folder: "ModelFolder") -> Mapping[Path, str]:
 
 def _samples(folder: "ModelFolder") -> "Sequence[Sample]":
     """Pairs whose scores were published, by the catalogue or beside the model."""
-    from rerank_cli.models import known_entry
+    from rerank_cli.models import find_entry
     from rerank_cli.models.catalogue import Sample
     from rerank_cli.models.folder import SELF_TEST
 
-    entry = known_entry(folder)
+    entry = find_entry(folder)
     if entry is not None and entry.self_test:
         return entry.self_test
     path = folder.graph.parent / SELF_TEST

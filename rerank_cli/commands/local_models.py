@@ -14,7 +14,7 @@ from rerank_cli.models import (
     find_installed,
     find_packaged,
     is_local,
-    known_entry,
+    find_entry,
     offline_variable,
     read_name,
 )
@@ -76,7 +76,7 @@ def facts(reference: Reference) -> dict[str, Any]:
     packaged = find_packaged(reference)
     if packaged is not None:
         folder = packaged.open_folder()
-        entry = known_entry(folder) or Entry(reference.name)
+        entry = find_entry(folder) or Entry(reference.name)
         length, window = folder.length, folder.window
         entry = replace(entry, length=length, window=window)
     if entry is not None:
@@ -167,7 +167,7 @@ def _packaged_row(model: PackagedModel, chosen: str, pulled: Collection[str]) ->
     try:
         folder = model.open_folder()
         size = format_size(folder.size())
-        about = _about(known_entry(folder) or Entry(model.name))
+        about = _about(find_entry(folder) or Entry(model.name))
         state = "default" if chosen.partition("@")[0] == model.name else "installed"
     except RerankError:
         state = "damaged"

@@ -332,7 +332,7 @@ def package(
     pip install ./rerank_model_mine-1.0-py3-none-any.whl
     rerank -m mine "fox" *.txt
     """
-    from rerank_cli.models import find, find_installed, is_path, known_entry, read_name
+    from rerank_cli.models import find, find_installed, is_path, find_entry, read_name
     from rerank_cli.models.catalogue import Entry
     from rerank_cli.models.packages import PackageFacts, read_model_file, write_wheel
     from rerank_cli.scorers import open_scorer
@@ -341,7 +341,7 @@ def package(
     check_output_folder(out and str(expand_user(out)), "-o")
     folder = find(source)
     root = folder.tokenizer.parent
-    entry = read_model_file(root, source, is_strict=True) or known_entry(folder) or Entry(source)
+    entry = read_model_file(root, source, is_strict=True) or find_entry(folder) or Entry(source)
     if not (entry.licence or folder.package or is_path(source)):
         entry = replace(entry, licence=find_installed(read_name(source)).manifest.licence)
     if not (entry.revision or folder.package or is_path(source)):

@@ -394,4 +394,4 @@ def _write(
             draw_thresholds(thresholds, terminal.width),
         )
     with suppress(PipeClosed):
-        options.output.write(content, terminal, drawn=not options.as_json)
+        options.output.write(content, terminal, is_drawn=not options.as_json)

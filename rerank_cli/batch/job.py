@@ -1,4 +1,4 @@
-"""One machine's run of a batch, and the journal in which it can be continued.
+"""The run of a batch on one machine, and the journal by which it can be continued.
 
 A `BatchJob` reads, scores and writes in order, and notes in its journal how far it is. A job that
 goes on cuts off what was written after the last note, and does that again.
@@ -28,7 +28,14 @@ from rerank_cli.batch.flow import PASSING_CODES, AllFailed, FailFast, Flow, stop
 from rerank_cli.batch.options import BatchOptions
 from rerank_cli.batch.outputs import EarlierResults, OutcomeWriter, Sink, error_line, tail_digest
 from rerank_cli.batch.parquet import PART_PREFIX
-from rerank_cli.batch.records import PARQUET_SUFFIX, DoneItem, Item, Original, Outcome, Written
+from rerank_cli.batch.records import (
+    PARQUET_SUFFIX,
+    DoneItem,
+    EarlierOutput,
+    Item,
+    Original,
+    Outcome,
+)
 from rerank_cli.batch.report import BatchFigures, Latencies
 from rerank_cli.batch.sources import RecordSource
 from rerank_cli.costs import Price
@@ -116,7 +123,7 @@ class EarlierRun:
             return replace(item, original=replace(item.original, retried=result.code))
         return DoneItem(item.original, result)
 
-    def take(self, original: Original, digest: str) -> Written | None:
+    def take(self, original: Original, digest: str) -> EarlierOutput | None:
         """The result of the next item, None behind the last one; raises `InputError`."""
         if not self._items_left:
             return None
@@ -285,9 +292,9 @@ class BatchJob:
         elif (
             self._errors is not None
             and isinstance(outcome.item, DoneItem)
-            and outcome.item.written.error
+            and outcome.item.output.error
         ):
-            self._errors.write(outcome.item.written.error)
+            self._errors.write(outcome.item.output.error)
         else:
             self._writer.add(outcome)
         if problem is not None:
@@ -308,7 +315,7 @@ class BatchJob:
 
     @property
     def cost(self) -> Price | None:
-        """What all runs of the job have cost so far, if that is known."""
+        """The cost of all runs of the job so far, if it is known."""
         self.count_requests()
         costs = [scorer.cost_of(self.figures.requests) for scorer in self._priced_scorers]
         # The sums are those of all services. One whose own price is not known leaves some out.

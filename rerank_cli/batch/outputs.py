@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Protocol
 
 from rerank_cli.atomic_files import create_file, open_own_file, sync_stream
 from rerank_cli.batch import ResultsShape
-from rerank_cli.batch.records import DoneItem, Original, Outcome, Problem, Written
+from rerank_cli.batch.records import DoneItem, EarlierOutput, Original, Outcome, Problem
 from rerank_cli.errors import InputError, OutputError
 from rerank_cli.inputs.streams import decompress
 from rerank_cli.output_files import OutputFile
@@ -92,7 +92,7 @@ class LineWriter:
 
     def add(self, outcome: Outcome) -> None:
         if isinstance(outcome.item, DoneItem):
-            self.sink.write(outcome.item.written.lines)
+            self.sink.write(outcome.item.output.lines)
         else:
             self.sink.write(self.line_of(outcome))
 
@@ -207,7 +207,7 @@ def open_sink(
 class EarlierResults(Protocol):
     """The output of an earlier run, read item by item, in the order of the input."""
 
-    def take(self, original: Original) -> Written:
+    def take(self, original: Original) -> EarlierOutput:
         """The result of the next item; raises `InputError` if there is none."""
 
     def check_end(self) -> None:
@@ -242,7 +242,7 @@ class EarlierLines:
         _, content = decompress(io.BufferedReader(_Beginning(stream, position)), str(path))
         return _Lines(content, str(path))
 
-    def take(self, original: Original) -> Written:
+    def take(self, original: Original) -> EarlierOutput:
         if (error := self.take_error(original)) is not None:
             return error
         if self._is_run:
@@ -250,14 +250,14 @@ class EarlierLines:
             lines = b""
             while self._output.head.startswith(name):
                 lines += self._output.take()
-            return Written(lines)
+            return EarlierOutput(lines)
         line = self._output.take()
-        return Written(line, code=_error_code(line, original))
+        return EarlierOutput(line, code=_error_code(line, original))
 
-    def take_error(self, original: Original) -> Written | None:
+    def take_error(self, original: Original) -> EarlierOutput | None:
         """The line of an item in the file of errors, if it has one."""
         if code := _error_code(self._errors.head, original):
-            return Written(error=self._errors.take(), code=code)
+            return EarlierOutput(error=self._errors.take(), code=code)
         return None
 
     def check_end(self) -> None:

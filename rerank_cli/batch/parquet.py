@@ -25,11 +25,11 @@ from rerank_cli.batch.outputs import (
 from rerank_cli.batch.records import (
     PARQUET_SUFFIX,
     DoneItem,
+    EarlierOutput,
     Item,
     Original,
     Outcome,
     RecordFields,
-    Written,
     draw_sample,
     make_record,
 )
@@ -149,7 +149,7 @@ class Columns:
     def row_of(self, outcome: Outcome) -> dict[str, Any]:
         """The row for an item: all that came in, with its results or its problem."""
         if isinstance(outcome.item, DoneItem):
-            return dict(outcome.item.written.row)
+            return dict(outcome.item.output.row)
         row = dict(outcome.original.fields)
         problem, ranking = outcome.problem, outcome.ranking
         row[ERROR] = None if problem is None else {"code": problem.code, "message": problem.message}
@@ -229,7 +229,7 @@ class EarlierRows:
         self._errors = errors
         self._rows = self._read(parts)
 
-    def take(self, original: Original) -> Written:
+    def take(self, original: Original) -> EarlierOutput:
         if (
             self._errors is not None
             and (error_row := self._errors.take_error(original)) is not None
@@ -239,7 +239,7 @@ class EarlierRows:
         if row is None:
             raise InputError(f"{self._folder}: is shorter than what the job has written")
         error = row.get(ERROR)
-        return Written(row=row, code=error["code"] if error else "")
+        return EarlierOutput(row=row, code=error["code"] if error else "")
 
     def check_end(self) -> None:
         if next(self._rows, None) is not None:

@@ -59,7 +59,7 @@ class RecordFields:
     media_root: str | None = None
 
     def for_source(self, path: str) -> "RecordFields":
-        """The same for the records of one file, which may name files in its folder."""
+        """These fields for the records of one file, which may name files in its folder."""
         if self.media_root is not None or "://" in path or not os.path.isfile(path):
             return self
         return replace(self, media_root=str(PurePath(path).parent))
@@ -140,7 +140,7 @@ class BlankLine:
     original: Original = Original(b"")
 
 
-class Written(NamedTuple):
+class EarlierOutput(NamedTuple):
     """The output of an earlier run for an item: its lines or its row, or an error record.
 
     `error` is its line in the file of errors. `code` is that of an error record in either.
@@ -157,7 +157,7 @@ class DoneItem:
     """An item that stays as an earlier run has written it."""
 
     original: Original
-    written: Written
+    output: EarlierOutput
 
 
 Item = Record | BadRecord | BlankLine

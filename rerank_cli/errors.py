@@ -163,7 +163,7 @@ class ConfigError(RerankError):
 
 
 class NoHome(ConfigError):
-    """Whoever only reads does without the files that would be there."""
+    """The user has no home directory. Readers do without the files that would be there."""
 
     def __init__(self) -> None:
         super().__init__(

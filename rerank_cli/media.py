@@ -124,7 +124,7 @@ def sent_size(document: Document) -> int:
 
 
 def media_stamp(media: Media) -> tuple[int, ...]:
-    """What changes with the content of a file; nothing for a URL."""
+    """A stamp that changes with the content of a file; nothing for a URL."""
     if is_url(media.place):
         return ()
     try:

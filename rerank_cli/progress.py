@@ -87,7 +87,7 @@ def status_line(terminal: Terminal, text: str) -> Iterator[None]:
 
     from rerank_cli.atomic_files import clean_up_on_signal  # not at every start
 
-    # What goes on in a second line would stay there: only the cursor's line is wiped.
+    # A second line would stay there: only the cursor's line is wiped.
     room = columns_of(terminal.stderr) - len(" …") - 1
     with clean_up_on_signal(terminal.wipe_line):
         terminal.show(f"{text[: max(room, 0)].rstrip()} …")
@@ -202,7 +202,7 @@ class TimeLeft:
         rest, begin = max(0.0, total - amount), (self._began, self._first or 0.0)
         seconds = 0.0
         for _ in range(2):
-            # Of a short rest the last of what was done tells more, as lengths may have changed.
+            # For a short rest the latest pace tells more, because lengths may have changed.
             horizon = max(_HORIZON_SECONDS, 2 * seconds) if seconds else now
             marks = (mark for mark in self._marks if now - mark[0] <= horizon)
             then, before = next(marks, begin)
@@ -236,7 +236,7 @@ class WorkProfile:
         self._works.append(self._works[-1] + work)
 
     def at(self, position: float) -> WorkAhead:
-        """What is read and what is not, when so many bytes are read."""
+        """The read and the unread work when so many bytes are read."""
         place, whole = bisect_left(self._ends, position), self._works[-1]
         if place == len(self._ends):
             return WorkAhead(whole, 0.0)

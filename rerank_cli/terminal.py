@@ -513,7 +513,7 @@ def readable(text: str) -> str:
 
 @cache
 def _visible_characters(characters: str) -> Mapping[int, int]:
-    """What stands for each control character, but for those in `kept`; made when it is needed."""
+    """The replacement of each control character except `characters`; made when it is needed."""
     pictures = {code: 0x2400 + code for code in range(0x20)} | {0x7F: 0x2421}
     others = (*range(0x80, 0xA0), *_BIDIRECTIONAL, *range(0xD800, 0xE000))
     visible = pictures | dict.fromkeys(others, 0xFFFD)

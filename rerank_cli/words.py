@@ -294,7 +294,7 @@ class QueryTermFinder:
         return self._find_special(text) if is_special(text) else self.find_plain(text)
 
     def find_plain(self, text: str) -> list[tuple[int, int]]:
-        """The same for a text that is not special (`is_special`), in the order of the text."""
+        """Find terms in a text that is not special (`is_special`), in the order of the text."""
         places = []
         for match in self._word.finditer(text):
             place = self._place_of(match[0])
@@ -418,7 +418,7 @@ def _spell_out(identifier: re.Match[str]) -> str:
 
 
 def token_pattern(text: str) -> re.Pattern[str]:
-    """What finds the tokens of a text as it stands: each word, and each character of a run."""
+    """The pattern of the tokens of a text as it stands: each word, and each character of a run."""
     return _patterns().token if is_special(text) else _WORD
 
 

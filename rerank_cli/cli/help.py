@@ -171,7 +171,7 @@ class _HelpPage:
                 self._lines.append(f"  {example}")
                 continue
             command, _, meaning = example.partition("  ")
-            # What is in quotation marks stays together, and there is room for the sign.
+            # Words in quotation marks stay together, and there is room for the sign.
             command = re.sub(
                 r"'[^']*'|\"[^\"]*\"", lambda match: match[0].replace(" ", "\0"), command
             )

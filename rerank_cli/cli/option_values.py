@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 Options = TypeVar("Options", RemoteOptions, RuntimeOptions, ChunkOptions, Selection)
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x20-\x7e\t]*)")
 _NO_MEMORY = "0"  # of --passage-memory
-# Of --max-time so much, at most, is left to write the results.
+# At most so much of --max-time is reserved for writing the results.
 _WRITING_SHARE, _MAX_WRITING_SECONDS = 0.05, 0.1
 # The HTTP client sets these.
 _PROTOCOL_HEADERS = frozenset({"content-length", "transfer-encoding", "connection"})

@@ -36,7 +36,7 @@ _VARIABLE_PREFIX = "RERANK_"
 
 @dataclass(frozen=True, slots=True)
 class ValueKind:
-    """What a value may be: text, a boolean, a number from `least` to `most`, or a `StrEnum`.
+    """The values of a setting: text, a boolean, a number from `least` to `most`, or a `StrEnum`.
 
     A text may have to be a size, as `parse_size` reads it, or counts of 1 or more with commas
     between them. With `words` it must be one of them, or such a size, or a number, which is a count

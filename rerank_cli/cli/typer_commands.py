@@ -96,7 +96,7 @@ class DefaultGroup(PlainGroup):
 
     # By name: the module that has the command as its `app`, and a sentence for help and completion.
     lazy_commands: ClassVar[dict[str, tuple[str, str]]] = {}
-    # Those whose arguments are files.
+    # The commands whose arguments are files.
     file_commands: ClassVar[frozenset[str]] = frozenset()
 
     def list_commands(self, ctx: Any) -> list[str]:

@@ -285,7 +285,7 @@ def _selection(ctx: typer.Context) -> Selection:
 
 
 def _budget(ctx: typer.Context) -> "Budget | None":
-    """What this run may take; None for no limit. Raises `UsageError` for --plan."""
+    """The budget of this run; None for no limit. Raises `UsageError` for --plan."""
     budget = option_values.budget(ctx)
     if budget is not None and ctx.params["plan"]:
         limits = " and ".join(option_values.limits(ctx).values())

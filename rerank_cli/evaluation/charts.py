@@ -243,7 +243,7 @@ def _draw_cost(
 
 
 def draw_gains(content: ReportContent, system: SystemContent, name: str) -> Chart:
-    """What each query gained, the largest gain first."""
+    """The gain of each query, the largest first."""
     gains = system.gains
     better, worse = int((gains > 0).sum()), int((gains < 0).sum())
     count = len(gains)

@@ -77,8 +77,8 @@ def figures_of(
     import ir_measures
 
     values: Figures = {name: dict.fromkeys(qrels, 0.0) for name in measures}
-    # What computes measures gets numbers for ids: some of it ends the process at half a character,
-    # cuts ids at NUL, or takes none with blanks.
+    # The libraries that compute measures get numbers for ids: some of them end the process at half
+    # a character, cut ids at NUL, or take none with blanks.
     numbers = {str(number): query for number, query in enumerate(qrels, 1)}
     qrels_by_number: dict[str, dict[str, int]] = {}
     runs_by_number: dict[str, dict[str, float]] = {}
@@ -89,7 +89,7 @@ def figures_of(
             order = [name for name in order if name in grades]
         places = {name: str(place) for place, name in enumerate({**grades, **dict.fromkeys(order)})}
         qrels_by_number[number] = {places[name]: grade for name, grade in grades.items()}
-        # Whole scores, none twice: some of it breaks ties in its own way.
+        # Whole scores, none twice: some libraries break ties in their own way.
         if order:
             scores = range(len(order), 0, -1)
             runs_by_number[number] = {

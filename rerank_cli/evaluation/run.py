@@ -284,7 +284,7 @@ class EvalJob:
 
     @property
     def info(self) -> ScorerInfo:
-        """What is known about the model, or the last one of a cascade."""
+        """The facts about the model, or about the last one of a cascade."""
         return rerankers_of(self._ranker)[-1].info
 
     @property

@@ -29,7 +29,7 @@ _ROTATION = re.compile(r"(\.[A-Za-z]+)(?:\.\d+|-\d{8,10})$")  # as logrotate nam
 
 
 class Unit(StrEnum):
-    """What one document is."""
+    """The unit of a document."""
 
     AUTO = "auto"
     SECTION = "section"
@@ -45,7 +45,7 @@ DIVIDED_UNITS = frozenset({Unit.SECTION, Unit.PARAGRAPH, Unit.FUNCTION})
 
 
 class InputFormat(StrEnum):
-    """What a source holds."""
+    """The format of a source."""
 
     TEXT = "text"
     JSONL = "jsonl"
@@ -61,14 +61,14 @@ class InputFormat(StrEnum):
 
 
 class PipeListing(StrEnum):
-    """What the lines of a pipe name."""
+    """The things that the lines of a pipe name."""
 
     FILES = "a list of files"
     MATCHES = "what grep -n found"
 
 
 class Prepend(StrEnum):
-    """What is put before each chunk when it is scored."""
+    """The text before each chunk when it is scored."""
 
     TITLE = "title"
     PATH = "path"

@@ -56,7 +56,7 @@ _MEMORY_BYTES = 1 << 20  # of a pipe, before its copy goes to disk
 
 @dataclass(slots=True)
 class InputReport:
-    """What the user should know about the input. Each pass through the inputs starts a new one.
+    """Facts about the input for the user. Each pass through the inputs starts a new report.
 
     skip_counts  the number of files of folders and lists that were left out, by reason
     problems     the errors of files of folders and lists that could not be read
@@ -588,7 +588,7 @@ def say_how_code_was_read(counts: Counter[str], terminal: Terminal) -> None:
 
 
 def describe_skips(inputs: Inputs) -> str:
-    """What was left out of folders and lists, in words; empty if nothing was."""
+    """Describe the files left out of folders and lists; empty if there are none."""
     skip_counts = inputs.report.skip_counts
     return ", ".join(
         f"{count:,} {reason}" for reason, count in sorted(skip_counts.items()) if count

@@ -349,7 +349,7 @@ class _Rules:
     lists: tuple[tuple[_RuleList, ...], ...] = ((),) * len(_IGNORE_FILES)
 
     def with_files(self, paths: Mapping[str, str], depth: int, reader: _RuleReader) -> "_Rules":
-        """These rules and those of more files, which are in a folder with `depth` parts.
+        """The rules with those of more files, which are in a folder with `depth` parts.
 
         `paths` are by the names in `_IGNORE_FILES`.
         """

@@ -37,7 +37,7 @@ _ESCAPE_BYTES = re.compile(_ESCAPE_SEQUENCE.pattern.encode())
 _NUMBER_IN_LINE = re.compile(r"(?=(?P<end>[:=-]) *\d{1,18}(?P=end))")
 _NUMBER = re.compile(r" *(\d{1,18})([:=\-\0])")
 _LINE_NUMBER = re.compile(r"([1-9]\d{0,17})([:=\-\0])")
-# What a line of a log begins with, and no line number: a leading zero, a date, or a time.
+# The beginning of a line of a log, which is no line number: a leading zero, a date, or a time.
 _TIME = re.compile(r"0\d|\d{4}-\d\d(?!\d)|\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?![:\d])")
 # A plausible path that is not on disk: `a.py`, `src/Makefile`, `C:\src\a`.
 _PLAUSIBLE_PATH = re.compile(r"(?=.*[^\W\d_])[^\s\0]*[./\\][^\s\0]*")
@@ -174,7 +174,7 @@ _SHAPES = (
 
 
 class _Split(NamedTuple):
-    """One way to divide a line: its path, whether NUL ends that, and where the rest begins."""
+    """A way to divide a line: its path, whether NUL ends that, and where the rest begins."""
 
     path: str
     is_certain: bool
@@ -183,7 +183,7 @@ class _Split(NamedTuple):
 
     @property
     def after(self) -> str:
-        """What comes after the path."""
+        """The part after the path."""
         return self.line[self.place :]
 
     @property

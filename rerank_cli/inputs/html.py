@@ -83,7 +83,7 @@ _HIDEABLE = {
 
 
 class HtmlText(NamedTuple):
-    """What is in a page.
+    """The content of a page.
 
     losses        how many things in it are not text, by their kinds
     source_lines  the line of the page at which each line of the text begins

@@ -5,10 +5,10 @@ from collections import defaultdict
 
 from rerank_cli.structure import Block, BlockKind
 
-# What stands beside a heading of a web page to be clicked on.
+# Links beside a heading of a web page.
 _PERMALINK = "¶§\N{ZERO WIDTH SPACE}\uf0c1"
 _CELL_ENDS = re.compile(r"\s{2,}|[\t\n]")
-# What is in a list or a table.
+# The parts of a list and of a table.
 _OUTER_KINDS = {BlockKind.ITEM: BlockKind.LIST, BlockKind.ROW: BlockKind.TABLE}
 _LAYOUT = {*_OUTER_KINDS, *_OUTER_KINDS.values()}
 _MAX_SCOPES = 8  # in each other; so there are few sections to look through

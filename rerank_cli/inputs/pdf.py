@@ -49,7 +49,7 @@ _SENTENCE_END = re.compile("[.!?:;\u2026\u3002\uff01\uff1f][\"')\\]\u201d\u2019\
 
 @dataclass(slots=True)
 class PdfText:
-    """What is in a PDF.
+    """The content of a PDF.
 
     scanned_pages  the numbers of pages with pictures and without text
     garbled_pages  those of pages whose fonts do not say what many of their characters mean
@@ -429,7 +429,7 @@ def _find_run_in(lines: Sequence[str], title: str, first: int) -> int | None:
 
 
 def _title_places(lines: Sequence[str]) -> Mapping[str, Sequence[tuple[int, int]]]:
-    """What may be titles on a page, each with its first line and the number of its lines."""
+    """Possible titles on a page, each with its first line and the number of its lines."""
     keys = [_title_key(line) if len(line) <= _MAX_TITLE_CHARACTERS else "" for line in lines]
     places = defaultdict[str, list[tuple[int, int]]](list)
     for place in range(len(keys)):

@@ -41,7 +41,7 @@ _LINE_BREAK = re.compile(r"(?<![ \t])[ \t]*[\r\n]\s*")
 # An error this close to the end of the text may come from a value that is not read whole.
 _NEAR_END_CHARACTERS = 32
 _SHOWN_NAMES_CHARACTERS = 200  # of a record's fields in a message
-# What Python writes JSON with needs a frame for each level.
+# Python's writer of JSON needs a frame for each level.
 _MAX_LEVELS = 256
 # An empty list takes 60 bytes of memory, and an object 200. Short texts have not too many of them.
 _MAX_CONTAINERS = 1_000_000
@@ -391,7 +391,7 @@ def _deep_error() -> ValueError:
 
 def _json_error(where: str, error: ValueError) -> InputError:
     reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-    # What follows is for programmers, or a place in the value.
+    # The rest of the message is for programmers, or a place in the value.
     reason = reason.partition(";")[0].removesuffix(" at").removesuffix(" starting")
     hint = _FORMAT_HINT
     if reason == "Invalid control character":

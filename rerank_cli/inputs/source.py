@@ -89,7 +89,7 @@ def format_of(path: str) -> InputFormat:
 
 
 def unit_of(path: str, format_: InputFormat, *, stream: bool) -> Unit:
-    """What one document is, by default. The name of a `stream` says nothing."""
+    """The default unit of a source's documents. The name of a `stream` says nothing."""
     if format_ in RECORD_READERS:
         return Unit.RECORD
     if format_ in CONVERTERS or SYNTAXES[format_] in (MARKDOWN, RST):
@@ -479,7 +479,7 @@ def _guess_format(head: str) -> InputFormat | None:
 
 
 def _guess_listing(head: str) -> PipeListing | None:
-    """What the lines of a text name, if the first ones all name files that are there."""
+    """The things that the lines of a text name, if the first ones all name existing files."""
     *lines, last = head.splitlines() or [""]
     lines = lines[:_LISTED_LINES] or [last]  # the last line may be cut off
     if all(map(_is_file, lines)):

@@ -371,7 +371,7 @@ class _Table:
 
 
 def _find_delimiter(text: str, columns: TableColumns) -> str:
-    """What separates the columns of a header: the first delimiter that gives one of text."""
+    """The delimiter of a header: the first one that gives a column of text."""
     headers = {delimiter: _names(text, delimiter) for delimiter in _DELIMITERS}
     for delimiter, header in headers.items():
         if columns.places_in(header):
@@ -455,7 +455,7 @@ def _split_quoted(row: str, delimiter: str, *, escapes: bool = False) -> _Fields
         match = None
         if is_closed and _OPENING_MARK.match(row, start):
             match = pattern.match(row, start)
-            # What is not closed here would be searched to the end from each later field too.
+            # A mark that is not closed here would be searched to the end from each later field too.
             is_closed = match is not None
         if match is not None:
             inner, end = match[1], match.end()

@@ -38,7 +38,7 @@ _PATH = re.compile(r"\.{0,2}[/\\]|~|\.{1,2}$|[A-Za-z]:[/\\]")
 _NAME = re.compile(r"(?P<name>(?:hf:)?[^:@]+)(?::(?P<precision>[^:@]*))?(?:@(?P<revision>.*))?")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 OFFLINE_VARIABLES = ("RERANK_OFFLINE", "HF_HUB_OFFLINE")
-# What to do where the Hub cannot be asked.
+# Advice if the Hub cannot be reached.
 OTHER_HUB = "HF_ENDPOINT names another Hub, such as a mirror"
 COPY_FOLDER = (
     "or copy the model's .onnx file, tokenizer.json and config.json into a folder here: -m ./FOLDER"

@@ -147,7 +147,7 @@ class Entry:
         return f"~{format_size(round(size_bytes / step) * step)}"
 
     def table(self) -> dict[str, Any]:
-        """What `read_entry` reads, without what is not known."""
+        """The table that `read_entry` reads, without unknown values."""
         values: dict[str, Any] = {name: getattr(self, name) for name in _KINDS}
         values["languages"] = [*self.languages]
         values["quality"] = [asdict(figure) for figure in self.quality]

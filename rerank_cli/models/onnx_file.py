@@ -21,7 +21,7 @@ from rerank_cli.user_files import open_regular_file
 
 # The operators of onnxruntime's dynamic quantisation, which scale each run's own activations.
 _DYNAMIC = ("MatMulInteger", "DynamicQuantize", "QAttention")
-# Of what onnxruntime notes of a weight packed for a kernel: `|place;bytes;`, for each of its parts.
+# In onnxruntime's note on a weight packed for a kernel: `|place;bytes;` for each of its parts.
 _PACKED = re.compile(rb"\|(\d+);\d+;")
 
 
@@ -90,7 +90,7 @@ def _weights_beside(path: Path, *, strict: bool = False) -> list[list[tuple[byte
                 for field in _fields_in(content, tensor, strict=strict)
                 if field.number == _TENSOR_EXTERNAL_DATA
             ]
-            # Of values that are said twice, each library takes another one.
+            # If a value is stated twice, libraries do not agree which one they take.
             pairs = [(key, value) for keys, values in entries for key in keys for value in values]
             if pairs:
                 weights.append(pairs)

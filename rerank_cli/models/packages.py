@@ -211,7 +211,7 @@ def with_entry(folder: ModelFolder, entry: Entry) -> ModelFolder:
     )
 
 
-# Of a model's folder, what people and `rerank doctor` read.
+# The files of a model's folder that people and `rerank doctor` read.
 _COMPANIONS = (SELF_TEST, "README.md", "special_tokens_map.json")
 _LICENCES = re.compile(r"(?:LICEN[CS]E|NOTICE|COPYING)(?:\..*)?", re.IGNORECASE)
 _CARD = "README.md"

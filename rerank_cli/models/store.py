@@ -337,7 +337,7 @@ def _manifest_of(content: Mapping[str, Any]) -> ModelManifest:
 
 
 def _file_of(name: str, entry: Any) -> File:
-    """What a manifest says of a file; raises `ValueError`."""
+    """A file by its entry in a manifest; raises `ValueError`."""
     if isinstance(entry, dict):
         size, digest = entry.get("size"), entry.get("sha256")
         if type(size) is int and isinstance(digest, str) and _HASH.fullmatch(digest):
@@ -374,7 +374,7 @@ def _unslug(folder: str) -> str:
 
 
 def _load_locks(path: Path) -> dict[str, Any]:
-    """What was noted of all models, by key; raises `ModelError`."""
+    """The notes on all models, by key; raises `ModelError`."""
     try:
         return parse_json_object(read_regular_file(path))
     except FileNotFoundError:

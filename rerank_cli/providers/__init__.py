@@ -27,14 +27,14 @@ class Cutting(StrEnum):
 
 
 class OnError(StrEnum):
-    """What comes out if scoring fails: nothing, or the documents in input order."""
+    """The output if scoring fails: nothing, or the documents in input order."""
 
     FAIL = "fail"
     KEEP = "keep"
 
 
 class Truncate(StrEnum):
-    """What a provider does with a document that is too long: refuse it, or cut one end off."""
+    """A provider's way with a document that is too long: refuse it, or cut one end off."""
 
     NONE = "none"
     START = "start"

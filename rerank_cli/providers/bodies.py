@@ -126,7 +126,7 @@ class _Decompressor:
         return content
 
     def _window_bits(self, content: bytes) -> int:
-        """What zlib takes for the format; deflate has a header of two bytes, or none."""
+        """zlib's value for the format; deflate has a header of two bytes, or none."""
         if self._is_gzip:
             return _GZIP_BITS
         has_header = content[0] & 0x0F == zlib.DEFLATED and int.from_bytes(content[:2]) % 31 == 0
@@ -201,7 +201,7 @@ class Redactor:
         return text
 
     def _hide(self, text: str, *, with_spellings: bool, is_cut: bool) -> str:
-        """A text without the secrets, as it is or, if `spelled`, with other spellings read."""
+        """A text without the secrets; `with_spellings` looks for other spellings of them too."""
         is_long = len(text) > _MAX_PLACED_CHARACTERS
         may_be_cut = not is_long and (is_cut or _CUT.search(text))
         if not may_be_cut and not self._is_in(text, with_spellings=with_spellings):

@@ -45,7 +45,7 @@ def provider_names() -> list[str]:
 
 
 def example_models() -> list[str]:
-    """One model of each provider, as `-m` takes it."""
+    """A model of each provider, as `-m` takes it."""
     return [f"{name}/{_inherit(name).get('example', '')}" for name in provider_names()]
 
 

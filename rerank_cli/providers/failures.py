@@ -80,7 +80,7 @@ _PERMANENT_WORDS = re.compile(
 
 
 class Remedy(Enum):
-    """What can be done about a failure."""
+    """The way to deal with a failure."""
 
     LATER = auto()
     """The same request may succeed after a while."""
@@ -119,7 +119,7 @@ class Failure:
 
     @property
     def remedy(self) -> Remedy:
-        """What can be done, by the status and, where statuses mislead, by the message.
+        """The remedy, by the status and, where statuses mislead, by the message.
 
         Gateways answer 503 for a model that they do not have, and llama.cpp 500 for a text that is
         too long. Servers whose SDKs are made by Stainless say in a header what an SDK should do.

@@ -161,7 +161,7 @@ def public_base_url(url: str | None) -> str | None:
         return None
     query = url.partition("#")[0].partition("?")[2]
     pairs = [(name, value) for name, value in parse_qsl(query, keep_blank_values=True)]
-    # What has no value may be a key, and what has an @ the end of a password.
+    # A name without a value may be a key, and an @ may end a password.
     if query and (re.search(AT, url) or not all(value for _, value in pairs)):
         return f"{public_url(url)}?{_digest(query)}"
     parts = [f"{name}={HIDDEN if is_secret(name) else _digest(value)}" for name, value in pairs]
@@ -197,7 +197,7 @@ def redact_json(value: Any, redact: Callable[[str], str]) -> Any:
 
 
 def query_secrets(url: str) -> list[str]:
-    """What may be keys in a URL's query: values, and names without one."""
+    """Possible keys in a URL's query: values, and names without a value."""
     pairs = parse_qsl(urlsplit(url).query, keep_blank_values=True)
     texts = (value or name for name, value in pairs)
     return [text for text in texts if len(text) >= MIN_SECRET_CHARACTERS]

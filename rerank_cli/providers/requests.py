@@ -33,7 +33,7 @@ _ABSENT = object()  # in place of a value that a template has no value for
 
 @dataclass(frozen=True, slots=True)
 class RequestOptions:
-    """What a request has besides the query's text and the documents.
+    """The content of a request besides the query's text and the documents.
 
     `values` are options by their command-line names, as in `overlap-tokens`; `fields` are put into
     the body unchanged, by dotted path. `media` belongs to the query, whose text is not sent if
@@ -358,7 +358,7 @@ def _media_to_send(provider: Provider, document: Document) -> Media | None:
 
 
 def content_key(provider: Provider) -> Callable[[Sequence[Chunk]], bytes] | None:
-    """What makes a digest of all that is sent for a document, less its id: see `ScorerInfo`.
+    """Makes a digest of all that is sent for a document, less its id: see `ScorerInfo`.
 
     None if only texts are sent. A file counts with its place and stamp, because its content is not
     to be read for this.

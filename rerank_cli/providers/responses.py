@@ -192,7 +192,7 @@ def read_answer(
 def read_request(
     body: Any, headers: Mapping[str, str] | None = None, currency: str = ""
 ) -> ServiceRequest:
-    """What an answer says of itself, be it a ranking or not; never raises.
+    """The facts in an answer about itself, whether it is a ranking or not; never raises.
 
     All of it is of the right type and size, and in one line. `currency` is that of `read_answer`.
     """
@@ -249,7 +249,7 @@ def field_names(body: object) -> list[str]:
 def describe_requests(
     totals: RequestTotals, name: str, model: str, cost: Price | None, trace_ids: Iterable[str]
 ) -> str:
-    """What was sent for a provider's model, what answered and what it cost, in one line."""
+    """Describe the requests to a provider's model, the answers and the cost, in one line."""
     words = f"{format_count(totals.sent, 'request')} to {name}"
     for count, what in (
         (totals.retried, "of them tried again"),
@@ -545,7 +545,7 @@ def _read_billed(body: Any) -> dict[str, float]:
 
 
 def _read_cost(body: Any, headers: Mapping[str, str], currency: str) -> tuple[float | None, str]:
-    """What an answer says that it cost, and the currency; None and no currency if nothing."""
+    """The cost that an answer states, and the currency; None and no currency if none."""
     for place, own_currency in _COST_PLACES:
         cost = _amount_at(body, headers, place)
         if cost is not None and cost <= _MAX_COST:

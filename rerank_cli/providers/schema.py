@@ -34,7 +34,7 @@ from rerank_cli.types import Scale
 
 _MAX_COUNT = 2**31 - 1
 _MAX_AMOUNT = 1e9  # of money
-# What services call the units that are to be paid for.
+# The names that services have for billed units.
 _UNIT_NAMES = {
     "million tokens": ("total_tokens", "input_tokens"),
     "thousand searches": ("search_units", "rerank_units"),
@@ -291,7 +291,7 @@ class Limits(StrictTable):
 
 
 class Tariff(StrictTable):
-    """What a provider charges for a model. Free allowances and discounts are not counted.
+    """A provider's price for a model. Free allowances and discounts are not counted.
 
     amount      of the currency, for a million tokens or for a thousand searches, as `per` says
     documents   the most in one search, more are several; without it each request is one search
@@ -409,7 +409,7 @@ class Provider(StrictTable):
         }
 
     def reading(self, document_tokens: int) -> "Provider":
-        """The same, if it reads at most `document_tokens` of each document."""
+        """This provider with a limit: it reads at most `document_tokens` of each document."""
         limits = self.limits.model_copy(update={"document": document_tokens})
         return self.model_copy(update={"limits": limits})
 
@@ -436,7 +436,7 @@ class Provider(StrictTable):
         return path
 
     def price_at(self, url: str) -> Tariff | None:
-        """What is charged at a URL: nothing is known of another host, such as a proxy."""
+        """The price at a URL; None for another host, such as a proxy."""
         is_own = self.url is None or self.keyless  # each user has a server of their own
         if is_own or origin(url) == origin(self.url or ""):
             return self.price

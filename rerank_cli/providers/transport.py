@@ -74,7 +74,7 @@ class Proxy:
 
     @property
     def secrets(self) -> Sequence[str]:
-        """What no message may show."""
+        """The secrets that no message may show."""
         return user_secrets(self.url)
 
     @property
@@ -83,13 +83,13 @@ class Proxy:
         return f"{self.variable} names the proxy; NO_PROXY={self.host} does without it"
 
     def hint_for(self, answer: str) -> str:
-        """What to do about a proxy's own answer, which begins with its status."""
+        """Advice on a proxy's own answer, which begins with its status."""
         if answer.startswith(AUTHENTICATION_STATUS):
             return f"{self.variable} takes {urlsplit(self.url).scheme}://USER:PASSWORD@HOST:PORT"
         return self.hint
 
     def describe_failure(self, error: Exception) -> str | None:
-        """What an error of httpx2 says of the proxy itself; None if it let the request through."""
+        """A proxy's own fault in an error of httpx2; None if it let the request through."""
         reason = without_number(str(error)) or type(error).__name__
         if isinstance(error, httpx2.ProxyError):
             return f"the proxy {self.public_url} does not connect to {self.host}: {reason}"
@@ -257,7 +257,7 @@ class Transport(httpx2.BaseTransport):
 
 
 class _Connection:
-    """One connection, made when it is needed, which ends with any failure."""
+    """A connection, made when it is needed, which ends with any failure."""
 
     def __init__(
         self, context: ssl.SSLContext, proxy: httpcore2.Proxy | None, *, http2: bool

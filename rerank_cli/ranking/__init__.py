@@ -61,14 +61,14 @@ class FirstStage(StrEnum):
 
 
 class ResultUnit(StrEnum):
-    """What a result is, if the user says so."""
+    """The unit of a result, if the user names one."""
 
     FILE = "file"  # a document, with its best passages
     PASSAGE = "passage"
 
 
 class PriorRule(StrEnum):
-    """The documents for which more counts than text: file names, definitions and the like."""
+    """The documents that get a prior, by their file names, definitions and the like."""
 
     AUTO = "auto"  # in source trees
     CODE = "code"  # for every document

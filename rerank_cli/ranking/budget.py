@@ -1,4 +1,4 @@
-"""What a ranking may take: time, and for services money.
+"""The budget of a ranking: time, and for services money.
 
     Budget ─ Spending ┬ seconds_left   when the ranking ends
                       └ reserve, settle   whether a request is still paid for
@@ -42,7 +42,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class Budget:
-    """What a ranking may take.
+    """The limits of a ranking.
 
     max_seconds  the ranking ends by then with what is scored; None for no limit
     max_cost     the most that requests to a service may cost, in US dollars; None for no limit
@@ -82,7 +82,7 @@ class Budget:
 
 
 class Spending:
-    """What one ranking, or a job of many, has used of its budget. Any thread may use it.
+    """The used part of a budget, by one ranking or by a job of many. Any thread may use it.
 
     deadline  the time of the clock at which the ranking ends; infinite without a limit
     reason    the limit that was reached first; None while there is none
@@ -194,7 +194,7 @@ class ThriftyScorer(Scorer, Protocol):
 
 
 def limit_scorer(scorer: Scorer, spending: Spending) -> Scorer:
-    """The same model within a budget; raises `UsageError` if it can keep to none."""
+    """Put a model within a budget; raises `UsageError` if it can keep to none."""
     model = scorer.info.model
     if isinstance(scorer, SurveyingScorer):
         raise UsageError(
@@ -214,7 +214,7 @@ def limit_scorer(scorer: Scorer, spending: Spending) -> Scorer:
 
 
 def limit_scorers(scorers: Sequence[Scorer], spending: Spending) -> list[Scorer]:
-    """The same scorers, which share a budget: those that send requests keep to it.
+    """Have scorers share a budget: those that send requests keep to it.
 
     Raises `UsageError` if money is limited and none costs any, or if a price is not known.
     """

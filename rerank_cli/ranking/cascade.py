@@ -72,7 +72,7 @@ class Cascade:
 
     @property
     def info(self) -> ScorerInfo:
-        """What is known about the model that reads all."""
+        """The facts about the model that reads all."""
         return self.rerankers[0].info
 
     @property
@@ -360,7 +360,7 @@ def check_keep(
 
 
 class _Stages:
-    """One ranking on its way through the models of a cascade.
+    """A ranking on its way through the models of a cascade.
 
     place       that of the model that is next, or under way
     results     all results so far, best first, a later model's above an earlier one's
@@ -537,7 +537,7 @@ class _Stages:
         return replace(result, explanation=best)
 
     def _document_of(self, result: Ranked) -> Document:
-        """What the next model reads of a result: its document, or its passage as one."""
+        """The document that the next model reads of a result: its own, or its passage as one."""
         document, chunk = result.document, result.passage
         if not self._selection.passages or document.text_is_label:
             return document

@@ -394,7 +394,7 @@ class _PassageSearch:
 def open_meaning_survey(
     open_meaning: MeaningOpener | None, query: str, memory: TextMemory, count: int
 ) -> tuple[MeaningSurvey | None, Sequence[str]]:
-    """What compares meaning, with notes for the user; None if words alone are to choose."""
+    """Open the survey by meaning, with notes for the user; None if words alone choose."""
     try:
         meaning = None if open_meaning is None else open_meaning(query, memory)
     except ModelError as error:

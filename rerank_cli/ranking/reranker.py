@@ -136,7 +136,7 @@ class Reranker:
 
     @property
     def info(self) -> ScorerInfo:
-        """What is known about the model."""
+        """The facts about the model."""
         return self.scorer.info
 
     @property

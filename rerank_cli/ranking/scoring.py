@@ -37,7 +37,7 @@ _WATCH_SECONDS = 0.1  # between two calls of a watch, while the ranking waits fo
 
 
 class ScoreKey(NamedTuple):
-    """What a document's scores depend on: how it is cut and for which query, and its content.
+    """The identity of a document's scores: the way it is cut, the query, and its content.
 
     The content is `ScorerInfo.content_key`, if the scorer has one, or title, text and media.
     """
@@ -110,7 +110,7 @@ class ScoreStore:
 
 
 class ScorePool:
-    """What the rankings of one `Reranker` share.
+    """The state that the rankings of one `Reranker` share.
 
     lock        guards all of this, and the state of each ranking
     scoring     is held while a scorer that has only `score` is called
@@ -155,7 +155,7 @@ class DocumentBlock:
 
 @dataclass(eq=False)
 class RankingTask:
-    """One ranking, from its documents to a `Ranking`.
+    """A ranking in the making, from its documents to a `Ranking`.
 
     `add` takes documents, and `end` says that there are no more. `finish` is called once, from any
     thread: with the ranking, with the exception that ended it, or with None if it was cancelled.
@@ -394,7 +394,7 @@ class RankingTask:
 
     def _count_best_pairs(self, entries: Sequence[ScoreEntry]) -> int | None:
         """How many of the best pairs of some documents need a score; None for all."""
-        # Of a document with several chunks any may be the best: they all need a score.
+        # Any chunk of a document may be its best: with several, they all need a score.
         if self.keep is None or not (
             self.passages
             or all(len(entry.split.chunks) + entry.split.left_out <= 1 for entry in entries)
@@ -614,7 +614,7 @@ def _check_scores(scored: Scored, expected: int, *, is_remote: bool) -> Sequence
 
 
 def score_key(plan: tuple[object, ...], split: Split, info: ScorerInfo) -> ScoreKey:
-    """What a document's scores depend on."""
+    """The identity of a document's scores."""
     if info.content_key is not None:
         return ScoreKey(plan, content=info.content_key(split.chunks))
     document = split.document
@@ -632,7 +632,7 @@ def score_key(plan: tuple[object, ...], split: Split, info: ScorerInfo) -> Score
 
 
 def _work_of(pairs: Sequence[Pair], info: ScorerInfo) -> list[int]:
-    """What each pair of one query takes to score, in tokens."""
+    """The tokens that each pair of one query takes to score."""
     fixed_tokens = fixed_work(pairs[0].query, info) if pairs else 0
     return [
         fixed_tokens + (pair.chunk.tokens or len(pair.chunk.text) // TOKEN_CHARACTERS)

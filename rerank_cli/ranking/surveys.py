@@ -35,7 +35,7 @@ from rerank_cli.words import (
 _BLOCK_CHARACTERS_PER_TOKEN = 2
 _LOOK_BACK_CHARACTERS = 64  # for white space at which a block ends
 # Documents with a word of the query are kept to be scored once all are read, up to about this size.
-# Of more the input is read again.
+# A larger input is read again.
 _MAX_KEPT_CHARACTERS = 1 << 23
 _DOCUMENT_CHARACTERS = 500  # that the rest of a document takes in memory
 FUSION_RANK = 60  # k of reciprocal rank fusion, as in its paper

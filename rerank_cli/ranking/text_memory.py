@@ -67,11 +67,11 @@ class TextMemory:
             self._query += 1
 
     def takes(self, text: str) -> bool:
-        """Whether what is made of a text is worth being kept."""
+        """Whether values made of a text are worth keeping."""
         return self.max_bytes > 0 and len(text) >= _LEAST_CHARACTERS
 
     def get(self, key: Hashable) -> Any:
-        """What was kept; None if there is nothing."""
+        """The value of a key; None if there is none."""
         with self._changing:
             entry = self._entries.get(key)
             if entry is None:
@@ -113,7 +113,7 @@ class TextMemory:
         return split
 
     def _make_room(self, size: int) -> bool:
-        """Forget the oldest entries if so many bytes have room then; return whether they have.
+        """Forget the oldest entries if that makes room for so many bytes; return whether it does.
 
         Called with the lock held.
         """
@@ -149,7 +149,7 @@ class _KeptSplit(NamedTuple):
 
 
 def _for_document(split: Split, document: Document) -> Split:
-    """The same windows of another document with the same text."""
+    """Move windows to another document with the same text."""
     chunks = [replace(chunk, document=document) for chunk in split.chunks]
     return split._replace(document=document, chunks=chunks)
 

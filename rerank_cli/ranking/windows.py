@@ -344,7 +344,7 @@ class BlockRanges:
         return path
 
     def prefix(self, block: int, first: int, *, headings: bool) -> tuple[str, ...]:
-        """What is put before a window in a block that begins at a token.
+        """The names before a window in a block that begins at a token.
 
         That is the header of the table that it is in, if this has begun before; with `headings`,
         the names of all blocks that have.

@@ -213,7 +213,7 @@ def _grep_line(chunk: Chunk) -> _GrepLine:
 
 
 def _first_character(document: Document) -> Chunk:
-    """The first characters of a blank document, or of one without a score."""
+    """An empty chunk where the text of a blank document, or of one without a score, begins."""
     text = document.text
     start = len(text) - len(text.lstrip()) if text.strip() else 0
     return Chunk(document, start, start, "", 0)

@@ -134,7 +134,7 @@ def _judge_line(ranking: Ranking, stage: int) -> str:
 
 
 class Row(NamedTuple):
-    """What a row shows.
+    """A row of the table.
 
     mark       the rank, or what marks a row below a result
     relevance  the score; None for no score

@@ -108,7 +108,7 @@ class Network(Protocol):
 
     @property
     def passages(self) -> "PassageMemory | None":
-        """What is known of passages; None for a model that reads none alone."""
+        """The memory of passages; None for a model that reads none alone."""
 
     def scores(self, rows: Sequence[TokenRow]) -> list[float]:
         """Score pairs in one run; raises `ScorerError`.
@@ -119,7 +119,7 @@ class Network(Protocol):
 
     @property
     def encode(self) -> "Callable[[Sequence[int]], np.ndarray] | None":
-        """What makes a vector of one text alone; None for a model that makes none."""
+        """A function that makes the vector of a text alone; None for a model that makes none."""
 
     def open_wide(self) -> "Network | None":
         """Open the same model with all cores for each run; None if that is not possible."""
@@ -226,7 +226,7 @@ TrialOutcome = tuple[str, str, str | None]  # its kind, a message, and a hint
 
 
 class TrialLimits(NamedTuple):
-    """What a trial may take: the time until it is allowed more, and the memory."""
+    """The limits of a trial: the time until it is allowed more, and the memory."""
 
     seconds: float
     memory_bytes: int

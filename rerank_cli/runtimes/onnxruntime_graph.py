@@ -354,7 +354,7 @@ def session_options(threads: int = 1) -> onnxruntime.SessionOptions:
 
 
 def recipe(folder: ModelFolder, answers: AnswerTokens | None = None) -> str:
-    """What a prepared graph depends on besides the model's files, in one line.
+    """The facts on which a prepared graph depends besides the model's files, in one line.
 
     These are the runtime and the processor, and the arguments of `make_copy`.
     """

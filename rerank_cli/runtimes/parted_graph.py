@@ -123,7 +123,7 @@ class PartedGraph:
 
     @property
     def encode(self) -> Callable[[Sequence[int]], np.ndarray] | None:
-        """What makes a vector (hidden,) of a whole query; None if the encoder gives none."""
+        """Makes the vector (hidden,) of a whole query; None if the encoder gives none."""
         name = f"{QUERY_INPUT}{_WHOLE}"
         if name not in self._reader.inputs:
             return None

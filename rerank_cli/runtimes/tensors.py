@@ -388,7 +388,7 @@ class _Walk:
                 return _kind_made_by(name, operator, is_selected)
             is_selected |= name in _SELECTING
             sources = operator.sources()
-            # Of two classes that are joined, the second is the score.
+            # If two classes are joined, the second one is the score.
             operator = (
                 (sources[-1] if name == "Concat" else sources[0]) if sources else Operator("")
             )

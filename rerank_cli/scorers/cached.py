@@ -129,7 +129,7 @@ class CachedScorer:
 
     @property
     def shipped_encoder(self) -> Encoder | None:
-        """What makes a vector of a query, if the scorer has the model that ships open."""
+        """Makes the vector of a query, if the scorer has the model that ships open."""
         return self.scorer.shipped_encoder if isinstance(self.scorer, EncodingScorer) else None
 
     @property
@@ -138,7 +138,7 @@ class CachedScorer:
         return self.scorer.text_memory if isinstance(self.scorer, RememberingScorer) else None
 
     def account(self) -> str:
-        """What the scorer says, and how many scores were known."""
+        """The scorer's account, and how many scores were known."""
         with self._counting:
             score_count, known_count = self._counts["scores"], self._counts["known"]
         words = f"cache: {known_count:,} of {format_count(score_count, 'score')} known from before"
@@ -211,7 +211,7 @@ class CachedPricedScorer(CachedViewingScorer):
         return self.scorer.requests
 
     def cost_of(self, totals: RequestTotals) -> Price | None:
-        """What some requests cost."""
+        """The cost of some requests."""
         return self.scorer.cost_of(totals)
 
     def estimate(self, batches: Iterable[Sequence[Pair]]) -> tuple[int, Price | None]:

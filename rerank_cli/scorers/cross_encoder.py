@@ -203,7 +203,7 @@ class LocalScorer:
 
     @property
     def identity(self) -> str:
-        """What its scores depend on besides a pair: see `LastingScorer`.
+        """The facts on which its scores depend besides a pair: see `LastingScorer`.
 
         These are the files, the libraries, the processor, and the prompt with its instruction.
         Neither threads nor prepared copies change a score; but padding on a GPU does, so that such
@@ -306,7 +306,7 @@ class LocalScorer:
 
     @property
     def shipped_encoder(self) -> Encoder | None:
-        """What makes a vector of a query; None unless this is the model that ships."""
+        """A function that makes the vector of a query; None unless this is the model that ships."""
         return self._network.encode if self._is_shipped else None
 
     def _passage(self, chunk: Chunk) -> Sequence[int]:

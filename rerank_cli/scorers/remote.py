@@ -159,7 +159,7 @@ class RemoteScorer:
 
     @property
     def identity(self) -> str:
-        """What its scores depend on besides a pair: see `LastingScorer`. It has no secret."""
+        """The facts on which its scores depend besides a pair: see `LastingScorer`. No secrets."""
         parts = [__version__, public_base_url(self.address.url), self._headers]
         request_identity = self.builder.identity()
         return request_identity and json.dumps([*parts, request_identity])
@@ -255,7 +255,7 @@ class RemoteScorer:
         return self._client.limit_seconds(whole, seconds)
 
     def cost_of(self, totals: RequestTotals) -> Price | None:
-        """What some requests cost: as the service says, or else by the price that is known."""
+        """The cost of some requests: as the service states it, or else by the known price."""
         costs, estimates = totals.costs.items(), totals.estimates.items()
         prices = [Price(amount, name, self._says, estimated=False) for name, amount in costs]
         if self._tariff is not None:
@@ -280,7 +280,7 @@ class RemoteScorer:
         return None if tariff is None else tariff.price_of(*tokens, counts)
 
     def account(self) -> str:
-        """What was sent, what it cost, and the service's ids of the last requests, in words."""
+        """The requests, their cost, and the service's ids of the last ones, in words."""
         with self._counting:  # other threads may still read answers
             totals, trace_ids = RequestTotals() + self._totals, [*self._trace_ids]
         words = describe_requests(
@@ -307,7 +307,7 @@ class RemoteScorer:
     def _send(
         self, request: Request, keep: int | None, body: bytes, replies: list[RequestReply]
     ) -> None:
-        """Send a request, or each half of it if it is too large, and so on; add each to `done`."""
+        """Send a request, or each half of it if it is too large, and so on; add to `replies`."""
         if not self.builder.is_too_large(request, len(body)):
             reserved = self.price_of(request)
             seconds, is_divisible = self._client.expected_seconds(), len(request.chunks) > 1
@@ -402,7 +402,7 @@ class RemoteScorer:
         return Scored(values, report.usage, notes, missing, (report,))
 
     def _sent_documents(self, chunks: Sequence[Chunk]) -> SentDocuments:
-        """What was sent for some chunks, by which their results may be recognized."""
+        """The content that was sent for some chunks, by which their results may be recognized."""
         ids = [chunk.document.id for chunk in chunks] if self._names_documents else ()
         key = self.info.content_key
         return SentDocuments(
@@ -417,7 +417,7 @@ class RemoteScorer:
         return self.price_of(request, self._read_report(reply)) if is_needed else None
 
     def _read_report(self, reply: Reply) -> ServiceRequest:
-        """What an answer says of itself, besides its scores."""
+        """Read the facts in an answer about itself, besides its scores."""
         try:
             content = parse_body(reply.content, reply.headers.get("content-type", ""))
         except AnswerError:
@@ -431,7 +431,7 @@ class RemoteScorer:
     def _report(
         self, report: ServiceRequest, request: Request, reply: Reply, error: str = ""
     ) -> ServiceRequest:
-        """What an answer said of itself, and how the request for it went."""
+        """Complete the facts in an answer about itself with those about its request."""
         return replace(
             report,
             documents=len(request.chunks),
@@ -614,7 +614,7 @@ def _info(
     chunks: ChunkOptions,
     cutting: Cutting,
 ) -> ScorerInfo:
-    """What is known of a provider's model: its limits in tokens, its scale, its tokenizer."""
+    """The facts about a provider's model: its limits in tokens, its scale, its tokenizer."""
     limits = provider.limits
     tokenizer: Tokenizer = EstimatedTokenizer()
     if (own := options.tokenizer) is not None:

@@ -30,7 +30,7 @@ class Piece(NamedTuple):
 
 
 class PieceResult(NamedTuple):
-    """What running a piece returned, and the piece's place in its job."""
+    """The result of a piece, and the piece's place in its job."""
 
     place: int
     value: Any

@@ -148,7 +148,7 @@ class ScoreFile:
         return self._problem
 
     def take_notes(self) -> Sequence[str]:
-        """What a user should know and was not told yet."""
+        """Take the notes that the user has not seen yet."""
         if not self._notes:
             return ()
         notes, self._notes = self._notes, []

@@ -234,7 +234,7 @@ class QueryMeaning:
     the text is: the mean over its words of the cosine with the whole query, _MEAN_WEIGHT times. In
     both, words count by the lengths of their vectors, and rare ones have long vectors.
 
-    `encoded` is what the encoder makes of the query (components,), projected. `knows_query` says
+    `vector` is the encoder's vector of the query (components,), projected. `knows_query` says
     whether the vocabulary has enough of the query's words.
     """
 
@@ -374,7 +374,7 @@ def _open_vectors() -> StaticVectors:
 
 @cache
 def _open_encoder() -> Encoder:
-    """What reads a query where the scorer is another model; raises `ModelError`."""
+    """Open the encoder of queries if the scorer is another model; raises `ModelError`."""
     encode = open_local(find(None), RuntimeOptions(threads=1)).shipped_encoder
     if encode is None:
         raise ModelError(

@@ -367,7 +367,7 @@ class PairTemplate:
         return len(self.before) + len(self.between) + len(self.after)
 
     def row(self, query: Sequence[int], passage: Sequence[int]) -> TokenRow:
-        """What a network takes of a pair: its token ids and types, from its texts' token ids."""
+        """The input of a network for a pair: token ids and types, from its texts' token ids."""
         return self.ids(query, passage), self.types(len(query), len(passage))
 
     def ids(self, query: Sequence[int], passage: Sequence[int]) -> list[int]:
@@ -398,6 +398,6 @@ class TextTemplate:
         return sum(len(part) for part in (*self.query, *self.passage))
 
     def row(self, query: Sequence[int], passage: Sequence[int]) -> TokenRow:
-        """What a network in parts takes of a pair: the token ids of its two texts."""
+        """The input of a network in parts for a pair: the token ids of its two texts."""
         (before, after), (passage_before, passage_after) = self.query, self.passage
         return [*before, *query, *after], [*passage_before, *passage, *passage_after]

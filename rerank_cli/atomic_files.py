@@ -364,7 +364,7 @@ def file_digest(path: Path, algorithm: str = "sha256") -> str:
 
 
 def file_stamp(path: Path) -> list[int]:
-    """What changes with a file's content, without reading it; raises `OSError`.
+    """The stamp of a file, which changes with its content; raises `OSError`.
 
     These are its size, times and inode, and if the path is a link, the time of the link itself.
     """

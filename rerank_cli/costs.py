@@ -1,4 +1,4 @@
-"""What requests to services came to, and what they cost."""
+"""The sums of requests to services, and their cost."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ _MAX_NAMES = 20  # of models and the like, that are counted each by itself
 
 
 class Price(NamedTuple):
-    """What requests cost, and the source of that: the service itself, or else it is estimated."""
+    """The cost of requests, and its source: the service itself, or else it is estimated."""
 
     amount: float
     currency: str
@@ -23,13 +23,18 @@ class Price(NamedTuple):
 
     @classmethod
     def total(cls, prices: "Iterable[Price | None]") -> "Price | None":
-        """The sum of those that are known; None if there is none, or if their currencies differ."""
-        known = [price for price in prices if price is not None]
-        if len({price.currency for price in known}) != 1:
+        """The sum of the known prices; None if there is none, or if their currencies differ."""
+        known_prices = [price for price in prices if price is not None]
+        if len({price.currency for price in known_prices}) != 1:
             return None
-        amount = _without_noise(sum(price.amount for price in known))
-        sources = " and ".join(dict.fromkeys(price.source for price in known))
-        return cls(amount, known[0].currency, sources, any(price.estimated for price in known))
+        amount = _without_noise(sum(price.amount for price in known_prices))
+        sources = " and ".join(dict.fromkeys(price.source for price in known_prices))
+        return cls(
+            amount,
+            known_prices[0].currency,
+            sources,
+            any(price.estimated for price in known_prices),
+        )
 
 
 @dataclass(frozen=True)
@@ -161,9 +166,9 @@ class RequestTotals:
 def _add_amounts(sums: dict[str, float], amounts: Mapping[str, float]) -> None:
     """Add to sums by name; beyond `_MAX_NAMES` names, others are counted together."""
     for name, amount in amounts.items():
-        known = name if name in sums or len(sums) < _MAX_NAMES else "others"
-        total = sums.get(known, 0) + amount
-        sums[known] = total if isinstance(total, int) else _without_noise(total)
+        key = name if name in sums or len(sums) < _MAX_NAMES else "others"
+        total = sums.get(key, 0) + amount
+        sums[key] = total if isinstance(total, int) else _without_noise(total)
 
 
 def _without_noise(amount: float) -> float:

@@ -105,8 +105,8 @@ def check_type(name: str, value: object, *kinds: type | None) -> None:
         words = [
             word for kind, word in zip(types, words, strict=True) if not issubclass(kind, Enum)
         ]
-        wanted = " or ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
-        raise UsageError(f"{name} is {wanted}, and not of type {type(value).__name__}")
+        expected = " or ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
+        raise UsageError(f"{name} is {expected}, and not of type {type(value).__name__}")
 
 
 def check_fields(options: object) -> None:
@@ -120,12 +120,12 @@ def check_fields(options: object) -> None:
 
 @cache
 def _field_kinds(owner: type) -> list[tuple[str, Sequence[type | None]]]:
-    found = list[tuple[str, Sequence[type | None]]]()
+    kinds_by_field = list[tuple[str, Sequence[type | None]]]()
     for name, hint in get_type_hints(owner).items():
         kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
         if all(type(kind) in (type, EnumType) for kind in kinds) and bool not in kinds:
-            found.append((name, kinds))
-    return found
+            kinds_by_field.append((name, kinds))
+    return kinds_by_field
 
 
 def near_words(
@@ -139,8 +139,11 @@ def near_words(
 
     if _NO_WORD.search(word):
         return []
-    known = {each.lower(): each for each in words}
-    return [known[each] for each in get_close_matches(word.lower(), known, most, likeness)]
+    words_by_lower = {each.lower(): each for each in words}
+    return [
+        words_by_lower[each]
+        for each in get_close_matches(word.lower(), words_by_lower, most, likeness)
+    ]
 
 
 class QueryTooLong(UsageError):
@@ -160,7 +163,7 @@ class ConfigError(RerankError):
 
 
 class NoHome(ConfigError):
-    """Whoever only reads does without the files that would be there."""
+    """The user has no home directory. Readers do without the files that would be there."""
 
     def __init__(self) -> None:
         super().__init__(

@@ -38,7 +38,7 @@ def features() -> frozenset[str]:
 
 
 def signature() -> str:
-    """What a file that is made for this processor depends on, in one line."""
+    """The properties of this processor on which a prepared file depends, in one line."""
     return f"{platform.machine()}; {' '.join(sorted(features())) or processor()}"
 
 
@@ -48,8 +48,8 @@ def _cpuinfo_field(name: str) -> str | None:
         text = _CPUINFO_FILE.read_text("utf-8", "replace")
     except OSError:
         return None
-    found = re.search(rf"^{name}\s*:[^\S\n]*(.*)$", text, re.MULTILINE)
-    return found[1] if found else None
+    match = re.search(rf"^{name}\s*:[^\S\n]*(.*)$", text, re.MULTILINE)
+    return match[1] if match else None
 
 
 def _quota(root: Path, membership: Path) -> float | None:
@@ -95,8 +95,8 @@ def _group_quota(group: Path) -> float | None:
     """The quota of one cgroup, in cores; None if it has no limit."""
     for read in (_version_2_share, _version_1_share):
         with suppress(OSError, ValueError, ZeroDivisionError):
-            used, period = map(int, read(group))
-            return used / period if used > 0 else None
+            quota, period = map(int, read(group))
+            return quota / period if quota > 0 else None
     return None
 
 

@@ -1,8 +1,8 @@
-"""Images and videos: where they are, how they are shown to people, and what a service is sent.
+"""Images and videos: their places, their labels for people, and their URLs for services.
 
-URLs are not fetched, and files are sent as they are, if their bytes say that they are media. What a
-record names is only sent if it is in the folder that records may name files in: who wrote a record
-need not be who may read a file.
+URLs are not fetched, and files are sent as they are, if their bytes say that they are media. A file
+that a record names is only sent if it is in the folder in which records may name files: the author
+of a record may not be allowed to read other files.
 """
 
 import binascii
@@ -124,7 +124,7 @@ def sent_size(document: Document) -> int:
 
 
 def media_stamp(media: Media) -> tuple[int, ...]:
-    """What changes with the content of a file; nothing for a URL."""
+    """A stamp that changes with the content of a file; nothing for a URL."""
     if is_url(media.place):
         return ()
     try:
@@ -134,14 +134,14 @@ def media_stamp(media: Media) -> tuple[int, ...]:
 
 
 def has_lasting_content(media: Media) -> bool:
-    """Whether its place and its stamp tell its content: not so of what is on another machine."""
+    """Whether its place and stamp identify its content: not if it is on another machine."""
     return _DATA_URL.fullmatch(media.place) is not None or bool(media_stamp(media))
 
 
 def kind_of(head: bytes) -> MediaKind | None:
     """The kind of media that a file is by its first `HEAD_BYTES`; None for any other file."""
     kind = _type_of(head).partition("/")[0]
-    return next((known for known in MEDIA_FIELDS if known == kind), None)
+    return next((known_kind for known_kind in MEDIA_FIELDS if known_kind == kind), None)
 
 
 def media_url(media: Media, limit: int = MAX_FILE_BYTES) -> str:
@@ -153,8 +153,8 @@ def media_url(media: Media, limit: int = MAX_FILE_BYTES) -> str:
     if is_url(media.place):
         return media.place
     data = _read_file(media, limit, limit + 1)
-    encoded = binascii.b2a_base64(data, newline=False).decode("ascii")
-    return f"data:{_type_of(data)};base64,{encoded}"
+    content = binascii.b2a_base64(data, newline=False).decode("ascii")
+    return f"data:{_type_of(data)};base64,{content}"
 
 
 def with_article(kind: str) -> str:
@@ -170,9 +170,9 @@ def _check_file(media: Media) -> None:
 
 def _read_file(media: Media, limit: int, count: int) -> bytes:
     """Read the first `count` bytes of a file, and check what it is; raises `InputError`."""
-    given = media.name or media.place
+    original = media.name or media.place
     # A path with what may be a password loses it, and is shown as it was given.
-    name = _shorten(media.place if hide_user(given) == given else given)
+    name = _shorten(media.place if hide_user(original) == original else original)
     kind = media.kind
     try:
         with _open_file(media) as stream:
@@ -191,10 +191,10 @@ def _read_file(media: Media, limit: int, count: int) -> bytes:
             f"{name}: {format_size(size)} is too large: {most} is the limit",
             hint=f"make the {kind} smaller, or give the URL of one",
         )
-    found = _type_of(data)
-    if not found.startswith(f"{kind}/"):
+    content_type = _type_of(data)
+    if not content_type.startswith(f"{kind}/"):
         raise InputError(
-            f"{name}: not {with_article(kind)}{f' but {found}' if found else ''}",
+            f"{name}: not {with_article(kind)}{f' but {content_type}' if content_type else ''}",
             hint=f"{with_article(kind)} is {_TYPE_NAMES[kind]}, by its bytes and not by its name",
         )
     return data

@@ -1,4 +1,4 @@
-"""What options name to be written: files, streams and folders, and whether they may be written.
+"""The outputs that options name: files, streams and folders, and whether they may be written.
 
     OutputFile         a file, a device, a pipe or an open stream, and the way to write it
     PlannedOutput      one with what is written beside it, and which file it may replace
@@ -33,7 +33,7 @@ _OPEN_STREAMS = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 _DESCRIPTOR_FOLDER = re.compile(r"/dev/fd|/proc/(\d+)(/task/\d+)?/fd")
 _MAX_DESCRIPTOR_DIGITS = 9  # what fits in C's int
 _MAX_LINKS = 40  # that Linux follows
-# What cannot be written as a stream of bytes, by its type.
+# Kinds of files that cannot be written as a stream of bytes, by their types.
 _UNWRITABLE = {stat.S_IFBLK: "a block device", stat.S_IFSOCK: "a socket"}
 IsOurs = Callable[[Path], bool]
 
@@ -86,37 +86,37 @@ class OutputFile:
             raise OutputError(f"{self.path}: there is no directory {folder}")
         _check_folder(folder, self.path)
 
-    def write(self, pieces: Iterable[bytes], terminal: Terminal, *, drawn: bool = False) -> None:
+    def write(self, pieces: Iterable[bytes], terminal: Terminal, *, is_drawn: bool = False) -> None:
         """Write the results: all of them, or none, and the file stays as it was.
 
-        What is `drawn` has no control characters but ours: see `Terminal.draw`. Raises
+        Content that `is_drawn` has no control characters but ours: see `Terminal.draw`. Raises
         `OutputError`, and `PipeClosed` if the reader of a pipe has closed it.
         """
         if self.is_stdout:
-            (terminal.draw if drawn else terminal.write)(pieces)
+            (terminal.draw if is_drawn else terminal.write)(pieces)
             return
         try:
             if self.is_stream:
-                self._write_stream(pieces, drawn=drawn)
+                self._write_stream(pieces, is_drawn=is_drawn)
                 return
             with atomic_write(Path(self.path), follow_links=True) as stream:
                 write_all(stream, pieces, self.path)
         except OSError as error:
             raise self._failure(error) from error
 
-    def open_stream(self, *, drawn: bool = False) -> BinaryIO:
+    def open_stream(self, *, is_drawn: bool = False) -> BinaryIO:
         """Open a device or a pipe, or an open stream once more; raises `OutputError`.
 
-        A terminal shows control characters, unless what is written is `drawn`.
+        A terminal shows control characters, unless the content `is_drawn`.
         """
         try:
             stream = self._open()
         except OSError as error:
             raise self._failure(error) from error
-        return show_controls(stream, closing=True) if stream.isatty() and not drawn else stream
+        return show_controls(stream, closing=True) if stream.isatty() and not is_drawn else stream
 
     def status(self) -> os.stat_result | None:
-        """What is at the path, or behind the stream; None if nothing is. Raises `OutputError`."""
+        """The status of the file or the stream; None if there is none. Raises `OutputError`."""
         descriptor = 1 if self.is_stdout else self._descriptor
         try:
             return Path(self.path).stat() if descriptor is None else os.fstat(descriptor)
@@ -133,8 +133,8 @@ class OutputFile:
         # by its name.
         return open(self.path, "ab") if descriptor is None else open(os.dup(descriptor), "wb")
 
-    def _write_stream(self, pieces: Iterable[bytes], *, drawn: bool) -> None:
-        stream = self.open_stream(drawn=drawn)
+    def _write_stream(self, pieces: Iterable[bytes], *, is_drawn: bool) -> None:
+        stream = self.open_stream(is_drawn=is_drawn)
         try:
             write_all(stream, pieces, self.path)
         finally:
@@ -157,7 +157,7 @@ class OutputFile:
 
 @dataclass(frozen=True, slots=True)
 class PlannedOutput:
-    """What an option names for a command to write, to be settled with all else.
+    """An output that an option names, to be checked with all others.
 
     option      the option's name, for messages
     is_folder   it may be a folder, in which all files are ours
@@ -301,7 +301,7 @@ def _name_of_folder(path: str | Path, folders: Mapping[_Key, str]) -> str | None
 
 
 def _keys_of(path: str | Path) -> Sequence[_Key]:
-    """What tells a file from others: device and inode, and its name within a folder.
+    """The keys that identify a file: device and inode, and its name within a folder.
 
     Two paths of one file have a key in common, also if it does not exist yet. A device has none:
     many may write it. Standard input has the keys of the file that it reads.
@@ -359,7 +359,7 @@ def check_output_folder(path: str, option: str) -> None:
 
 
 def _check_what_is_there(output: PlannedOutput) -> None:
-    """Refuse what is at the paths of an output, unless it is ours; raises `OutputError`."""
+    """Refuse to replace files at the paths of an output that are not ours; raises `OutputError`."""
     path = Path(output.file.path)
     if not output.file.is_stream and os.path.lexists(path) and not output.is_ours(path):
         raise OutputError(f"{path}: exists already", hint=output.exists_hint)

@@ -1,4 +1,4 @@
-"""What a terminal's stderr says of a run: a line on how far it is, and what Ctrl-C has ended.
+"""The progress of a run on a terminal's stderr, and messages about Ctrl-C.
 
 The line is there while something runs, and leaves nothing behind, also on Ctrl-C. Where nobody
 watches stderr there is none. Also has the laps of --timing.
@@ -63,7 +63,7 @@ class StopRanking(Exception):
 
 
 class State(NamedTuple):
-    """What a line says.
+    """The content of a progress line.
 
     parts  what is done, the most important first
     share  of all there is to do, 0 to 1; None where it is not known
@@ -87,7 +87,7 @@ def status_line(terminal: Terminal, text: str) -> Iterator[None]:
 
     from rerank_cli.atomic_files import clean_up_on_signal  # not at every start
 
-    # What goes on in a second line would stay there: only the cursor's line is wiped.
+    # A second line would stay there: only the cursor's line is wiped.
     room = columns_of(terminal.stderr) - len(" …") - 1
     with clean_up_on_signal(terminal.wipe_line):
         terminal.show(f"{text[: max(room, 0)].rstrip()} …")
@@ -156,23 +156,23 @@ def compose_line(state: State, seconds: float, width: int) -> str:
     If there is no room the bar goes first, then the last parts; the time that is left stays.
     """
     parts = [printable(part) for part in state.parts]
-    bars, left = [""], [] if state.left is None else [f"{format_duration(state.left)} left"]
+    bars, time_left = [""], [] if state.left is None else [f"{format_duration(state.left)} left"]
     if state.share is None:
-        done = format_duration(seconds)
+        share_text = format_duration(seconds)
     else:
         share = min(max(state.share, 0.0), 1.0)
-        done = f"{share:.0%}"
+        share_text = f"{share:.0%}"
         bars = [f" |{'#' * int(share * size):{size}}|" for size in (_WIDE_BAR, _NARROW_BAR)] + bars
-    lines = [[*parts, f"{done}{bar}", *left] for bar in bars]
-    lines += [[*parts[:count], done, *left] for count in range(len(parts) - 1, -1, -1)]
-    texts = ["  ".join(line) for line in [*lines, left or [done]]]
+    lines = [[*parts, f"{share_text}{bar}", *time_left] for bar in bars]
+    lines += [[*parts[:count], share_text, *time_left] for count in range(len(parts) - 1, -1, -1)]
+    texts = ["  ".join(line) for line in [*lines, time_left or [share_text]]]
     return next((text for text in texts if len(text) <= width), texts[-1][: max(width, 0)])
 
 
 class TimeLeft:
     """Tells how long the rest of some work will take, by the pace of the later half of the run.
 
-    What was done at its begin, and how long a model takes to get going, do not count for ever. Near
+    The beginning of a run, with the time that a model takes to get going, is soon left out. Near
     the end the pace is that of a time about twice as long as the rest.
     """
 
@@ -181,34 +181,34 @@ class TimeLeft:
         self._marks: deque[tuple[float, float]] = deque([(self._began, 0.0)])
         self._first: float | None = None
 
-    def see(self, done: float) -> None:
-        """Note how much is done, in any unit. What was done before the first call is not ours."""
+    def see(self, amount: float) -> None:
+        """Note the amount done, in any unit. The amount at the first call is an earlier run's."""
         now = time.monotonic()
         if self._first is None:
-            self._first = done
-            self._marks[0] = (self._began, done)
+            self._first = amount
+            self._marks[0] = (self._began, amount)
         elapsed = now - self._began
         if now - self._marks[-1][0] >= elapsed / 200:
-            self._marks.append((now, done))
+            self._marks.append((now, amount))
         while len(self._marks) > 2 and self._marks[1][0] <= now - elapsed / 2:
             self._marks.popleft()
 
-    def seconds(self, done: float, total: float) -> float | None:
+    def seconds(self, amount: float, total: float) -> float | None:
         """How long the rest will take; None if too little is done to tell."""
         now = time.monotonic()
         own = total - (self._first or 0.0)
-        if now - self._began < _MIN_SECONDS or done - (self._first or 0.0) < _MIN_SHARE * own:
+        if now - self._began < _MIN_SECONDS or amount - (self._first or 0.0) < _MIN_SHARE * own:
             return None
-        rest, begin = max(0.0, total - done), (self._began, self._first or 0.0)
+        rest, begin = max(0.0, total - amount), (self._began, self._first or 0.0)
         seconds = 0.0
         for _ in range(2):
-            # Of a short rest the last of what was done tells more, as lengths may have changed.
+            # For a short rest the latest pace tells more, because lengths may have changed.
             horizon = max(_HORIZON_SECONDS, 2 * seconds) if seconds else now
             marks = (mark for mark in self._marks if now - mark[0] <= horizon)
             then, before = next(marks, begin)
-            if done <= before:  # nothing came for long
+            if amount <= before:  # nothing came for long
                 then, before = begin
-            seconds = rest * (now - then) / (done - before)
+            seconds = rest * (now - then) / (amount - before)
         return seconds
 
 
@@ -219,7 +219,7 @@ class WorkAhead(NamedTuple):
     unread: float
 
     def correct(self, read_work: float) -> float:
-        """The work of what was not read, by what the estimate says of `read_work`, which was."""
+        """The work of unread input: the estimate, corrected by its error on the `read_work`."""
         # An estimate that has hardly been compared yet is trusted as it is.
         trust = 0.04 * (self.read + self.unread)
         return self.unread * (read_work + trust) / (self.read + trust or 1.0)
@@ -236,7 +236,7 @@ class WorkProfile:
         self._works.append(self._works[-1] + work)
 
     def at(self, position: float) -> WorkAhead:
-        """What is read and what is not, when so many bytes are read."""
+        """The read and the unread work when so many bytes are read."""
         place, whole = bisect_left(self._ends, position), self._works[-1]
         if place == len(self._ends):
             return WorkAhead(whole, 0.0)
@@ -259,10 +259,10 @@ class LimitedScorer(Protocol):
 
 
 class RankingState:
-    """How far a ranking has come, and how long the rest will take.
+    """The progress of a ranking, and the time that the rest will take.
 
-    Work is counted, and not documents, which are of any length. What was read counts as it is; the
-    rest by an estimate, set right by what the same estimate would have said of what was read.
+    It counts work, and not documents, which are of any length. Work that was read counts as it is.
+    The rest is estimated, and corrected by the error of that estimate on the part that was read.
 
     share   the share of the input that was read
     ahead   estimates of the input; None if there are none
@@ -280,7 +280,7 @@ class RankingState:
         self._scorer = scorer
         self._scoring_began = time.monotonic()
         self._progress = Progress(0, 0, 0)
-        self._surveyed = False
+        self._has_surveyed = False
         self._time = TimeLeft()
 
     @property
@@ -293,37 +293,37 @@ class RankingState:
         before = self._progress
         is_begun = before.choosing > 0 or progress.stage != before.stage
         if progress.choosing or is_begun:  # what was before says nothing of the pace of scoring
-            self._surveyed = False
+            self._has_surveyed = False
             self._time = TimeLeft()
             self._scoring_began = time.monotonic()
         if progress.surveying:
-            self._surveyed = True
+            self._has_surveyed = True
             self._scoring_began = time.monotonic()
-        elif not (progress.choosing or self._surveyed):
+        elif not (progress.choosing or self._has_surveyed):
             self._time.see(progress.work)
         self._progress = progress
 
     def describe(self) -> State:
-        """What the line says."""
+        """The content of the progress line."""
         progress = self._progress
-        if self._surveyed:
+        if self._has_surveyed:
             return self._describe_survey()
         parts = self._parts()
         if progress.stage:  # all that it ranks is read by then
             parts.insert(0, f"model {progress.stage + 1}")
-            done = progress.work / progress.read_work if progress.read_work else 0.0
-            return State(parts, done, self._time.seconds(progress.work, progress.read_work))
+            share_done = progress.work / progress.read_work if progress.read_work else 0.0
+            return State(parts, share_done, self._time.seconds(progress.work, progress.read_work))
         share = self._share_read()
         if share is None or progress.choosing > 1:
             return State(parts)
         if progress.choosing:
             return State(parts, share)
         total = self._total_work(share)
-        done = progress.work / total if total else 0.0
-        left = self._time.seconds(progress.work, total) if total else None
-        if left is not None and isinstance(self._scorer, LimitedScorer):
-            left = self._scorer.limit_seconds(done, left, is_read=share >= 1)
-        return State(parts, done, left)
+        share_done = progress.work / total if total else 0.0
+        seconds = self._time.seconds(progress.work, total) if total else None
+        if seconds is not None and isinstance(self._scorer, LimitedScorer):
+            seconds = self._scorer.limit_seconds(share_done, seconds, is_read=share >= 1)
+        return State(parts, share_done, seconds)
 
     def _parts(self) -> list[str]:
         progress = self._progress
@@ -335,15 +335,15 @@ class RankingState:
         return [format_count(self.documents, "document"), f"{rate:,.0f} pairs/s"]
 
     def _describe_survey(self) -> State:
-        """What the line says where the input is read twice: each time is half of it."""
+        """The progress line if the input is read twice: each time is half of the work."""
         share, progress = self._share_read(), self._progress
         if share is None:
             return State(self._parts())
         if not progress.surveying and progress.read:
             share *= progress.documents / progress.read
-        done = share / 2 if progress.surveying else 0.5 + share / 2
-        self._time.see(done)
-        return State(self._parts(), done, self._time.seconds(done, 1.0))
+        share_done = share / 2 if progress.surveying else 0.5 + share / 2
+        self._time.see(share_done)
+        return State(self._parts(), share_done, self._time.seconds(share_done, 1.0))
 
     def _total_work(self, share: float) -> float:
         """The work of the whole input: of what was read, and by estimate of the rest."""
@@ -445,7 +445,7 @@ def remark_on_interrupt(terminal: Terminal, remark: Callable[[], str]) -> Iterat
 
 
 def say_interrupted() -> None:
-    """Say what the innermost block has to say. The handler of Ctrl-C calls this."""
+    """Print the message of the innermost block. The handler of Ctrl-C calls this."""
     for terminal, remark in _interrupt_remarks[-1:]:
         with suppress(Exception):  # the process ends
             terminal.wipe_line()
@@ -458,7 +458,7 @@ _IMPORT_TIME = time.monotonic()
 _STAT_FILE = Path("/proc/self/stat")
 _START_FIELD = 19  # after the name: when the process began, in ticks since the boot
 
-# What the laps are, in the order they are told in.
+# The names of the laps, in the order of the report.
 STARTING = "starting: the interpreter, imports, options"
 OPENING = "waiting for the model to be open"
 READING = "reading, cutting and tokenising"
@@ -468,7 +468,7 @@ REST = "the rest"
 
 
 class _Laps:
-    """Where the time of a run of a command line goes, from its start.
+    """The laps of a run of a command line, from its start.
 
     `began` and `ended`, the end of the last lap, are times of `time.monotonic`.
     """
@@ -511,9 +511,9 @@ def take_timing_option(arguments: list[str]) -> list[str]:
     """Take `--timing` out of a command line, of whichever command it is, and remember it."""
     global is_timed
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    left = [argument for argument in arguments[:end] if argument != TIMING_OPTION]
-    is_timed = len(left) < end
-    return [*left, *arguments[end:]]
+    rest = [argument for argument in arguments[:end] if argument != TIMING_OPTION]
+    is_timed = len(rest) < end
+    return [*rest, *arguments[end:]]
 
 
 def process_start() -> float:

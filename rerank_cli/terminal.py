@@ -276,8 +276,8 @@ def warn(stderr: TextIO, message: str, hint: str | None = None) -> None:
 
 def say(stderr: TextIO, lines: str) -> None:
     """Write lines for the user to stderr."""
-    shown = printable(re.sub(_USER_IN_WORDS, _UNNAMED, lines))
-    _write_message(stderr, f"{_break_lines(shown, stderr)}\n")
+    text = printable(re.sub(_USER_IN_WORDS, _UNNAMED, lines))
+    _write_message(stderr, f"{_break_lines(text, stderr)}\n")
 
 
 def columns_of(stream: TextIO) -> int:
@@ -413,9 +413,9 @@ def _paragraph(row: Sequence[str], width: int) -> list[str]:
     """A row's first cell, and below it the others, each whole if that is possible."""
     lines = [row[0]]
     for cell in filter(None, row[1:]):
-        joined = f"{lines[-1]}{' ' * _GAP}{cell}"
-        if len(lines) > 1 and len(joined) <= width:
-            lines[-1] = joined
+        line = f"{lines[-1]}{' ' * _GAP}{cell}"
+        if len(lines) > 1 and len(line) <= width:
+            lines[-1] = line
         else:
             lines += [" " * _INDENT + part for part in _wrap(cell, width - _INDENT)]
     return lines
@@ -476,12 +476,12 @@ def format_size(size_bytes: int) -> str:
 
 def format_duration(seconds: float) -> str:
     """A duration in words, as in `45 s`, `3 min 20 s` or `2 h 5 min`, rounded up."""
-    left = math.ceil(seconds)
+    rest_seconds = math.ceil(seconds)
     for (unit, size), (smaller_unit, smaller) in pairwise(_DURATION_UNITS):
-        if left >= size:
-            count, rest = divmod(-(-left // smaller), size // smaller)
+        if rest_seconds >= size:
+            count, rest = divmod(-(-rest_seconds // smaller), size // smaller)
             return f"{count} {unit} {rest} {smaller_unit}" if rest else f"{count} {unit}"
-    return f"{left} s"
+    return f"{rest_seconds} s"
 
 
 def hide_user(text: str) -> str:
@@ -512,9 +512,11 @@ def readable(text: str) -> str:
 
 
 @cache
-def _visible_characters(kept: str) -> Mapping[int, int]:
-    """What stands for each control character, but for those in `kept`; made when it is needed."""
+def _visible_characters(characters: str) -> Mapping[int, int]:
+    """The replacement of each control character except `characters`; made when it is needed."""
     pictures = {code: 0x2400 + code for code in range(0x20)} | {0x7F: 0x2421}
     others = (*range(0x80, 0xA0), *_BIDIRECTIONAL, *range(0xD800, 0xE000))
     visible = pictures | dict.fromkeys(others, 0xFFFD)
-    return {code: shown for code, shown in visible.items() if chr(code) not in kept}
+    return {
+        code: replacement for code, replacement in visible.items() if chr(code) not in characters
+    }

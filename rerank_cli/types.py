@@ -125,8 +125,8 @@ class Document:
 
     def __repr__(self) -> str:
         origin = {"id": self.id, "source": self.source, "line": self.line, "media": self.media}
-        known = [f"{name}={value!r}" for name, value in origin.items() if value is not None]
-        return f"Document({', '.join([_short(self.text), *known])})"
+        parts = [f"{name}={value!r}" for name, value in origin.items() if value is not None]
+        return f"Document({', '.join([_short(self.text), *parts])})"
 
 
 class Tokens(NamedTuple):

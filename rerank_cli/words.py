@@ -190,9 +190,9 @@ class Words(dict[str, str]):
     def _terms_within(self, code: str) -> list[str]:
         """The terms within the identifiers of a text."""
         code = code if code.isascii() else unicodedata.normalize("NFC", code)
-        known, terms = self._parts, list[str]()
+        parts_by_word, terms = self._parts, list[str]()
         for word in _TERM.findall(code):
-            parts = known.get(word)
+            parts = parts_by_word.get(word)
             if parts is None:
                 parts = self._add_parts(word)
             if parts:
@@ -263,8 +263,8 @@ def without_common_words(query: str) -> str:
     In short texts, as lines of a log, words such as how and my are rare, and would weigh much.
     """
     words, runs = cut(normalise(query))
-    left = [word for word in words if word not in COMMON_WORDS]
-    return " ".join([*left, *map("".join, runs)]) or query
+    rest = [word for word in words if word not in COMMON_WORDS]
+    return " ".join([*rest, *map("".join, runs)]) or query
 
 
 class QueryTermFinder:
@@ -280,7 +280,7 @@ class QueryTermFinder:
         terms = dict.fromkeys((*self.query.terms, *self.query.parts))
         self.terms = len(terms)
         self._places = {term: place for place, term in enumerate(terms)}
-        self._known: dict[str, int | None] = {}  # a cache of the places of words
+        self._place_cache: dict[str, int | None] = {}  # a cache of the places of words
         beginnings = sorted(self.query.beginnings)
         # A pattern of nothing would match anywhere.
         self._any = re.compile("|".join(map(re.escape, beginnings)) or r"(?!)")
@@ -294,45 +294,45 @@ class QueryTermFinder:
         return self._find_special(text) if is_special(text) else self.find_plain(text)
 
     def find_plain(self, text: str) -> list[tuple[int, int]]:
-        """The same for a text that is not special (`is_special`), in the order of the text."""
-        found = []
+        """Find terms in a text that is not special (`is_special`), in the order of the text."""
+        places = []
         for match in self._word.finditer(text):
             place = self._place_of(match[0])
             if place is not None:
-                found.append((match.start(), place))
-        return found
+                places.append((match.start(), place))
+        return places
 
     def _find_special(self, text: str) -> list[tuple[int, int]]:
         if self._any.search(text) is None:
             return []
         patterns, places, singles = _patterns(), self._places, self.query.singles
         terms = [(match.start(), match[0]) for match in patterns.word.finditer(text)]
-        found = [(start, self._place_of(word)) for start, word in terms]
+        pairs = [(start, self._place_of(word)) for start, word in terms]
         for run in patterns.run.finditer(text):
             characters = [
                 (match.start(), match[0])
                 for match in patterns.character.finditer(text, run.start(), run.end())
             ]
             if len(characters) == 1 or singles:
-                found += [
+                pairs += [
                     (start, places.get(character))
                     for start, character in characters
                     if len(characters) == 1 or character in singles
                 ]
-            found += [
+            pairs += [
                 (start, places.get(first + second))
                 for (start, first), (_, second) in pairwise(characters)
             ]
-        return sorted((start, place) for start, place in found if place is not None)
+        return sorted((start, place) for start, place in pairs if place is not None)
 
     def _place_of(self, word: str) -> int | None:
         """The place of a word's term among those of the query."""
-        if word not in self._known:
-            if len(self._known) >= _MAX_STEMS:
-                self._known.clear()
+        if word not in self._place_cache:
+            if len(self._place_cache) >= _MAX_STEMS:
+                self._place_cache.clear()
             term = word if word in self.query.singles else self._words[word]
-            self._known[word] = self._places.get(term)
-        return self._known[word]
+            self._place_cache[word] = self._places.get(term)
+        return self._place_cache[word]
 
 
 class QueryMark(NamedTuple):
@@ -380,16 +380,16 @@ class QueryWords:
                 marks.append(QueryMark(start, end, term))
             elif _IDENTIFIER.search(match.group()):
                 parts = _IDENTIFIER_PART.finditer(text, start, end)
-                found = ((*part.span(), self._find_term(part.group())[1]) for part in parts)
-                marks += [QueryMark(*mark) for mark in found if mark[2]]
+                spans = ((*part.span(), self._find_term(part.group())[1]) for part in parts)
+                marks += [QueryMark(*mark) for mark in spans if mark[2]]
             before, before_start, before_end = token, start, end
         return marks
 
     def _find_term(self, token: str) -> tuple[str, str]:
         """A token in its one form, and the term of the query that it is; empty if it is none."""
-        known = self._terms.get(token)
-        if known is not None:
-            return known
+        cached_term = self._terms.get(token)
+        if cached_term is not None:
+            return cached_term
         if len(self._terms) >= _MAX_STEMS:
             self._terms.clear()
         form = normalise(token)
@@ -418,7 +418,7 @@ def _spell_out(identifier: re.Match[str]) -> str:
 
 
 def token_pattern(text: str) -> re.Pattern[str]:
-    """What finds the tokens of a text as it stands: each word, and each character of a run."""
+    """The pattern of the tokens of a text as it stands: each word, and each character of a run."""
     return _patterns().token if is_special(text) else _WORD
 
 

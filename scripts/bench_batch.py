@@ -71,14 +71,14 @@ def kills(folder: Path, records: int, times: int) -> bool:
     wait(counted(counts[0], source, plain))
     whole = time.monotonic() - began
     draw = random.Random(0)
-    done = 0
+    kill_count = 0
     while True:
         process = counted(counts[1], source, out, "--resume", "--report", folder / "report.json")
-        if done < times:
+        if kill_count < times:
             time.sleep(draw.uniform(0.2, 1.4) * whole / times)
             if process.poll() is None:
                 process.send_signal(signal.SIGKILL)
-                done += 1
+                kill_count += 1
         if wait(process) != -signal.SIGKILL:
             break
     same = plain.read_bytes() == out.read_bytes()
@@ -86,12 +86,13 @@ def kills(folder: Path, records: int, times: int) -> bool:
     figures = json.loads((folder / "report.json").read_text())
     more = disturbed - undisturbed
     print(
-        f"{records:,} records, {undisturbed:,} pairs: killed {done} times, the output is "
-        f"{'the same' if same else 'ANOTHER'}; {more:,} pairs scored again, {more / done:.0f} a "
-        f"kill (of {AHEAD} allowed); the report has {figures['pairs']['scored']:,} pairs in "
+        f"{records:,} records, {undisturbed:,} pairs: killed {kill_count} times, the output is "
+        f"{'the same' if same else 'ANOTHER'}; {more:,} pairs scored again, "
+        f"{more / kill_count:.0f} a kill (of {AHEAD} allowed); "
+        f"the report has {figures['pairs']['scored']:,} pairs in "
         f"{figures['runs']} runs"
     )
-    return same and more <= AHEAD * done
+    return same and more <= AHEAD * kill_count
 
 
 def memory(folder: Path, records: int) -> bool:
@@ -104,8 +105,8 @@ def memory(folder: Path, records: int) -> bool:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         peaks.append(usage.ru_maxrss / 1024)
-        taken = time.monotonic() - began
-        print(f"{count:,} records, bm25: peak {peaks[-1]:.0f} MB, {taken:.1f} s", flush=True)
+        seconds = time.monotonic() - began
+        print(f"{count:,} records, bm25: peak {peaks[-1]:.0f} MB, {seconds:.1f} s", flush=True)
         out.unlink()
     print(f"grows by {peaks[1] - peaks[0]:.0f} MB (50 allowed)")
     return peaks[1] - peaks[0] <= 50

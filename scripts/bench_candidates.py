@@ -90,27 +90,27 @@ class Measurements:
 
     def __init__(self, path: Path, ends: float) -> None:
         self._path, self._ends = path, ends
-        self._known: dict[str, Any] = {}
+        self._figures: dict[str, Any] = {}
         lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else [""]
         for line in lines[:-1]:
             key, value = json.loads(line)
-            self._known[key] = value
+            self._figures[key] = value
         # A run that was ended at once may have left half of a line.
         path.write_text("".join(f"{line}\n" for line in lines[:-1]), encoding="utf-8")
 
     def find(self, *parts: object) -> Any:
         """What was measured by this key; None if nothing was."""
-        return self._known.get(json.dumps(parts))
+        return self._figures.get(json.dumps(parts))
 
     def make(self, measure: Callable[[], Any], *parts: object) -> Any:
         """The same, measured now if it was not. Raises `OutOfTime`."""
         key = json.dumps(parts)
-        if key not in self._known:
+        if key not in self._figures:
             self.check_time()
-            self._known[key] = measure()
+            self._figures[key] = measure()
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps([key, self._known[key]]) + "\n")
-        return self._known[key]
+                file.write(json.dumps([key, self._figures[key]]) + "\n")
+        return self._figures[key]
 
     def check_time(self) -> None:
         if time.monotonic() > self._ends:
@@ -159,7 +159,7 @@ class Bench:
         self._all(sample, query)
         for stage in self._stages:
             for count in self._counts:
-                self._chosen(sample, query, stage, count)
+                self._measure_choice(sample, query, stage, count)
 
     def _recall(self, sample: Sample, query: str, stage: FirstStage, count: int) -> Any:
         def measure() -> tuple[float, float, str]:
@@ -171,9 +171,9 @@ class Bench:
                 open_meaning=open_query_meaning,
             )
             seconds = time.process_time() - began
-            found = {split.document.id for split in choice.splits if split.chunks}
+            names = {split.document.id for split in choice.splits if split.chunks}
             relevant = sample.relevant(query)
-            return len(found & relevant) / len(relevant), seconds, _stage_of(choice.candidates)
+            return len(names & relevant) / len(relevant), seconds, _stage_of(choice.candidates)
 
         return self._measured.make(
             measure, "recall", sample.name, len(sample.documents), query, stage, count, self._stage
@@ -186,15 +186,15 @@ class Bench:
 
         return self._measured.make(measure, *self._all_key(sample, query))
 
-    def _chosen(self, sample: Sample, query: str, stage: FirstStage, count: int) -> Any:
+    def _measure_choice(self, sample: Sample, query: str, stage: FirstStage, count: int) -> Any:
         def measure() -> tuple[float, float]:
             best, _ = self._all(sample, query)
             ranking = self._rank(sample, query, candidates=count, first_stage=stage)
-            found = {result.document.id for result in ranking.results}
-            among = sum(name in found for name in best) / len(best)
+            names = {result.document.id for result in ranking.results}
+            among = sum(name in names for name in best) / len(best)
             return among, _ndcg(_best(ranking), sample.qrels[query])
 
-        return self._measured.make(measure, *self._chosen_key(sample, query, stage, count))
+        return self._measured.make(measure, *self._choice_key(sample, query, stage, count))
 
     def _rank(self, sample: Sample, query: str, **options: Any) -> Ranking:
         """Rank what the model reads. Raises `OutOfTime`."""
@@ -215,7 +215,7 @@ class Bench:
         read = hashlib.sha256(names.encode()).hexdigest()[:16]
         return "all", sample.name, read, query, self._model
 
-    def _chosen_key(
+    def _choice_key(
         self, sample: Sample, query: str, stage: FirstStage, count: int
     ) -> tuple[object, ...]:
         return (*self._all_key(sample, query), stage, count, self._stage)
@@ -226,7 +226,7 @@ class Bench:
         for stage in self._stages:
             for count in self._counts:
                 key = ("recall", sample.name, len(sample.documents))
-                found = [
+                recalls = [
                     value
                     for query in sample.queries
                     if (value := self._measured.find(*key, query, stage, count, self._stage))
@@ -235,27 +235,27 @@ class Bench:
                     (*self._measured.find(*self._all_key(sample, query)), *value)
                     for query in sample.queries
                     if (
-                        value := self._measured.find(*self._chosen_key(sample, query, stage, count))
+                        value := self._measured.find(*self._choice_key(sample, query, stage, count))
                     )
                 ]
                 yield [
                     sample.name,
                     str(stage),
                     str(count),
-                    *_recall_cells(found, size),
+                    *_recall_cells(recalls, size),
                     f"{len(sample.read):,} of {len(sample.documents):,}",
                     *_loss_cells(ranked),
                 ]
 
 
-def _recall_cells(found: Sequence[Sequence[Any]], size: float) -> Sequence[str]:
-    if not found:
+def _recall_cells(recalls_of_queries: Sequence[Sequence[Any]], size: float) -> Sequence[str]:
+    if not recalls_of_queries:
         return ["0", "", "", ""]
-    recalls, seconds, stages = zip(*found, strict=True)
+    recalls, seconds, stages = zip(*recalls_of_queries, strict=True)
     return [
-        str(len(found)),
+        str(len(recalls_of_queries)),
         f"{mean(recalls):.3f}",
-        f"{size * len(found) / sum(seconds):.1f}",
+        f"{size * len(recalls_of_queries) / sum(seconds):.1f}",
         str(sum(stage == FirstStage.BM25 for stage in stages)),
     ]
 
@@ -263,11 +263,11 @@ def _recall_cells(found: Sequence[Sequence[Any]], size: float) -> Sequence[str]:
 def _loss_cells(ranked: Sequence[Sequence[Any]]) -> Sequence[str]:
     if not ranked:
         return ["0", "", "", ""]
-    _, whole, among, chosen = zip(*ranked, strict=True)
-    gain = difference(chosen, whole)
+    _, whole, among, figures = zip(*ranked, strict=True)
+    gain = difference(figures, whole)
     loss, low, high = (0.0 - 100 * value for value in (gain.mean, gain.high, gain.low))
     interval = f"{loss:.2f} ({low:.2f} to {high:.2f})"
-    return [str(len(ranked)), f"{mean(among):.3f}", f"{mean(chosen):.4f}", interval]
+    return [str(len(ranked)), f"{mean(among):.3f}", f"{mean(figures):.4f}", interval]
 
 
 def _best(ranking: Ranking) -> list[str]:
@@ -306,11 +306,11 @@ def read_sample(folder: Path, queries: int, documents: int) -> Sample:
     sample = sample._replace(queries={query: texts[query] for query in judged})
     if not documents or documents >= len(every):
         return sample
-    wanted = set[str]().union(*(sample.relevant(query) for query in judged))
-    others = [document for document in every if document.id not in wanted]
-    room = max(0, documents - len(wanted))
-    chosen = wanted | {document.id for document in random.Random(SEED).sample(others, room)}
-    return sample._replace(read=[document for document in every if document.id in chosen])
+    relevant_names = set[str]().union(*(sample.relevant(query) for query in judged))
+    others = [document for document in every if document.id not in relevant_names]
+    room = max(0, documents - len(relevant_names))
+    names = relevant_names | {document.id for document in random.Random(SEED).sample(others, room)}
+    return sample._replace(read=[document for document in every if document.id in names])
 
 
 def queries_in_turn(samples: Sequence[Sample]) -> Iterator[tuple[Sample, str]]:

@@ -134,23 +134,23 @@ def compare(
     """Time two commands in turn, print the ratio of their medians, and hold it to a bound."""
     times: tuple[list[float], list[float]] = ([], [])
     for turn in range(runs + 1):
-        for command, kept in zip((first, second), times, strict=True):
-            elapsed = timed(command)
+        for command, own_times in zip((first, second), times, strict=True):
+            elapsed = measure_seconds(command)
             if turn:
-                kept.append(elapsed)
-    medians = [statistics.median(kept) for kept in times]
+                own_times.append(elapsed)
+    medians = [statistics.median(own_times) for own_times in times]
     ratio = medians[0] / medians[1]
-    met = (at_most is None or ratio <= at_most) and (at_least is None or ratio >= at_least)
+    is_met = (at_most is None or ratio <= at_most) and (at_least is None or ratio >= at_least)
     bound = f"at most {at_most}" if at_most is not None else f"at least {at_least}"
     print(
-        f"{ratio:5.2f}  {'met   ' if met else 'MISSED'}  {bound:12}  {what}  "
+        f"{ratio:5.2f}  {'met   ' if is_met else 'MISSED'}  {bound:12}  {what}  "
         f"({medians[0]:.3f} s / {medians[1]:.3f} s, {runs} runs)",
         flush=True,
     )
-    return met
+    return is_met
 
 
-def timed(command: list[str]) -> float:
+def measure_seconds(command: list[str]) -> float:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     start = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
@@ -170,10 +170,10 @@ def sample(corpus: Path, count: int) -> list[str]:
     draw.shuffle(texts)
     passages: list[str] = []
     for text in texts:
-        wanted = draw.randint(20, 400)
+        token_count = draw.randint(20, 400)
         spans = tokenizer.encode(text, add_special_tokens=False).offsets
-        if len(spans) >= wanted:
-            passages.append(text[: spans[wanted - 1][1]])
+        if len(spans) >= token_count:
+            passages.append(text[: spans[token_count - 1][1]])
         if len(passages) == count:
             return passages
     raise SystemExit(f"{corpus} is long enough for {len(passages)} passages only")

@@ -87,8 +87,8 @@ def main() -> None:
     options = parser.parse_args()
     data = options.data.resolve()
     if options.action == "collect":
-        known = sorted(path.stem for path in (data / "annotations").glob("*.json"))
-        for name in options.names or known:
+        default_names = sorted(path.stem for path in (data / "annotations").glob("*.json"))
+        for name in options.names or default_names:
             collect(data, name, options.candidates)
         return
     names = sorted(path.stem for path in (data / "logits").glob("*.jsonl"))
@@ -102,7 +102,7 @@ def main() -> None:
         shipped = np.tile(list(WEIGHTS.values()), (len(questions.names), 1))
         print_systems(data, questions, shipped, others)
         return
-    learned = fit_left_out(questions, PARTS)
+    learned = fit_held_out(questions, PARTS)
     print_parts(questions, learned)
     print_systems(data, questions, learned, others)
     print()
@@ -122,16 +122,16 @@ def collect(data: Path, name: str, count: int) -> None:
     questions = json.loads((data / "annotations" / f"{name}.json").read_text("utf-8"))
     output = data / "logits" / f"{name}.jsonl"
     output.parent.mkdir(exist_ok=True)
-    known = {row["question"]["query"] for row in read_rows(output)}
+    queries = {row["question"]["query"] for row in read_rows(output)}
     documents, scorer, began = read_tree(data, name), open_scorer("mini"), time.process_time()
     for question in questions:
-        if question["query"] in known:
+        if question["query"] in queries:
             continue
         plan = plan_chunks(question["query"], scorer.info, ChunkOptions(truncate_query=True))
         limits = CandidateLimits(CandidateCount(count), FirstStage.HYBRID)
         choice = choose_passages(lambda: documents, plan, limits, open_meaning=open_query_meaning)
-        found = [(split, chunk) for split in choice.splits for chunk in split.chunks]
-        values = scorer.score([Pair(plan.query, chunk) for _, chunk in found]).values
+        chunks_of_splits = [(split, chunk) for split in choice.splits for chunk in split.chunks]
+        values = scorer.score([Pair(plan.query, chunk) for _, chunk in chunks_of_splits]).values
         passages = [
             {
                 "document": split.document_index,
@@ -141,7 +141,7 @@ def collect(data: Path, name: str, count: int) -> None:
                 "headings": list(chunk.headings),
                 "logit": value,
             }
-            for (split, chunk), value in zip(found, values, strict=True)
+            for (split, chunk), value in zip(chunks_of_splits, values, strict=True)
         ]
         with output.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"question": question, "passages": passages}) + "\n")
@@ -197,10 +197,10 @@ def find_targets(
     question: Mapping[str, Any], chunks: Sequence[Chunk]
 ) -> tuple[np.ndarray, np.ndarray]:
     """For each place that a question wants, which passages are of its file, and of its lines."""
-    wanted = [*question["relevant"], *question.get("secondary", ())]
-    wanted = [{"path": each} if isinstance(each, str) else each for each in wanted]
-    in_file = [[_is_same_path(c.document.source or "", t["path"]) for c in chunks] for t in wanted]
-    in_lines = [[_has_lines(chunk, target) for chunk in chunks] for target in wanted]
+    targets = [*question["relevant"], *question.get("secondary", ())]
+    targets = [{"path": each} if isinstance(each, str) else each for each in targets]
+    in_file = [[_is_same_path(c.document.source or "", t["path"]) for c in chunks] for t in targets]
+    in_lines = [[_has_lines(chunk, target) for chunk in chunks] for target in targets]
     return np.array(in_file), np.array(in_file) & np.array(in_lines)
 
 
@@ -210,8 +210,8 @@ def _chunk_of(document: Document, passage: Mapping[str, Any]) -> Chunk:
     return Chunk(document, start, end, text, 0, headings=passage["headings"])
 
 
-def _is_same_path(path: str, wanted: str) -> bool:
-    return path == wanted or path.endswith(f"/{wanted}") or wanted.endswith(f"/{path}")
+def _is_same_path(path: str, target: str) -> bool:
+    return path == target or path.endswith(f"/{target}") or target.endswith(f"/{path}")
 
 
 def _has_lines(chunk: Chunk, target: Mapping[str, Any]) -> bool:
@@ -222,34 +222,36 @@ def _has_lines(chunk: Chunk, target: Mapping[str, Any]) -> bool:
     return last >= int(target["start_line"]) and first <= int(target["end_line"])
 
 
-def ndcg(order: np.ndarray, targets: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+def ndcg(order: np.ndarray, targets: np.ndarray, target_counts: np.ndarray) -> np.ndarray:
     """nDCG@10 of questions as the benchmark has it: a wanted place counts where it is met first.
 
     `order` has the passages of each question, the best ones first, and `targets` for each of its
-    `wanted` places whether a passage is one.
+    `target_counts` places whether a passage is one.
     """
-    met = np.take_along_axis(targets, order[:, None, :PLACES], axis=2)
-    places = np.arange(met.shape[2])
-    firsts = (np.argmax(met, axis=2)[:, :, None] == places) & met.any(axis=2, keepdims=True)
+    hits = np.take_along_axis(targets, order[:, None, :PLACES], axis=2)
+    places = np.arange(hits.shape[2])
+    firsts = (np.argmax(hits, axis=2)[:, :, None] == places) & hits.any(axis=2, keepdims=True)
     gains = 1 / np.log2(places + 2)
     ideals = np.cumsum(1 / np.log2(np.arange(2, PLACES + 2)))
-    return np.asarray((firsts.any(1) * gains).sum(1) / ideals[np.minimum(wanted, PLACES) - 1])
+    return np.asarray(
+        (firsts.any(1) * gains).sum(1) / ideals[np.minimum(target_counts, PLACES) - 1]
+    )
 
 
 class Questions:
     """The questions of all repositories, padded to arrays of one shape."""
 
     def __init__(self, sets: Mapping[str, Sequence[Passages]]) -> None:
-        found = [each for own in sets.values() for each in own]
+        questions = [each for own in sets.values() for each in own]
         self.names = np.array([name for name, own in sets.items() for _ in own])
-        self.kinds = np.array([each.kind for each in found])
-        self.logits = _pad([each.logits for each in found], -np.inf)
-        self.features = _pad([each.features for each in found], 0.0)
-        self.files = _pad([each.files for each in found], -1)
-        self.length_scores = _pad([each.length_scores for each in found], 0.0)
-        self.target_files = _pad([each.target_files for each in found], False)
-        self.targets = _pad([each.targets for each in found], False)
-        self.wanted = np.array([len(each.targets) for each in found])
+        self.kinds = np.array([each.kind for each in questions])
+        self.logits = _pad([each.logits for each in questions], -np.inf)
+        self.features = _pad([each.features for each in questions], 0.0)
+        self.files = _pad([each.files for each in questions], -1)
+        self.length_scores = _pad([each.length_scores for each in questions], 0.0)
+        self.target_files = _pad([each.target_files for each in questions], False)
+        self.targets = _pad([each.targets for each in questions], False)
+        self.target_counts = np.array([len(each.targets) for each in questions])
 
     def measure(self, weights: np.ndarray) -> np.ndarray:
         """nDCG@10 of each question by file, and by passage; a row of weights for each question."""
@@ -260,9 +262,13 @@ class Questions:
         repeat = weights[:, PARTS.index(REPEAT), None] * np.log1p(places)
         return np.stack(
             [
-                ndcg(np.argsort(-best, axis=1, kind="stable"), self.target_files, self.wanted),
                 ndcg(
-                    np.argsort(-scores - repeat, axis=1, kind="stable"), self.targets, self.wanted
+                    np.argsort(-best, axis=1, kind="stable"), self.target_files, self.target_counts
+                ),
+                ndcg(
+                    np.argsort(-scores - repeat, axis=1, kind="stable"),
+                    self.targets,
+                    self.target_counts,
                 ),
             ],
             axis=1,
@@ -304,9 +310,9 @@ def fit(questions: Questions, left_out: str, parts: Sequence[str]) -> np.ndarray
         before = weights.copy()
         for place in map(PARTS.index, parts):
             counted = slice(1, 2) if PARTS[place] == REPEAT else slice(2)
-            tried = [float(np.copysign(step, WEIGHTS[PARTS[place]])) for step in STEPS]
+            candidates = [float(np.copysign(step, WEIGHTS[PARTS[place]])) for step in STEPS]
             means = []
-            for weight in tried:
+            for weight in candidates:
                 weights[place] = weight
                 measured = questions.measure(np.tile(weights, (len(shares), 1)))
                 means.append(float((measured[:, counted].mean(1) * shares).sum() / shares.sum()))
@@ -316,14 +322,14 @@ def fit(questions: Questions, left_out: str, parts: Sequence[str]) -> np.ndarray
             ]
             enough = max(smooth) - TOLERANCE
             weights[place] = next(
-                w for w, mean in zip(tried, smooth, strict=True) if mean >= enough
+                w for w, mean in zip(candidates, smooth, strict=True) if mean >= enough
             )
         if np.array_equal(weights, before):
             break
     return weights
 
 
-def fit_left_out(questions: Questions, parts: Sequence[str]) -> np.ndarray:
+def fit_held_out(questions: Questions, parts: Sequence[str]) -> np.ndarray:
     """For each question the weights that all other repositories have taught."""
     learned = {name: fit(questions, name, parts) for name in dict.fromkeys(questions.names)}
     return np.array([learned[name] for name in questions.names])
@@ -342,7 +348,7 @@ def print_parts(questions: Questions, learned: np.ndarray) -> None:
     print("| part | alone, by file | by passage | all without it, by file | by passage |")
     print("|---|---|---|---|---|")
     for place, part in enumerate(PARTS):
-        alone = questions.measure(fit_left_out(questions, [part])) - bare
+        alone = questions.measure(fit_held_out(questions, [part])) - bare
         without = learned.copy()
         without[:, place] = 0.0
         cells = [*gains(alone), *gains(questions.measure(without) - full)]
@@ -352,11 +358,11 @@ def print_parts(questions: Questions, learned: np.ndarray) -> None:
 
 def gains(differences: np.ndarray) -> list[str]:
     """The mean of each column of differences in points, with its interval."""
-    found = []
+    cells = []
     for column in differences.T:
         low, high = interval(column)
-        found.append(f"{100 * column.mean():+.1f} ({100 * low:+.1f} to {100 * high:+.1f})")
-    return found
+        cells.append(f"{100 * column.mean():+.1f} ({100 * low:+.1f} to {100 * high:+.1f})")
+    return cells
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
@@ -386,8 +392,8 @@ def print_systems(
     ours["mini with the prior"] = questions.measure(weights)
     print(f"| system | counted | mean | {' | '.join([*known_kinds, *names])} |")
     print(f"|{'---|' * (3 + len(known_kinds) + len(names))}")
-    for system, found in ours.items():
-        for counting, column in zip(("file", "passage"), found.T, strict=True):
+    for system, scores_of_system in ours.items():
+        for counting, column in zip(("file", "passage"), scores_of_system.T, strict=True):
             if np.isnan(column).all():
                 continue
             groups = [*(kinds == kind for kind in known_kinds), *(owners == n for n in names)]
@@ -414,9 +420,11 @@ def print_systems(
 
 def _weighted(values: Mapping[str, float | None], counts: Mapping[str, int]) -> float:
     """The mean of the values of repositories, each as often as it has questions."""
-    known = {name: value for name, value in values.items() if value is not None and counts[name]}
-    total = sum(counts[name] for name in known)
-    return sum(value * counts[name] for name, value in known.items()) / total if total else math.nan
+    figures = {name: value for name, value in values.items() if value is not None and counts[name]}
+    total = sum(counts[name] for name in figures)
+    return (
+        sum(value * counts[name] for name, value in figures.items()) / total if total else math.nan
+    )
 
 
 def _cells(values: Iterable[float]) -> str:
@@ -426,27 +434,27 @@ def _cells(values: Iterable[float]) -> str:
 def bm25_scores(data: Path, name: str) -> list[tuple[float, float]]:
     """nDCG@10 of `-m bm25` by file and by passage, for the questions whose logits are kept."""
     rows = read_rows(data / "logits" / f"{name}.jsonl")
-    kept = data / "logits" / f"{name}.bm25.json"
-    known = json.loads(kept.read_text("utf-8")) if kept.exists() else {}
-    asked = [row["question"] for row in rows if row["question"]["query"] not in known]
-    if asked:
+    path = data / "logits" / f"{name}.bm25.json"
+    scores_by_query = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    questions = [row["question"] for row in rows if row["question"]["query"] not in scores_by_query]
+    if questions:
         scorer, documents = BM25Scorer(), read_tree(data, name)
         plan = plan_chunks("any", scorer.info, ChunkOptions(), passages=True)
         splits = [plan.split(document) for document in documents]
         chunks = [chunk for split in splits for chunk in split.chunks]
         files = np.repeat(np.arange(len(splits)), [len(split.chunks) for split in splits])
-        for question in asked:
+        for question in questions:
             values = scorer.score([Pair(question["query"], chunk) for chunk in chunks]).values
             in_file, in_lines = find_targets(question, chunks)
             order = np.argsort(-np.array(values, dtype=float), kind="stable")
             _, firsts = np.unique(files[order], return_index=True)
             count = np.array([len(in_file)])
-            known[question["query"]] = [
+            scores_by_query[question["query"]] = [
                 float(ndcg(places[None], targets[None], count)[0])
                 for places, targets in ((order[np.sort(firsts)], in_file), (order, in_lines))
             ]
-        kept.write_text(json.dumps(known), "utf-8")
-    return [known[row["question"]["query"]] for row in rows]
+        path.write_text(json.dumps(scores_by_query), "utf-8")
+    return [scores_by_query[row["question"]["query"]] for row in rows]
 
 
 def grep_scores(data: Path, name: str) -> list[tuple[float, float]]:
@@ -454,7 +462,7 @@ def grep_scores(data: Path, name: str) -> list[tuple[float, float]]:
 
     Common words are left out. It has no passages.
     """
-    documents, found = read_tree(data, name), []  # which changes to the folder of the tree
+    documents, scores = read_tree(data, name), []  # which changes to the folder of the tree
     for question in (row["question"] for row in read_rows(data / "logits" / f"{name}.jsonl")):
         counts = Counter[str]()
         words = set(re.findall(r"\w+", question["query"].lower()))
@@ -472,8 +480,8 @@ def grep_scores(data: Path, name: str) -> list[tuple[float, float]]:
         targets = in_file[:, order] if len(order) else np.zeros((len(in_file), 1), dtype=bool)
         places = np.arange(targets.shape[1])
         score = float(ndcg(places[None], targets[None], np.array([len(in_file)]))[0])
-        found.append((score, math.nan))
-    return found
+        scores.append((score, math.nan))
+    return scores
 
 
 if __name__ == "__main__":

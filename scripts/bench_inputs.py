@@ -36,7 +36,7 @@ def fill(unit: bytes, size: int, before: bytes = b"", after: bytes = b"") -> byt
     return before + unit * max(1, (size - len(before) - len(after)) // len(unit)) + after
 
 
-def filled(unit: bytes, before: bytes = b"", after: bytes = b"") -> Make:
+def filler(unit: bytes, before: bytes = b"", after: bytes = b"") -> Make:
     return lambda size: fill(unit, size, before, after)
 
 
@@ -96,7 +96,7 @@ def nested(first: bytes, last: bytes) -> Make:
     return lambda size: (count := size // len(first + last)) * first + b"x" + count * last
 
 
-def counted(unit: bytes, before: bytes = b"", after: bytes = b"") -> Make:
+def count_up(unit: bytes, before: bytes = b"", after: bytes = b"") -> Make:
     """Units in which %d is their number."""
     length = len(unit) + 5
     return lambda size: before + b"".join(unit % at for at in range(size // length)) + after
@@ -122,15 +122,15 @@ def pdf(content: bytes, pages: int = 1, kids: bytes = b"") -> bytes:
 
 
 SHAPES: dict[str, tuple[str, Make]] = {
-    "lines: short ones": ("a.txt", filled(b"some words\n")),
+    "lines: short ones": ("a.txt", filler(b"some words\n")),
     "lines: empty ones": ("a.txt", lambda size: b"\n" * size),
-    "lines: one": ("a.txt", filled(b"word ")),
-    "lines: bytes that are no text": ("a.txt", filled(b"\xff\xfe\xfd \n")),
+    "lines: one": ("a.txt", filler(b"word ")),
+    "lines: bytes that are no text": ("a.txt", filler(b"\xff\xfe\xfd \n")),
     "lines: UTF-16": ("a.txt", lambda size: b"\xff\xfe" + fill("word\n".encode("utf-16-le"), size)),
     "lines: UTF-32, line ends within characters": (
         "a.txt", lambda size: b"\xff\xfe\0\0" + fill(b"\0\n\0\0", size)),
     "lines: UTF-32, one": ("a.txt", lambda size: b"\xff\xfe\0\0" + fill(b"a\0\0\0", size)),
-    "lines: NUL ends them": ("a.txt -0", filled(b"word\0")),
+    "lines: NUL ends them": ("a.txt -0", filler(b"word\0")),
     "lines: NUL bytes as text": ("a.txt -a", lambda size: b"\0" * size),
     "lines: gzip, one": ("a.txt.gz", packed_line),
     "lines: bzip2, one": ("a.txt.bz2", lambda size: packed_line(size, 20, bz2.open)),
@@ -138,94 +138,94 @@ SHAPES: dict[str, tuple[str, Make]] = {
     "lines: gzip in gzip": ("a.txt.gz", lambda size: gzip.compress(packed_line(size))),
     "lines: gzip, small members": ("a.txt.gz", small_members),
     "lines: gzip, members without content": ("a.txt.gz", members_without_content),
-    "paragraphs: short ones": ("a.txt --unit paragraph", filled(b"a\nb\n\n")),
+    "paragraphs: short ones": ("a.txt --unit paragraph", filler(b"a\nb\n\n")),
     "paragraphs: one of short lines": ("a.txt --unit paragraph", lambda size: b"a\n" * (size // 2)),
     "paragraphs: blank lines": ("a.txt --unit paragraph", lambda size: b"a\n" + b"\n" * size),
-    "files: one": ("a.md", filled(b"word ")),
-    "files: headings": ("a.md --prepend title", filled(b"# \n")),
-    "grep: short lines": ("a.txt --grep", filled(b"a.py:12:text\n")),
-    "grep: colons": ("a.txt --grep", filled(b"a:1:")),
-    "JSONL: short records": ("a.jsonl", filled(b'{"text": "word"}\n')),
-    "JSONL: blank lines": ("a.jsonl", filled(b" \n", b'{"text": "x"}\n')),
-    "JSONL: one string": ("a.jsonl", filled(b"word ", b'{"text": "', b'"}\n')),
-    "JSONL: escapes": ("a.jsonl", filled(b"\\u00e9\\n", b'{"text": "', b'"}\n')),
-    "JSONL: numbers": ("a.jsonl", filled(b"1234,", b'{"text": "x", "n": [', b"0]}\n")),
-    "JSONL: empty lists": ("a.jsonl", filled(b"[],", b'{"text": "x", "n": [', b"0]}\n")),
+    "files: one": ("a.md", filler(b"word ")),
+    "files: headings": ("a.md --prepend title", filler(b"# \n")),
+    "grep: short lines": ("a.txt --grep", filler(b"a.py:12:text\n")),
+    "grep: colons": ("a.txt --grep", filler(b"a:1:")),
+    "JSONL: short records": ("a.jsonl", filler(b'{"text": "word"}\n')),
+    "JSONL: blank lines": ("a.jsonl", filler(b" \n", b'{"text": "x"}\n')),
+    "JSONL: one string": ("a.jsonl", filler(b"word ", b'{"text": "', b'"}\n')),
+    "JSONL: escapes": ("a.jsonl", filler(b"\\u00e9\\n", b'{"text": "', b'"}\n')),
+    "JSONL: numbers": ("a.jsonl", filler(b"1234,", b'{"text": "x", "n": [', b"0]}\n")),
+    "JSONL: empty lists": ("a.jsonl", filler(b"[],", b'{"text": "x", "n": [', b"0]}\n")),
     "JSONL: empty lists, packed": ("a.jsonl.gz", packed_values),
-    "JSONL: objects": ("a.jsonl", filled(b'{"a":{}},', b'{"text": "x", "n": [', b"0]}\n")),
-    "JSONL: levels": ("a.jsonl", filled(b"[")),
-    "JSONL: levels of objects": ("a.jsonl", filled(b'{"a":', b'{"text": "x", "n": ')),
-    "JSONL: equal keys": ("a.jsonl", filled(b'"text":"x",', b"{", b'"text":"y"}\n')),
+    "JSONL: objects": ("a.jsonl", filler(b'{"a":{}},', b'{"text": "x", "n": [', b"0]}\n")),
+    "JSONL: levels": ("a.jsonl", filler(b"[")),
+    "JSONL: levels of objects": ("a.jsonl", filler(b'{"a":', b'{"text": "x", "n": ')),
+    "JSONL: equal keys": ("a.jsonl", filler(b'"text":"x",', b"{", b'"text":"y"}\n')),
     "JSONL: many keys": ("a.jsonl", lambda size: json.dumps(
         {"text": "x", **{f"k{number}": 0 for number in range(size // 14)}}).encode()),
-    "JSONL: a large number": ("a.jsonl", filled(b"9", b'{"text": "x", "n": ', b"}\n")),
-    "JSONL: a large fraction": ("a.jsonl", filled(b"9", b'{"text": "x", "n": 1.', b"}\n")),
-    "JSONL: not closed": ("a.jsonl", filled(b"word ", b'{"text": "')),
-    "JSON: short records": ("a.json", filled(b'{"text": "word"},', b"[", b'"x"]')),
-    "JSON: a series": ("a.json", filled(b'{"text": "word"} ')),
-    "JSON: numbers": ("a.json", filled(b"1,", b'["x",', b"0]")),
-    "JSON: one string": ("a.json", filled(b"word ", b'["', b'"]')),
-    "JSON: a string that is not closed": ("a.json", filled(b"word ", b'["')),
-    "JSON: blanks": ("a.json", filled(b" \n", b'["x",', b'"y"]')),
-    "JSON: blanks in a value": ("a.json", filled(b" \n", b'[{"text":', b'"y"}]')),
-    "JSON: levels": ("a.json", filled(b"[")),
-    "JSON: one record of numbers": ("a.json", filled(b"1,", b'[{"text": "x", "n": [', b"0]}]")),
-    "CSV: short rows": ("a.csv", filled(b"1,word\n", b"id,text\n")),
-    "CSV: rows with a field too many": ("a.csv", filled(b"1,word,more\n", b"id,text\n")),
-    "CSV: rows with a field too few": ("a.csv", filled(b"1\n", b"id,text\n")),
-    "CSV: blank lines": ("a.csv", filled(b"\n", b"id,text\n1,x\n")),
-    "CSV: columns": ("a.csv", filled(b"a,", b"text,", b"a\nx\n")),
+    "JSONL: a large number": ("a.jsonl", filler(b"9", b'{"text": "x", "n": ', b"}\n")),
+    "JSONL: a large fraction": ("a.jsonl", filler(b"9", b'{"text": "x", "n": 1.', b"}\n")),
+    "JSONL: not closed": ("a.jsonl", filler(b"word ", b'{"text": "')),
+    "JSON: short records": ("a.json", filler(b'{"text": "word"},', b"[", b'"x"]')),
+    "JSON: a series": ("a.json", filler(b'{"text": "word"} ')),
+    "JSON: numbers": ("a.json", filler(b"1,", b'["x",', b"0]")),
+    "JSON: one string": ("a.json", filler(b"word ", b'["', b'"]')),
+    "JSON: a string that is not closed": ("a.json", filler(b"word ", b'["')),
+    "JSON: blanks": ("a.json", filler(b" \n", b'["x",', b'"y"]')),
+    "JSON: blanks in a value": ("a.json", filler(b" \n", b'[{"text":', b'"y"}]')),
+    "JSON: levels": ("a.json", filler(b"[")),
+    "JSON: one record of numbers": ("a.json", filler(b"1,", b'[{"text": "x", "n": [', b"0]}]")),
+    "CSV: short rows": ("a.csv", filler(b"1,word\n", b"id,text\n")),
+    "CSV: rows with a field too many": ("a.csv", filler(b"1,word,more\n", b"id,text\n")),
+    "CSV: rows with a field too few": ("a.csv", filler(b"1\n", b"id,text\n")),
+    "CSV: blank lines": ("a.csv", filler(b"\n", b"id,text\n1,x\n")),
+    "CSV: columns": ("a.csv", filler(b"a,", b"text,", b"a\nx\n")),
     "CSV: columns of equal names": ("a.csv", equal_names),
     "CSV: columns, and rows of one field": ("a.csv", wide_header),
-    "CSV: one row of delimiters": ("a.csv", filled(b",", b"id,text\n1")),
-    "CSV: one quoted field": ("a.csv", filled(b"word\n", b'id,text\n1,"', b'"\n')),
-    "CSV: a quotation mark that is open": ("a.csv", filled(b"2,word\n", b'id,text\n1,"x\n')),
-    "CSV: an open mark, and short lines": ("a.csv", filled(b"x\n", b'id,text\n1,"x\n')),
-    "CSV: marks that are open in each row": ("a.csv", filled(b'p","\n', b"id,text\n", b'p"q\n')),
-    "CSV: open marks in one row": ("a.csv", filled(b'"a,', b"id,text\n1,")),
-    "CSV: marks and blanks": ("a.csv", filled(b'" ', b"id,text\n1,")),
-    "CSV: escaped marks": ("a.csv", filled(b'1,"a \\"b\\", c"\n', b"id,text\n")),
-    "CSV: escaped marks, and none closes": ("a.csv", filled(b'1,"a \\", "c\n', b"id,text\n")),
-    "CSV: marks": ("a.csv", filled(b'"', b"id,text\n1,")),
-    "CSV: carriage returns": ("a.csv", filled(b"1,x\r", b"id,text\r")),
-    "CSV: carriage returns in a row": ("a.csv", filled(b"x\r", b"id,text\n1,")),
-    "TSV: short rows": ("a.tsv", filled(b"1\tword\n", b"id\ttext\n")),
-    "TSV: one row of tabs": ("a.tsv", filled(b"\t", b"id\ttext\n1")),
-    "HTML: paragraphs": ("a.html", filled(b"<p>some <b>words</b> to be read</p>\n")),
-    "HTML: tags": ("a.html", filled(b"<b>")),
-    "HTML: blocks that are open": ("a.html", filled(b"<div>")),
+    "CSV: one row of delimiters": ("a.csv", filler(b",", b"id,text\n1")),
+    "CSV: one quoted field": ("a.csv", filler(b"word\n", b'id,text\n1,"', b'"\n')),
+    "CSV: a quotation mark that is open": ("a.csv", filler(b"2,word\n", b'id,text\n1,"x\n')),
+    "CSV: an open mark, and short lines": ("a.csv", filler(b"x\n", b'id,text\n1,"x\n')),
+    "CSV: marks that are open in each row": ("a.csv", filler(b'p","\n', b"id,text\n", b'p"q\n')),
+    "CSV: open marks in one row": ("a.csv", filler(b'"a,', b"id,text\n1,")),
+    "CSV: marks and blanks": ("a.csv", filler(b'" ', b"id,text\n1,")),
+    "CSV: escaped marks": ("a.csv", filler(b'1,"a \\"b\\", c"\n', b"id,text\n")),
+    "CSV: escaped marks, and none closes": ("a.csv", filler(b'1,"a \\", "c\n', b"id,text\n")),
+    "CSV: marks": ("a.csv", filler(b'"', b"id,text\n1,")),
+    "CSV: carriage returns": ("a.csv", filler(b"1,x\r", b"id,text\r")),
+    "CSV: carriage returns in a row": ("a.csv", filler(b"x\r", b"id,text\n1,")),
+    "TSV: short rows": ("a.tsv", filler(b"1\tword\n", b"id\ttext\n")),
+    "TSV: one row of tabs": ("a.tsv", filler(b"\t", b"id\ttext\n1")),
+    "HTML: paragraphs": ("a.html", filler(b"<p>some <b>words</b> to be read</p>\n")),
+    "HTML: tags": ("a.html", filler(b"<b>")),
+    "HTML: blocks that are open": ("a.html", filler(b"<div>")),
     "HTML: levels": ("a.html", nested(b"<div>", b"</div>")),
     "HTML: wrong ends": ("a.html", nested(b"<div>", b"</b>")),
-    "HTML: cells": ("a.html", filled(b"<tr><td>a<td>b", b"<table>")),
+    "HTML: cells": ("a.html", filler(b"<tr><td>a<td>b", b"<table>")),
     "HTML: a wide cell and many rows": ("a.html", lambda size: b"<table><tr><td>" + fill(
         b"a ", size // 2) + fill(b"<tr><td>b</td><td>c</td></tr>", size // 2)),
-    "HTML: items": ("a.html", filled(b"<ol><li>a")),
-    "HTML: attributes": ("a.html", counted(b"a%d=1 ", b"<p ", b">x")),
-    "HTML: quotes": ("a.html", filled(b"<a =\">\" '")),
-    "HTML: comments": ("a.html", filled(b"<!--")),
-    "HTML: empty comments": ("a.html", filled(b"<!-->")),
-    "HTML: declarations": ("a.html", filled(b"<!")),
-    "HTML: less than": ("a.html", filled(b"<")),
-    "HTML: tags that are open": ("a.html", filled(b"<a ")),
-    "HTML: titles": ("a.html", filled(b"<title>")),
-    "HTML: hidden": ("a.html", filled(b"<div style=display:none>")),
+    "HTML: items": ("a.html", filler(b"<ol><li>a")),
+    "HTML: attributes": ("a.html", count_up(b"a%d=1 ", b"<p ", b">x")),
+    "HTML: quotes": ("a.html", filler(b"<a =\">\" '")),
+    "HTML: comments": ("a.html", filler(b"<!--")),
+    "HTML: empty comments": ("a.html", filler(b"<!-->")),
+    "HTML: declarations": ("a.html", filler(b"<!")),
+    "HTML: less than": ("a.html", filler(b"<")),
+    "HTML: tags that are open": ("a.html", filler(b"<a ")),
+    "HTML: titles": ("a.html", filler(b"<title>")),
+    "HTML: hidden": ("a.html", filler(b"<div style=display:none>")),
     "HTML: hidden levels": ("a.html", nested(b"<div style=display:none>", b"</div>")),
-    "HTML: references": ("a.html", filled(b"&amp")),
-    "HTML: a long number": ("a.html", filled(b"9", b"&#", b";")),
-    "HTML: punycode": ("a.html", filled(b"ab", b"<meta charset=punycode>")),
-    "HTML: NUL bytes": ("a.html", filled(b"\0", b"<p>")),
-    "DOCX: paragraphs": ("a.docx", docx(filled(RUN + b"some words to be read" + RUN_END))),
-    "DOCX: one run": ("a.docx", docx(filled(b"word ", RUN, RUN_END))),
-    "DOCX: one run, 6 times as large": ("a.docx", docx(filled(b"word ", RUN, RUN_END), 6)),
-    "DOCX: one run, 100 times as large": ("a.docx", docx(filled(b"word ", RUN, RUN_END), 100)),
-    "DOCX: lines": ("a.docx", docx(filled(b"a\n", RUN, RUN_END), 6)),
-    "DOCX: empty paragraphs": ("a.docx", docx(filled(b"<w:p/>"), 6)),
-    "DOCX: breaks": ("a.docx", docx(filled(b"<w:br/>"), 6)),
-    "DOCX: runs of a letter": ("a.docx", docx(filled(b"<w:t>a</w:t>"), 6)),
+    "HTML: references": ("a.html", filler(b"&amp")),
+    "HTML: a long number": ("a.html", filler(b"9", b"&#", b";")),
+    "HTML: punycode": ("a.html", filler(b"ab", b"<meta charset=punycode>")),
+    "HTML: NUL bytes": ("a.html", filler(b"\0", b"<p>")),
+    "DOCX: paragraphs": ("a.docx", docx(filler(RUN + b"some words to be read" + RUN_END))),
+    "DOCX: one run": ("a.docx", docx(filler(b"word ", RUN, RUN_END))),
+    "DOCX: one run, 6 times as large": ("a.docx", docx(filler(b"word ", RUN, RUN_END), 6)),
+    "DOCX: one run, 100 times as large": ("a.docx", docx(filler(b"word ", RUN, RUN_END), 100)),
+    "DOCX: lines": ("a.docx", docx(filler(b"a\n", RUN, RUN_END), 6)),
+    "DOCX: empty paragraphs": ("a.docx", docx(filler(b"<w:p/>"), 6)),
+    "DOCX: breaks": ("a.docx", docx(filler(b"<w:br/>"), 6)),
+    "DOCX: runs of a letter": ("a.docx", docx(filler(b"<w:t>a</w:t>"), 6)),
     "DOCX: levels": ("a.docx", docx(nested(b"<w:x>", b"</w:x>"), 6)),
-    "DOCX: an attribute": ("a.docx", docx(filled(b"x", b'<w:p a="', b'"/>'), 6)),
-    "DOCX: attributes": ("a.docx", docx(counted(b'a%d="" ', b"<w:p ", b"/>"))),
-    "DOCX: a comment": ("a.docx", docx(filled(b"x", b"<!--", b"-->"), 6)),
+    "DOCX: an attribute": ("a.docx", docx(filler(b"x", b'<w:p a="', b'"/>'), 6)),
+    "DOCX: attributes": ("a.docx", docx(count_up(b'a%d="" ', b"<w:p ", b"/>"))),
+    "DOCX: a comment": ("a.docx", docx(filler(b"x", b"<!--", b"-->"), 6)),
     "PDF: a page of text": (
         "a.pdf", lambda size: pdf(fill(b"(word) Tj ", size // 10, b"BT /F 9 Tf ", b"ET"))
     ),
@@ -236,13 +236,13 @@ SHAPES: dict[str, tuple[str, Make]] = {
         "a.pdf", lambda size: pdf(b"BT /F 9 Tf (word) Tj ET" * 100, size // 200)
     ),
     "PDF: pages in a circle": ("a.pdf", lambda size: pdf(b"", 1, b"2 0 R " * (size // 200))),
-    "PDF: no objects": ("a.pdf", filled(b"1 0 obj<<", b"%PDF-1.4\n")),
-    "rules: patterns": (".gitignore -r", lambda size: counted(b"*%dx\n")(size // 40)),
+    "PDF: no objects": ("a.pdf", filler(b"1 0 obj<<", b"%PDF-1.4\n")),
+    "rules: patterns": (".gitignore -r", lambda size: count_up(b"*%dx\n")(size // 40)),
     "rules: one pattern": (".gitignore -r", lambda size: b"**/" * (size // 120)),
-    "rules: too many": (".gitignore -r", counted(b"*%dx\n")),
-    "a list of missing files": ("list --files-from --open", filled(b"no such file, and so on\n")),
+    "rules: too many": (".gitignore -r", count_up(b"*%dx\n")),
+    "a list of missing files": ("list --files-from --open", filler(b"no such file, and so on\n")),
     "a list of names": ("list --files-from", lambda size: b"\n" * size),
-    "a query": ("query --query-file", filled(b"word ")),
+    "a query": ("query --query-file", filler(b"word ")),
 }  # fmt: skip
 
 
@@ -273,7 +273,7 @@ def read_documents(path: str, flags: list[str]) -> str:
         count += 1
         del document
     report = inputs.report
-    notes = [*map(str, report.problems[:1]), *map(str, report.faults), *report.skipped]
+    notes = [*map(str, report.problems[:1]), *map(str, report.faults), *report.skip_counts]
     return "; ".join([f"{count} documents", *notes])
 
 
@@ -325,14 +325,14 @@ def main() -> None:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="rows whose name has one of these")
     parser.add_argument("--size", type=float, default=10, metavar="MB")
-    given = parser.parse_args()
-    whole = int(given.size * 1_000_000)
+    arguments = parser.parse_args()
+    whole = int(arguments.size * 1_000_000)
     sizes = [whole // 4, whole // 2, whole]
     columns = "".join(f" {size / 1e6:g} MB: s | MB |" for size in sizes)
     print(f"| reader |{columns} what was read |\n|{'---|' * (2 * len(sizes) + 2)}")
     with tempfile.TemporaryDirectory() as folder:
         for name in SHAPES:
-            if given.names and not any(part in name for part in given.names):
+            if arguments.names and not any(part in name for part in arguments.names):
                 continue
             figures = [*measure(name, sizes, Path(folder))]
             cells = "".join(f" {seconds:.2f} | {peak} |" for seconds, peak, _ in figures)

@@ -59,7 +59,7 @@ def write_log(path: Path, lines: int) -> None:
 def print_row(name: str, size: int, inputs: Sequence[str], arguments: argparse.Namespace) -> None:
     """Run the command over an input several times, and print a row of the table."""
     command = ["rerank", arguments.query, *inputs, "-n", "10", "-v"]
-    seconds, kilobytes, said = [], 0, ""
+    seconds, kilobytes, message = [], 0, ""
     for _ in range(arguments.runs):
         with tempfile.TemporaryFile("w+") as messages:
             began = time.perf_counter()
@@ -71,10 +71,10 @@ def print_row(name: str, size: int, inputs: Sequence[str], arguments: argparse.N
                 sys.exit(messages.read())
             kilobytes = max(kilobytes, usage.ru_maxrss)
             messages.seek(0)
-            said = next((line for line in messages if " read by the model" in line), "")
-            said = said.partition(" read by")[0]
+            message = next((line for line in messages if " read by the model" in line), "")
+            message = message.partition(" read by")[0]
     spread = f"{min(seconds):.1f} to {max(seconds):.1f}"
-    cells = f"{statistics.median(seconds):.1f} ({spread})", f"{kilobytes / 1024:.0f} MB", said
+    cells = f"{statistics.median(seconds):.1f} ({spread})", f"{kilobytes / 1024:.0f} MB", message
     print(f"| {name} | {size / 1e6:.1f} MB | {' | '.join(cells)} |", flush=True)
 
 

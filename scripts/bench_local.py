@@ -112,17 +112,17 @@ class Bench:
             "HF_HOME": str(self.work),
             "HF_HUB_OFFLINE": "1",
         }
-        done = subprocess.run(
+        process = subprocess.run(
             [python, "-m", f"peers.{module}", str(path)],
             capture_output=True,
             text=True,
             env=environment,
             check=False,
         )
-        if done.returncode:
-            said = done.stderr.strip().splitlines() or [f"ended with {done.returncode}"]
-            raise Failed(said[-1][:200])
-        report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        if process.returncode:
+            lines = process.stderr.strip().splitlines() or [f"ended with {process.returncode}"]
+            raise Failed(lines[-1][:200])
+        report: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
         self.versions[module] = report["versions"]
         return report
 
@@ -252,15 +252,15 @@ def best_batch(bench: Bench, model: Model, peer: Peer, python: str, tuning: int)
         "threads": machine.core_count() if peer.sets_threads else None,
     }
 
-    def taken(size: int) -> float:
+    def seconds_of_size(size: int) -> float:
         return seconds([bench.score(python, peer.module, model, batch=size, **job)])
 
-    return min(BATCHES, key=taken)
+    return min(BATCHES, key=seconds_of_size)
 
 
 def seconds(reports: Sequence[dict[str, Any]]) -> float:
-    taken: list[float] = [report["seconds"] for report in reports]
-    return median(taken)
+    times: list[float] = [report["seconds"] for report in reports]
+    return median(times)
 
 
 def worst(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> float:

@@ -116,11 +116,11 @@ def ndcg(first: Sequence[str | int | None], grades: Mapping[str, int]) -> float:
     """The nDCG@10 of ids in their order, with linear gains."""
     gains = [grades.get(str(name), 0) for name in first[:TOP_RESULTS]]
     best = sorted(grades.values(), reverse=True)[:TOP_RESULTS]
-    found, ideal = (
+    gained_sum, ideal = (
         math.fsum(gain / math.log2(place + 2) for place, gain in enumerate(row))
         for row in (gains, best)
     )
-    return found / ideal if ideal else 0.0
+    return gained_sum / ideal if ideal else 0.0
 
 
 def time_command(documents: Sequence[Document], query: str, options: argparse.Namespace) -> None:
@@ -144,9 +144,9 @@ def make_texts(count: int, queries: int) -> tuple[list[Document], list[Question]
     chance = random.Random(1)
     words = ["".join(chance.choices("aeioubdfglmnprst", k=6)) for _ in range(WORDS)]
     texts = [" ".join(chance.choices(words, k=DOCUMENT_WORDS)) for _ in range(count)]
-    asked = [" ".join(chance.choices(words, k=QUERY_WORDS)) for _ in range(queries)]
+    queries_text = [" ".join(chance.choices(words, k=QUERY_WORDS)) for _ in range(queries)]
     documents = [Document(text, id=str(number)) for number, text in enumerate(texts)]
-    return documents, [Question(text, {}) for text in asked]
+    return documents, [Question(text, {}) for text in queries_text]
 
 
 def read_set(folder: Path, options: argparse.Namespace) -> tuple[list[Document], list[Question]]:
@@ -156,12 +156,14 @@ def read_set(folder: Path, options: argparse.Namespace) -> tuple[list[Document],
         query, document, grade = row.split("\t")
         if grade.isdecimal():  # else it is the head
             grades.setdefault(query, {})[document] = int(grade)
-    found = map(json.loads, lines(folder / "queries.jsonl.gz"))
-    questions = [Question(row["text"], grades[row["_id"]]) for row in found if row["_id"] in grades]
+    rows_of_queries = map(json.loads, lines(folder / "queries.jsonl.gz"))
+    questions = [
+        Question(row["text"], grades[row["_id"]]) for row in rows_of_queries if row["_id"] in grades
+    ]
     questions = questions[: options.queries]
-    wanted = {name for question in questions for name in question.grades}
+    names = {name for question in questions for name in question.grades}
     rows: list[dict[str, Any]] = [*map(json.loads, lines(folder / "corpus.jsonl.gz"))]
-    rows.sort(key=lambda row: row["_id"] not in wanted)
+    rows.sort(key=lambda row: row["_id"] not in names)
     rows = rows[: options.documents]
     random.Random(1).shuffle(rows)
     texts = [Document(row["text"], id=row["_id"], title=row.get("title", "")) for row in rows]

@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--lines", type=int, default=1_000_000)
     parser.add_argument("--model-lines", type=int, default=50_000)
     arguments = parser.parse_args()
-    met = True
+    is_met = True
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as directory:
         for what, count, options, piped in [
             ("bm25, a file", arguments.lines, ["-m", "bm25"], False),
@@ -41,13 +41,13 @@ def main() -> None:
                     stream.writelines(random_lines(lines))
                 peaks.append(peak(path, options, piped=piped))
             more = peaks[1] - peaks[0]
-            met &= more <= ALLOWED
+            is_met &= more <= ALLOWED
             print(
                 f"{what}: {count // 10:,} lines {peaks[0]:.0f} MB, {count:,} lines "
                 f"{peaks[1]:.0f} MB, {more:+.1f} MB: {'met' if more <= ALLOWED else 'MISSED'}",
                 flush=True,
             )
-    sys.exit(0 if met else 1)
+    sys.exit(0 if is_met else 1)
 
 
 def random_lines(count: int) -> Iterator[str]:

@@ -58,13 +58,13 @@ def main() -> None:
     for model in arguments.models:
         measure(model)
     rounds = [[measure(model) for model in arguments.models] for _ in range(arguments.runs)]
-    found = [
+    figures_of_models = [
         {column: statistics.median(run[column] for run in runs) for column in COLUMNS}
         for runs in zip(*rounds, strict=True)
     ]
     print(f"{'':24}" + "".join(f"{title:>20}" for title in COLUMNS.values()))
-    for model, figures in zip(arguments.models, found, strict=True):
-        cells = (f"{figures[c]:.3f} ({figures[c] / found[0][c]:.2f})" for c in COLUMNS)
+    for model, figures in zip(arguments.models, figures_of_models, strict=True):
+        cells = (f"{figures[c]:.3f} ({figures[c] / figures_of_models[0][c]:.2f})" for c in COLUMNS)
         print(f"{model[-24:]:24}" + "".join(f"{cell:>20}" for cell in cells))
 
 
@@ -73,8 +73,8 @@ def measure(model: str) -> dict[str, float]:
     command = [sys.executable, "-c", PROCESS, model, str(text)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     ran = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    found: dict[str, float] = json.loads(ran.stdout)
-    return found
+    figures: dict[str, float] = json.loads(ran.stdout)
+    return figures
 
 
 if __name__ == "__main__":

@@ -95,26 +95,26 @@ def measure(model: Path, home: str, runs: int) -> bool:
         copies.append(opening(prepared, "prepared"))
         wholes.append(rerank(model, home))
         leasts.append(seconds([sys.executable, "-c", COMMON + LEAST, str(prepared)], home))
-    met = True
+    is_met = True
     bounds = BOUNDS if model.stat().st_size >= LARGE else {}
     for name in ("open", "memory"):
         ours, theirs = median(copies, name), median(plains, name)
-        met &= told(f"{name}: prepared / plain session", ours, theirs, bounds.get(name))
+        is_met &= print_ratio(f"{name}: prepared / plain session", ours, theirs, bounds.get(name))
     whole, least = statistics.median(wholes), statistics.median(leasts)
     bound = bounds.get("process")
-    met &= told("ten short documents, the whole process / the least", whole, least, bound)
-    told("its first use, which prepares it / later ones", first, whole, None)
+    is_met &= print_ratio("ten short documents, the whole process / the least", whole, least, bound)
+    print_ratio("its first use, which prepares it / later ones", first, whole, None)
     alone, both = together(prepared, 1), together(prepared, 2)
-    told("memory of two processes / twice that of one", both, 2 * alone, None)
-    return met
+    print_ratio("memory of two processes / twice that of one", both, 2 * alone, None)
+    return is_met
 
 
-def told(what: str, ours: float, theirs: float, bound: float | None) -> bool:
+def print_ratio(what: str, ours: float, theirs: float, bound: float | None) -> bool:
     ratio = ours / theirs
-    met = bound is None or ratio <= bound
-    verdict = "" if bound is None else f"{'met' if met else 'MISSED':7} at most {bound}"
+    is_met = bound is None or ratio <= bound
+    verdict = "" if bound is None else f"{'met' if is_met else 'MISSED':7} at most {bound}"
     print(f"  {ratio:5.2f}  {verdict:20}  {what}  ({ours:.3f} / {theirs:.3f})")
-    return met
+    return is_met
 
 
 def median(results: list[dict[str, float]], name: str) -> float:

@@ -54,7 +54,7 @@ def main() -> None:
     layers = config["num_hidden_layers"]
     weights = layers * (4 * sizes[0] ** 2 + 2 * sizes[0] * sizes[1])
     bare = bare_session(layers, *sizes)
-    quantised = opened(folder / "onnx" / "model_quantized.onnx", Runtime.ONNXRUNTIME)
+    quantised = open_model(folder / "onnx" / "model_quantized.onnx", Runtime.ONNXRUNTIME)
     print(f"{machine.processor()}, one thread, onnxruntime {onnxruntime.__version__}")
     print("tokens  bare GOP/s  model GOP/s  share  where a run's time goes")
     for length in LENGTHS:
@@ -64,7 +64,7 @@ def main() -> None:
             "y": np.random.default_rng(1).integers(0, 255, (length, sizes[1]), np.uint8),
         }
         products, whole = in_turn(partial(bare.run, None, feed), partial(quantised.scores, [row]))
-        rates = [2 * weights * length / taken / 1e9 for taken in (products, whole)]
+        rates = [2 * weights * length / seconds / 1e9 for seconds in (products, whole)]
         shares = ", ".join(f"{name} {share:.0%}" for name, share in profile(quantised, row))
         share = f"{rates[1] / rates[0]:5.0%}"
         print(f"{length:6}  {rates[0]:10.0f}  {rates[1]:11.0f}  {share}  {shares}", flush=True)
@@ -76,17 +76,17 @@ def others(folder: Path, quantised: Network) -> None:
     path = folder / "onnx" / "model.onnx"
     if not path.exists():
         return
-    networks = {"int8": quantised, "float32": opened(path, Runtime.ONNXRUNTIME)}
+    networks = {"int8": quantised, "float32": open_model(path, Runtime.ONNXRUNTIME)}
     if find_spec("openvino"):
-        networks["float32 by OpenVINO"] = opened(path, Runtime.OPENVINO)
+        networks["float32 by OpenVINO"] = open_model(path, Runtime.OPENVINO)
     print("\nmilliseconds a pair, one thread (in batches of one length, where scores allow)")
     print("tokens  " + "  ".join(f"{name:>20}" for name in networks))
     for length in LENGTHS:
         cells = []
         rows = [pair_of(length, number) for number in range(LENGTHS[-1] // LENGTHS[0])]
         alone = in_turn(*(partial(network.scores, rows[:1]) for network in networks.values()))
-        for network, taken in zip(networks.values(), alone, strict=True):
-            cell = f"{taken * 1e3:.1f}"
+        for network, seconds in zip(networks.values(), alone, strict=True):
+            cell = f"{seconds * 1e3:.1f}"
             count = min(network.batching.pairs, network.batching.tokens // length)
             if count > 1:
                 (together,) = in_turn(partial(network.scores, rows[:count]))
@@ -95,7 +95,7 @@ def others(folder: Path, quantised: Network) -> None:
         print(f"{length:6}  " + "  ".join(f"{cell:>20}" for cell in cells), flush=True)
 
 
-def opened(path: Path, runtime: Runtime) -> Network:
+def open_model(path: Path, runtime: Runtime) -> Network:
     engine = RuntimeOptions(runtime, Device.CPU, threads=1)
     return open_network(describe(path, path.name), engine, PreparedCache.default())
 
@@ -118,8 +118,8 @@ def bare_session(layers: int, hidden: int, inner: int) -> Any:
             weights.append(numpy_helper.from_array(values, name))
             zeros = np.zeros(columns, np.int8)
             weights.append(numpy_helper.from_array(zeros, f"{name}.zero"))
-            taken = "x" if rows == hidden else "y"
-            inputs = [taken, name, "zero", f"{name}.zero"]
+            input_name = "x" if rows == hidden else "y"
+            inputs = [input_name, name, "zero", f"{name}.zero"]
             nodes.append(helper.make_node("MatMulInteger", inputs, [f"{name}.out"]))
             shape = [None, columns]
             outputs.append(helper.make_tensor_value_info(f"{name}.out", TensorProto.INT32, shape))
@@ -167,13 +167,13 @@ def profile(network: Network, row: TokenRow) -> list[tuple[str, float]]:
     report = Path(session.end_profiling())
     events = json.loads(report.read_text())
     report.unlink()
-    taken: Counter[str] = Counter()
+    durations: Counter[str] = Counter()
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             operator = event["args"]["op_name"]
             group = next((name for name, of in GROUPS.items() if operator in of), "the rest")
-            taken[group] += event["dur"]
-    return [(name, count / taken.total()) for name, count in taken.most_common()]
+            durations[group] += event["dur"]
+    return [(name, count / durations.total()) for name, count in durations.most_common()]
 
 
 if __name__ == "__main__":

@@ -80,8 +80,10 @@ def main() -> None:
             order = [(plain, some, without), (knowing, passages, with_memory)]
             for reranker, documents, turns in order[:: -1 if number % 2 else 1]:
                 turns.append(take_turn(reranker, query, documents))
-            known = with_memory[-1].scores
-            differences += sum(known[place] != score for place, score in without[-1].scores.items())
+            scores = with_memory[-1].scores
+            differences += sum(
+                scores[place] != score for place, score in without[-1].scores.items()
+            )
         account = getattr(knowing.scorer, "account", str)()
     ratios = []
     for name in ("clock", "processor"):

@@ -219,16 +219,18 @@ class ScoreFile:
     def score(self, pairs: Sequence[tuple[str, str]], reranker: Reranker) -> list[float]:
         """The score of each pair of query and text; those that are known are not made again."""
         keys = [self._key(*pair) for pair in pairs]
-        known = {key: score for key in set(keys) if (score := self._find(key)) is not None}
-        missing = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in known}
+        scores_by_key = {key: score for key in set(keys) if (score := self._find(key)) is not None}
+        missing = {
+            key: pair for key, pair in zip(keys, pairs, strict=True) if key not in scores_by_key
+        }
         for start in range(0, len(missing), SCORED_AT_ONCE):
             part = dict(list(missing.items())[start : start + SCORED_AT_ONCE])
             values = reranker.score([Pair.from_texts(*pair) for pair in part.values()]).values
-            known.update(zip(part, (float(value or 0) for value in values), strict=True))
-            rows = [(key, known[key]) for key in part]
+            scores_by_key.update(zip(part, (float(value or 0) for value in values), strict=True))
+            rows = [(key, scores_by_key[key]) for key in part]
             self._base.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?)", rows)
             self._base.commit()
-        return [known[key] for key in keys]
+        return [scores_by_key[key] for key in keys]
 
     def _find(self, key: bytes) -> float | None:
         row = self._base.execute("SELECT score FROM scores WHERE pair = ?", (key,)).fetchone()
@@ -396,8 +398,8 @@ def ndcg(scores: Sequence[float], grades: Sequence[int], depth: int = 10) -> flo
     order = sorted(range(len(scores)), key=lambda place: -scores[place])
     places = range(2, depth + 2)
     ideal = fsum(g / log2(n) for g, n in zip(sorted(grades, reverse=True), places, strict=False))
-    found = fsum(grades[i] / log2(n) for i, n in zip(order, places, strict=False))
-    return found / ideal if ideal else 0.0
+    gain = fsum(grades[i] / log2(n) for i, n in zip(order, places, strict=False))
+    return gain / ideal if ideal else 0.0
 
 
 def mean_of(figures: Sequence[float], pools: Sequence[Pool], kind: str) -> float:

@@ -45,10 +45,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--venv", type=Path, help="the environment of the SDKs, made if needed")
     parser.add_argument("--record", action="store_true", help="keep what the SDKs sent")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     recorded = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
-    sdks = call_sdks(given.venv) if given.venv else recorded
-    if given.record:
+    sdks = call_sdks(arguments.venv) if arguments.venv else recorded
+    if arguments.record:
         recorded |= {provider: sdk for provider, sdk in sdks.items() if "calls" in sdk}
         RECORD.write_text(json.dumps(recorded, indent=1) + "\n", encoding="utf-8")
     problems = compare_all(sdks)
@@ -68,14 +68,14 @@ def call_sdks(folder: Path) -> dict[str, Any]:
     for package in sorted(set(packages().values())):
         subprocess.run([str(python), "-m", "pip", "install", "--quiet", package], check=False)
     variables = json.dumps({provider: find_provider(provider).key[0] for provider in packages()})
-    done = subprocess.run(
+    process = subprocess.run(
         [str(python), str(ROOT / "scripts" / "sdk_calls.py"), variables],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         check=True,
         timeout=PATIENCE,
     )
-    return dict(json.loads(done.stdout))
+    return dict(json.loads(process.stdout))
 
 
 def compare_all(sdks: Mapping[str, Any]) -> list[str]:
@@ -92,7 +92,7 @@ def compare_all(sdks: Mapping[str, Any]) -> list[str]:
         print(f"{provider}: {sdk['sdk']}, {', '.join(sdk['calls'])}")
         methods += 1
         missed |= {reason for reason in reasons if reason.entry == provider}
-        found: dict[str, list[str]] = {}
+        names_by_difference: dict[str, list[str]] = {}
         for call in calls_of(provider):
             calls += 1
             base = find_provider(provider).url or ""
@@ -106,10 +106,12 @@ def compare_all(sdks: Mapping[str, Any]) -> list[str]:
                 if reason.entry == "default":
                     everywhere.add(f"{reason.pattern} # {reason.reason}")
                 else:
-                    found.setdefault(f"{difference} # {reason.reason}", []).append(call.name)
-        for line, names in found.items():
+                    names_by_difference.setdefault(f"{difference} # {reason.reason}", []).append(
+                        call.name
+                    )
+        for line, names in names_by_difference.items():
             print(f"  in {', '.join(names)}: {line}")
-        count += len(found)
+        count += len(names_by_difference)
         print()
     problems += [f"{r.entry}: does not occur: {r.pattern}" for r in missed]
     print("\n".join(["of several SDKs:", *sorted(f"  {line}" for line in everywhere)]))
@@ -124,14 +126,14 @@ def run_rerank(
     arguments: Sequence[str], content: bytes, variables: Mapping[str, str]
 ) -> tuple[int, str]:
     with tempfile.TemporaryDirectory() as home:
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-m", "rerank_cli", *arguments],
             input=content,
             env={**os.environ, **variables, "RERANK_HOME": home},
             stdout=subprocess.PIPE,
             check=False,
         )
-    return done.returncode, done.stdout.decode()
+    return process.returncode, process.stdout.decode()
 
 
 if __name__ == "__main__":

@@ -119,11 +119,11 @@ def main() -> None:
     for names, (family, make, size) in SHAPES.items():
         place = out / names.partition(",")[0]
         if not (place / "int8").exists():
-            made(place, family, make, size)
+            make_model(place, family, make, size)
         print(f"{seconds(str(place / 'int8')):8.2f}  {names}", flush=True)
 
 
-def made(place: Path, family: str, make: Make, size: dict[str, int]) -> None:
+def make_model(place: Path, family: str, make: Make, size: dict[str, int]) -> None:
     """Export a random model of a shape, with the tokenizer of the tests' model of its family."""
     checkpoint = place / "checkpoint"
     model: Any = make(**size).eval()
@@ -147,12 +147,12 @@ def seconds(model: str | None) -> float:
         document = Document(f"passage {number}")
         pairs.append(Pair(QUERY, Chunk(document, 0, 7, "passage", TOKENS, ids)))
     scorer.score(pairs[:10])
-    taken = []
+    times = []
     for _ in range(RUNS):
         began = time.perf_counter()
         scorer.score(pairs)
-        taken.append(time.perf_counter() - began)
-    return statistics.median(taken)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def bench_cuts(labelled: list[LabelledQuery], splits: int) -> None:
     labels, relevant = count_labels(labelled)
     print(f"{labels:,} labels of {len(labelled):,} queries, {relevant:,} relevant")
     for goal, target in GOALS:
-        held, figures, widths = 0, [], []
+        hold_count, figures, widths = 0, [], []
         for seed in range(splits):
             ours, others = split_in_halves(labelled, seed)
             choice = choose_cut(ours, goal, target, seed)
@@ -105,12 +105,12 @@ def bench_cuts(labelled: list[LabelledQuery], splits: int) -> None:
                 print(f"  split {seed}: {choice.problem}")
                 continue
             figure = getattr(measure_cut(others, choice.cut.score), goal).value
-            held += choice.expected.low <= figure <= choice.expected.high
+            hold_count += choice.expected.low <= figure <= choice.expected.high
             figures.append(figure)
             widths.append(choice.expected.high - choice.expected.low)
         if figures:
             print(
-                f"{target:.0%} {goal}: {held} of {splits} hold; on the other half "
+                f"{target:.0%} {goal}: {hold_count} of {splits} hold; on the other half "
                 f"{min(figures):.3f} to {max(figures):.3f}, mean "
                 f"{sum(figures) / len(figures):.3f}; intervals {sum(widths) / len(widths):.3f} wide"
             )
@@ -134,7 +134,7 @@ def bench_calibration(labelled: list[LabelledQuery], splits: int) -> None:
         after.append(bins_error(reliability(scores, hits)))
         ratios.append(after[-1] / before[-1])
         order = sorted(zip(raw, scores, strict=True))
-        assert all(left[1] <= right[1] for left, right in pairwise(order)), "the order changed"
+        assert all(lower[1] <= higher[1] for lower, higher in pairwise(order)), "the order changed"
     labels, relevant = count_labels(labelled)
     print(
         f"{labels:,} labels, {relevant:,} relevant; error {sum(before) / splits:.3f} before, "
@@ -152,15 +152,15 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=20)
     parser.add_argument("-o", "--output", type=Path)
     parser.add_argument("--folder", type=Path, default=Path("build/labels"))
-    given = parser.parse_args()
-    if given.what == "labels":
-        make_labels(given.data[0], given.output)
+    arguments = parser.parse_args()
+    if arguments.what == "labels":
+        make_labels(arguments.data[0], arguments.output)
         return
-    for data in given.data:
-        labelled = read_labels(data, given.model, given.depth, given.folder)
+    for data in arguments.data:
+        labelled = read_labels(data, arguments.model, arguments.depth, arguments.folder)
         print(data.name)
-        bench = bench_cuts if given.what == "cuts" else bench_calibration
-        bench(labelled, given.splits)
+        bench = bench_cuts if arguments.what == "cuts" else bench_calibration
+        bench(labelled, arguments.splits)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def run(arguments: Sequence[str], folder: Path) -> tuple[float, list[tuple[float
         env=environment,
     )
     os.close(stderr)
-    said, ended = list[tuple[float, float]](), 0.0
+    estimates, ended = list[tuple[float, float]](), 0.0
     while True:
         ready, _, _ = select.select([screen], [], [], 0.05)
         try:
@@ -107,21 +107,21 @@ def run(arguments: Sequence[str], folder: Path) -> tuple[float, list[tuple[float
         now = time.monotonic() - began
         if content:
             ended = now
-        for found in LEFT.findall(content):
-            parts = re.findall(r"(\d+) (\w+)", found)
-            said.append((now, sum(int(count) * UNITS[unit] for count, unit in parts)))
+        for text in LEFT.findall(content):
+            parts = re.findall(r"(\d+) (\w+)", text)
+            estimates.append((now, sum(int(count) * UNITS[unit] for count, unit in parts)))
     os.close(screen)
     if process.wait():
         raise SystemExit(f"{' '.join(arguments)}: exit code {process.returncode}")
-    return ended, said
+    return ended, estimates
 
 
-def worst_factor(seconds: float, said: Sequence[tuple[float, float]]) -> float:
+def worst_factor(seconds: float, estimates: Sequence[tuple[float, float]]) -> float:
     """The worst factor between what was said and the truth, after the first part of the run."""
     worst = 1.0
-    for now, left in said:
+    for now, estimate in estimates:
         truth = seconds - now
-        meant = min(max(truth, left - ROUNDING_SECONDS), left)  # what it is rounded up from
+        meant = min(max(truth, estimate - ROUNDING_SECONDS), estimate)  # what it is rounded up from
         if now >= FIRST_SHARE * seconds and abs(meant - truth) > ROUNDING_SHARE * seconds:
             worst = max(worst, max(meant, 0.1) / max(truth, 0.1), max(truth, 0.1) / max(meant, 0.1))
     return worst
@@ -133,9 +133,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=40.0, help="of each run, about")
     parser.add_argument("--only", default="rank,batch,remote", help="which commands")
     parser.add_argument("--show", action="store_true", help="show what was said and the truth")
-    given = parser.parse_args()
-    commands = given.only.split(",")
-    tokens = int(given.seconds * TOKENS_A_SECOND)
+    options = parser.parse_args()
+    commands = options.only.split(",")
+    tokens = int(options.seconds * TOKENS_A_SECOND)
     folder = Path(tempfile.mkdtemp(prefix="time-left-"))
     server = subprocess.Popen(
         [sys.executable, "-m", "tests.support.loopback", "--dialect", "tei", "--latency", "0.3"],
@@ -146,7 +146,7 @@ def main() -> None:
     try:
         assert server.stdout is not None
         remote = ["-m", "tei/m", "--base-url", server.stdout.readline().strip()]
-        for shape in given.shapes or SHAPES:
+        for shape in options.shapes or SHAPES:
             lines, records = folder / f"{shape}.txt", folder / f"{shape}.jsonl"
             write_lines(lines, shape, tokens)
             write_records(records, shape, tokens)
@@ -159,13 +159,13 @@ def main() -> None:
             for name, arguments in cases.items():
                 if name not in commands:
                     continue
-                seconds, said = run(arguments, folder)
-                factor = worst_factor(seconds, said)
+                seconds, estimates = run(arguments, folder)
+                factor = worst_factor(seconds, estimates)
                 print(
                     f"{name:8} {shape:12} {seconds:6.1f} s  worst factor {factor:.2f}", flush=True
                 )
-                for now, left in said if given.show else ():
-                    print(f"    {now:6.1f} s: said {left:5.0f} s, truth {seconds - now:6.1f} s")
+                for now, estimate in estimates if options.show else ():
+                    print(f"    {now:6.1f} s: said {estimate:5.0f} s, truth {seconds - now:6.1f} s")
     finally:
         server.terminate()
         shutil.rmtree(folder)

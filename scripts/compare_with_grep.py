@@ -49,23 +49,25 @@ def lists(folder: Path, count: int) -> Iterator[tuple[str, list[str], set[int]]]
             relevant.setdefault(query, []).append(document)
     for query in draw.sample(sorted(relevant), count):
         others = sorted(set(corpus) - set(relevant[query]))
-        chosen = relevant[query] + draw.sample(others, LENGTH - len(relevant[query]))
-        draw.shuffle(chosen)
+        names = relevant[query] + draw.sample(others, LENGTH - len(relevant[query]))
+        draw.shuffle(names)
         yield (
             queries[query],
-            [corpus[document] for document in chosen],
-            {place for place, document in enumerate(chosen) if document in relevant[query]},
+            [corpus[document] for document in names],
+            {place for place, document in enumerate(names) if document in relevant[query]},
         )
 
 
 def grep(query: str, texts: Sequence[str]) -> tuple[set[int], set[int], set[int]]:
     """The places of texts with all words of the query, with any, and with the rarest."""
     words = [word for word in re.findall(r"\w+", query.lower()) if word not in STOP_WORDS | ASKING]
-    found = [{place for place, text in enumerate(texts) if word in text.lower()} for word in words]
-    hits = [places for places in found if places]
+    places_by_word = [
+        {place for place, text in enumerate(texts) if word in text.lower()} for word in words
+    ]
+    hits = [places for places in places_by_word if places]
     if not hits:
         return set(), set(), set()
-    return set.intersection(*found), set.union(*hits), min(hits, key=len)
+    return set.intersection(*places_by_word), set.union(*hits), min(hits, key=len)
 
 
 def main() -> None:
@@ -78,17 +80,19 @@ def main() -> None:
     with Reranker("bm25") as bm25, Reranker("mini") as mini:
         for name in SETS:
             ways: tuple[list[int], ...] = ([], [], [])
-            shown: tuple[list[int], ...] = ([], [], [])
+            list_lengths: tuple[list[int], ...] = ([], [], [])
             first: dict[str, int] = {"bm25": 0, "mini": 0}
             for query, texts, answers in lists(options.data / name, options.questions):
-                for way, lengths, places in zip(ways, shown, grep(query, texts), strict=True):
+                for way, lengths, places in zip(
+                    ways, list_lengths, grep(query, texts), strict=True
+                ):
                     way.append(bool(places & answers))
                     lengths.append(len(places))
                 for model, reranker in (("bm25", bm25), ("mini", mini)):
                     first[model] += reranker.rank(query, texts, n=1)[0].index in answers
             share = [
                 f"{100 * sum(way) / len(way):.0f} % in {median(lengths):.0f}"
-                for way, lengths in zip(ways, shown, strict=True)
+                for way, lengths in zip(ways, list_lengths, strict=True)
             ]
             best = [f"{100 * first[model] / options.questions:.0f} %" for model in ("bm25", "mini")]
             print(f"| {name} | {' | '.join(share + best)} |", flush=True)

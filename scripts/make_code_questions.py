@@ -86,9 +86,9 @@ def make_docstrings(data: Path, count: int) -> None:
     draw.shuffle(paths)
     annotations = list[dict[str, object]]()
     for path in paths:
-        found = list(find_questions(path.read_text("utf-8", "replace")))
-        if found and len(annotations) < count:
-            question = draw.choice(found)
+        questions = list(find_questions(path.read_text("utf-8", "replace")))
+        if questions and len(annotations) < count:
+            question = draw.choice(questions)
             place = str(path.relative_to(tree))
             annotations.append(
                 _annotation(question.query, [_cut(path, place, question)], "docstring")

@@ -106,13 +106,13 @@ def make(folder: Path, model: PreTrainedModel, tokenizer: Tokenizer, inputs: lis
         tokenizer.enable_truncation(LENGTH, strategy="only_second")
         encoded = tokenizer.encode(query, passage)
         whole = len(untruncated(tokenizer).encode(query, passage).ids)
-        given = {
+        inputs_by_name = {
             "input_ids": torch.tensor([encoded.ids]),
             "attention_mask": torch.ones(1, len(encoded.ids), dtype=torch.long),
             "token_type_ids": torch.tensor([encoded.type_ids]),
         }
         with torch.no_grad():
-            logit = model(**{name: given[name] for name in inputs}).logits.item()
+            logit = model(**{name: inputs_by_name[name] for name in inputs}).logits.item()
         rows.append({"query": query, "passage": passage, "tokens": whole, "logit": logit})
     write(folder, model, tokenizer, inputs, rows)
 
@@ -132,10 +132,10 @@ def make_causal(folder: Path, tokenizer: Tokenizer) -> None:
     pairs = [(*pair, one) for one in INSTRUCTIONS for pair in PAIRS]
     pairs += [(*pair, None) for pair in causal_around(tokenizer, prompt)]
     for query, passage, instruction in pairs:
-        ids = asked(tokenizer, prompt, query, passage, instruction)
-        shown = asked(tokenizer, prompt, query, passage, instruction, CAUSAL_LENGTH)
+        ids = encode_prompt(tokenizer, prompt, query, passage, instruction)
+        prompt_ids = encode_prompt(tokenizer, prompt, query, passage, instruction, CAUSAL_LENGTH)
         with torch.no_grad():
-            last = model(input_ids=torch.tensor([shown])).logits[0, -1]
+            last = model(input_ids=torch.tensor([prompt_ids])).logits[0, -1]
         logit = (last[answers[0]] - last[answers[1]]).item()
         row = {"query": query, "passage": passage, "tokens": len(ids), "logit": logit}
         rows.append(row | ({"instruction": instruction} if instruction else {}))
@@ -143,14 +143,14 @@ def make_causal(folder: Path, tokenizer: Tokenizer) -> None:
     write(folder, model, tokenizer, inputs, rows)
 
 
-def asked(
+def encode_prompt(
     tokenizer: Tokenizer, prompt: Prompt, query: str, passage: str, instruction: str | None,
     most: int = 1_000_000,
 ) -> list[int]:  # fmt: skip
     """The tokens of one prompt, of which the middle is cut to fit, as on the model's card."""
     before, after = (tokenizer.encode(text).ids for text in (prompt.before, prompt.after))
-    told = prompt.query.format(instruction=instruction or prompt.instruction, query=query)
-    middle = tokenizer.encode(f"{told} {passage}").ids
+    query_text = prompt.query.format(instruction=instruction or prompt.instruction, query=query)
+    middle = tokenizer.encode(f"{query_text} {passage}").ids
     return [*before, *middle[: most - len(before) - len(after)], *after]
 
 
@@ -201,17 +201,19 @@ def around(tokenizer: Tokenizer, length: int) -> list[tuple[str, str]]:
 
 
 def causal_around(tokenizer: Tokenizer, prompt: Prompt) -> list[tuple[str, str]]:
-    return sized(lambda passage: len(asked(tokenizer, prompt, QUERY, passage, None)), CAUSAL_LENGTH)
+    return sized(
+        lambda passage: len(encode_prompt(tokenizer, prompt, QUERY, passage, None)), CAUSAL_LENGTH
+    )
 
 
 def sized(count: Callable[[str], int], length: int) -> list[tuple[str, str]]:
     """Passages of which a pair has so many tokens, one less, one more, and 40 more."""
-    found: dict[int, str] = {}
+    texts: dict[int, str] = {}
     for lead in ("", "At night", "In June"):
         text = lead + TAIL * (length // 8)
         for end in range(len(lead) + 20, len(text)):
-            found.setdefault(count(text[:end]), text[:end])
-    return [(QUERY, found[length + more]) for more in (-1, 0, 1, 40)]
+            texts.setdefault(count(text[:end]), text[:end])
+    return [(QUERY, texts[length + more]) for more in (-1, 0, 1, 40)]
 
 
 def untruncated(tokenizer: Tokenizer) -> Tokenizer:
@@ -268,12 +270,12 @@ def make_qwen() -> Tokenizer:
     )
     tokenizer.decoder = decoders.ByteLevel()
     prompt = prompts()["qwen3"]
-    told = f"{prompt.before}{prompt.query}{prompt.instruction}{prompt.after}\nyes\nno\n"
+    text = f"{prompt.before}{prompt.query}{prompt.instruction}{prompt.after}\nyes\nno\n"
     corpus = [path.read_text(encoding="utf-8") for path in CORPUS if path.suffix != ".svg"]
     trainer = trainers.BpeTrainer(
         vocab_size=640, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
-    tokenizer.train_from_iterator([*corpus, *[told] * 60], trainer)
+    tokenizer.train_from_iterator([*corpus, *[text] * 60], trainer)
     tokenizer.add_special_tokens(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
     tokenizer.add_tokens([AddedToken(mark, special=False) for mark in ("<think>", "</think>")])
     return tokenizer

@@ -119,7 +119,7 @@ class Logits(torch.nn.Module):
 
 def write_tokenizer(out: Path) -> None:
     """Write tokenizer.json and its config in the form that XLM-RoBERTa's have."""
-    tokenizer = Tokenizer(models.Unigram(scored(pieces()), unk_id=3, byte_fallback=False))
+    tokenizer = Tokenizer(models.Unigram(make_pieces(pieces()), unk_id=3, byte_fallback=False))
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.Precompiled(charsmap()), normalizers.Replace(Regex(" {2,}"), " ")]
     )
@@ -166,16 +166,16 @@ def pieces() -> list[str]:
     ]
 
 
-def scored(texts: list[str]) -> list[tuple[str, float]]:
+def make_pieces(texts: list[str]) -> list[tuple[str, float]]:
     """Pieces with the logarithm of a frequency that falls as their rank rises."""
-    known: dict[str, float] = dict.fromkeys(SPECIALS, 0.0)
+    scores: dict[str, float] = dict.fromkeys(SPECIALS, 0.0)
     for rank, text in enumerate(texts[len(SPECIALS) : -1]):
-        piece = text if text and text not in known else f"▁<unused{rank}>"
-        known[piece] = -3.0 - math.log(1 + rank / 2)
-    known[MASK] = 0.0
-    if len(known) != PIECES:
-        raise SystemExit(f"{len(known)} pieces, and not {PIECES}")
-    return list(known.items())
+        piece = text if text and text not in scores else f"▁<unused{rank}>"
+        scores[piece] = -3.0 - math.log(1 + rank / 2)
+    scores[MASK] = 0.0
+    if len(scores) != PIECES:
+        raise SystemExit(f"{len(scores)} pieces, and not {PIECES}")
+    return list(scores.items())
 
 
 def charsmap() -> bytes:

@@ -80,10 +80,10 @@ def sample(cases: Iterable[Case], count: int, seed: int) -> list[Case]:
     draw = random.Random(seed)
     for own in by_kind.values():
         draw.shuffle(own)
-    chosen: list[Case] = []
-    while len(chosen) < count and any(by_kind.values()):
-        chosen += [own.pop() for own in by_kind.values() if own]
-    return sorted(chosen[:count], key=lambda case: (case.group, case.query))
+    sampled: list[Case] = []
+    while len(sampled) < count and any(by_kind.values()):
+        sampled += [own.pop() for own in by_kind.values() if own]
+    return sorted(sampled[:count], key=lambda case: (case.group, case.query))
 
 
 # Part a: articles
@@ -94,7 +94,7 @@ def article_cases(folder: Path, answers: Path | None, seed: int) -> Iterator[Cas
     for name in ("squad", "nq"):
         collection = read_folder(find_parts(folder / name))
         path = answers / f"{name}.jsonl" if answers else None
-        known = read_answers(path) if path and path.exists() else {}
+        spans_by_pair = read_answers(path) if path and path.exists() else {}
         of_passage: dict[str, list[str]] = {}
         for query, grades in collection.qrels.items():
             for passage, grade in grades.items():
@@ -106,8 +106,8 @@ def article_cases(folder: Path, answers: Path | None, seed: int) -> Iterator[Cas
             for passage, (start, end) in places.items():
                 queries = of_passage.get(passage, [])
                 for query in queries:
-                    spans = known.get((query, passage))
-                    if known and not spans:
+                    spans = spans_by_pair.get((query, passage))
+                    if spans_by_pair and not spans:
                         continue
                     yield Case(
                         f"{name}:{number}",
@@ -178,12 +178,12 @@ def abstract_pools(folder: Path, count: int, depth: int, seed: int) -> Iterator[
     for name in ("scifact", "nfcorpus"):
         collection = read_folder(find_parts(folder / name))
         judged = [query for query in collection.queries if query in collection.qrels]
-        chosen = random.Random(f"{seed}-{name}").sample(judged, min(count // 2, len(judged)))
-        queries = {query: collection.queries[query] for query in chosen}
-        found = retrieve_candidates(collection, queries, depth)
+        names = random.Random(f"{seed}-{name}").sample(judged, min(count // 2, len(judged)))
+        queries = {query: collection.queries[query] for query in names}
+        candidates = retrieve_candidates(collection, queries, depth)
         for query, text in queries.items():
             grades = collection.qrels[query]
-            documents = [candidate.document for candidate in found[query]]
+            documents = [candidate.document for candidate in candidates[query]]
             yield Pool(
                 name,
                 text,
@@ -210,13 +210,13 @@ def mixed_pools(folder: Path, count: int, seed: int) -> Iterator[Pool]:
         if grade > 0 and passage in article_of and query in collection.queries
     }
     draw = random.Random(f"{seed}-mixed")
-    chosen = draw.sample(sorted(relevant), min(count, len(relevant)))
-    queries = {query: collection.queries[query] for query in chosen}
-    found = retrieve_candidates(collection, queries, 400)
+    names = draw.sample(sorted(relevant), min(count, len(relevant)))
+    queries = {query: collection.queries[query] for query in names}
+    candidates = retrieve_candidates(collection, queries, 400)
     for place, (query, text) in enumerate(queries.items()):
         right = collection.corpus[relevant[query]]
         own = article_of[str(right.id)]
-        near = [candidate.document for candidate in found[query]]
+        near = [candidate.document for candidate in candidates[query]]
         near = [p for p in near if article_of.get(str(p.id), own) != own]
         numbers = list(dict.fromkeys(article_of[str(passage.id)] for passage in near))
         numbers = numbers[:LONG_DOCUMENTS]
@@ -288,16 +288,18 @@ def html_cases(page: str, path: str) -> Iterator[Case]:
         for number, part in enumerate(split_at(page, places))
     )
     text = html_document(marked, path).text
-    found = [match.span(1) for match in re.finditer("\ue000([^\ue000]*)\ue001", text)]
-    if len(found) != len(places) or text.count("\ue000") != len(found):
+    spans_of_marks = [match.span(1) for match in re.finditer("\ue000([^\ue000]*)\ue001", text)]
+    if len(spans_of_marks) != len(places) or text.count("\ue000") != len(spans_of_marks):
         return  # a heading is hidden, or not the text's
-    found = [(a - 2 * number - 1, b - 2 * number - 1) for number, (a, b) in enumerate(found)]
+    spans_of_marks = [
+        (a - 2 * number - 1, b - 2 * number - 1) for number, (a, b) in enumerate(spans_of_marks)
+    ]
     text = text.replace("\ue000", "").replace("\ue001", "")
     headings = []
-    for a, b in found:
+    for a, b in spans_of_marks:
         start = text.rfind("\n", 0, a) + 1
         headings.append(Heading(start, (a, b), re.sub(r"^[\d.]+\s+|[¶#\n]", "", text[a:b]).strip()))
-    by_place = dict(zip(found, places, strict=True))
+    by_place = dict(zip(spans_of_marks, places, strict=True))
     for heading, end in usable_headings(text, headings):
         a, b = by_place[heading.place]
         document = html_document(f"{page[:a]}{NEUTRAL}{page[b:]}", path)
@@ -331,8 +333,8 @@ def text_document(text: str, path: str) -> Document:
 
 
 def html_document(page: str, path: str) -> Document:
-    found = convert(page.encode(), InputFormat.HTML, path, 1 << 26)
-    return Document(found.text, source=path, blocks=found.blocks)
+    conversion = convert(page.encode(), InputFormat.HTML, path, 1 << 26)
+    return Document(conversion.text, source=path, blocks=conversion.blocks)
 
 
 def markdown_headings(text: str) -> Iterator[Heading]:

@@ -49,13 +49,13 @@ def in_parts(
     encoder: onnxruntime.InferenceSession, reader: onnxruntime.InferenceSession, ids: np.ndarray
 ) -> float:
     names = [spec.name for spec in encoder.get_outputs()]
-    known: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for side, text in (("query", ids[:, :9]), ("passage", ids[:, 9:])):
         mask = np.ones_like(text)
         states = encoder.run(names, {"input_ids": text, "attention_mask": mask})
-        known |= {f"{side}_ids": text, f"{side}_mask": mask}
-        known |= {f"{side}_{name}": value for name, value in zip(names, states, strict=True)}
-    feed = {spec.name: known[spec.name] for spec in reader.get_inputs()}
+        values |= {f"{side}_ids": text, f"{side}_mask": mask}
+        values |= {f"{side}_{name}": value for name, value in zip(names, states, strict=True)}
+    feed = {spec.name: values[spec.name] for spec in reader.get_inputs()}
     return float(reader.run(None, feed)[0].item())
 
 

@@ -71,8 +71,8 @@ def retrieve(folder: Path, queries: list[str], depth: int) -> list[Candidates]:
 
     index = bm25s.BM25(k1=1.2, b=0.75)
     index.index(terms([document.text for document in corpus]), show_progress=False)
-    found, _ = index.retrieve(terms(queries), k=depth, show_progress=False)
-    return [[corpus[place] for place in row] for row in found]
+    places, _ = index.retrieve(terms(queries), k=depth, show_progress=False)
+    return [[corpus[place] for place in row] for row in places]
 
 
 def ndcg(ranked: list[str | None], judged: dict[str, int], k: int = 10) -> float:

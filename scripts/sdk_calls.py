@@ -36,11 +36,11 @@ class Sdk(NamedTuple):
 
 
 def relevance_scores(answer: Any) -> Iterable[tuple[int, float]]:
-    return ((found.index, found.relevance_score) for found in answer.results)
+    return ((result.index, result.relevance_score) for result in answer.results)
 
 
 def data_scores(answer: Any) -> Iterable[tuple[int, float]]:
-    return ((found.index, found.score) for found in answer.data)
+    return ((result.index, result.score) for result in answer.data)
 
 
 def open_cohere() -> Sdk:
@@ -117,7 +117,7 @@ def open_dashscope() -> Sdk:
         return dashscope.TextReRank.call  # type: ignore[no-any-return]
 
     def read(answer: Any) -> Iterable[tuple[int, float]]:
-        return ((found.index, found.relevance_score) for found in answer.output.results)
+        return ((result.index, result.relevance_score) for result in answer.output.results)
 
     return Sdk(dashscope.base_http_api_url, connect, read)
 
@@ -128,7 +128,7 @@ def open_isaacus() -> Sdk:
     return Sdk(
         str(Isaacus().base_url),
         lambda url: Isaacus(base_url=url).rerankings.create,
-        lambda answer: ((found.index, found.score) for found in answer.results),
+        lambda answer: ((result.index, result.score) for result in answer.results),
         documents="texts",
     )
 
@@ -170,10 +170,10 @@ def main() -> None:
 def record(provider: str, sdk: Sdk) -> dict[str, Any]:
     """The SDK's version, what it sent and read for each call, and parameters that none gives."""
     base = urlsplit(sdk.base.rstrip("/"))
-    exchanges, given = {}, set[str]()
+    exchanges, names = {}, set[str]()
     for call in calls_of(provider):
         arguments = {sdk.documents: call.documents, sdk.top: call_table()["best"], **call.sdk}
-        given |= set(arguments)
+        names |= set(arguments)
         with serve(dialect_of(provider), key=key_of(provider)) as server:
             method = sdk.connect(server.url + base.path)
             scores = sdk.read(method(**arguments))
@@ -182,7 +182,7 @@ def record(provider: str, sdk: Sdk) -> dict[str, Any]:
     package = packages()[provider].partition("==")[0]
     return {
         "sdk": f"{package} {version(package)}",
-        "not given": sorted(set(inspect.signature(method).parameters) - TRANSPORT - given),
+        "not given": sorted(set(inspect.signature(method).parameters) - TRANSPORT - names),
         "calls": exchanges,
     }
 

@@ -134,13 +134,13 @@ def main() -> None:
         lists = {True: list[Best](), False: list[Best]()}
         for case, best in score_cases(cases, reranker, arguments.scores):
             lists[case.is_for_choosing] += best
-    chosen, tested = lists[True], lists[False]
-    mark = choose_mark(chosen, typed)
+    choice_cases, tested = lists[True], lists[False]
+    mark = choose_mark(choice_cases, typed)
     print(f"\n{info.model}: weak below the raw score {mark:.1f}", end="")
     print(f", relevance_score {relevance(mark, info.scale):.3f}" if info.scale == "logit" else "")
     for name, scores in typed.items():
         print(f"{name}: {rate([score < mark for score in scores])} are called weak")
-    for title, own in (("chosen on", chosen), ("tested on", tested)):
+    for title, own in (("chosen on", choice_cases), ("tested on", tested)):
         print(f"\n{title} {len(own) // LISTS} queries\n")
         print_rates(own, mark)
     print_acceptance(tested, mark, arguments.seed)
@@ -169,7 +169,7 @@ def make_cases(folder: Path, name: str, count: int, seed: int) -> list[Case]:
     judged = [query for query in collection.queries if relevant.get(query)]
     queries = draw.sample(judged, min(count, len(judged)))
     texts = {query: collection.queries[query] for query in queries}
-    found = {
+    names_by_query = {
         query: [candidate.id for candidate in candidates]
         for query, candidates in retrieve_candidates(collection, texts, SEARCH_DEPTH).items()
     }
@@ -183,10 +183,10 @@ def make_cases(folder: Path, name: str, count: int, seed: int) -> list[Case]:
     cases = []
     for place, query in enumerate(queries):
         form, shape = FORMS[place % 2], SHAPES[place // 2 % 3]
-        answers = [each for each in found[query][:DEPTH] if each in relevant[query]]
+        answers = [each for each in names_by_query[query][:DEPTH] if each in relevant[query]]
         answers = answers or [draw.choice(sorted(relevant[query]))]
-        wrong = [each for each in found[query] if each not in relevant[query]][:DEPTH]
-        stranger = found[queries[(place + 1) % len(queries)]]
+        wrong = [each for each in names_by_query[query] if each not in relevant[query]][:DEPTH]
+        stranger = names_by_query[queries[(place + 1) % len(queries)]]
         other = [each for each in stranger if each not in relevant[query]][:DEPTH]
         if shape == "files":  # each answer among passages that are near
             files = []
@@ -250,13 +250,13 @@ def score_cases(
     cases: Iterable[Case], reranker: Reranker, path: Path | None
 ) -> Iterator[tuple[Case, list[Best]]]:
     """The best scores of each case's lists: those in a file, or new ones, which are added to it."""
-    kept: dict[tuple[str, str], dict[str, float]] = {}
+    rows_by_key: dict[tuple[str, str], dict[str, float]] = {}
     if path is not None and path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
-            kept[row.pop("set"), row.pop("query")] = row
+            rows_by_key[row.pop("set"), row.pop("query")] = row
     for case in cases:
-        row = kept.get((case.set, case.query))
+        row = rows_by_key.get((case.set, case.query))
         if row is None:
             row = {
                 kind: best_score(reranker, case.text, getattr(case, kind))
@@ -378,10 +378,10 @@ def print_growth(cases: Sequence[Case], reranker: Reranker, seed: int) -> None:
 
 def try_typed(reranker: Reranker) -> dict[str, list[float]]:
     """Print each query that one might type with its best score; return the scores by name."""
-    found = {}
+    scores_by_title = {}
     for folder, kinds in tomllib.loads(QUERIES.read_text(encoding="utf-8")).items():
         for kind, queries in kinds.items():
-            scores = found[f"typed on {folder}/, {kind}"] = list[float]()
+            scores = scores_by_title[f"typed on {folder}/, {kind}"] = list[float]()
             for source, query in ((path, query) for path, own in queries.items() for query in own):
                 inputs = Inputs(texts=[], paths=[str(ROOT / source)], recursive=True)
                 inputs.check()
@@ -389,7 +389,7 @@ def try_typed(reranker: Reranker) -> dict[str, list[float]]:
                 text = " ".join(best.passage.text.split())
                 print(f"{best.raw_score:6.2f} {source} | {query} | {text[:60]}", flush=True)
                 scores.append(best.raw_score)
-    return found
+    return scores_by_title
 
 
 if __name__ == "__main__":

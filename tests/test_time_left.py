@@ -14,7 +14,7 @@ from rerank_cli.batch.flow import Bounds, Flow
 from rerank_cli.batch.job import BatchJob
 from rerank_cli.batch.records import Outcome, RecordFields
 from rerank_cli.batch.sources import JsonLinesSource
-from rerank_cli.commands.rank import Wanted, _ranking_state
+from rerank_cli.commands.rank import RankRequest, _ranking_state
 from rerank_cli.inputs.documents import Inputs
 from rerank_cli.progress import Progress, RankingState
 from rerank_cli.providers import OnError
@@ -88,7 +88,7 @@ def times_left(
 ) -> Iterator[tuple[float, float | None]]:
     """When how much was said to be left."""
     inputs.check()
-    wanted = Wanted("slug lettuce", Selection(), None, OnError.FAIL)
+    wanted = RankRequest("slug lettuce", Selection(), None, OnError.FAIL)
     with Reranker(scorer) as reranker:
         state: RankingState = _ranking_state(wanted, inputs, reranker)
         said: list[tuple[float, float | None]] = []

@@ -5,8 +5,8 @@
        └──────── job (one machine, with a journal) or cluster (Ray) ────────┘
 
 `sources` read items, and `records` makes records of them. `flow` ranks them by a `Reranker`, many
-at once, in memory that is bounded in bytes. `outputs` and `parquet` write what became of each. None
-of these knows where it runs: `local` runs a `job` on this machine, which continues where one died,
+at once, in memory that is bounded in bytes. `outputs` and `parquet` write the outcomes. None of
+these knows where it runs: `local` runs a `job` on this machine, which continues where one died,
 and `cluster` runs shards on Ray. `report` counts, and `estimate` says beforehand what a job takes.
 This module has what a user can choose, and imports nothing slow.
 """
@@ -15,7 +15,7 @@ from enum import StrEnum
 
 
 class BatchEngine(StrEnum):
-    """What a batch is run by."""
+    """The engine that runs a batch."""
 
     LOCAL = "local"
     RAY = "ray"

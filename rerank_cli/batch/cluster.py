@@ -76,18 +76,18 @@ _RAY_VARIABLES = {  # unless the user has set them
 
 
 def run_on_ray(
-    options: BatchOptions, address: str | None, terminal: Terminal, *, ordered: bool
+    options: BatchOptions, address: str | None, terminal: Terminal, *, is_ordered: bool
 ) -> ExitCode:
     """Run a batch on a cluster, or what is left of one; without an address, on this machine.
 
-    With `ordered` the parts become one file. Raises `ScorerError`, `InputError`, `OutputError`.
+    With `is_ordered` the parts become one file. Raises `ScorerError`, `InputError`, `OutputError`.
     """
-    _check_options(options, ordered=ordered)
+    _check_options(options, is_ordered=is_ordered)
     options = options.with_calibrations()
-    folder = f"{options.output.path}.parts" if ordered else options.output.path
+    folder = f"{options.output.path}.parts" if is_ordered else options.output.path
     identity = options_identity(options, options.find_folders())
     shards = cut_into_shards(options.input, _SHARDS, _MAX_SHARD_BYTES)
-    _settle_outputs(options, folder, ordered=ordered)
+    _settle_outputs(options, folder, is_ordered=is_ordered)
     job = {"version": __version__, "input": _input_stamps(options.input), **identity}
     manifest = BatchManifest(folder, job, shards)
     if options.fail_fast is None and not options.resume:
@@ -101,7 +101,7 @@ def run_on_ray(
             for result in score_shards(options, digests, folder, missing, address):
                 manifest.add(result)
                 terminal.say(f"{manifest.progress} done")
-    if ordered:
+    if is_ordered:
         _join_parts(manifest, Path(options.output.path))
     figures = manifest.figures()
     if options.report is not None:
@@ -111,8 +111,8 @@ def run_on_ray(
     return figures.exit_code(strict=options.strict)
 
 
-def _check_options(options: BatchOptions, *, ordered: bool) -> None:
-    """Refuse what a cluster cannot do; raises `UsageError`."""
+def _check_options(options: BatchOptions, *, is_ordered: bool) -> None:
+    """Refuse options that a cluster does not support; raises `UsageError`."""
     if options.run_files is not None or options.errors is not None or options.fail_fast:
         raise UsageError("--engine ray has no --run, --errors and --fail-fast")
     if options.budget is not None:
@@ -132,17 +132,17 @@ def _check_options(options: BatchOptions, *, ordered: bool) -> None:
             f"--engine ray is for one model that is run here, and not for {options.model}",
             hint="one machine takes several, and sends all that a provider takes: no --engine",
         )
-    if ordered and "://" in options.output.path:
+    if is_ordered and "://" in options.output.path:
         raise UsageError("--ordered joins parts in a file of this machine", hint="-o OUT.jsonl")
 
 
-def _settle_outputs(options: BatchOptions, folder: str, *, ordered: bool) -> None:
+def _settle_outputs(options: BatchOptions, folder: str, *, is_ordered: bool) -> None:
     """Refuse outputs that cannot be written or would destroy something; those of URIs are new."""
-    planned = []
+    outputs = []
     if "://" not in folder:
-        planned.append(PlannedOutput("-o", OutputFile(folder), is_folder=True))
-    if ordered:
-        planned.append(
+        outputs.append(PlannedOutput("-o", OutputFile(folder), is_folder=True))
+    if is_ordered:
+        outputs.append(
             PlannedOutput(
                 "--ordered",
                 options.output,
@@ -151,8 +151,8 @@ def _settle_outputs(options: BatchOptions, folder: str, *, ordered: bool) -> Non
             )
         )
     if options.report is not None:
-        planned.append(report_output(options.report))
-    settle_outputs(planned, [] if "://" in options.input else [options.input])
+        outputs.append(report_output(options.report))
+    settle_outputs(outputs, [] if "://" in options.input else [options.input])
 
 
 def _check_first_records(shards: Sequence["Shard"], options: BatchOptions) -> None:
@@ -201,7 +201,7 @@ class BatchManifest:
         self.results: dict[int, ShardResult] = {}
 
     def resume(self) -> int:
-        """Read what is done, if anything. Returns how many parts are not what they were.
+        """Read the results of finished shards. Returns how many of their parts have changed.
 
         Their shards are done again. Raises `InputError` for another job's manifest, or a damaged
         one.
@@ -300,11 +300,11 @@ class ScoringActor:
 
     def _score(self, shard: Shard) -> ShardResult:
         options = self._options
-        pairs, shape, dropped = options.fields.pairs, options.results, options.dropped_field
+        pairs, shape, dropped_field = options.fields.pairs, options.results, options.dropped_field
         flow = Flow(self._ranker, options.selection, Bounds(options.window_bytes))
         figures, name = BatchFigures(), _part_name(shard)
         schema = shard_schema(shard) if shard.is_row_group else None
-        columns = schema and Columns(schema, shape, pairs, dropped)
+        columns = schema and Columns(schema, shape, pairs, dropped_field)
         rows: list[dict[str, Any]] = []
         with write_whole(f"{self._output}/{name}") as stream:
             items = read_shard(shard, options.fields, self._ranker.info, options.max_record_bytes)
@@ -313,7 +313,7 @@ class ScoringActor:
                 if columns:
                     rows.append(columns.row_of(outcome))
                 else:
-                    stream.write(line_of(outcome, shape, pairs=pairs, dropped_field=dropped))
+                    stream.write(line_of(outcome, shape, pairs=pairs, dropped_field=dropped_field))
             if columns:
                 columns.write(rows, stream)
             size = stream.tell()
@@ -429,7 +429,7 @@ def shard_schema(shard: Shard) -> Any:
 
 
 def _input_stamps(uri: str) -> Mapping[str, str]:
-    """The time of each input file's last change, which tells it from another of its size."""
+    """The time of each input file's last change, which distinguishes files of equal size."""
     infos = [(name, Location.of(name)) for name, _ in _input_files(uri)]
     return {name: str(place.system.get_file_info(place.path).mtime_ns) for name, place in infos}
 
@@ -474,7 +474,7 @@ def _file_ranges(name: str, size: int, step: int) -> Sequence[tuple[int, int]]:
 
 
 def _is_spread(name: str) -> bool:
-    """Whether a file is a JSON array, whose elements nobody finds from its middle."""
+    """Whether a file is a JSON array, whose elements cannot be found from its middle."""
     with Location.of(name).open() as stream:
         return is_spread_json(stream.read(HEAD_BYTES).decode("utf-8", "replace"))
 

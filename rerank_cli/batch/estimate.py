@@ -28,21 +28,21 @@ _DIGITS = 3  # of an estimate
 
 
 class _Sample:
-    """What one model would read of a sample.
+    """The part of a sample that one model would read.
 
     A model of a cascade that is not the first one reads `keep` documents of each record; any of
     them stand for those that the model before it would choose.
 
     batches             the pairs to score, of each record
-    known               the number of other pairs, whose scores are in the cache
+    cached_pairs        the number of other pairs, whose scores are in the cache
     passages            the number of all; more than the pairs where only some are read
     is_estimate         whether that is an estimate
-    choosing_seconds    what it took to choose them
+    choosing_seconds    the time that their choice took
     records, documents  their numbers; blank lines are no records
     tokens              of all documents
     cut                 documents and queries of which a part would not be scored
     errors              records that would fail, by their code
-    notes               what would be said, with the number of records
+    notes               the notes that the job would print, with the number of records
     """
 
     def __init__(self, reranker: Reranker, keep: int | None = None) -> None:
@@ -50,7 +50,9 @@ class _Sample:
         self._keep = keep
         self._draw = random.Random(0)  # noqa: S311 - no secret
         self.batches: list[list[Pair]] = []
-        self.records = self.documents = self.tokens = self.cut = self.known = self.passages = 0
+        self.records = self.documents = self.tokens = self.cut = self.cached_pairs = (
+            self.passages
+        ) = 0
         self.is_estimate = False
         self.choosing_seconds = 0.0
         self.errors: Counter[str] = Counter()
@@ -72,13 +74,13 @@ class _Sample:
             return
         notes = dict.fromkeys(plan.notes)
         self.cut += plan.query != item.query
-        began = time.perf_counter()
+        start = time.perf_counter()
         documents = item.documents
         if self._keep is not None:
             documents = self._draw.sample(documents, min(self._keep, len(documents)))
         choice = reranker.choose(plan, documents, selection_of(item, selection))
         if choice is not None:
-            self.choosing_seconds += time.perf_counter() - began
+            self.choosing_seconds += time.perf_counter() - start
         pairs: list[Pair] = []
         for split in map(plan.split, documents) if choice is None else choice.splits:
             self.tokens += split.tokens
@@ -92,13 +94,17 @@ class _Sample:
         self.batches.append(pairs)
         self.notes.update(notes.keys())
 
-    def say_known(self, estimate: Callable[[float], str]) -> str:
-        """How many scores are known, in words to add; empty for none."""
-        return f", and {estimate(self.known)} more are in the cache" if self.known else ""
+    def describe_cached_pairs(self, estimate: Callable[[float], str]) -> str:
+        """Words on the scores that are in the cache; empty for none."""
+        return (
+            f", and {estimate(self.cached_pairs)} more are in the cache"
+            if self.cached_pairs
+            else ""
+        )
 
-    def say_left_out(self, estimate: Callable[[float], str]) -> str:
-        """Of how many passages the pairs are, in words to add; empty if they are all."""
-        if self.passages == len(self.pairs) + self.known:
+    def describe_unread_passages(self, estimate: Callable[[float], str]) -> str:
+        """Words on the number of passages, if the model reads only some; else empty."""
+        if self.passages == len(self.pairs) + self.cached_pairs:
             return ""
         total = estimate(self.passages)
         about = "about " if self.is_estimate and not total.startswith("about") else ""
@@ -113,12 +119,12 @@ class _Sample:
 def report_plan(options: BatchOptions, terminal: Terminal) -> ExitCode:
     """Sample the input, measure the models, and write what the whole job would take.
 
-    Says and returns what the job would, by what is in the sample.
+    Its messages and its exit code are those that the job would have with this sample.
     """
     with options.open_ranker() as ranker, closing(open_source(options)) as source:
         count, items = source.sample(ranker.info)
         samples = list(_look_at(items, ranker, options.selection))
-        scorers = [_leave_out_known(sample.reranker.scorer, sample) for sample in samples]
+        scorers = [_remove_cached_pairs(sample.reranker.scorer, sample) for sample in samples]
         rates = [
             None if scorer.info.remote else _measure_rate(scorer, sample.pairs)
             for scorer, sample in zip(scorers, samples, strict=True)
@@ -139,7 +145,9 @@ def report_plan(options: BatchOptions, terminal: Terminal) -> ExitCode:
         if len(samples) > 1:
             documents = f", which reads {_count_words(estimate(sample.documents), 'document')}"
             lines += ["", f"model     {scorer.info.model}{documents}"]
-        of_pairs = sample.say_known(estimate) + sample.say_left_out(estimate)
+        of_pairs = sample.describe_cached_pairs(estimate) + sample.describe_unread_passages(
+            estimate
+        )
         lines.append(f"pairs     {estimate(len(sample.pairs))}{of_pairs}")
         lines.append(f"tokens    {estimate(sample.tokens)}, the queries not counted")
         if failures and sample is first:
@@ -171,7 +179,7 @@ def _count_words(number: str, noun: str) -> str:
 
 
 def _look_at(items: Sequence[Item], ranker: Ranker, selection: Selection) -> Iterator[_Sample]:
-    """What each model would read of a sample."""
+    """The parts of a sample that each model would read."""
     keep: Sequence[int] = ()
     if isinstance(ranker, Cascade):
         keep = ranker.keep
@@ -203,18 +211,18 @@ def _describe_time(
     ]
 
 
-def _leave_out_known(scorer: Scorer, sample: _Sample) -> Scorer:
-    """Take the pairs whose scores are known out of a sample; return the scorer without its cache.
+def _remove_cached_pairs(scorer: Scorer, sample: _Sample) -> Scorer:
+    """Remove the pairs whose scores are known from a sample; return the scorer without its cache.
 
-    Only what is left takes time, and has a price.
+    Only the other pairs take time, and have a price.
     """
     from rerank_cli.scorers.cached import CachedScorer  # few runs need it
 
     if not isinstance(scorer, CachedScorer):
         return scorer
     pairs = len(sample.pairs)
-    sample.batches = [scorer.find_unknown(batch) for batch in sample.batches]
-    sample.known = pairs - len(sample.pairs)
+    sample.batches = [scorer.find_missing_pairs(batch) for batch in sample.batches]
+    sample.cached_pairs = pairs - len(sample.pairs)
     return scorer.scorer
 
 
@@ -226,13 +234,13 @@ def _measure_rate(scorer: Scorer, pairs: Sequence[Pair]) -> float | None:
     if isinstance(scorer, SurveyingScorer):
         scorer = scorer.over(pairs)
     scorer.score(pairs[:_STEP_PAIRS])  # to warm up
-    began = time.perf_counter()
-    done = _STEP_PAIRS
-    while done < len(pairs) and time.perf_counter() - began < _MEASURING_SECONDS:
-        step = pairs[done : done + _STEP_PAIRS]
+    start = time.perf_counter()
+    pair_count = _STEP_PAIRS
+    while pair_count < len(pairs) and time.perf_counter() - start < _MEASURING_SECONDS:
+        step = pairs[pair_count : pair_count + _STEP_PAIRS]
         scorer.score(step)
-        done += len(step)
-    return (done - _STEP_PAIRS) / (time.perf_counter() - began)
+        pair_count += len(step)
+    return (pair_count - _STEP_PAIRS) / (time.perf_counter() - start)
 
 
 def _describe_cost(

@@ -110,7 +110,7 @@ class PendingRanking(Protocol):
 
 
 class QueryRanker(Protocol):
-    """What ranks the documents of each record: a `Reranker` or a `Cascade`.
+    """Ranks the documents of each record: a `Reranker` or a `Cascade`.
 
     Both stand above this module. `info` is that of the model that reads all.
     """
@@ -178,19 +178,23 @@ class Flow:
             item, progress = self._beginning
             whole = max(progress.read_work, math.ceil(self.estimate_work(item)))
             works.append(Work(progress.work, whole))
-        done, read = sum(work.done for work in works), sum(work.read for work in works)
-        return Work(self._finished_work + done, self._finished_work + read)
+        work_done, read = sum(work.done for work in works), sum(work.read for work in works)
+        return Work(self._finished_work + work_done, self._finished_work + read)
 
     def share(self, read_share: float, ahead: WorkAhead | None) -> float:
         """How much of the work is done, when a share of the input is read.
 
-        What was begun counts as it is. The rest takes as much for a byte as that did, if there is
-        no better estimate.
+        Work that has begun counts as it is. Without a better estimate, the rest takes as much for a
+        byte.
         """
-        done, read = self.work
+        work_done, read = self.work
         if not read:
             return 0.0 if self._under_way else read_share
-        return read_share * done / read if ahead is None else done / (read + ahead.correct(read))
+        return (
+            read_share * work_done / read
+            if ahead is None
+            else work_done / (read + ahead.correct(read))
+        )
 
     def limit_seconds(self, share: float, seconds: float, *, is_read: bool) -> float:
         """How long the rest takes with a service's limits; see `LimitedScorer`."""
@@ -253,11 +257,11 @@ class Flow:
         if not is_stopping():
             yield from held_back
 
-    def _way_on(self, failed: int, held_back: int) -> str:
-        """What to do once a service is there again, of whose failed records some are held back."""
+    def _way_on(self, failure_count: int, held_back: int) -> str:
+        """Advice for when the service is there again: how the job goes on with failed records."""
         if not self._resumable:
             return f"the last {held_back} of them have no result: begin again with these"
-        if held_back < failed:  # others came between, and were written
+        if held_back < failure_count:  # others came between, and were written
             return "--resume continues, and --retry-errors scores them again"
         return "they are not written: --resume begins with them"
 
@@ -276,7 +280,7 @@ class Flow:
                 raise input_.error
         except KeyboardInterrupt:  # the tick's
             self._tick = None
-            while self._under_way and self._is_done(self._under_way[0]):
+            while self._under_way and self._is_finished(self._under_way[0]):
                 yield self._finish()
             raise
         finally:
@@ -288,7 +292,7 @@ class Flow:
 
     def _should_finish_first(self) -> bool:
         """Whether to wait for the first of what is under way before more is read."""
-        if self._is_done(self._under_way[0]):
+        if self._is_finished(self._under_way[0]):
             return True
         max_records = self.bounds.records
         if self._held_bytes >= self.bounds.bytes:
@@ -298,7 +302,7 @@ class Flow:
         return self.reranker.is_busy
 
     @staticmethod
-    def _is_done(entry: _PendingRecord | Outcome) -> bool:
+    def _is_finished(entry: _PendingRecord | Outcome) -> bool:
         return isinstance(entry, Outcome) or entry.pending.done()
 
     def _begin(self, item: Item | DoneItem) -> _PendingRecord | Outcome:
@@ -372,7 +376,7 @@ def selection_of(record: Record, selection: Selection) -> Selection:
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """What became of a record of `Reranker.batch`: its ranking, or the error that it met.
+    """The result of a record of `Reranker.batch`: its ranking, or its error.
 
     index    the record's place in the input, from 0
     id       its own `id` or `_id`, if it has one
@@ -402,16 +406,16 @@ def rank_mappings(
     flow: Flow, records: Iterable[Mapping[str, Any]], fields: RecordFields
 ) -> Generator[BatchResult, None, None]:
     """Rank records that are mappings; the results come in their order."""
-    given: deque[Mapping[str, Any]] = deque()  # of what is under way
+    mappings: deque[Mapping[str, Any]] = deque()  # of what is under way
 
     def read() -> Iterator[Item]:
         for record in records:
-            given.append(record)
+            mappings.append(record)
             yield read_mapping(record, fields, flow.reranker.info, {})
 
     with closing(flow.rank(read())) as outcomes:
         for index, outcome in enumerate(outcomes):
-            record, name = given.popleft(), outcome.original.id
+            record, name = mappings.popleft(), outcome.original.id
             if outcome.problem is not None:
                 yield BatchResult(index, record, RecordError(*outcome.problem), name)
             elif outcome.ranking is not None:
@@ -423,8 +427,8 @@ def problem_of(error: Exception) -> Problem:
     code = next(code for kind, code in _PROBLEM_CODES.items() if isinstance(error, kind))
     if getattr(error, "transient", False):
         code = _UNAVAILABLE
-    sent = error.requests if isinstance(error, ProviderError) else ()
-    return Problem(code, str(error), tuple(request for request in sent if request.error))
+    requests = error.requests if isinstance(error, ProviderError) else ()
+    return Problem(code, str(error), tuple(request for request in requests if request.error))
 
 
 def stop_if_all_fail(

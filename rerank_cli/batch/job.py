@@ -1,4 +1,4 @@
-"""One machine's run of a batch, and the journal in which it can be continued.
+"""The run of a batch on one machine, and the journal by which it can be continued.
 
 A `BatchJob` reads, scores and writes in order, and notes in its journal how far it is. A job that
 goes on cuts off what was written after the last note, and does that again.
@@ -28,7 +28,14 @@ from rerank_cli.batch.flow import PASSING_CODES, AllFailed, FailFast, Flow, stop
 from rerank_cli.batch.options import BatchOptions
 from rerank_cli.batch.outputs import EarlierResults, OutcomeWriter, Sink, error_line, tail_digest
 from rerank_cli.batch.parquet import PART_PREFIX
-from rerank_cli.batch.records import PARQUET_SUFFIX, DoneItem, Item, Original, Outcome, Written
+from rerank_cli.batch.records import (
+    PARQUET_SUFFIX,
+    DoneItem,
+    EarlierOutput,
+    Item,
+    Original,
+    Outcome,
+)
 from rerank_cli.batch.report import BatchFigures, Latencies
 from rerank_cli.batch.sources import RecordSource
 from rerank_cli.costs import Price
@@ -58,7 +65,7 @@ _MAX_COUNT = (1 << 63) - 1
 _SHOWN_DIFFERENCES = 10
 _SHORT = reprlib.Repr()  # of values in a message, which may be from a damaged file
 _SHOWN_CHARACTERS = _SHORT.maxstring = _SHORT.maxother = 200
-# The parts of a job's identity, and what they are called in a message.
+# The parts of a job's identity, and their names in a message.
 _STREAM = "stream"  # in the identity of an input that can be read once
 _IDENTITY_PARTS = {
     "input": "the input",
@@ -93,7 +100,7 @@ class Mark:
 
 
 class EarlierRun:
-    """What an earlier run has written, of which the items that failed are to be done again.
+    """The output of an earlier run, whose failed items are to be done again.
 
     Only those whose error may pass; the others stay as they are.
     """
@@ -101,36 +108,36 @@ class EarlierRun:
     def __init__(self, results: EarlierResults, mark: Mark) -> None:
         self._results = results
         self._digest = mark.digest
-        self._left = mark.items
+        self._items_left = mark.items
 
     def settle(self, item: Item, digest: str) -> Item | DoneItem:
-        """The item as it is to be done: as it came, if it failed or was not done yet.
+        """The item to do: as it came, if it failed or was not done yet; else with its result.
 
         `digest` is that of the source when it is read. Raises `InputError` if that, or the results,
         are not those of the run.
         """
-        written = self.take(item.original, digest)
-        if written is None:
+        result = self.take(item.original, digest)
+        if result is None:
             return item
-        if written.code in PASSING_CODES:
-            return replace(item, original=replace(item.original, retried=written.code))
-        return DoneItem(item.original, written)
+        if result.code in PASSING_CODES:
+            return replace(item, original=replace(item.original, retried=result.code))
+        return DoneItem(item.original, result)
 
-    def take(self, original: Original, digest: str) -> Written | None:
-        """What was written of the next item, None behind the last one; raises `InputError`."""
-        if not self._left:
+    def take(self, original: Original, digest: str) -> EarlierOutput | None:
+        """The result of the next item, None behind the last one; raises `InputError`."""
+        if not self._items_left:
             return None
-        written = self._results.take(original)
-        self._left -= 1
-        if not self._left:
+        result = self._results.take(original)
+        self._items_left -= 1
+        if not self._items_left:
             self._results.check_end()
             if digest != self._digest:
                 raise self._input_error()
-        return written
+        return result
 
     def check_end(self) -> None:
-        """Raise `InputError` if the input has ended before all that is done was taken."""
-        if self._left:
+        """Raise `InputError` if the input has ended before all results were taken."""
+        if self._items_left:
             raise self._input_error()
 
     @staticmethod
@@ -145,7 +152,7 @@ class EarlierRun:
 
 
 class BatchJob:
-    """Scores what a source has and writes what became of it; with a journal it can be continued.
+    """Scores the items of a source and writes the outcomes; with a journal it can be continued.
 
     A job that goes on has a source of which the items that are done were skipped. Problems go to
     `errors` if there is such a sink, and otherwise among the results. `fail_fast` is that of
@@ -182,8 +189,8 @@ class BatchJob:
         self.limit: UnreadReason | None = None  # that has ended it
         self._earlier_seconds = self.figures.seconds
         self._earlier_requests = self.figures.requests
-        self._began = self._synced = time.monotonic()
-        self._marked = -math.inf  # so that the first outcome is noted
+        self._start_time = self._sync_time = time.monotonic()
+        self._mark_time = -math.inf  # so that the first outcome is noted
 
     def run(
         self,
@@ -209,12 +216,12 @@ class BatchJob:
             watch()
 
         is_whole = True
-        ranked = self.flow.rank(self._items(stop), lambda: stop.is_set, tick)
-        outcomes: Iterator[Outcome] = ranked
+        ranking_stream = self.flow.rank(self._items(stop), lambda: stop.is_set, tick)
+        outcomes: Iterator[Outcome] = ranking_stream
         if self.done_items == 0 and self._fail_fast is None:
-            outcomes = stop_if_all_fail(ranked, self.flow.bounds.bytes, lambda: stop.is_set)
+            outcomes = stop_if_all_fail(ranking_stream, self.flow.bounds.bytes, lambda: stop.is_set)
         try:
-            with suppress(KeyboardInterrupt), closing(ranked):
+            with suppress(KeyboardInterrupt), closing(ranking_stream):
                 for outcome in outcomes:
                     if is_cut_short(outcome.ranking, spending):
                         is_whole = False
@@ -261,9 +268,9 @@ class BatchJob:
         read = self.source.share
         if read is None:
             return None
-        left = 1 - self._first_share or 1.0
+        rest = 1 - self._first_share or 1.0
         ahead = self.source.work_ahead(self.flow.reranker.info, self.flow.estimate_work)
-        return self._first_share + left * self.flow.share((read - self._first_share) / left, ahead)
+        return self._first_share + rest * self.flow.share((read - self._first_share) / rest, ahead)
 
     def limit_seconds(self, seconds: float) -> float:
         """How long the rest takes with a service's limits, if it takes `seconds` by the pace."""
@@ -285,9 +292,9 @@ class BatchJob:
         elif (
             self._errors is not None
             and isinstance(outcome.item, DoneItem)
-            and outcome.item.written.error
+            and outcome.item.output.error
         ):
-            self._errors.write(outcome.item.written.error)
+            self._errors.write(outcome.item.output.error)
         else:
             self._writer.add(outcome)
         if problem is not None:
@@ -297,18 +304,18 @@ class BatchJob:
         self.figures.see(outcome)
         if outcome.ranking is not None:
             self.latencies.add(outcome.seconds)
-        if time.monotonic() - self._marked >= _MARK_SECONDS:
+        if time.monotonic() - self._mark_time >= _MARK_SECONDS:
             self._mark()
 
     def count_requests(self) -> None:
         """Take the sums of the scorer's requests, with those of earlier runs, into the figures."""
-        sent = [scorer.requests for scorer in self._priced_scorers]
-        if sent:
-            self.figures.requests = sum(sent, self._earlier_requests)
+        request_totals = [scorer.requests for scorer in self._priced_scorers]
+        if request_totals:
+            self.figures.requests = sum(request_totals, self._earlier_requests)
 
     @property
     def cost(self) -> Price | None:
-        """What all runs of the job have cost so far, if that is known."""
+        """The cost of all runs of the job so far, if it is known."""
         self.count_requests()
         costs = [scorer.cost_of(self.figures.requests) for scorer in self._priced_scorers]
         # The sums are those of all services. One whose own price is not known leaves some out.
@@ -322,8 +329,8 @@ class BatchJob:
     def _mark(self, *, final: bool = False, done: bool = False) -> None:
         """Note how far the job is, if all that was written is whole."""
         now = time.monotonic()
-        synced = final or now - self._synced >= _SYNC_SECONDS
-        self.figures.seconds = self._earlier_seconds + now - self._began
+        synced = final or now - self._sync_time >= _SYNC_SECONDS
+        self.figures.seconds = self._earlier_seconds + now - self._start_time
         self.count_requests()
         position = self._writer.mark(synced=synced, final=final)
         journal = self._journal
@@ -347,13 +354,13 @@ class BatchJob:
                     tails=(self._writer.tail, "" if self._errors is None else self._errors.tail),
                 )
             )
-        self._marked = now
+        self._mark_time = now
         if synced:
-            self._synced = now
+            self._sync_time = now
 
 
 def grace_seconds(spending: Spending) -> float:
-    """How long before its end a job with a limit of time reads nothing more."""
+    """The seconds before the end of a job with a limit of time in which it reads no more."""
     return min(GRACE_SECONDS, _GRACE_SHARE * spending.seconds) if spending.is_timed else -1.0
 
 
@@ -503,7 +510,7 @@ def resume_journal(path: Path, source: RecordSource, identity: Mapping[str, Any]
 
 
 def _job_identity(source: RecordSource, identity: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What an output depends on. It must be the same when a job goes on."""
+    """The identity of a job. It must be the same when the job goes on."""
     return {"input": source.identity(), "version": __version__, **identity}
 
 
@@ -528,7 +535,7 @@ def _find_start(journal: BatchJournal, output: Path, errors: Path | None) -> Mar
 def _own_end(path: Path, ends: Sequence[tuple[int, str]], inodes: Sequence[int]) -> int:
     """Up to where a file is what a job has written, by the positions and tails of its marks.
 
-    What is behind that is cut off, and must be the job's own. A file that has no mark yet is known
+    The rest of the file is cut off, and must be the job's own. A file without a mark is recognized
     by its inode. Raises `InputError` for another file.
     """
     if _size_of(path) == 0:
@@ -599,7 +606,7 @@ def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> N
 
 
 def _difference(old: Any, new: Any) -> str:
-    """What differs between two values, in words. Of tables only the parts that differ are shown."""
+    """The difference between two values, in words; of tables only the parts that differ."""
     if isinstance(old, dict) and isinstance(new, dict):
         if old.get(_STREAM) != new.get(_STREAM):
             return "it was {} and is {}".format(*map(_input_kind, (old, new)))

@@ -80,7 +80,7 @@ _END_SECONDS = 1.9  # after Ctrl-C, whatever is being waited for
 
 
 def check_job(options: BatchOptions) -> None:
-    """Refuse what can be known to be wrong before anything is read, and writes nothing."""
+    """Refuse faults that are known before anything is read; writes nothing."""
     output = options.output
     if output.is_stream and options.resume:
         which = "" if output.is_stdout else f", and {output.path} is a stream"
@@ -116,13 +116,13 @@ def run_here(options: BatchOptions, terminal: Terminal) -> ExitCode:
 class _Plan(NamedTuple):
     """A job to run: where it goes on and what its files are.
 
-    `options` name the files that are written, and `named` those that the user named: a job that
-    does failed records again writes others. `earlier` is what it copies. `folders` are those of
-    local models.
+    `options` name the files that are written, and `user_options` those that the user named: a job
+    that does failed records again writes others. `earlier` is the run that it copies. `folders`
+    are those of local models.
     """
 
     options: BatchOptions
-    named: BatchOptions
+    user_options: BatchOptions
     journal: BatchJournal | None
     start: Mark | None
     folders: Sequence[ModelFolder | None]
@@ -191,24 +191,24 @@ def _run_retry(
     identity: Mapping[str, Any],
     terminal: Terminal,
 ) -> ExitCode:
-    """Do the failed records of a job that has come to `start` again, and then what it has left.
+    """Do the failed records of a job that has come to `start` again, and then its other records.
 
     That is a job of its own, whose files replace those of the other one once it is done.
     """
-    options = _retry_options(plan.named)
+    options = _retry_options(plan.user_options)
     journal, own_start = open_journal(options, source, identity)
     if own_start is not None and not own_start.items:
         own_start = replace(own_start, figures=start.figures)
-    with closing(_open_earlier_run(plan.named, start)) as earlier:
+    with closing(_open_earlier_run(plan.user_options, start)) as earlier:
         plan = plan._replace(options=options, journal=journal, start=own_start, earlier=earlier)
         _skip_done_items(source, plan)
         try:
             code = _run_plan(plan, source, identity, terminal)
-        except InputError:  # what it has copied is not of this input
+        except InputError:  # the copied results are of another input
             _remove_retry(plan)
             raise
     if journal is not None and journal.is_done:
-        _publish_retry(options, plan.named, journal)
+        _publish_retry(options, plan.user_options, journal)
     return code
 
 
@@ -308,7 +308,7 @@ def _open_job(plan: _Plan, source: RecordSource, ranker: Ranker, terminal: Termi
 
 
 def _skip_done_items(source: RecordSource, plan: _Plan) -> None:
-    """Pass over what is done, before anything is written.
+    """Skip the items that are done, before anything is written.
 
     Raises `InputError` if an input that can be read once begins with something else now.
     """
@@ -321,8 +321,9 @@ def _skip_done_items(source: RecordSource, plan: _Plan) -> None:
         if plan.earlier is not None:
             plan.earlier.take(original, source.digest)
     if count < start.items or source.digest != start.digest:
+        journal = journal_path(Path(plan.user_options.output.path))
         raise InputError(
-            f"{journal_path(Path(plan.named.output.path))}: the input does not begin with the "
+            f"{journal}: the input does not begin with the "
             f"{format_count(start.items, 'record')} that are done",
             hint="give the same input and options as before; or start again with another -o",
         )
@@ -405,7 +406,7 @@ def _check_something_done(
 
 
 def _end(job: BatchJob, options: BatchOptions, terminal: Terminal) -> ExitCode:
-    """Say what a job that is done has left open; return the exit code."""
+    """Report the failed records of a job that is done; return the exit code."""
     if not job.figures.records:
         terminal.warn(NOTHING_TO_RANK)
     if (count := _passing_errors(job.figures.as_dict())) and _can_retry(options):
@@ -458,7 +459,7 @@ def _can_retry(options: BatchOptions) -> bool:
 
 
 def _remove_empty_outputs(options: BatchOptions) -> None:
-    """Remove what a job made that has written nothing, so that the next one finds no trace."""
+    """Remove the files of a job that has written nothing, so that the next one finds none."""
     output = options.output_path
     if output is not None:
         with suppress(OSError):
@@ -498,10 +499,10 @@ def _check_options(options: BatchOptions) -> None:
 
 
 def _outputs_of(options: BatchOptions) -> Sequence[PlannedOutput]:
-    """What a job writes. A file that is there stays, unless the job goes on in it."""
+    """The outputs of a job. A file that is there stays, unless the job goes on in it."""
     output, resume = options.output, options.resume
     hint = "--resume continues it; or name another file"
-    planned = [
+    outputs = [
         PlannedOutput(
             "-o",
             output,
@@ -516,7 +517,7 @@ def _outputs_of(options: BatchOptions) -> Sequence[PlannedOutput]:
         )
     ]
     if options.errors is not None:
-        planned.append(
+        outputs.append(
             PlannedOutput(
                 "--errors",
                 options.errors,
@@ -525,8 +526,8 @@ def _outputs_of(options: BatchOptions) -> Sequence[PlannedOutput]:
             )
         )
     if options.report is not None:
-        planned.append(report_output(options.report))
-    return planned
+        outputs.append(report_output(options.report))
+    return outputs
 
 
 def _has_journal(output: OutputFile) -> bool:
@@ -544,10 +545,10 @@ def _input_paths(options: BatchOptions) -> Sequence[str | Path]:
 
 
 def _open_writer(plan: _Plan, source: RecordSource, terminal: Terminal) -> OutcomeWriter:
-    options, named = plan.options, plan.named.output_path
+    options, user_path = plan.options, plan.user_options.output_path
     pairs, output = options.fields.pairs, options.output_path
     position = None if plan.start is None else plan.start.position
-    if output is not None and named is not None and named.suffix == PARQUET_SUFFIX:
+    if output is not None and user_path is not None and user_path.suffix == PARQUET_SUFFIX:
         assert isinstance(source, ParquetSource)  # noqa: S101 - `_check_options` has seen to it
         columns = Columns(
             source.schema, options.results, pairs, options.dropped_field, len(options.models) > 1
@@ -556,21 +557,21 @@ def _open_writer(plan: _Plan, source: RecordSource, terminal: Terminal) -> Outco
     format_lines = partial(
         line_of, shape=options.results, pairs=pairs, dropped_field=options.dropped_field
     )
-    sink = open_sink(options.output, terminal, position, Path(plan.named.output.path).suffix)
+    sink = open_sink(options.output, terminal, position, Path(plan.user_options.output.path).suffix)
     return LineWriter(sink, run_lines_of if options.run_files else format_lines)
 
 
 def _open_errors(plan: _Plan, terminal: Terminal) -> Sink | None:
-    errors, named = plan.options.errors, plan.named.errors
-    if errors is None or named is None:
+    errors, user_errors = plan.options.errors, plan.user_options.errors
+    if errors is None or user_errors is None:
         return None
     position = None if plan.start is None else plan.start.errors
-    return open_sink(errors, terminal, position, Path(named.path).suffix)
+    return open_sink(errors, terminal, position, Path(user_errors.path).suffix)
 
 
 @contextmanager
 def _stop_in_time(interruption: Interruption, spending: Spending) -> Iterator[None]:
-    """Have reading stop when the time is nearly over, also where a pipe is waited for."""
+    """Stop reading when the time is nearly over, also while it waits for a pipe."""
 
     def stop() -> None:
         spending.end(UnreadReason.MAX_TIME)

@@ -60,7 +60,7 @@ class BatchOptions:
                       do that fail all in the same way
     budget            what this run may take; None for no limit
     limits            the limits of the budget as options, by the reasons that they are
-    calibrations      those of the models, if they were looked up on another machine; else None
+    calibrations      those of the models, if another machine has looked them up; else None
     """
 
     input: str
@@ -92,7 +92,7 @@ class BatchOptions:
 
     @property
     def models(self) -> list[str | None]:
-        """The names of the models, that which reads all first; None for the default."""
+        """The names of the models, the one that reads all first; None for the default."""
         return [*split_models(self.model)] or [None]
 
     @property
@@ -164,7 +164,7 @@ class BatchOptions:
 def options_identity(
     options: BatchOptions, folders: Sequence[ModelFolder | None]
 ) -> dict[str, Any]:
-    """What the output depends on besides the input; `folders` are those of local models."""
+    """The options on which the output depends; `folders` are those of local models."""
     remote, chunks, fields = options.remote, options.chunks, asdict(options.fields)
     models: list[dict[str, Any]] = [
         {

@@ -1,4 +1,4 @@
-"""What an outcome becomes, and where it goes: lines into a file that can be continued, or a stream.
+"""Writes outcomes as lines into a file that can be continued, or a stream.
 
     Outcome ─ OutcomeWriter ─ line_of, run_lines_of ─ Sink
 
@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Protocol
 
 from rerank_cli.atomic_files import create_file, open_own_file, sync_stream
 from rerank_cli.batch import ResultsShape
-from rerank_cli.batch.records import DoneItem, Original, Outcome, Problem, Written
+from rerank_cli.batch.records import DoneItem, EarlierOutput, Original, Outcome, Problem
 from rerank_cli.errors import InputError, OutputError
 from rerank_cli.inputs.streams import decompress
 from rerank_cli.output_files import OutputFile
@@ -92,7 +92,7 @@ class LineWriter:
 
     def add(self, outcome: Outcome) -> None:
         if isinstance(outcome.item, DoneItem):
-            self.sink.write(outcome.item.written.lines)
+            self.sink.write(outcome.item.output.lines)
         else:
             self.sink.write(self.line_of(outcome))
 
@@ -205,10 +205,10 @@ def open_sink(
 
 
 class EarlierResults(Protocol):
-    """What an earlier run has written, to be taken item by item, in the order of the input."""
+    """The output of an earlier run, read item by item, in the order of the input."""
 
-    def take(self, original: Original) -> Written:
-        """What was written of the next item; raises `InputError` if there is nothing of it."""
+    def take(self, original: Original) -> EarlierOutput:
+        """The result of the next item; raises `InputError` if there is none."""
 
     def check_end(self) -> None:
         """Raise `InputError` if there is more."""
@@ -242,7 +242,7 @@ class EarlierLines:
         _, content = decompress(io.BufferedReader(_Beginning(stream, position)), str(path))
         return _Lines(content, str(path))
 
-    def take(self, original: Original) -> Written:
+    def take(self, original: Original) -> EarlierOutput:
         if (error := self.take_error(original)) is not None:
             return error
         if self._is_run:
@@ -250,14 +250,14 @@ class EarlierLines:
             lines = b""
             while self._output.head.startswith(name):
                 lines += self._output.take()
-            return Written(lines)
+            return EarlierOutput(lines)
         line = self._output.take()
-        return Written(line, code=_error_code(line, original))
+        return EarlierOutput(line, code=_error_code(line, original))
 
-    def take_error(self, original: Original) -> Written | None:
+    def take_error(self, original: Original) -> EarlierOutput | None:
         """The line of an item in the file of errors, if it has one."""
         if code := _error_code(self._errors.head, original):
-            return Written(error=self._errors.take(), code=code)
+            return EarlierOutput(error=self._errors.take(), code=code)
         return None
 
     def check_end(self) -> None:
@@ -289,16 +289,16 @@ class _Beginning(io.RawIOBase):
 
     def __init__(self, stream: BinaryIO, position: int) -> None:
         self._stream = stream
-        self._left = position
+        self._bytes_left = position
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer)
-        piece = self._stream.read(min(len(view), self._left))
+        piece = self._stream.read(min(len(view), self._bytes_left))
         view[: len(piece)] = piece
-        self._left -= len(piece)
+        self._bytes_left -= len(piece)
         return len(piece)
 
 
@@ -383,14 +383,14 @@ def line_of(
     if outcome.ranking is None:
         return outcome.original.raw + b"\n"
     ranking = outcome.ranking
-    added: dict[str, Any] = (
+    new_fields: dict[str, Any] = (
         pair_scores(ranking)
         if pairs
         else {RESULTS: shaped_results(ranking, shape), **stage_fields(ranking)}
     )
     if dropped_field:
-        return _encode({**without_field(outcome.original.fields, dropped_field), **added})
-    return _line_with(outcome.original, added)
+        return _encode({**without_field(outcome.original.fields, dropped_field), **new_fields})
+    return _line_with(outcome.original, new_fields)
 
 
 def without_field(content: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -409,7 +409,7 @@ def error_line(original: Original, problem: Problem) -> bytes:
     error: dict[str, Any] = {"code": problem.code, "message": problem.message}
     if problem.requests:
         error["requests"] = [
-            # Mostly the message says the same.
+            # The message mostly has the place too.
             request_object(
                 replace(request, error="") if request.error in problem.message else request
             )
@@ -465,17 +465,17 @@ def _scores_of(result: Ranked) -> dict[str, Any]:
     }
 
 
-def _line_with(original: Original, added: Mapping[str, Any]) -> bytes:
+def _line_with(original: Original, new_fields: Mapping[str, Any]) -> bytes:
     """The line of an object with more fields.
 
     It keeps the bytes that came, unless the object has a field of the same name already.
     """
     raw = original.raw.strip()
-    if raw.endswith(b"}") and not added.keys() & original.fields.keys():
-        more = json.dumps(added, ensure_ascii=False)[1:]
+    if raw.endswith(b"}") and not new_fields.keys() & original.fields.keys():
+        more = json.dumps(new_fields, ensure_ascii=False)[1:]
         comma = ", " if original.fields else ""
         return raw[:-1].rstrip() + f"{comma}{more}\n".encode("utf-8", "backslashreplace")
-    return _encode({**original.fields, **added})
+    return _encode({**original.fields, **new_fields})
 
 
 def _encode(value: Any) -> bytes:

@@ -25,11 +25,11 @@ from rerank_cli.batch.outputs import (
 from rerank_cli.batch.records import (
     PARQUET_SUFFIX,
     DoneItem,
+    EarlierOutput,
     Item,
     Original,
     Outcome,
     RecordFields,
-    Written,
     draw_sample,
     make_record,
 )
@@ -149,7 +149,7 @@ class Columns:
     def row_of(self, outcome: Outcome) -> dict[str, Any]:
         """The row for an item: all that came in, with its results or its problem."""
         if isinstance(outcome.item, DoneItem):
-            return dict(outcome.item.written.row)
+            return dict(outcome.item.output.row)
         row = dict(outcome.original.fields)
         problem, ranking = outcome.problem, outcome.ranking
         row[ERROR] = None if problem is None else {"code": problem.code, "message": problem.message}
@@ -229,14 +229,17 @@ class EarlierRows:
         self._errors = errors
         self._rows = self._read(parts)
 
-    def take(self, original: Original) -> Written:
-        if self._errors is not None and (found := self._errors.take_error(original)) is not None:
-            return found
+    def take(self, original: Original) -> EarlierOutput:
+        if (
+            self._errors is not None
+            and (error_row := self._errors.take_error(original)) is not None
+        ):
+            return error_row
         row = next(self._rows, None)
         if row is None:
             raise InputError(f"{self._folder}: is shorter than what the job has written")
         error = row.get(ERROR)
-        return Written(row=row, code=error["code"] if error else "")
+        return EarlierOutput(row=row, code=error["code"] if error else "")
 
     def check_end(self) -> None:
         if next(self._rows, None) is not None:
@@ -303,14 +306,14 @@ def _without_column(columns: Iterable["pa.Field"], name: str) -> list["pa.Field"
     if any(column.name == name for column in columns):
         return [column for column in columns if column.name != name]
     first, _, rest = name.partition(".")
-    kept = []
+    other_columns = []
     for column in columns:
         if rest and column.name == first and pa.types.is_struct(column.type):
             fields = _without_column(column.type, rest)
-            kept += [column.with_type(pa.struct(fields))] if fields else []
+            other_columns += [column.with_type(pa.struct(fields))] if fields else []
         else:
-            kept.append(column)
-    return kept
+            other_columns.append(column)
+    return other_columns
 
 
 def _output_schema(
@@ -336,14 +339,14 @@ def _output_schema(
         ResultsShape.SCORES: pa.list_(pa.struct([*place, *scores])),
         ResultsShape.FULL: pa.list_(pa.struct([*place, *scores, *details])),
     }
-    added = scores if pairs else [(RESULTS, results[shape])]
+    new_columns = scores if pairs else [(RESULTS, results[shape])]
     if judges:
         counts = [("pairs", pa.int64()), ("results", pa.int64())]
-        added.append(("stages", pa.list_(pa.struct([*judge, *counts]))))
-    added.append((ERROR, pa.struct([("code", pa.string()), ("message", pa.string())])))
-    names = {name for name, _ in added}
-    kept = [field for field in schema if field.name not in names]
-    return pa.schema([*kept, *added])
+        new_columns.append(("stages", pa.list_(pa.struct([*judge, *counts]))))
+    new_columns.append((ERROR, pa.struct([("code", pa.string()), ("message", pa.string())])))
+    names = {name for name, _ in new_columns}
+    fields = [field for field in schema if field.name not in names]
+    return pa.schema([*fields, *new_columns])
 
 
 def _open_file(source: SeekableInput) -> Any:

@@ -59,7 +59,7 @@ class RecordFields:
     media_root: str | None = None
 
     def for_source(self, path: str) -> "RecordFields":
-        """The same for the records of one file, which may name files in its folder."""
+        """These fields for the records of one file, which may name files in its folder."""
         if self.media_root is not None or "://" in path or not os.path.isfile(path):
             return self
         return replace(self, media_root=str(PurePath(path).parent))
@@ -103,7 +103,7 @@ class Original:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A query and its documents. What is None is as the command line says.
+    """A query and its documents. The command line decides values that are None.
 
     The query may have an image or a video; `query` is then its text, or its label.
     """
@@ -140,8 +140,8 @@ class BlankLine:
     original: Original = Original(b"")
 
 
-class Written(NamedTuple):
-    """What an earlier run has written of an item: its lines or its row, or an error record.
+class EarlierOutput(NamedTuple):
+    """The output of an earlier run for an item: its lines or its row, or an error record.
 
     `error` is its line in the file of errors. `code` is that of an error record in either.
     """
@@ -157,7 +157,7 @@ class DoneItem:
     """An item that stays as an earlier run has written it."""
 
     original: Original
-    written: Written
+    output: EarlierOutput
 
 
 Item = Record | BadRecord | BlankLine
@@ -165,7 +165,7 @@ Item = Record | BadRecord | BlankLine
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of an item: a ranking or a problem; neither for a blank line or a done item.
+    """The outcome of an item: a ranking or a problem; neither for a blank line or a done item.
 
     `seconds` passed from its beginning to its end. `scored_pairs` leaves out the pairs that had the
     score of an equal one.
@@ -222,7 +222,7 @@ def decode_line(raw: bytes) -> str:
 
 
 def oversized_record(size_bytes: int, max_bytes: int, place: Mapping[str, str | int]) -> BadRecord:
-    """What stands for a record that is too large to be read."""
+    """The item in place of a record that is too large to be read."""
     size, limit = format_size(size_bytes), format_size(max_bytes)
     message = f"the record has {size} and {limit} is the most: --max-record"
     return BadRecord(Original(b"", place=place), Problem("too_large", message))
@@ -319,8 +319,8 @@ def _read_query_parts(value: Mapping[str, Any], fields: RecordFields) -> Documen
     places = {kind: value[kind] for kind in MEDIA_FIELDS if value.get(kind)}
     strange = [part for part in (text, *places.values()) if not isinstance(part, str)]
     if strange or len(places) > 1 or not (text.strip() or places):
-        wanted = "a text, an image, a video, or a text with one of these"
-        raise _ProblemFound("bad_query", f"the field {fields.query} has to have {wanted}")
+        expected = "a text, an image, a video, or a text with one of these"
+        raise _ProblemFound("bad_query", f"the field {fields.query} has to have {expected}")
     if not places:
         return Document(encodable(text))
     ((kind, place),) = places.items()

@@ -119,10 +119,10 @@ class BatchFigures:
         self.tokens += ranking.tokens
         self.truncated += ranking.cut + ranking.query_cut
         self.missing += ranking.missing
-        chosen = ranking.candidates
+        candidates = ranking.candidates
         self.passages_read += ranking.chunks
-        self.passages_total += ranking.chunks if chosen is None else chosen.total
-        self.passages_estimated += chosen is not None and chosen.is_estimate
+        self.passages_total += ranking.chunks if candidates is None else candidates.total
+        self.passages_estimated += candidates is not None and candidates.is_estimate
         self.usage.update(ranking.usage)
         for place, stage in enumerate(ranking.stages):
             self.stage_pairs[str(place)] += stage.pairs
@@ -161,7 +161,7 @@ class BatchFigures:
         return self.errors.total()
 
     def candidates(self, first_stage: str) -> Candidates | None:
-        """What a first stage has chosen of all records; None if the model read all."""
+        """The choice of a first stage in all records; None if the model read all."""
         if self.passages_read == self.passages_total and not self.passages_estimated:
             return None
         is_estimate = self.passages_estimated > 0
@@ -175,7 +175,7 @@ class BatchFigures:
         return {**vars(self), **counts, "requests": requests}
 
     def stages(self, scorers: Sequence[Scorer]) -> list[dict[str, Any]]:
-        """What each model of a cascade has scored; empty for one model."""
+        """The counts of each model of a cascade; empty for one model."""
         return [
             {
                 "model": scorer.info.model,
@@ -222,10 +222,10 @@ class Latencies:
 
     def at(self, share: float) -> float | None:
         """The seconds within which this share of the records was done, to 2 %."""
-        left = share * self._counts.total()
+        rest = share * self._counts.total()
         for place in sorted(self._counts):
-            left -= self._counts[place]
-            if left <= 0:
+            rest -= self._counts[place]
+            if rest <= 0:
                 return float(f"{_LATENCY_STEP**place:.3g}")
         return None
 
@@ -259,11 +259,11 @@ def show_pace(terminal: Terminal, job: JobProgress) -> Iterator["Pace"]:
 
 def _show_pace(pace: "Pace", line: ProgressLine, terminal: Terminal) -> None:
     line.refresh()
-    if not terminal.watched and pace.seconds >= pace.next_said:
-        pace.next_said = pace.seconds + _SAY_SECONDS
+    if not terminal.watched and pace.seconds >= pace.next_seconds:
+        pace.next_seconds = pace.seconds + _SAY_SECONDS
         state = pace.describe()
-        left = [] if state.left is None else [f"{format_duration(state.left)} left"]
-        terminal.say(", ".join([*state.parts, *left]))
+        time_left = [] if state.left is None else [f"{format_duration(state.left)} left"]
+        terminal.say(", ".join([*state.parts, *time_left]))
 
 
 class Pace:
@@ -275,23 +275,23 @@ class Pace:
     def __init__(self, job: JobProgress) -> None:
         figures = self._figures = job.figures
         self._job = job
-        self._began = time.monotonic()
-        self._next = self._began
+        self._start_time = time.monotonic()
+        self._next = self._start_time
         self._first_pairs, self._first_tokens = figures.pairs, figures.tokens
         self._first_records = figures.records
         self._share: float | None = None
         self._time = TimeLeft()
         self.show: Callable[[], None] = lambda: None
         self.was_shown = False
-        self.next_said = _SAY_SECONDS
+        self.next_seconds = _SAY_SECONDS
 
     @property
     def seconds(self) -> float:
         """How long the run takes so far."""
-        return time.monotonic() - self._began
+        return time.monotonic() - self._start_time
 
     def summary(self) -> str:
-        """What this run has done, in how much time."""
+        """The records that this run has done, and its time."""
         records = format_count(self._figures.records - self._first_records, "record")
         return f"{records} in {format_duration(self.seconds)}"
 
@@ -317,8 +317,10 @@ class Pace:
             parts.append(format_count(figures.failures, "error"))
         if cost := self._job.cost:
             parts.append(str(cost))
-        left = None if share is None else self._time.seconds(share, 1.0)
-        return State(parts, share, None if left is None else self._job.limit_seconds(left))
+        seconds_left = None if share is None else self._time.seconds(share, 1.0)
+        return State(
+            parts, share, None if seconds_left is None else self._job.limit_seconds(seconds_left)
+        )
 
 
 def make_report(job: "BatchJob", identity: Mapping[str, Any], *, done: bool) -> dict[str, Any]:
@@ -386,7 +388,7 @@ def _model_of(scorers: Sequence[Scorer]) -> str:
 
 
 def report_output(file: OutputFile) -> PlannedOutput:
-    """What --report is to write: a new file, or one in place of an older report."""
+    """The output of --report: a new file, or one in place of an older report."""
     return PlannedOutput(
         "--report",
         file,
@@ -424,7 +426,7 @@ def failure_line(figures: BatchFigures) -> str:
 
 
 def remarks_on(job: "BatchJob") -> Iterator[str]:
-    """What the user should know about the results, each in a sentence."""
+    """Remarks on the results for the user, each in a sentence."""
     figures = job.figures
     notes = sorted(figures.notes.items(), key=lambda note: -note[1])
     for note, count in notes[:_SHOWN_NOTES]:
@@ -462,7 +464,7 @@ def say_outcome(figures: BatchFigures, first_stage: str, terminal: Terminal) -> 
 
 
 def account_lines(job: "BatchJob") -> Iterator[str]:
-    """What the job took, for --verbose."""
+    """The costs of the job, for --verbose."""
     figures = job.figures
     counts = [
         format_count(figures.records, "record"),

@@ -108,7 +108,7 @@ class RecordSource(Protocol):
         """How many items there are, and a random sample of them; reads all of the input."""
 
     def identity(self) -> Mapping[str, Any]:
-        """What tells this input from another: hashes of its files."""
+        """The identity of this input: hashes of its files."""
 
     def close(self) -> None: ...
 
@@ -267,7 +267,7 @@ class RunSource:
 
     def _groups(self) -> Iterator["_RunGroup"]:
         """The queries of the run with their documents; the lines of each must stand together."""
-        seen: set[int] = set()
+        query_hashes: set[int] = set()
         group = _RunGroup("", 0, [])
         for line in self._reader:
             where = f"{self._reader.path}:{line.number}"
@@ -279,12 +279,12 @@ class RunSource:
             if query != group.query:
                 if group.documents:
                     yield group
-                if hash(query) in seen:
+                if hash(query) in query_hashes:
                     raise InputError(
                         f"{where}: query {query} appears again after other queries",
                         hint="sort -s -k1,1 puts the lines of each query together",
                     )
-                seen.add(hash(query))
+                query_hashes.add(hash(query))
                 group = _RunGroup(query, line.number, [])
             group.documents.append((score, document))
         if group.documents:
@@ -293,9 +293,9 @@ class RunSource:
     def _record(self, group: "_RunGroup") -> Record | BadRecord:
         query = self._queries.find(group.query)
         # By score, as trec_eval reads runs; equal ones as they come.
-        ordered = sorted(group.documents, key=lambda entry: -entry[0])
-        found = (self._corpus.find(name) for _, name in ordered)
-        documents = [document for document in found if document is not None]
+        entries = sorted(group.documents, key=lambda entry: -entry[0])
+        texts = (self._corpus.find(name) for _, name in entries)
+        documents = [document for document in texts if document is not None]
         self.missing += len(group.documents) - len(documents)
         size = sum(len(document.text) + _DOCUMENT_BYTES for document in documents)
         original = Original(b"", id=group.query, size=size, place={"line": group.line})
@@ -345,9 +345,9 @@ class TextLookup:
 
     def find(self, text_id: str) -> Document | None:
         """The text with an id, with its title before it."""
-        wanted = _hash_id(text_id)
-        place = int(np.searchsorted(self._hashes, wanted))
-        while place < len(self._hashes) and self._hashes[place] == wanted:
+        target = _hash_id(text_id)
+        place = int(np.searchsorted(self._hashes, target))
+        while place < len(self._hashes) and self._hashes[place] == target:
             self._stream.seek(int(self._places[place]))
             try:
                 found_id, title, text = self._parse(self._stream.readline(), str(self._path))
@@ -411,15 +411,15 @@ class _Pieces(io.RawIOBase):
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces
-        self._left = b""
+        self._rest = b""
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer)
-        self._left = self._left or next(self._pieces, b"")
-        piece, self._left = self._left[: len(view)], self._left[len(view) :]
+        self._rest = self._rest or next(self._pieces, b"")
+        piece, self._rest = self._rest[: len(view)], self._rest[len(view) :]
         view[: len(piece)] = piece
         return len(piece)
 
@@ -471,7 +471,7 @@ class LineReader:
         self._is_read = True
 
     def identity(self) -> Mapping[str, Any]:
-        """What tells a file from another; to call before it is read. Raises `InputError`."""
+        """The identity of a file; to call before it is read. Raises `InputError`."""
         size = self._input.size
         if size is None:
             return {"stream": True}

@@ -209,7 +209,7 @@ def run(arguments: list[str], *, began: float | None = None) -> int:
     progress.begin_run(time.monotonic() if began is None else began)
     sys.stdout, sys.stderr = usable_stream(sys.stdout), usable_stream(sys.stderr)
     if VARIABLE in os.environ:  # a shell asks for completions
-        with suppress(OSError, RerankError):  # what is said would spoil the line that is typed
+        with suppress(OSError, RerankError):  # a message would spoil the line that the user types
             sys.stdout.write(answer(typer.main.get_command(app), arguments))
         return ExitCode.OK
     if not arguments:
@@ -226,7 +226,7 @@ def run(arguments: list[str], *, began: float | None = None) -> int:
 
 
 def _report(error: Exception, arguments: Sequence[str]) -> int:
-    """Say on stderr what ended the run of a command line; return the exit code."""
+    """Report on stderr the error that ended a command line; return the exit code."""
     if not isinstance(error, RerankError) and OutOfMemory.caused(error):
         error = OutOfMemory()
     match error:

@@ -100,7 +100,7 @@ def parts_of_help(command: Any) -> tuple[str, list[str], list[str]]:
 
 
 def _usage_pieces(command: Any) -> list[str]:
-    """What follows a command's name in its synopsis."""
+    """The part of a command's synopsis that follows its name."""
     if isinstance(command, TyperGroup):
         return ["COMMAND", "[ARGUMENT]..."]
     names = [str(each.metavar) for each in command.params if each.param_type_name == "argument"]
@@ -134,7 +134,7 @@ def help_record(option: Any) -> tuple[str, str]:
 
 
 def short_help_record(option: Any) -> tuple[str, str]:
-    """The same in short: the first sentence of its text, with the choices that there are."""
+    """A short help record: the first sentence of the option's text, with its choices."""
     (usage, _), text = help_record(option), option.help.partition(". ")[0].rstrip(".")
     names, is_choice, choices = usage.partition(" <")
     if is_choice:
@@ -171,7 +171,7 @@ class _HelpPage:
                 self._lines.append(f"  {example}")
                 continue
             command, _, meaning = example.partition("  ")
-            # What is in quotation marks stays together, and there is room for the sign.
+            # Words in quotation marks stay together, and there is room for the sign.
             command = re.sub(
                 r"'[^']*'|\"[^\"]*\"", lambda match: match[0].replace(" ", "\0"), command
             )

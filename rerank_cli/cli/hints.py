@@ -1,4 +1,4 @@
-"""Hints by meaning: what people type who know other tools, and what there is here in its place.
+"""Hints by meaning: words of other tools, and the options and commands here in their place.
 
 The tables below hold what grep, rg, fzf, curl, llm, qmd, jina, kjarni, rank-llm, FlashRank and the
 APIs of services call things. Nothing here repeats a value of an option that may be a key.
@@ -24,7 +24,7 @@ from rerank_cli.errors import RerankError, near_words
 
 _NEAR = 0.75  # how much alike letters have to be, of 1
 
-# Options here, the first one that a command has, and what others call them.
+# Options here, of which the first one that a command has counts, and their names in other tools.
 _SYNONYMS: Mapping[str, str] = {
     "--top-n --depth": "--limit --top --topk --top-k --max-count --max-results --max-items --num "
     "--num-results --n-results --head --first --best -k",
@@ -95,7 +95,7 @@ _FILES = "rg --files {} | rerank QUERY --files-from -"
 _WORDS = "a query is words, not a pattern: rg -n PATTERN | rerank --grep QUERY ranks what rg finds"
 _CASE = "the default model and bm25 ignore case, other models may not; no option changes that"
 _PLACES = "-f grep writes PATH:LINE:TEXT; the table, json, csv and tsv have places too"
-# What others have and this program does not: what to do instead.
+# Options of other tools that this program does not have: what to do instead.
 _INSTEAD: Mapping[str, str] = {
     "-i --ignore-case -S --smart-case --case-sensitive": _CASE,
     "-w --word-regexp -x --line-regexp -E --extended-regexp -F --fixed-strings -P --perl-regexp "
@@ -207,7 +207,7 @@ _KEY_COMMANDS = ("rerank config ", "rerank providers ")  # behind which somebody
 _PATH = re.compile(r"\S*[./\\~]\S*")
 _PROVIDER_IN_MODEL = re.compile(r"([\w.-]+)/.")
 
-# What an option does not take: what it takes instead, or what to do.
+# Values that an option does not take: the value in their place, or what to do.
 _VALUES: Mapping[str, Mapping[str, str]] = {
     "--device": {
         "gpu cuda:0 nvidia rocm": "cuda",
@@ -264,7 +264,7 @@ _VALUES: Mapping[str, Mapping[str, str]] = {
     "--top-n": {"all": "0"},
 }
 
-# Commands that others have, for each group here: what is typed in their place.
+# Commands of other tools, for each group here: the command in their place.
 _COMMANDS: Mapping[str, Mapping[str, str]] = {
     "models": {
         "install download fetch get add update upgrade": "rerank models pull NAME",
@@ -320,7 +320,7 @@ _KEY_WORDS = ("login", "auth", "signin", "key", "api-key", "apikey", "token", "s
 
 
 def explain(error: Any, arguments: Sequence[str]) -> tuple[str, str]:
-    """What typer refuses in a command line, and what to do instead."""
+    """The message for a command line that typer refuses, and a hint."""
     ctx: Any = getattr(error, "ctx", None)
     message, hint = error.format_message().removesuffix("."), None
     if hasattr(error, "possibilities"):  # of an option that there is not
@@ -339,36 +339,38 @@ def explain(error: Any, arguments: Sequence[str]) -> tuple[str, str]:
 
 
 def _option_hint(name: str, ctx: Any, arguments: Sequence[str]) -> str | None:
-    """What there is in place of an option that a command does not have; None if that is unknown."""
+    """The hint for an option that a command does not have; None if there is none."""
     options = _options_of(ctx.command)
     if name[1:].isdecimal() and "--top-n" in options:
         return f"did you mean -n {name[1:]}?"
     plain = _in_full(name)
     if plain in options:
         return f"did you mean {plain}?"
-    if found := [target for target in _synonyms_of(plain) if target in options]:
-        return _describe(options[found[0]])
+    if targets := [target for target in _synonyms_of(plain) if target in options]:
+        return _describe(options[targets[0]])
     for names, sentence in _INSTEAD.items():
         if plain in names.split():
             return sentence
     if _KEY.fullmatch(plain):
         return _KEY_HINT.format(_provider_in(arguments))
-    known = {option.strip("-"): option for option in options}
-    near = _near(plain.strip("-"), known, 2)
+    options_by_word = {option.strip("-"): option for option in options}
+    near = _near(plain.strip("-"), options_by_word, 2)
     if near and plain.startswith("--"):
-        return f"did you mean {' or '.join(known[word] for word in near)}?"
+        return f"did you mean {' or '.join(options_by_word[word] for word in near)}?"
     homes = [command for command in all_commands(ctx) if plain in _options_of(command)]
-    return f"{plain} is an option of {' and '.join(map(_typed, homes))}" if homes else None
+    return f"{plain} is an option of {' and '.join(map(_command_words, homes))}" if homes else None
 
 
 def _synonyms_of(name: str) -> list[str]:
     """The options here that others call by a name."""
-    found = (targets.split() for targets, names in _SYNONYMS.items() if name in names.split())
-    return [target for targets in found for target in targets]
+    target_lists = (
+        targets.split() for targets, names in _SYNONYMS.items() if name in names.split()
+    )
+    return [target for targets in target_lists for target in targets]
 
 
 def _value_hint(names: Iterable[str], value: str) -> str | None:
-    """What an option takes in place of a value, if that is known."""
+    """The hint for a value that an option does not take, if there is one."""
     short, long = next(iter(names)), next(name for name in names if name.startswith("--"))
     if value.startswith("=") and short != long:
         return f"{short} {value[1:]} or {long}={value[1:]}"
@@ -383,7 +385,7 @@ def _value_hint(names: Iterable[str], value: str) -> str | None:
 
 
 def command_hint(error: UnknownCommand) -> str:
-    """What to type in place of a command that a group does not have."""
+    """The hint for a command that a group does not have."""
     group, names, word = str(error.ctx.info_name), error.names, error.arguments[0].lower()
     for words, instead in _COMMANDS.get(group, {}).items():
         if word in words.split():
@@ -399,21 +401,21 @@ def command_hint(error: UnknownCommand) -> str:
 
 
 def _hint_for_name(group: str, word: str) -> str | None:
-    """What to type for the name of a model or a provider where a command is due."""
+    """The hint for the name of a model or a provider in place of a command."""
     if group == "models":
         from rerank_cli.models.catalogue import names_containing
 
-        return f"rerank models show {found[0]}" if (found := names_containing(word)) else None
+        return f"rerank models show {names[0]}" if (names := names_containing(word)) else None
     word = word.partition("=")[0]  # what follows may be a key
     provider = re.split("[/:.]", word)[0]
     if group == "config":
         return _KEY_HINT.format(provider) if provider in _providers() else None
-    found = [word] if provider in _providers() else _near(word.lower(), _providers())
-    return f"rerank providers show {found[0]}" if found else None
+    names = [word] if provider in _providers() else _near(word.lower(), _providers())
+    return f"rerank providers show {names[0]}" if names else None
 
 
 def _hint_for_setting(error: UnknownCommand) -> str | None:
-    """How to get or set what was typed behind `rerank config`, if that is a setting."""
+    """The hint for a setting that was typed in place of a command of `rerank config`."""
     word, equals, value = error.arguments[0].partition("=")
     key, values = word.replace("_", "-"), [value] if equals else error.arguments[1:]
     settings = settings_in(all_commands(error.ctx))
@@ -427,14 +429,14 @@ def _hint_for_setting(error: UnknownCommand) -> str | None:
 
 
 def setting_hint(key: str, settings: Iterable[str]) -> str | None:
-    """What there is in place of a setting that there is not, by what others call it."""
-    plain, known = key.lower().replace("_", "-"), set(settings)
+    """The hint for a setting that does not exist, by its names in other tools."""
+    plain, setting_keys = key.lower().replace("_", "-"), set(settings)
     if plain in _providers():
         return _KEY_HINT.format(plain)
     if _is_key(plain):
         return _KEY_HINT.format("PROVIDER")
-    found = [name[2:] for name in _synonyms_of(f"--{plain}") if name[2:] in known]
-    return f"did you mean {found[0]}?" if found else None
+    keys = [name[2:] for name in _synonyms_of(f"--{plain}") if name[2:] in setting_keys]
+    return f"did you mean {keys[0]}?" if keys else None
 
 
 def _is_key(word: str) -> bool:
@@ -443,7 +445,7 @@ def _is_key(word: str) -> bool:
 
 
 def explain_words(error: RerankError, ctx: Any) -> None:
-    """Add what words seem to be meant for to the error that no document is found by them."""
+    """Add a hint to the error that no document is found: the words may be meant for a command."""
     hint = words_hint(ctx)
     if hint == _KEY_HINT.format("PROVIDER"):  # what follows may be one
         error.args = (f"no command is called {ctx.params['arguments'][0]}",)
@@ -451,14 +453,16 @@ def explain_words(error: RerankError, ctx: Any) -> None:
 
 
 def words_hint(ctx: Any) -> str | None:
-    """What the arguments seem to be meant for: a command, or words beside an image."""
+    """A hint on arguments that seem to be a command, or words beside an image."""
     from rerank_cli.media import MEDIA_FIELDS
 
-    given = ctx.params
-    words = [*(given["arguments"] or ())]
-    if not words or given["query"] is not None or given["query_file"] is not None:
+    params = ctx.params
+    words = [*(params["arguments"] or ())]
+    if not words or params["query"] is not None or params["query_file"] is not None:
         return None
-    place, option = next(((given[name], name) for name in MEDIA_FIELDS if given[name]), (None, ""))
+    place, option = next(
+        ((params[name], name) for name in MEDIA_FIELDS if params[name]), (None, "")
+    )
     if place is not None:
         is_other = os.path.exists(words[0]) or not os.path.exists(place)
         hint = f"with --{option} all arguments are files; -q {shlex.quote(words[0])} adds words"
@@ -466,13 +470,13 @@ def words_hint(ctx: Any) -> str | None:
     if len(words) > 1 and os.path.exists(words[1]):
         return None
     if len(words) > 1 and os.path.exists(words[0]) and not _PATH.fullmatch(words[1]):
-        recursive = "-r " if given["recursive"] or Path(words[0]).is_dir() else ""
+        recursive = "-r " if params["recursive"] or Path(words[0]).is_dir() else ""
         return f"the query comes first: rerank {recursive}{_quoted(words[1], words[0], *words[2:])}"
     return _query_hint(words[0], words[1:], lazy_commands(ctx))
 
 
 def _query_hint(query: str, files: Sequence[str], commands: Iterable[str]) -> str | None:
-    """What a query was meant for, if it looks like a command; `files` are what follows it."""
+    """A hint on a query that looks like a command; `files` are the arguments behind it."""
     word = query.lower()
     if word in _SEARCH_WORDS:
         line = _quoted(*(files[:1] or ["your query"]), *(files[1:] or ["FILE"]))
@@ -494,13 +498,13 @@ def _as_typed(name: str, arguments: Sequence[str], options: Iterable[str]) -> st
     What may follow it, as in `--api-key=KEY`, is left out.
     """
     tables = (*_SYNONYMS, *_SYNONYMS.values(), *_INSTEAD)
-    known = {*options, *HELP_NAMES, *(word for words in tables for word in words.split())}
+    known_names = {*options, *HELP_NAMES, *(word for words in tables for word in words.split())}
     for argument in arguments:
         if re.fullmatch(r"-\d+", argument) and argument.startswith(name):
             return argument
         if re.match(r"-[A-Za-z][\w-]{2}", argument) and name[1:2] in argument[1:]:
             whole = _NAME_END.split(argument)[0]
-            if _in_full(whole) in known or _KEY.fullmatch(_in_full(whole)):
+            if _in_full(whole) in known_names or _KEY.fullmatch(_in_full(whole)):
                 return whole
     return _NAME_END.split(name)[0]
 
@@ -523,7 +527,7 @@ def _options_of(command: Any) -> dict[str, Any]:
 
 
 def _near(word: str, words: Iterable[str], most: int = 1) -> list[str]:
-    """The words that are written most like another."""
+    """The words that are spelled most like another."""
     return near_words(word, words, likeness=_NEAR, most=most)
 
 
@@ -534,15 +538,15 @@ def _describe(option: Any) -> str:
     return f"here that is {usage}: {sentence.rstrip('.')}"
 
 
-def _typed(command: Any) -> str:
+def _command_words(command: Any) -> str:
     return "rerank" if command.name == DEFAULT_COMMAND else f"rerank {command.name}"
 
 
 def _provider_in(arguments: Sequence[str]) -> str:
     """The provider whose model a command line names; a placeholder if it names none."""
-    found = (match[1] for text in arguments if (match := _PROVIDER_IN_MODEL.match(text)))
-    known = _providers()
-    return next((name for name in found if name in known), "PROVIDER")
+    names = (match[1] for text in arguments if (match := _PROVIDER_IN_MODEL.match(text)))
+    provider_names = _providers()
+    return next((name for name in names if name in provider_names), "PROVIDER")
 
 
 def _providers() -> list[str]:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 Options = TypeVar("Options", RemoteOptions, RuntimeOptions, ChunkOptions, Selection)
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x20-\x7e\t]*)")
 _NO_MEMORY = "0"  # of --passage-memory
-# Of --max-time so much, at most, is left to write the results.
+# At most so much of --max-time is reserved for writing the results.
 _WRITING_SHARE, _MAX_WRITING_SECONDS = 0.05, 0.1
 # The HTTP client sets these.
 _PROTOCOL_HEADERS = frozenset({"content-length", "transfer-encoding", "connection"})
@@ -78,7 +78,7 @@ def runtime_options(ctx: typer.Context) -> RuntimeOptions:
 def warn_of_passage_memory(
     ctx: typer.Context, models: Iterable[str | None], terminal: Terminal
 ) -> None:
-    """Say if the command line asks for a passage memory that has no effect on any of the models.
+    """Warn if the command line asks for a passage memory that has no effect on any model.
 
     Raises as `find_local_folder` does.
     """
@@ -98,7 +98,7 @@ def warn_of_passage_memory(
 
 
 def warn_of_prior(ctx: typer.Context, infos: Sequence[ScorerInfo], terminal: Terminal) -> None:
-    """Say if the command line asks for a prior that has no effect on any of the models."""
+    """Warn if the command line asks for a prior that has no effect on any model."""
     if not is_given(ctx, "prior") or ctx.params["prior"] is not PriorRule.CODE:
         return
     from rerank_cli.ranking.results import takes_prior  # few runs need it
@@ -128,8 +128,8 @@ def chunk_options_of(values: Mapping[str, Any]) -> ChunkOptions:
 
 def cache_options(ctx: typer.Context) -> CacheOptions | None:
     """How scores are kept on disk; None if they are not."""
-    given = ctx.params
-    return CacheOptions(parse_size(given["cache_size"])) if given["cache"] else None
+    params = ctx.params
+    return CacheOptions(parse_size(params["cache_size"])) if params["cache"] else None
 
 
 def media_root(ctx: typer.Context) -> str | None:
@@ -164,41 +164,41 @@ def selection(ctx: typer.Context) -> Selection:
 
 
 def budget(ctx: typer.Context) -> Budget | None:
-    """What the ranking, or the job, may take, from the start of the run; None without a limit.
+    """The budget of the ranking or the job, from the start of the run; None without a limit.
 
     Raises `UsageError` for a limit that makes no sense.
     """
-    given, seconds = ctx.params, None
-    if given["max_time"] is None and given["max_cost"] is None:
+    params, seconds = ctx.params, None
+    if params["max_time"] is None and params["max_cost"] is None:
         return None
-    if given["max_time"] is not None:
-        seconds = _max_seconds(given)
+    if params["max_time"] is not None:
+        seconds = _max_seconds(params)
 
     from rerank_cli.ranking.budget import Budget
 
-    budget = Budget(seconds, given["max_cost"], run_start())
+    budget = Budget(seconds, params["max_cost"], run_start())
     budget.check()
     return budget
 
 
 def limits(ctx: typer.Context) -> Mapping[str, str]:
     """The limits of a budget as options that were given, by their names."""
-    given = {"max-time": ctx.params["max_time"], "max-cost": ctx.params["max_cost"]}
-    return {name: f"--{name} {value}" for name, value in given.items() if value is not None}
+    values = {"max-time": ctx.params["max_time"], "max-cost": ctx.params["max_cost"]}
+    return {name: f"--{name} {value}" for name, value in values.items() if value is not None}
 
 
-def _max_seconds(given: Mapping[str, Any]) -> float:
+def _max_seconds(params: Mapping[str, Any]) -> float:
     """The seconds that --max-time leaves for all but writing."""
     try:
-        seconds = parse_duration(given["max_time"])
+        seconds = parse_duration(params["max_time"])
     except ValueError as error:
         raise UsageError(f"--max-time: {error}") from None
-    if given.get("dry_run"):
+    if params.get("dry_run"):
         raise UsageError(
             "--max-time: --dry-run scores nothing, so that there is no time to limit",
             hint="--max-cost with --dry-run says what would be sent for an amount",
         )
-    if given.get("on_error") is OnError.KEEP:
+    if params.get("on_error") is OnError.KEEP:
         raise UsageError(
             "--max-time and --on-error keep: there may be no time to write all documents",
             hint="leave one of them out, or --on-error fail",
@@ -220,46 +220,46 @@ def query_and_inputs(ctx: typer.Context) -> tuple[str | Document, Inputs]:
     from rerank_cli.inputs.streams import check_read_once
     from rerank_cli.media import media_label
 
-    given = ctx.params
+    params = ctx.params
     read_options = _read_options(ctx)
     read_options.check()
-    if given["query"] is not None and given["query_file"] is not None:
+    if params["query"] is not None and params["query_file"] is not None:
         raise UsageError("--query and --query-file both give a query", hint="give one of them")
-    query, paths = given["query"], list(given["arguments"] or [])
-    place = given["image"] or given["video"]
-    if query is None and given["query_file"] is None and place is not None:
+    query, paths = params["query"], list(params["arguments"] or [])
+    place = params["image"] or params["video"]
+    if query is None and params["query_file"] is None and place is not None:
         query = media_label(place)
-    if query is None and given["query_file"] is None:
+    if query is None and params["query_file"] is None:
         if not paths:
             raise UsageError(
                 "there is no query",
                 hint="rerank QUERY [FILE]...; to search for the word rank: rerank -q rank",
             )
         query = paths.pop(0)
-    texts, names_file = given["document"] or [], given["files_from"]
+    texts, names_file = params["document"] or [], params["files_from"]
     if not paths and not texts and names_file is None:
-        paths = [_unnamed_source(query, recursive=given["recursive"])]
-    read_for_options = [("--query-file", given["query_file"]), ("--files-from", names_file)]
+        paths = [_unnamed_source(query, recursive=params["recursive"])]
+    read_for_options = [("--query-file", params["query_file"]), ("--files-from", names_file)]
     check_read_once([*read_for_options, *(("FILE", path) for path in paths)])
-    if given["query_file"] is not None:
-        query = _query_in(given["query_file"], read_options.max_document_bytes)
+    if params["query_file"] is not None:
+        query = _query_in(params["query_file"], read_options.max_document_bytes)
     else:
         query = _decode(query or "")
-    listed = list[str]()
+    listed_paths = list[str]()
     if names_file is not None:
-        listed = read_names(
-            names_file, null=given["null"], max_bytes=read_options.max_document_bytes
+        listed_paths = read_names(
+            names_file, null=params["null"], max_bytes=read_options.max_document_bytes
         )
     inputs = Inputs(
         texts=[_decode(text) for text in texts],
         paths=paths,
-        listed_paths=listed,
-        recursive=given["recursive"],
+        listed_paths=listed_paths,
+        recursive=params["recursive"],
         options=read_options,
-        taken=[path for _, path in read_for_options if path is not None],
-        may_be_words=given["query"] is None and given["query_file"] is None and " " not in query,
+        other_paths=[path for _, path in read_for_options if path is not None],
+        may_be_words=params["query"] is None and params["query_file"] is None and " " not in query,
     )
-    return _with_media(query, given), inputs
+    return _with_media(query, params), inputs
 
 
 def _make(kind: type[Options], values: Mapping[str, Any]) -> Options:
@@ -315,27 +315,27 @@ def _read_options(ctx: typer.Context) -> ReadOptions:
     from rerank_cli.inputs.records import TextFields
     from rerank_cli.inputs.source import ReadOptions
 
-    given = ctx.params
+    params = ctx.params
     # Where files are looked for or paths are written NUL ends those, and lines are lines.
-    has_names = given["recursive"] or given["files_from"] is not None
+    has_names = params["recursive"] or params["files_from"] is not None
     format_ = output_format(ctx)
     has_names = has_names or (format_ is not None and WRITERS[format_].names_files)
     return ReadOptions(
-        unit=given["unit"],
-        input_format=given["input_format"],
-        fields=TextFields(given["field"] or [], given["id_field"]),
-        null=given["null"] and not has_names,
-        grep=given["grep"],
-        text=given["text"],
-        max_document_bytes=parse_size(given["max_document"]),
-        prepend=given["prepend"],
+        unit=params["unit"],
+        input_format=params["input_format"],
+        fields=TextFields(params["field"] or [], params["id_field"]),
+        null=params["null"] and not has_names,
+        grep=params["grep"],
+        text=params["text"],
+        max_document_bytes=parse_size(params["max_document"]),
+        prepend=params["prepend"],
         media_root=media_root(ctx),
-        context=given["context"] or 0,
+        context=params["context"] or 0,
     )
 
 
 def _unnamed_source(query: str | None, *, recursive: bool) -> str:
-    """What is read where no document is named: this folder with -r, else standard input."""
+    """The source if no document is named: this folder with -r, else standard input."""
     if recursive:
         return os.curdir
     if sys.stdin is None or sys.stdin.isatty():
@@ -365,7 +365,7 @@ def _decode(argument: str) -> str:
     return os.fsencode(argument).decode("utf-8", "replace")
 
 
-def _with_media(query: str, given: Mapping[str, Any]) -> str | Document:
+def _with_media(query: str, params: Mapping[str, Any]) -> str | Document:
     """The query with its image or video, if it has one.
 
     Raises `UsageError` for both, and `InputError` for a file that is none.
@@ -373,11 +373,11 @@ def _with_media(query: str, given: Mapping[str, Any]) -> str | Document:
     from rerank_cli.media import MEDIA_FIELDS, find_media
     from rerank_cli.types import Document
 
-    places = {kind: given[kind] for kind in MEDIA_FIELDS if given[kind] is not None}
+    places = {kind: params[kind] for kind in MEDIA_FIELDS if params[kind] is not None}
     if len(places) > 1:
         raise UsageError("--image and --video both give a query", hint="give one of them")
     if not places:
         return query
     ((kind, place),) = places.items()
-    is_label = given["query"] is None and given["query_file"] is None
+    is_label = params["query"] is None and params["query_file"] is None
     return Document(query, media=find_media(place, kind), text_is_label=is_label)

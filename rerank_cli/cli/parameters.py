@@ -180,8 +180,8 @@ class ConfigDefaults:
             return {}
         content, _ = take_presets(content, path)
         own = settings_in([self._ctx.command])
-        known = own if content.keys() <= own.keys() else settings_in(all_commands(self._ctx))
-        values = check_config(content, path, known)
+        settings = own if content.keys() <= own.keys() else settings_in(all_commands(self._ctx))
+        values = check_config(content, path, settings)
         return {own[key].parameter: value for key, value in values.items() if key in own}
 
 

@@ -2,7 +2,7 @@
 
 A preset is a table of config.toml, `[preset.NAME]`, and has settings under their own names. An
 option on the command line comes before a preset, and a preset before the environment and before the
-settings of every run: whoever names it means it.
+settings of every run, because the user names it for this run.
 
     read_presets    all presets, as they are in config.toml
     find_preset     a preset by its name, checked
@@ -113,11 +113,11 @@ def preset_values(ctx: Any) -> dict[str, Any]:
 
 
 def _suggest(name: str, presets: Iterable[str]) -> str:
-    known = sorted(presets)
-    if near := near_words(name, known):
+    names = sorted(presets)
+    if near := near_words(name, names):
         return f"did you mean {format_names(near)}?"
-    if known:
-        return f"presets: {', '.join(known)}"
+    if names:
+        return f"presets: {', '.join(names)}"
     return (
         f"there are none in {config_file()}: rerank tune DATASET makes one, and so does "
         f"rerank config set {PresetPlace(name, 'candidates')} 200"

@@ -36,7 +36,7 @@ _VARIABLE_PREFIX = "RERANK_"
 
 @dataclass(frozen=True, slots=True)
 class ValueKind:
-    """What a value may be: text, a boolean, a number from `least` to `most`, or a `StrEnum`.
+    """The values of a setting: text, a boolean, a number from `least` to `most`, or a `StrEnum`.
 
     A text may have to be a size, as `parse_size` reads it, or counts of 1 or more with commas
     between them. With `words` it must be one of them, or such a size, or a number, which is a count
@@ -68,7 +68,7 @@ class ValueKind:
         return self._check_range(value, text)
 
     def to_toml(self, value: Any) -> Any:
-        """What TOML holds of a value: where a word or a number is allowed, a number is one."""
+        """The TOML value of a setting: a number, if a word or a number is allowed and it is one."""
         if not isinstance(value, str):
             return value
         if self.words and not self.is_size and value not in self.words:
@@ -97,7 +97,7 @@ class ValueKind:
 
     @property
     def description(self) -> str:
-        """What a value may be, in words."""
+        """The allowed values, in words."""
         if issubclass(self.type, StrEnum):
             return f"one of {', '.join(self.type)}"
         if self.type in (int, float):
@@ -139,14 +139,14 @@ class ValueKind:
         if not is_right:
             raise ValueError(f"{excerpt(repr(text))} is not {self.description}")
 
-    def _check_range(self, value: Any, given: Any) -> Any:
+    def _check_range(self, value: Any, original: Any) -> Any:
         if value != value:  # NaN
-            raise ValueError(self._refusal(given))
+            raise ValueError(self._refusal(original))
         if self.least is not None and value < self.least:
-            raise ValueError(f"{excerpt(str(given))} is less than {self.least}")
+            raise ValueError(f"{excerpt(str(original))} is less than {self.least}")
         most = min(_MAX_INTEGER, self.most or _MAX_INTEGER) if self.type is int else self.most
         if most is not None and value > most:
-            raise ValueError(f"{excerpt(str(given))} is more than {most}")
+            raise ValueError(f"{excerpt(str(original))} is more than {most}")
         return value
 
     def _refusal(self, value: Any) -> str:
@@ -279,7 +279,7 @@ def check_config(
 
 
 def refusal_hint(name: str, kind: ValueKind, value: Any, removal: str) -> str:
-    """What to do about a setting's value that was refused; `removal` is the command for none."""
+    """The hint for a setting's value that was refused; `removal` is the command to remove it."""
     if suggestion := kind.suggestion(value):
         return f"{suggestion} To remove it: {removal}"
     return f"{name} is {kind.description}; to remove it: {removal}"
@@ -306,6 +306,6 @@ def excerpt(text: str) -> str:
 
 def _suggest(key: str, settings: Iterable[str]) -> str:
     """Make a hint of the keys that are most like an unknown one, or all keys if none is."""
-    known = sorted(settings)
-    near = near_words(key.lower().replace("_", "-"), known)
-    return f"did you mean {' or '.join(near)}?" if near else f"settings: {', '.join(known)}"
+    keys = sorted(settings)
+    near = near_words(key.lower().replace("_", "-"), keys)
+    return f"did you mean {' or '.join(near)}?" if near else f"settings: {', '.join(keys)}"

@@ -96,7 +96,7 @@ class DefaultGroup(PlainGroup):
 
     # By name: the module that has the command as its `app`, and a sentence for help and completion.
     lazy_commands: ClassVar[dict[str, tuple[str, str]]] = {}
-    # Those whose arguments are files.
+    # The commands whose arguments are files.
     file_commands: ClassVar[frozenset[str]] = frozenset()
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -209,9 +209,9 @@ def _is_open_in_parent(status: os.stat_result) -> bool:
         return not stat.S_ISFIFO(status.st_mode) or os.getpgid(parent) == os.getpgrp()
     if parent <= 1:  # it is out of sight, or gone
         return True
-    for opened in Path(f"/proc/{parent}/fd").iterdir():
+    for descriptor in Path(f"/proc/{parent}/fd").iterdir():
         with suppress(FileNotFoundError):  # closed meanwhile
-            if os.path.samestat(opened.stat(), status):
+            if os.path.samestat(descriptor.stat(), status):
                 return True
     return False
 

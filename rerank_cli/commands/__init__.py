@@ -1,1 +1,1 @@
-"""One module a command: each thin, from options to `pipeline` to output."""
+"""A module for each command: each thin, from options to output."""

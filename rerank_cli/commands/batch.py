@@ -226,24 +226,24 @@ def batch(ctx: typer.Context) -> int:
     rerank batch s3://b/in -o s3://b/out --engine ray --address auto
     """
 
-    job, given = _read_options(ctx), ctx.params
+    job, params = _read_options(ctx), ctx.params
     terminal = Terminal.current(to_file=not job.output.is_stdout)
     option_values.warn_of_passage_memory(ctx, job.models, terminal)
-    if given["plan"] and given["engine"] is BatchEngine.RAY:
+    if params["plan"] and params["engine"] is BatchEngine.RAY:
         return _report_plan(job, terminal)
-    if given["engine"] is BatchEngine.RAY:
+    if params["engine"] is BatchEngine.RAY:
         from rerank_cli.batch.cluster import run_on_ray
 
-        return run_on_ray(job, given["address"], terminal, ordered=given["ordered"])
-    if given["address"] is not None or given["ordered"]:
+        return run_on_ray(job, params["address"], terminal, is_ordered=params["ordered"])
+    if params["address"] is not None or params["ordered"]:
         raise UsageError("--address and --ordered are for --engine ray")
-    for place in (job.input, given["output"]):
+    for place in (job.input, params["output"]):
         if "://" in place:
             raise UsageError(f"{place}: only Ray reads and writes URLs", hint="--engine ray")
 
     from rerank_cli.batch.local import check_job, run_here  # and all that reads, scores and writes
 
-    if given["plan"]:
+    if params["plan"]:
         check_job(job)
         return _report_plan(job, terminal)
     return run_here(job, terminal)
@@ -285,7 +285,7 @@ def _selection(ctx: typer.Context) -> Selection:
 
 
 def _budget(ctx: typer.Context) -> "Budget | None":
-    """What this run may take; None for no limit. Raises `UsageError` for --plan."""
+    """The budget of this run; None for no limit. Raises `UsageError` for --plan."""
     budget = option_values.budget(ctx)
     if budget is not None and ctx.params["plan"]:
         limits = " and ".join(option_values.limits(ctx).values())
@@ -304,56 +304,56 @@ def _read_options(ctx: typer.Context) -> "BatchOptions":
     from rerank_cli.output_files import OutputFile
     from rerank_cli.ranking.cascade import check_keep
 
-    given = ctx.params
-    names = [given[name] for name in ("run", "queries", "corpus")]
+    params = ctx.params
+    names = [params[name] for name in ("run", "queries", "corpus")]
     has_run = any(name is not None for name in names)
     options_by_path = zip(("--run", "--queries", "--corpus"), map(_text, names), strict=True)
-    check_read_once([("IN", given["input_"]), *options_by_path])
-    if has_run and (None in names or given["input_"] is not None):
+    check_read_once([("IN", params["input_"]), *options_by_path])
+    if has_run and (None in names or params["input_"] is not None):
         raise UsageError(
             "--run, --queries and --corpus make up an input of their own",
             hint="all three are needed, and no IN",
         )
-    models = split_models(given["model"])
+    models = split_models(params["model"])
     keep = find_keep(ctx, max(1, len(models)))
     for model in models:
         if model != BM25:
             from rerank_cli.commands.local_models import ensure_installed
 
-            ensure_installed(model, pull=given["pull"], keep_off=given["offline"])
-    is_pairs = given["pairs"]
+            ensure_installed(model, pull=params["pull"], keep_off=params["offline"])
+    is_pairs = params["pairs"]
     return BatchOptions(
-        input=given["input_"] or STDIN,
-        output=OutputFile(given["output"]),
+        input=params["input_"] or STDIN,
+        output=OutputFile(params["output"]),
         run_files=RunFiles(*names) if has_run else None,
         fields=RecordFields(
-            query=given["query_field"],
-            documents=given["documents_field"] or ("document" if is_pairs else "documents"),
-            text=tuple(given["text_field"] or ()),
-            id=given["id_field"],
+            query=params["query_field"],
+            documents=params["documents_field"] or ("document" if is_pairs else "documents"),
+            text=tuple(params["text_field"] or ()),
+            id=params["id_field"],
             pairs=is_pairs,
-            controls=given["text"],
+            controls=params["text"],
             media_root=_media_root(ctx),
         ),
         selection=_selection(ctx),
         chunks=option_values.chunk_options(ctx),
-        results=given["results"],
-        drop_documents=given["drop_documents"],
-        window_bytes=parse_size(given["window"]),
-        max_record_bytes=parse_size(given["max_record"]),
-        errors=None if given["errors"] is None else OutputFile(given["errors"]),
-        report=None if given["report"] is None else OutputFile(given["report"]),
-        model=given["model"],
+        results=params["results"],
+        drop_documents=params["drop_documents"],
+        window_bytes=parse_size(params["window"]),
+        max_record_bytes=parse_size(params["max_record"]),
+        errors=None if params["errors"] is None else OutputFile(params["errors"]),
+        report=None if params["report"] is None else OutputFile(params["report"]),
+        model=params["model"],
         keep=check_keep(keep, max(1, len(models))),
         budget=_budget(ctx),
         limits=option_values.limits(ctx),
-        instruction=given["instruction"],
+        instruction=params["instruction"],
         runtime=option_values.runtime_options(ctx),
         remote=option_values.remote_options(ctx),
         cache=_cache(ctx),
-        resume=given["resume"],
-        retry_errors=given["retry_errors"],
-        fail_fast=given["fail_fast"],
-        strict=given["strict"],
-        verbose=given["verbose"],
+        resume=params["resume"],
+        retry_errors=params["retry_errors"],
+        fail_fast=params["fail_fast"],
+        strict=params["strict"],
+        verbose=params["verbose"],
     )

@@ -159,17 +159,18 @@ def _show(terminal: Terminal, *, as_json: bool) -> int:
     from rerank_cli.evaluation.label_tables import describe_errors
     from rerank_cli.scorers.calibrations import read_calibrations
 
-    found = read_calibrations()
+    calibrations = read_calibrations()
     if as_json:
         rows = [
-            {"key": key, **asdict(own), "points": len(own.points)} for key, own in found.items()
+            {"key": key, **asdict(own), "points": len(own.points)}
+            for key, own in calibrations.items()
         ]
         for row in rows:
             del row["is_current"]  # that is known once the model is opened
         terminal.write([format_json({"path": str(calibrations_file()), "calibrations": rows})])
         return ExitCode.OK
     lines = []
-    for key, own in found.items():
+    for key, own in calibrations.items():
         labels = format_count(own.labels, "label")
         cut = (
             f"{own.cut:g}, which {own.rule}"
@@ -198,10 +199,10 @@ def _forget(ctx: typer.Context, model: str | None, terminal: Terminal) -> int:
 
     name = model or _default_model(ctx)
     if not forget_calibrations(name):
-        known = sorted({own.model for own in read_calibrations().values()})
+        names = sorted({own.model for own in read_calibrations().values()})
         raise UsageError(
             f"{name} is not calibrated",
-            hint=f"calibrated are {', '.join(known)}" if known else "no model is calibrated",
+            hint=f"calibrated are {', '.join(names)}" if names else "no model is calibrated",
         )
     terminal.say(f"the scores of {name} are as the model gives them")
     return ExitCode.OK

@@ -41,8 +41,8 @@ _HUB_NAMES = ("hf", "huggingface", "hugging-face")
 _BASE_URL, _MODEL = "base-url", "model"  # settings
 
 
-def _shown(key: str, value: Any) -> Any:
-    """A setting's value as a list may have it."""
+def _value_for_list(key: str, value: Any) -> Any:
+    """A setting's value for a list, which hides secrets."""
     if not isinstance(value, str):
         return value
     if key != _BASE_URL:
@@ -57,7 +57,7 @@ def _settings(ctx: typer.Context) -> dict[str, Setting]:
 
 
 def _find_setting(ctx: typer.Context, key: str) -> Setting:
-    """Find a setting by its key; raises `UsageError` with what else may be meant."""
+    """Find a setting by its key; raises `UsageError` with the nearest keys."""
     settings = _settings(ctx)
     if key not in settings and (hint := setting_hint(key, settings)):
         word = key.partition("=")[0]  # what follows may be a key
@@ -155,13 +155,15 @@ def list_(
         listing = {
             "path": path,
             "settings": [
-                {"key": key, "value": _shown(key, value), "origin": origin}
+                {"key": key, "value": _value_for_list(key, value), "origin": origin}
                 for key, (value, origin) in values.items()
             ],
             "presets": [
                 {
                     "name": name,
-                    "settings": {key: _shown(key, value) for key, value in settings.items()},
+                    "settings": {
+                        key: _value_for_list(key, value) for key, value in settings.items()
+                    },
                 }
                 for name, settings in presets.items()
             ],
@@ -170,11 +172,15 @@ def list_(
         terminal.write([format_json(listing)])
     else:
         rows = [
-            (key, format_value(_shown(key, value)), origin)
+            (key, format_value(_value_for_list(key, value)), origin)
             for key, (value, origin) in values.items()
         ]
         rows += [
-            (str(PresetPlace(name, key)), format_value(_shown(key, value)), str(config_file()))
+            (
+                str(PresetPlace(name, key)),
+                format_value(_value_for_list(key, value)),
+                str(config_file()),
+            )
             for name, settings in presets.items()
             for key, value in settings.items()
         ]
@@ -208,7 +214,7 @@ def get(ctx: typer.Context, key: Key) -> int:
     place = read_place(key)
     if place is not None and not place.key:
         lines = [
-            f"{name} = {format_value(_shown(name, value))}\n"
+            f"{name} = {format_value(_value_for_list(name, value))}\n"
             for name, value in find_preset(place.name, _settings(ctx)).items()
         ]
         terminal.write(line.encode("utf-8", "surrogateescape") for line in lines)
@@ -266,7 +272,7 @@ def set_(ctx: typer.Context, key: Key, value: Value) -> int:
 
 
 def _warn_of_model(terminal: Terminal, model: str) -> None:
-    """Say why a model cannot be used now. It may be pulled, or get its entry, later."""
+    """Warn why a model cannot be used now. It may be pulled, or get its entry, later."""
     from rerank_cli.scorers import check_model, split_models
 
     try:
@@ -310,7 +316,7 @@ def path() -> int:
     return ExitCode.OK
 
 
-# What is too much could be a key, which typer's message would repeat.
+# A second argument could be a key, which typer's message would repeat.
 @app.command(
     "set-key",
     cls=PlainCommand,

@@ -1,4 +1,4 @@
-"""`rerank doctor`: what this machine, this installation and a model come to.
+"""`rerank doctor`: facts about this machine, this installation and a model.
 
 Finds facts about the machine, the installation and the model, and checks the model.
 """
@@ -59,22 +59,24 @@ def doctor(
     rerank doctor -m ./my-model --json
     """
 
-    found = find_facts(ctx.params["model"], option_values.runtime_options(ctx))
+    facts_by_section = find_facts(ctx.params["model"], option_values.runtime_options(ctx))
     terminal = Terminal.current()
     if as_json:
-        terminal.write([format_json(found)])
+        terminal.write([format_json(facts_by_section)])
     else:
-        terminal.write_facts(_rows(found))
-    checks = [facts for name, facts in found.items() if name.startswith("checks")]
-    failed = any(not result.startswith("ok") for facts in checks for result in facts.values())
-    failed |= any("error" in facts for name, facts in found.items() if name.startswith("model"))
-    return ExitCode.SCORER if failed else ExitCode.OK
+        terminal.write_facts(_rows(facts_by_section))
+    checks = [facts for name, facts in facts_by_section.items() if name.startswith("checks")]
+    has_failed = any(not result.startswith("ok") for facts in checks for result in facts.values())
+    has_failed |= any(
+        "error" in facts for name, facts in facts_by_section.items() if name.startswith("model")
+    )
+    return ExitCode.SCORER if has_failed else ExitCode.OK
 
 
-def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
+def _rows(facts_by_section: dict[str, Any]) -> list[tuple[str, str]]:
     """The facts in two columns, a section for each group of them."""
     rows: list[tuple[str, str]] = []
-    for section, facts in found.items():
+    for section, facts in facts_by_section.items():
         rows += [("", ""), (section.upper(), "")] if rows else [(section.upper(), "")]
         for name, value in facts.items():
             label = f"  {name.replace('_', ' ')}"
@@ -102,11 +104,11 @@ _STEEPEST_SLOPE = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What was checked, whether it is well, what was found, and what to do if it is not."""
+    """A check: its subject, whether it passed, its result, and advice if it failed."""
 
     name: str
     ok: bool
-    found: str
+    result: str
     advice: str = ""
 
 
@@ -118,7 +120,7 @@ def run_checks(folder: "ModelFolder", scorer: "Scorer") -> list[Check]:
 def _check_files(folder: "ModelFolder") -> Iterator[Check]:
     from rerank_cli.models import how_to_renew
 
-    hashes = _known_hashes(folder)
+    hashes = _expected_hashes(folder)
     if not hashes:
         return
     wrong = []
@@ -128,8 +130,8 @@ def _check_files(folder: "ModelFolder") -> Iterator[Check]:
                 wrong.append(f"{path} has changed")
         except (OSError, ValueError) as error:  # a name may have a NUL
             wrong.append(f"{path}: {getattr(error, 'strerror', None) or error}")
-    found = "; ".join(wrong) or f"{format_count(len(hashes), 'file')} as made"
-    yield Check("files", not wrong, found, how_to_renew(folder.name, folder.package))
+    result = "; ".join(wrong) or f"{format_count(len(hashes), 'file')} as made"
+    yield Check("files", not wrong, result, how_to_renew(folder.name, folder.package))
 
 
 def _check_scores(folder: "ModelFolder", scorer: "Scorer") -> Iterator[Check]:
@@ -151,24 +153,26 @@ def _check_scores(folder: "ModelFolder", scorer: "Scorer") -> Iterator[Check]:
     exact = not folder.is_dynamic() and "bf16" not in getattr(scorer, "runtime_name", "")
     limit = _EXACT_LOGITS if exact else _NEAR_LOGITS
     limit *= _STEEPEST_SLOPE if scale == "probability" else 1
-    away = max(abs(value - wanted) for value, wanted in zip(values, expected, strict=True))
+    away = max(
+        abs(value - expected_value) for value, expected_value in zip(values, expected, strict=True)
+    )
     rows = list(zip(samples, values, expected, strict=True))
-    ordered = all(
-        (value - other_value) * (wanted - other_wanted) > 0
-        for sample, value, wanted in rows
-        for other, other_value, other_wanted in rows
-        if sample.query == other.query and abs(wanted - other_wanted) > limit
+    is_ordered = all(
+        (value - other_value) * (expected_value - other_expected) > 0
+        for sample, value, expected_value in rows
+        for other, other_value, other_expected in rows
+        if sample.query == other.query and abs(expected_value - other_expected) > limit
     )
     names = {"logit": "logits", "probability": "probabilities"}.get(scale, "scores")
-    found = f"{len(samples)} known {names}, {away:.4f} away at most (allowed: {limit:g})"
-    if not ordered:
-        found += ", and not in their order"
+    result = f"{len(samples)} known {names}, {away:.4f} away at most (allowed: {limit:g})"
+    if not is_ordered:
+        result += ", and not in their order"
     yield Check(
-        "scores", ordered and away <= limit, found, how_to_renew(folder.name, folder.package)
+        "scores", is_ordered and away <= limit, result, how_to_renew(folder.name, folder.package)
     )
 
 
-def _known_hashes(folder: "ModelFolder") -> Mapping[Path, str]:
+def _expected_hashes(folder: "ModelFolder") -> Mapping[Path, str]:
     """The hashes that a model's files should have, by path; raises `ModelError`."""
     from rerank_cli.models.folder import CHECKSUMS, read_checksums
 
@@ -181,11 +185,11 @@ def _known_hashes(folder: "ModelFolder") -> Mapping[Path, str]:
 
 def _samples(folder: "ModelFolder") -> "Sequence[Sample]":
     """Pairs whose scores were published, by the catalogue or beside the model."""
-    from rerank_cli.models import known_entry
+    from rerank_cli.models import find_entry
     from rerank_cli.models.catalogue import Sample
     from rerank_cli.models.folder import SELF_TEST
 
-    entry = known_entry(folder)
+    entry = find_entry(folder)
     if entry is not None and entry.self_test:
         return entry.self_test
     path = folder.graph.parent / SELF_TEST
@@ -198,7 +202,7 @@ def _samples(folder: "ModelFolder") -> "Sequence[Sample]":
         return ()
 
 
-# Of what a processor can do, what decides how fast its integer and 16-bit products are.
+# The features that decide how fast a processor's integer and 16-bit products are.
 _FEATURES = (
     "avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16",
     "asimddp", "i8mm", "bf16", "sve",
@@ -213,8 +217,8 @@ _PASSAGE = "The parcel comes back within thirty days."
 
 
 def find_facts(model: str | None, runtime: RuntimeOptions) -> dict[str, dict[str, Any]]:
-    """Find all of them; what is wrong with the model is one of them, its `error`."""
-    found: dict[str, dict[str, Any]] = {
+    """Find all facts; a fault of the model is one of them, its `error`."""
+    facts: dict[str, dict[str, Any]] = {
         "versions": {
             "rerank": __version__,
             "python": platform.python_version(),
@@ -236,40 +240,40 @@ def find_facts(model: str | None, runtime: RuntimeOptions) -> dict[str, dict[str
         "model": {},
     }
     if len(models := split_models(model)) <= 1:
-        _add_model(found, model, runtime)
-        return found
-    shared = {**found}
+        _add_model(facts, model, runtime)
+        return facts
+    shared = {**facts}
     for number, name in enumerate(models, 1):  # each of a cascade
         about = {**shared}
         _add_model(about, name, runtime)
         end = "" if number == 1 else f"_{number}"
         parts = ("model", "checks", "advice")
-        found |= {f"{part}{end}": about[part] for part in parts if part in about}
-    return found
+        facts |= {f"{part}{end}": about[part] for part in parts if part in about}
+    return facts
 
 
 def _add_model(
-    found: dict[str, dict[str, Any]], model: str | None, runtime: RuntimeOptions
+    facts: dict[str, dict[str, Any]], model: str | None, runtime: RuntimeOptions
 ) -> None:
-    """Add to the facts what there is of a model, how its checks went, and what to do."""
+    """Add the facts about a model, the results of its checks, and advice."""
     checks: list[Check] = []
     try:
-        found["model"], checks = _model(model, runtime)
+        facts["model"], checks = _model(model, runtime)
     except RerankError as error:
         hint = {"hint": error.hint} if error.hint else {}
-        found["model"] = {"name": model or "the default", "error": str(error), **hint}
+        facts["model"] = {"name": model or "the default", "error": str(error), **hint}
     except OSError as error:
-        found["model"] = {"name": model or "the default", "error": str(error)}
+        facts["model"] = {"name": model or "the default", "error": str(error)}
     if checks:
-        found["checks"] = {
-            check.name: ("ok: " if check.ok else "FAILED: ") + check.found for check in checks
+        facts["checks"] = {
+            check.name: ("ok: " if check.ok else "FAILED: ") + check.result for check in checks
         }
-    if advice := _advice(found, checks):
-        found["advice"] = advice
+    if advice := _advice(facts, checks):
+        facts["advice"] = advice
 
 
 def _place(find: Callable[[], Path]) -> str:
-    """Where something of the user's is, or why it is nowhere."""
+    """The place of one of the user's files, or why there is none."""
     try:
         return str(find())
     except ConfigError as error:
@@ -277,13 +281,13 @@ def _place(find: Callable[[], Path]) -> str:
 
 
 def _keys() -> dict[str, Any]:
-    """Of whom there are keys, and never one of them."""
+    """The providers for which there is a key, without the keys."""
     from rerank_cli.providers import catalogue
     from rerank_cli.providers.keys import find_key
 
     try:
-        known = [catalogue.find_provider(name) for name in catalogue.provider_names()]
-        have = [entry.name for entry in known if find_key(entry.account, entry.key)]
+        providers = [catalogue.find_provider(name) for name in catalogue.provider_names()]
+        have = [entry.name for entry in providers if find_key(entry.account, entry.key)]
     except ConfigError as error:
         return {"providers": str(error)}
     token = next((name for name in _TOKEN_VARIABLES if os.environ.get(name)), None)
@@ -293,12 +297,12 @@ def _keys() -> dict[str, Any]:
     }
 
 
-def _advice(found: Mapping[str, Any], checks: Sequence[Check]) -> dict[str, str]:
-    """What to do about what was found, by the name of what it is about."""
+def _advice(facts: Mapping[str, Any], checks: Sequence[Check]) -> dict[str, str]:
+    """Advice on the facts, by the names of their sections."""
     from rerank_cli.models import offline_variable
 
     advice = {check.name: check.advice for check in checks if not check.ok}
-    features, model = found["processor"]["features"].split(), found["model"]
+    features, model = facts["processor"]["features"].split(), facts["model"]
     if "avx2" in features and not {"avx512_vnni", "avx_vnni"} & set(features):
         advice["processor"] = "it has no VNNI, without which int8 gains less: try fp32 beside it"
     if model.get("prepared") is False and "GPU" not in model.get("because", ""):
@@ -309,18 +313,18 @@ def _advice(found: Mapping[str, Any], checks: Sequence[Check]) -> dict[str, str]
 
 
 def _package_versions() -> dict[str, str]:
-    """The versions of packages; of those that may stand for each other, the ones there are."""
+    """The versions of packages; of alternative packages only those that are installed."""
     from importlib.metadata import PackageNotFoundError, version
 
-    found = {}
+    versions = {}
     for name in _PACKAGES:
         with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+            versions[name] = version(name)
+    return versions
 
 
 def _cores(threads: int | None) -> dict[str, Any]:
-    """How many runs are made at once, and why so many."""
+    """The number of runs at once, and the reason."""
     cores = machine.core_count()
     if threads is not None:
         return {"cores": cores, "threads": threads, "why": "--threads, or its setting, says so"}
@@ -339,7 +343,7 @@ def _model(model: str | None, runtime: RuntimeOptions) -> tuple[dict[str, Any], 
 
     began = time.perf_counter()
     scorer = open_scorer(model, runtime=runtime)
-    opened = time.perf_counter() - began
+    open_seconds = time.perf_counter() - began
     about: dict[str, Any] = {"name": scorer.info.model}
     if scorer.info.remote:
         return {**about, "opened": "nothing: it is a provider's", "scale": scorer.info.scale}, []
@@ -349,16 +353,16 @@ def _model(model: str | None, runtime: RuntimeOptions) -> tuple[dict[str, Any], 
         "length": scorer.info.length or "no limit",
         "files": files,
         **(_runtime_facts(scorer) if files else {}),
-        "seconds_to_open": opened,
+        "seconds_to_open": open_seconds,
         "seconds_to_first_score": _first_score(scorer),
     }
-    known = {name: value for name, value in about.items() if value not in ([], None)}
-    return known, [] if folder is None else run_checks(folder, scorer)
+    facts = {name: value for name, value in about.items() if value not in ([], None)}
+    return facts, [] if folder is None else run_checks(folder, scorer)
 
 
 def _find_files(folder: "ModelFolder") -> list[Path]:
     """The files of a model that are there: those for its scores, then others that are checked."""
-    checked = (path for path in _known_hashes(folder) if path.is_file())
+    checked = (path for path in _expected_hashes(folder) if path.is_file())
     return [*dict.fromkeys([*folder.files(), *checked])]
 
 
@@ -376,7 +380,7 @@ def _file(path: Path) -> dict[str, Any]:
 
 
 def _runtime_facts(scorer: "Scorer") -> dict[str, Any]:
-    """What runs the model, whether it is prepared for this machine, and where that is."""
+    """The runtime of the model, whether it is prepared for this machine, and the copy's place."""
     from rerank_cli.runtimes.prepared_cache import PreparedCache
     from rerank_cli.scorers.cross_encoder import LocalScorer
 
@@ -399,7 +403,7 @@ def _runtime_facts(scorer: "Scorer") -> dict[str, Any]:
 
 
 def _why_not(store: "PreparedCache | None") -> str:
-    """Why opening a model has prepared nothing."""
+    """The reason why opening a model has prepared nothing."""
     from rerank_cli.runtimes.prepared_cache import PREPARED_VARIABLE
 
     if store is None:

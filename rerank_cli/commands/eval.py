@@ -237,7 +237,7 @@ def evaluate(
         candidates = preset.get("candidates")
     if not is_given(ctx, "first_stage"):
         first_stage = preset.get("first-stage", first_stage)
-    # Whoever says what a cut shall keep wants to see cuts.
+    # A goal for cuts asks for cuts.
     thresholds |= any(is_given(ctx, name) for name in ("keep_recall", "keep_precision"))
     output_file = OutputFile(output)
     parts = evaluation_parts("eval", datasets, queries, corpus, qrels, run)
@@ -337,12 +337,12 @@ def _by_parameter(preset: Mapping[str, Any]) -> dict[str, Any]:
 
 def _models(
     ctx: typer.Context,
-    given: list[str] | None,
+    names: list[str] | None,
     compare: tuple[str, str] | None,
     preset: Mapping[str, Any],
 ) -> list[str]:
     """The models to measure: those given and those compared, else the one that is set."""
-    models = [*(given or []), *(compare or ())]
+    models = [*(names or []), *(compare or ())]
     if not models:
         from rerank_cli.cli.parameters import setting_values
         from rerank_cli.models.catalogue import default

@@ -1,4 +1,4 @@
-"""Local models, for commands: what is told of them, and how they are found and fetched."""
+"""Local models, for commands: facts about them, and the ways to find and fetch them."""
 
 import sys
 from collections.abc import Collection
@@ -11,10 +11,10 @@ from rerank_cli.models import (
     COPY_FOLDER,
     Reference,
     find,
+    find_entry,
     find_installed,
     find_packaged,
     is_local,
-    known_entry,
     offline_variable,
     read_name,
 )
@@ -42,41 +42,45 @@ class ModelRow:
     version: str = ""
 
 
-def list_models(chosen: str | None) -> list[ModelRow]:
-    """All models of the catalogue, and what else was pulled; `chosen` is the one that is set."""
-    chosen = chosen or default()
+def list_models(default_name: str | None) -> list[ModelRow]:
+    """All models of the catalogue, and other pulled ones; `default_name` is the user's setting."""
+    default_name = default_name or default()
     installed = Store.usual().folders()
-    rows = [_shipped_row(entry, chosen) for entry in entries().values() if entry.folder]
+    rows = [_shipped_row(entry, default_name) for entry in entries().values() if entry.folder]
     pulled = {model.name for model in installed}
-    rows += [_packaged_row(model, chosen, pulled) for model in packaged_models()]
+    rows += [_packaged_row(model, default_name, pulled) for model in packaged_models()]
     here = {row.name for row in rows}
     parts = Store.usual().parts()
     for entry in entries().values():
-        own = [_installed_row(model, chosen) for model in installed if model.name == entry.name]
+        own = [
+            _installed_row(model, default_name) for model in installed if model.name == entry.name
+        ]
         own += [_part_row(part) for part in parts if part.name == entry.name]
         rows += own
         if not own and not entry.folder and entry.name not in here:
             size = entry.estimated_size()
             rows.append(ModelRow(entry.name, "available", size, *_about(entry)))
-    rows += [_installed_row(model, chosen) for model in installed if model.name not in entries()]
+    rows += [
+        _installed_row(model, default_name) for model in installed if model.name not in entries()
+    ]
     return rows + [_part_row(part) for part in parts if part.name not in entries()]
 
 
 def _part_row(part: ModelPart) -> ModelRow:
-    """What is here of a model that was not fetched to its end."""
+    """A row for a model that was fetched only in part."""
     entry = entries().get(part.name)
     about = _about(entry) if entry else ("", "", "")
     return ModelRow(f"{part.name}:{part.precision}", "partly", format_size(part.size), *about)
 
 
 def facts(reference: Reference) -> dict[str, Any]:
-    """All that is known of a model, by name; what is not known is left out."""
+    """The known facts about a model, by name."""
     entry, store = reference.entry, Store.usual()
     about: dict[str, Any] = {"name": reference.name}
     packaged = find_packaged(reference)
     if packaged is not None:
         folder = packaged.open_folder()
-        entry = known_entry(folder) or Entry(reference.name)
+        entry = find_entry(folder) or Entry(reference.name)
         length, window = folder.length, folder.window
         entry = replace(entry, length=length, window=window)
     if entry is not None:
@@ -154,21 +158,21 @@ def _origins(reference: Reference, store: Store) -> list[str]:
     return lines
 
 
-def _shipped_row(entry: Entry, chosen: str) -> ModelRow:
+def _shipped_row(entry: Entry, default_name: str) -> ModelRow:
     name = f"{entry.name}@{entry.revision}"
     size = format_size(find(entry.name).size())
-    state = "default" if chosen in (name, entry.name) else "ships"
+    state = "default" if default_name in (name, entry.name) else "ships"
     return ModelRow(name, state, size, *_about(entry))
 
 
-def _packaged_row(model: PackagedModel, chosen: str, pulled: Collection[str]) -> ModelRow:
-    """A model of a package; whatever is wrong with it is shown in its state."""
+def _packaged_row(model: PackagedModel, default_name: str, pulled: Collection[str]) -> ModelRow:
+    """A row for a model of a package; its state shows its fault, if it has one."""
     size, about = "", ("", "", "")
     try:
         folder = model.open_folder()
         size = format_size(folder.size())
-        about = _about(known_entry(folder) or Entry(model.name))
-        state = "default" if chosen.partition("@")[0] == model.name else "installed"
+        about = _about(find_entry(folder) or Entry(model.name))
+        state = "default" if default_name.partition("@")[0] == model.name else "installed"
     except RerankError:
         state = "damaged"
     if model.is_hidden() or model.name in pulled:
@@ -178,10 +182,10 @@ def _packaged_row(model: PackagedModel, chosen: str, pulled: Collection[str]) ->
     return ModelRow(model.name, state, size, *about, model.package, model.version)
 
 
-def _installed_row(model: InstalledModel | DamagedModel, chosen: str) -> ModelRow:
+def _installed_row(model: InstalledModel | DamagedModel, default_name: str) -> ModelRow:
     name = f"{model.name}:{model.precision}"
     entry = entries().get(model.name)
-    state = "default" if _is_called(chosen, model) else "installed"
+    state = "default" if _is_name_of(default_name, model) else "installed"
     if model.damage() is not None:
         state = "damaged"
     manifest = None if isinstance(model, DamagedModel) else model.manifest
@@ -189,8 +193,8 @@ def _installed_row(model: InstalledModel | DamagedModel, chosen: str) -> ModelRo
     return ModelRow(name, state, format_size(manifest.size) if manifest else "", *about)
 
 
-def _is_called(name: str, model: InstalledModel | DamagedModel) -> bool:
-    """Whether a name in the settings is that of a model, whatever precision is there."""
+def _is_name_of(name: str, model: InstalledModel | DamagedModel) -> bool:
+    """Whether a name in the settings means a model, in any precision."""
     if name.partition(":")[0] not in (model.name, "hf") and name != model.name:
         return False
     reference = read_name(name)
@@ -229,7 +233,7 @@ def ensure_installed(model: str | None, *, pull: bool, keep_off: bool) -> None:
     except NotInstalled as error:
         barrier = _barrier(keep_off=keep_off)
         if barrier is not None:
-            raise _kept_off(error, barrier) from error
+            raise _offline_error(error, barrier) from error
         streams = (sys.stdin, sys.stderr)
         can_ask = all(stream is not None and stream.isatty() for stream in streams)
         if not pull and not can_ask:
@@ -244,7 +248,7 @@ def fetch(
     store = Store.usual()
     if (barrier := _barrier(keep_off=keep_off)) is not None:
         place = store.place(reference.name, reference.precision)
-        raise _kept_off(NotInstalled(str(reference), str(place)), barrier)
+        raise _offline_error(NotInstalled(str(reference), str(place)), barrier)
 
     from rerank_cli.models.pull import pull_for_user
 
@@ -256,8 +260,8 @@ def _barrier(*, keep_off: bool) -> str | None:
     return "--offline" if keep_off else offline_variable()
 
 
-def _kept_off(error: NotInstalled, barrier: str) -> NotInstalled:
-    """The same, with what to do where nothing may be fetched."""
+def _offline_error(error: NotInstalled, barrier: str) -> NotInstalled:
+    """The error with advice for when nothing may be fetched."""
     error.hint = (
         f"{barrier} keeps off the network: without it, rerank models pull {error.model}; "
         f"{COPY_FOLDER}"
@@ -282,9 +286,9 @@ def find_pulled(
     reference: Reference, *, may_be_missing: bool = False
 ) -> list[InstalledModel | DamagedModel]:
     """The installed models that a name means; raises `NotInstalled`."""
-    found = [
+    models = [
         model
         for model in Store.usual().folders(reference.name)
         if reference.precision in ("", model.precision)
     ]
-    return found if found or may_be_missing else [find_installed(reference)]
+    return models if models or may_be_missing else [find_installed(reference)]

@@ -82,11 +82,11 @@ def list_(ctx: typer.Context, as_json: AsJson = False) -> int:
     from rerank_cli.commands.local_models import list_models
 
     terminal = Terminal.current()
-    listed = [asdict(row) for row in list_models(setting_values(ctx)["model"][0])]
+    rows = [asdict(row) for row in list_models(setting_values(ctx)["model"][0])]
     if as_json:
-        terminal.write([format_json(listed)])
+        terminal.write([format_json(rows)])
     else:
-        cells = [list(model.values()) for model in listed]
+        cells = [list(model.values()) for model in rows]
         if terminal.interactive:
             terminal.write_table([row[:-2] for row in cells], _HEADS)
             if packages := [[row[0], *row[-2:]] for row in cells if row[-2]]:
@@ -109,15 +109,15 @@ def show(name: Name, as_json: AsJson = False) -> int:
     from rerank_cli.commands.local_models import facts
     from rerank_cli.models import read_name
 
-    found = facts(read_name(name))
+    model_facts = facts(read_name(name))
     terminal = Terminal.current()
     if as_json:
-        terminal.write([format_json(found)])
+        terminal.write([format_json(model_facts)])
         return ExitCode.OK
     terminal.write_facts(
         [
             (label if number == 0 else "", str(text))
-            for label, value in found.items()
+            for label, value in model_facts.items()
             for number, text in enumerate(value if isinstance(value, list) else [value])
         ]
     )
@@ -185,12 +185,12 @@ def verify(
     models = store.folders()
     if name:
         models = [model for text in name for model in find_pulled(read_pulled_name(text))]
-    wrong, damaged = 0, dict[str, None]()
+    wrong, damaged_names = 0, dict[str, None]()
     for model in models:
         for path, trouble in model.verify():
             if trouble is not None:
                 wrong += 1
-                damaged[f"{model.name}:{model.precision}"] = None
+                damaged_names[f"{model.name}:{model.precision}"] = None
             line = f"{trouble or 'ok'}\t{model.folder / path}\n"
             terminal.write([line.encode("utf-8", "surrogateescape")])
     if not models:
@@ -201,7 +201,8 @@ def verify(
     if wrong:
         raise ModelError(
             f"{wrong} file{'s are' if wrong > 1 else ' is'} not as pulled",
-            hint="fetch them again: " + ", ".join(f"rerank models pull {name}" for name in damaged),
+            hint="fetch them again: "
+            + ", ".join(f"rerank models pull {name}" for name in damaged_names),
         )
     return ExitCode.OK
 
@@ -241,13 +242,13 @@ def rm(
     for part in parts:
         store.remove_part(part)
         terminal.say(f"{part.name}:{part.precision}: removed what was fetched of it")
-    chosen = setting_values(ctx)["model"][0]
-    if chosen is not None and is_local(chosen):
+    default_name = setting_values(ctx)["model"][0]
+    if default_name is not None and is_local(default_name):
         try:
-            find(chosen)
+            find(default_name)
         except NotInstalled:
             Terminal.current().warn(
-                f"{chosen} is still what runs use, and is not here now",
+                f"{default_name} is still what runs use, and is not here now",
                 hint="rerank config unset model, for the model that ships",
             )
         except ModelError:  # it is here, though it may be damaged
@@ -332,7 +333,7 @@ def package(
     pip install ./rerank_model_mine-1.0-py3-none-any.whl
     rerank -m mine "fox" *.txt
     """
-    from rerank_cli.models import find, find_installed, is_path, known_entry, read_name
+    from rerank_cli.models import find, find_entry, find_installed, is_path, read_name
     from rerank_cli.models.catalogue import Entry
     from rerank_cli.models.packages import PackageFacts, read_model_file, write_wheel
     from rerank_cli.scorers import open_scorer
@@ -341,7 +342,7 @@ def package(
     check_output_folder(out and str(expand_user(out)), "-o")
     folder = find(source)
     root = folder.tokenizer.parent
-    entry = read_model_file(root, source, is_strict=True) or known_entry(folder) or Entry(source)
+    entry = read_model_file(root, source, is_strict=True) or find_entry(folder) or Entry(source)
     if not (entry.licence or folder.package or is_path(source)):
         entry = replace(entry, licence=find_installed(read_name(source)).manifest.licence)
     if not (entry.revision or folder.package or is_path(source)):
@@ -351,7 +352,7 @@ def package(
     if name is None:
         name = root.resolve().name if is_path(source) else read_name(source).name.rpartition("/")[2]
     facts = PackageFacts.check(name, version, licence or entry.licence, entry)
-    # Whoever installs it gets one that can be opened, and scores.
+    # A user who installs it gets a model that can be opened, and scores.
     open_scorer(source).score([Pair.from_texts("a query", "a passage")])
     path = write_wheel(folder, facts, expand_user(out))
     Terminal.current().write([os.fsencode(f"{path}\n")])
@@ -378,15 +379,15 @@ def export_(
     terminal = Terminal.current()
     from rerank_cli.models.export import export_for_user  # needs numpy
 
-    found = export_for_user(source, out, terminal)
+    fidelities = export_for_user(source, out, terminal)
     if as_json:
-        terminal.write([format_json([asdict(fidelity) for fidelity in found])])
+        terminal.write([format_json([asdict(fidelity) for fidelity in fidelities])])
         return ExitCode.OK
     template = "the largest difference of scores {largest:.5f}, rank correlation {correlation:.3f}"
     terminal.write_table(
         [
             (str(Path(out) / fidelity.precision), template.format(**asdict(fidelity)))
-            for fidelity in found
+            for fidelity in fidelities
         ]
     )
     return ExitCode.OK

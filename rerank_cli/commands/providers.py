@@ -142,12 +142,12 @@ def check(ctx: typer.Context, name: Name, as_json: AsJson = False) -> int:
         find_credentials(catalogue.find_table(provider, model), remote.headers),
         chunks=option_values.chunk_options(ctx),
     )
-    found, notes = try_provider(scorer)
+    answer, notes = try_provider(scorer)
     terminal = Terminal.current()
     if as_json:
-        terminal.write([format_json(found)])
+        terminal.write([format_json(answer)])
     else:
-        terminal.write_facts([(key, _words(value)) for key, value in found.items()])
+        terminal.write_facts([(key, _words(value)) for key, value in answer.items()])
     for note in notes:
         terminal.warn(note)
     return ExitCode.OK
@@ -193,25 +193,25 @@ def _cells(rows: Sequence[ProviderRow], terminal: Terminal) -> list[list[str]]:
 
 
 def key_state(provider: "Provider") -> str:
-    """Whether there is a key for a provider."""
+    """The state of the key for a provider, in words."""
     from rerank_cli.providers.keys import find_key
 
     try:
-        found = find_key(provider.account, provider.key)
+        key = find_key(provider.account, provider.key)
     except ConfigError:
         return "unreadable"
-    return "set" if found else "not needed" if provider.keyless else "not set"
+    return "set" if key else "not needed" if provider.keyless else "not set"
 
 
 def facts(provider: "Provider", model: str) -> list[tuple[str, str]]:
-    """All that a person may want to know, in order."""
+    """The facts about a provider for a person, in order."""
     from rerank_cli.providers.requests import media_templates, mixed_kinds
     from rerank_cli.providers.schema import placeholders
 
     limits = provider.limits.model_dump(exclude_defaults=True)
     kinds, mixed = [*media_templates(provider)], mixed_kinds(provider)
     fields = [name.removeprefix("$") for name in placeholders(provider.request.record)]
-    stated = [
+    all_facts = [
         ("name", ", ".join([provider.name, *provider.aliases])),
         ("title", provider.title),
         ("model", model or f"{provider.example} (an example)"),
@@ -229,11 +229,11 @@ def facts(provider: "Provider", model: str) -> list[tuple[str, str]]:
         ("documentation", provider.docs),
         ("source", provider.source),
     ]
-    return [(name, value) for name, value in stated if value]
+    return [(name, value) for name, value in all_facts if value]
 
 
 def _endpoint(provider: "Provider", model: str) -> str:
-    """Where requests go; without a model `$model` and `$slug` in the path stand for one."""
+    """The URL of requests; without a model `$model` and `$slug` in the path stand for one."""
     from rerank_cli.providers.endpoints import endpoint, public_url
 
     if model and provider.url:
@@ -243,7 +243,7 @@ def _endpoint(provider: "Provider", model: str) -> str:
 
 
 def rule_facts(provider: "Provider", rule: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What a rule for some of its models makes different, in order; the first row names them."""
+    """The differences that a rule for some models makes, in order; the first row names them."""
     from rerank_cli.providers import catalogue
 
     special = provider.model_validate(
@@ -271,26 +271,30 @@ def entry_table(provider: "Provider") -> dict[str, Any]:
 
 
 def try_provider(scorer: "RemoteScorer") -> tuple[dict[str, Any], Sequence[str]]:
-    """Send two documents; what came back, and notes on it. Raises the scorer's errors."""
+    """Send two documents; return facts about the answer, and notes. Raises the scorer's errors."""
     from rerank_cli.render.json_results import request_object
     from rerank_cli.types import Pair
 
-    sent = scorer.exchange([Pair.from_texts(_QUERY, text) for text in _DOCUMENTS])
-    scores = sent.scored.values
-    known = [score for score in scores if score is not None]
-    found = {
-        "endpoint": sent.url,
-        "seconds": round(sent.seconds, 3),
+    exchange = scorer.exchange([Pair.from_texts(_QUERY, text) for text in _DOCUMENTS])
+    scores = exchange.scored.values
+    given_scores = [score for score in scores if score is not None]
+    answer = {
+        "endpoint": exchange.url,
+        "seconds": round(exchange.seconds, 3),
         "scores": [None if score is None else round(score, 6) for score in scores],
-        "order": "right" if len(known) == len(scores) and known == sorted(known) else "wrong",
-        "scale": f"{scorer.info.scale}, {_range(known)}",
-        "fields": ", ".join(sent.fields),
-        "usage": dict(sent.scored.usage),
+        "order": "right"
+        if len(given_scores) == len(scores) and given_scores == sorted(given_scores)
+        else "wrong",
+        "scale": f"{scorer.info.scale}, {_range(given_scores)}",
+        "fields": ", ".join(exchange.fields),
+        "usage": dict(exchange.scored.usage),
     }
-    (request,) = sent.scored.requests
+    (request,) = exchange.scored.requests
     hidden = {"documents", "statuses", "seconds", "usage", "warnings"}  # shown already, or known
-    said = request_object(request)
-    return found | {n: value for n, value in said.items() if n not in hidden}, sent.scored.notes
+    fields = request_object(request)
+    return answer | {
+        n: value for n, value in fields.items() if n not in hidden
+    }, exchange.scored.notes
 
 
 def _words(value: object) -> str:
@@ -350,7 +354,7 @@ def _range(scores: list[float]) -> str:
 
 
 def dry_run_report(scorer: "Scorer", ranking: "Ranking", *, as_json: bool, verbose: bool) -> bytes:
-    """Say what would be sent, as lines or JSON; `verbose` adds the first request's body."""
+    """Report the requests of a dry run, as lines or JSON; `verbose` adds the first body."""
     from rerank_cli.costs import Price
     from rerank_cli.media import is_url
     from rerank_cli.providers.keys import redact_json
@@ -396,18 +400,18 @@ def dry_run_report(scorer: "Scorer", ranking: "Ranking", *, as_json: bool, verbo
 
 
 def _sums_of(scorer: "DryRunScorer", ranking: "Ranking") -> dict[str, Any]:
-    planned = scorer.plans
+    plans = scorer.plans
     return {
         "endpoint": scorer.scorer.address.public_url,
         "model": scorer.info.name,
-        "requests": len(planned),
+        "requests": len(plans),
         "documents": ranking.documents - ranking.empty,
-        "chunks": sum(request.documents for request in planned),
-        "tokens": sum(request.tokens for request in planned),
-        "bytes": sum(request.bytes for request in planned),
+        "chunks": sum(request.documents for request in plans),
+        "tokens": sum(request.tokens for request in plans),
+        "bytes": sum(request.bytes for request in plans),
         "largest": {
-            "documents": max((request.documents for request in planned), default=0),
-            "tokens": max((request.tokens for request in planned), default=0),
-            "bytes": max((request.bytes for request in planned), default=0),
+            "documents": max((request.documents for request in plans), default=0),
+            "tokens": max((request.tokens for request in plans), default=0),
+            "bytes": max((request.bytes for request in plans), default=0),
         },
     }

@@ -64,7 +64,7 @@ _INTERRUPTED_EARLY = "interrupted before anything was scored"
 
 
 class _Outcome(NamedTuple):
-    """A ranking and how it came about.
+    """A ranking and the circumstances of its run.
 
     failure     why the order is that of the input, or of an earlier model
     is_read     whether all of the input was read
@@ -77,8 +77,8 @@ class _Outcome(NamedTuple):
     was_shown: bool
 
 
-class Wanted(NamedTuple):
-    """What is to be ranked for what, within which budget, and what to do if scoring fails."""
+class RankRequest(NamedTuple):
+    """A query, a selection, a budget, and the reaction to failed scoring."""
 
     query: str | Document
     selection: Selection
@@ -97,29 +97,29 @@ def rank_documents(ctx: typer.Context, openings: Sequence[Future[Scorer]]) -> Ex
     Writes the results, and says on stderr what they do not show. At Ctrl-C the results are those of
     what is scored by then. Raises the errors of reading, scoring and writing.
     """
-    started = time.monotonic()
-    given = ctx.params
-    output = OutputFile(given["output"])
-    terminal = Terminal.current(given["color"], to_file=not output.is_stdout)
+    start = time.monotonic()
+    params = ctx.params
+    output = OutputFile(params["output"])
+    terminal = Terminal.current(params["color"], to_file=not output.is_stdout)
     budget = option_values.budget(ctx)
     with progress.remark_on_interrupt(terminal, lambda: _INTERRUPTED_EARLY):
         whole_query, inputs = _find_inputs(ctx)
         selection = _selection(ctx, inputs, terminal)
         style = _style(ctx, terminal, passages=selection.passages)
         WRITERS[style.format_].check_sources(inputs, style)
-        _settle_output(output, given, inputs)
+        _settle_output(output, params, inputs)
         keep = find_keep(ctx, len(openings))
         progress.lap(progress.STARTING)
         scorers = [_wait_until_open(opening, terminal, budget) for opening in openings]
         if len(scorers) > 1:
-            scorers = instruct(scorers, given["instruction"])
+            scorers = instruct(scorers, params["instruction"])
         scorer = scorers[0]
         progress.lap(progress.OPENING)
         inputs.set_scorer(scorer.info)
         option_values.warn_of_prior(ctx, [each.info for each in scorers], terminal)
-        warn_of_unread_media("--field", given["field"] or (), scorer.info, terminal)
+        warn_of_unread_media("--field", params["field"] or (), scorer.info, terminal)
         is_read_again = budget is None and _may_read_again(scorer, selection)
-        if is_read_again or given["on_error"] is OnError.KEEP:
+        if is_read_again or params["on_error"] is OnError.KEEP:
             inputs.copy_folder = spool_directory()
     with ExitStack() as stack:
         chunks = option_values.chunk_options(ctx)
@@ -129,19 +129,20 @@ def rank_documents(ctx: typer.Context, openings: Sequence[Future[Scorer]]) -> Ex
         ]
         cascade = Cascade(rerankers, keep)
         try:
-            wanted = Wanted(whole_query, selection, budget, given["on_error"])
-            outcome = _rank(wanted, inputs, cascade, terminal)
+            request = RankRequest(whole_query, selection, budget, params["on_error"])
+            outcome = _rank(request, inputs, cascade, terminal)
         except ScorerError:
-            if given["verbose"]:
+            warn_of_inputs(inputs, terminal)
+            if params["verbose"]:
                 say_accounts(scorers, terminal)
             raise
-        if outcome is None or (outcome.ranking.incomplete and given["dry_run"]):
+        if outcome is None or (outcome.ranking.incomplete and params["dry_run"]):
             terminal.warn(_INTERRUPTED_EARLY)
             return ExitCode.INTERRUPTED
         ranking = outcome.ranking
         style = replace(style, sentences=_find_sentences(ranking, rerankers[0], style, budget))
     progress.lap(progress.READING)
-    terminal = Terminal.current(given["color"], to_file=not output.is_stdout)
+    terminal = Terminal.current(params["color"], to_file=not output.is_stdout)
     style = replace(
         style,
         width=terminal.width,  # of a window that may have changed
@@ -150,18 +151,18 @@ def rank_documents(ctx: typer.Context, openings: Sequence[Future[Scorer]]) -> Ex
         separated=not _is_in_place(output, inputs),
     )
     try:
-        if given["dry_run"]:
+        if params["dry_run"]:
             as_json = style.format_ in (Format.JSON, Format.JSONL)
-            report = dry_run_report(scorers, ranking, as_json=as_json, verbose=given["verbose"])
+            report = dry_run_report(scorers, ranking, as_json=as_json, verbose=params["verbose"])
             terminal.write([report])
         elif ranking.incomplete:
             _write_incomplete(outcome, output, style, inputs, terminal)
         else:
             _check_nothing_is_lost(output, inputs)
             is_drawn = WRITERS[style.format_].is_drawn
-            output.write(render(ranking, style), terminal, drawn=is_drawn)
-    finally:  # whoever closed the pipe is told all the same
-        if given["cache"]:
+            output.write(render(ranking, style), terminal, is_drawn=is_drawn)
+    finally:  # the reader that closed the pipe gets the message all the same
+        if params["cache"]:
             from rerank_cli.scorers.cached import save_scores  # few runs need it
 
             for note in save_scores(scorers):
@@ -172,11 +173,11 @@ def rank_documents(ctx: typer.Context, openings: Sequence[Future[Scorer]]) -> Ex
         warn_of_limits(ctx, ranking, inputs, terminal)
         say_what_it_took(
             ranking,
-            time.monotonic() - started,
+            time.monotonic() - start,
             scorers,
             inputs,
             terminal,
-            given=given,
+            params=params,
             was_shown=outcome.was_shown,
         )
     progress.lap(progress.WRITING)
@@ -190,7 +191,7 @@ def _end(
     selection: Selection,
     terminal: Terminal,
 ) -> ExitCode:
-    """Say why there are no results, or no better ones; return the exit code."""
+    """Report why there are no results, or no better ones; return the exit code."""
     ranking, failure = outcome.ranking, outcome.failure
     if ranking.incomplete:
         return ExitCode.INTERRUPTED
@@ -229,32 +230,32 @@ def _write_incomplete(
 ) -> None:
     """Write the results of a ranking that was stopped, and say that they are not complete.
 
-    A file that -o names stays as it is: it is not taken for whole, and may be the input itself.
-    The results so far go into a new file beside it.
+    A file that -o names stays as it is: it must not look complete, and may be the input itself. The
+    results so far go into a new file beside it.
     """
     ranking = outcome.ranking
     scored = count_scored(ranking, inputs, passages=style.passages, is_read=outcome.is_read)
-    said = f"interrupted after {scored}"
+    message = f"interrupted after {scored}"
     is_file = not output.is_stream
     target = OutputFile(_name_incomplete(output.path)) if is_file else output
     try:
-        target.write(render(ranking, style), terminal, drawn=WRITERS[style.format_].is_drawn)
+        target.write(render(ranking, style), terminal, is_drawn=WRITERS[style.format_].is_drawn)
     except PipeClosed:  # Ctrl-C has ended its reader too
         pass
     except OutputError as error:
         terminal.warn(str(error), error.hint)
     else:
         where = f"so far are in {target.path}" if is_file else "are incomplete"
-        said += f": the results {where}"
+        message += f": the results {where}"
     is_replacing = is_file and os.path.lexists(output.path)
-    terminal.warn(said, f"{output.path} is as it was" if is_replacing else None)
+    terminal.warn(message, f"{output.path} is as it was" if is_replacing else None)
 
 
 def _name_incomplete(path: str) -> str:
     """A free name for the results so far, beside a file."""
     name = str(side_path(path, _INCOMPLETE_END))
-    numbered = (f"{name}.{number}" for number in count(2))
-    return next(free for free in chain([name], numbered) if not os.path.lexists(free))
+    numbered_names = (f"{name}.{number}" for number in count(2))
+    return next(free for free in chain([name], numbered_names) if not os.path.lexists(free))
 
 
 def _check_nothing_is_lost(output: OutputFile, inputs: Inputs) -> None:
@@ -270,15 +271,15 @@ def _check_nothing_is_lost(output: OutputFile, inputs: Inputs) -> None:
         )
 
 
-def _settle_output(output: OutputFile, given: Mapping[str, Any], inputs: Inputs) -> None:
+def _settle_output(output: OutputFile, params: Mapping[str, Any], inputs: Inputs) -> None:
     """Refuse an output that cannot be written, or is read and no document."""
     options = ("query_file", "files_from", "tokenizer", "image", "video")
-    read: list[str | Path] = [given[option] for option in options]
+    read: list[str | Path] = [params[option] for option in options]
     read = [path for path in read if path is not None]
     # A pipe would wait for itself.
     read += [path for path in inputs.paths if path != STDIN and not os.path.isfile(path)]
     if os.path.isfile(output.path):
-        models: list[str | None] = [*split_models(given["model"])] or [None]
+        models: list[str | None] = [*split_models(params["model"])] or [None]
         read += [path for model in models for path in model_files(model)]
     settle_outputs([PlannedOutput("-o", output)], read)
 
@@ -287,7 +288,7 @@ def _selection(ctx: typer.Context, inputs: Inputs, terminal: Terminal) -> Select
     """Which results are kept; raises `UsageError` for a value that makes no sense."""
     selection = option_values.selection(ctx)
     selection.check()
-    # As in grep. A least score that is given says itself what is left out.
+    # As in grep. A given least score decides itself which results are left out.
     selection = replace(selection, matched_only=selection.min_score is None)
     if selection.prior == PriorRule.AUTO and not inputs.has_code:
         selection = replace(selection, prior=PriorRule.NONE)  # without looking at each document
@@ -307,13 +308,13 @@ def _selection(ctx: typer.Context, inputs: Inputs, terminal: Terminal) -> Select
 
 def _is_by_file(ctx: typer.Context, terminal: Terminal) -> bool:
     """Whether each result is a file with its best passages."""
-    given = ctx.params
-    if given["by"] is ResultUnit.FILE and given["passages"]:
+    params = ctx.params
+    if params["by"] is ResultUnit.FILE and params["passages"]:
         raise UsageError("--by file and --passages exclude each other")
-    if given["by"] is not None or given["passages"]:
-        return given["by"] is ResultUnit.FILE
+    if params["by"] is not None or params["passages"]:
+        return params["by"] is ResultUnit.FILE
     is_table = option_values.output_format(ctx) in (None, Format.TABLE)
-    return given["recursive"] and is_table and terminal.interactive
+    return params["recursive"] and is_table and terminal.interactive
 
 
 def _is_of_one_screen(ctx: typer.Context, terminal: Terminal) -> bool:
@@ -333,36 +334,36 @@ def _may_read_again(scorer: Scorer, selection: Selection) -> bool:
 
 def _style(ctx: typer.Context, terminal: Terminal, *, passages: bool) -> Style:
     """How results are written; raises `UsageError` for what the format has no place for."""
-    given = ctx.params
+    params = ctx.params
     format_ = option_values.output_format(ctx)
     style = Style(
         format_=format_ or (Format.TABLE if terminal.interactive else Format.TEXT),
         passages=passages,
-        explained=given["explain"],
-        scores=given["scores"],
-        null=given["null"],
-        full=given["full"],
-        context=given["context"],
+        explained=params["explain"],
+        scores=params["scores"],
+        null=params["null"],
+        full=params["full"],
+        context=params["context"],
         interactive=terminal.interactive,
         color=terminal.color,
         width=terminal.width,
         height=terminal.height if _is_of_one_screen(ctx, terminal) else None,
         links=terminal.links,
     )
-    WRITERS[style.format_].check_options(style, explain=given["explain"])
+    WRITERS[style.format_].check_options(style, explain=params["explain"])
     return style
 
 
 def _wait_until_open(opening: Future[Scorer], terminal: Terminal, budget: Budget | None) -> Scorer:
-    """The scorer, once it is open; a terminal is told where that takes a while.
+    """The scorer, once it is open; a terminal shows a message if that takes long.
 
     Raises `NothingScored` if the time is over before.
     """
-    left = None if budget is None else budget.seconds_left
+    seconds = None if budget is None else budget.seconds_left
     try:
-        if terminal.watched and (left is None or left > _QUIET_SECONDS):
+        if terminal.watched and (seconds is None or seconds > _QUIET_SECONDS):
             return opening.result(_QUIET_SECONDS)
-        return opening.result(left)
+        return opening.result(seconds)
     except TimeoutError:
         if opening.done():  # it is what opening came to
             raise
@@ -399,15 +400,17 @@ class _Reading:
         self.is_done = True
 
 
-def _rank(wanted: Wanted, inputs: Inputs, cascade: Cascade, terminal: Terminal) -> _Outcome | None:
-    """Rank, or keep the order there is if scoring fails and that is wanted.
+def _rank(
+    request: RankRequest, inputs: Inputs, cascade: Cascade, terminal: Terminal
+) -> _Outcome | None:
+    """Rank; if scoring fails, keep an earlier order if the user asks for that.
 
     That order is the one of the last model that did not fail, or else of the input. Returns None if
     Ctrl-C came before anything was scored.
     """
-    query, selection, budget, on_error = wanted
+    query, selection, budget, on_error = request
     reranker, ranking = cascade.rerankers[0], None
-    state = _ranking_state(wanted, inputs, reranker)
+    state = _ranking_state(request, inputs, reranker)
     failure: ScorerError | None = None
     has_scores = False
     with (
@@ -421,16 +424,16 @@ def _rank(wanted: Wanted, inputs: Inputs, cascade: Cascade, terminal: Terminal) 
         progress.show_progress(terminal, state.describe) as line,
     ):
 
-        def watch(seen: Progress) -> None:
+        def watch(progress_now: Progress) -> None:
             nonlocal has_scores
-            has_scores = has_scores or seen.pairs > 0
+            has_scores = has_scores or progress_now.pairs > 0
             if interruption.is_set:
                 raise StopRanking
             if terminal.watched:
-                state.see(seen)
+                state.see(progress_now)
                 line.refresh()
 
-        documents = _Reading(inputs, interruption, is_timed=wanted.is_timed)
+        documents = _Reading(inputs, interruption, is_timed=request.is_timed)
         try:
             watch_all = _watch_laps(watch) if progress.is_timed else watch
             stages = cascade.rank_stages(
@@ -462,27 +465,29 @@ def _find_sentences(
     is_shown = WRITERS[style.format_].shows_sentences or style.context is not None
     if not is_shown or style.full:
         return {}
-    if ranking.incomplete:  # whoever pressed Ctrl-C does not want to wait
+    if ranking.incomplete:  # after Ctrl-C the user does not want to wait
         return {}
-    left = None if budget is None else budget.seconds_left
-    if budget is not None and left is not None and 2 * left < (budget.max_seconds or 0):
+    seconds = None if budget is None else budget.seconds_left
+    if budget is not None and seconds is not None and 2 * seconds < (budget.max_seconds or 0):
         return {}
-    found = reranker.find_sentences(ranking)
-    return {result.rank: sentence for result, sentence in zip(ranking, found, strict=False)}
+    sentences = reranker.find_sentences(ranking)
+    return {result.rank: sentence for result, sentence in zip(ranking, sentences, strict=False)}
 
 
-def _ranking_state(wanted: Wanted, inputs: Inputs, reranker: Reranker) -> progress.RankingState:
-    """How far a ranking is, to be told of what becomes of it."""
-    if wanted.is_timed:  # the time that is left is known, and not how much can be read in it
+def _ranking_state(
+    request: RankRequest, inputs: Inputs, reranker: Reranker
+) -> progress.RankingState:
+    """The state of a ranking for the progress line."""
+    if request.is_timed:  # the rest of the time is known, but not how much can be read in it
         return progress.RankingState(lambda: None)
-    query, scorer = wanted.query, reranker.scorer
+    query, scorer = request.query, reranker.scorer
     text = query.text if isinstance(query, Document) else query
     estimate: WorkEstimate | None = None
 
     def find_ahead() -> progress.WorkAhead | None:
         nonlocal estimate
         if estimate is None:
-            plan = reranker.plan(text, passages=wanted.selection.passages)
+            plan = reranker.plan(text, passages=request.selection.passages)
             estimate = WorkEstimate(plan, scorer.info, inputs.sample())
         return inputs.work_ahead(estimate.work_of)
 

@@ -1,4 +1,4 @@
-"""What `rank` does and says where it has several models: `-m mini,bge-reranker-base`."""
+"""The parts of `rank` for several models in a row: `-m mini,bge-reranker-base`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def open_models(ctx: typer.Context, models: Sequence[str]) -> list[Future[Scorer]]:
     """Open all models of a cascade in other threads; raises `UsageError`.
 
-    What is for providers alone goes to their models. Instructions are given later, by `instruct`.
+    Options for providers go to their models. Instructions are given later, by `instruct`.
     """
     from rerank_cli.scorers import open_in_background, share_remote_options
 
@@ -71,25 +71,25 @@ def describe_stages(ranking: Ranking) -> str:
     """How much each model of a cascade has scored, a line for each."""
     lines = []
     for stage in ranking.stages:
-        judged = stage.results
-        whose = "" if judged is None else f" of {format_count(judged, 'result')}"
+        result_count = stage.results
+        whose = "" if result_count is None else f" of {format_count(result_count, 'result')}"
         lines.append(f"{format_count(stage.pairs, 'pair')}{whose} scored by {stage.info.model}")
     return "\n".join(lines)
 
 
 def describe_interrupted(ranking: Ranking) -> str | None:
     """How far a model behind the first one was, in words; None if the first one was not done."""
-    begun = [stage for stage in ranking.stages if stage.results is not None]
-    if not begun:
+    stages = [stage for stage in ranking.stages if stage.results is not None]
+    if not stages:
         return None
-    stage = begun[-1]
+    stage = stages[-1]
     return f"{stage.info.model} had judged {format_count(stage.results or 0, 'result')}"
 
 
 def dry_run_report(
     scorers: Sequence[Scorer], ranking: Ranking, *, as_json: bool, verbose: bool
 ) -> bytes:
-    """Say what the providers among the models would be sent, as lines or JSON."""
+    """Report the requests to the providers among the models in a dry run, as lines or JSON."""
     from rerank_cli.commands import providers
     from rerank_cli.scorers.cached import CachedScorer
     from rerank_cli.scorers.dry_run import DryRunScorer

@@ -1,4 +1,4 @@
-"""What `rank` says on stderr of a ranking: what its results do not show, and what it took."""
+"""The messages of `rank` on stderr: facts that its results do not show, and its costs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import typer
 
 from rerank_cli.cli import option_values
 from rerank_cli.commands.rank_cascade import describe_interrupted, describe_stages
-from rerank_cli.inputs.documents import Inputs, left_out, say_what_was_read
+from rerank_cli.inputs.documents import Inputs, describe_skips, say_what_was_read
 from rerank_cli.ranking import Selection
 from rerank_cli.ranking.calibration import least_score
 from rerank_cli.ranking.first_stage import describe_candidates
@@ -20,7 +20,7 @@ _PRIOR_NOTE = "names of files, definitions and the like counted too; --prior non
 
 
 def warn_of_ranking(ranking: Ranking, terminal: Terminal) -> None:
-    """Tell on stderr of everything that the results do not show by themselves."""
+    """Warn of everything that the results do not show by themselves."""
     for note in ranking.notes:
         terminal.warn(note)
     if ranking.absent and ranking.results:
@@ -51,7 +51,7 @@ def _say_candidates(ranking: Ranking, terminal: Terminal) -> None:
 
 
 def warn_of_format(ranking: Ranking, style: Style, terminal: Terminal) -> None:
-    """Say what the format does with these results, and to a person what other formats would."""
+    """Warn of the format's effects on these results, and show a person other formats."""
     remark = WRITERS[style.format_].find_remark(ranking, style)
     if remark is not None and remark.text:
         terminal.warn(remark.text, remark.hint)
@@ -73,7 +73,7 @@ def warn_of_nothing(
 ) -> None:
     """Say why there are no results."""
     hint = None
-    if ctx.params["recursive"] and inputs.report.skipped["binary"]:
+    if ctx.params["recursive"] and inputs.report.skip_counts["binary"]:
         hint = "-a reads binary files as text"
     elif not ranking.documents:
         from rerank_cli.cli.hints import words_hint  # few runs need it
@@ -85,7 +85,7 @@ def warn_of_nothing(
 def _why_nothing(ranking: Ranking, inputs: Inputs, selection: Selection) -> str:
     scored = ranking.documents - ranking.empty
     if not ranking.documents:
-        reasons = [f"left out {reason}"] if (reason := left_out(inputs)) else []
+        reasons = [f"left out {reason}"] if (reason := describe_skips(inputs)) else []
         if problems := inputs.report.problems.total:
             reasons.append(f"{format_count(problems, 'file')} could not be read")
         return f"nothing to rank: {', '.join(reasons) or 'the input is empty'}"
@@ -108,14 +108,14 @@ def say_what_it_took(
     inputs: Inputs,
     terminal: Terminal,
     *,
-    given: Mapping[str, Any],
+    params: Mapping[str, Any],
     was_shown: bool,
 ) -> None:
-    """Say what --verbose asks for, or else how long it took where progress was shown."""
-    if given["verbose"]:
-        if not given["dry_run"]:
+    """Print the lines of --verbose, or else the time, if progress was shown."""
+    if params["verbose"]:
+        if not params["dry_run"]:
             terminal.say(_summary(ranking, seconds))
-        if not terminal.stderr.isatty():  # else it was said
+        if not terminal.stderr.isatty():  # else a message has said it
             _say_candidates(ranking, terminal)
         if ranking.stages:
             terminal.say(describe_stages(ranking))
@@ -139,16 +139,16 @@ def _summary(ranking: Ranking, seconds: float) -> str:
     if ranking.unmatched:
         read.append(f"{ranking.unmatched:,} without a word of the query")
     tokens = format_count(ranking.tokens, "token")
-    took = [
+    costs = [
         format_count(ranking.chunks, "passage"),
         f"about {tokens}" if ranking.info.estimated else tokens,
     ]
     models = ", then ".join(stage.info.model for stage in ranking.stages) or ranking.info.model
-    return f"{', '.join(read)}\n{', '.join(took)} in {seconds:.2f} s by {models}"
+    return f"{', '.join(read)}\n{', '.join(costs)} in {seconds:.2f} s by {models}"
 
 
 def say_accounts(scorers: Sequence[Scorer], terminal: Terminal) -> None:
-    """Say for --verbose what scoring took, also if it failed."""
+    """Print the costs of scoring for --verbose, also if it failed."""
     for scorer in scorers:
         if isinstance(scorer, ConcurrentScorer) and (account := scorer.account()):
             terminal.say(account)
@@ -159,8 +159,8 @@ def count_scored(ranking: Ranking, inputs: Inputs, *, passages: bool, is_read: b
 
     `is_read` says that all of the input was read.
     """
-    if (said := describe_interrupted(ranking)) is not None:
-        return said
+    if (words := describe_interrupted(ranking)) is not None:
+        return words
     if ranking.candidates is not None:
         scored = ranking.chunks - ranking.unscored
         return f"{scored:,} of {format_count(ranking.candidates.read, 'chosen passage')}"

@@ -3,7 +3,7 @@
 datasets    queries, judgements and candidates, from a BEIR folder, parts or a JSONL file
 run         scores every candidate once by each system
 measures    figures of each query by ir-measures, and how alike two orders are
-statistics  what differences tell: an interval, a test and a verdict
+statistics  the meaning of differences: an interval, a test and a verdict
 labels      scores with labels, of which thresholds and calibrations are made
 thresholds  cuts of scores: their figures, and which to take
 report      rows of figures, comparisons, JSON and runs

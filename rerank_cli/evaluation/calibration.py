@@ -1,4 +1,4 @@
-"""Fits a calibration to labels, and measures on other queries what it is worth.
+"""Fits a calibration to labels, and measures its error on other queries.
 
     LabelledQuery… ─ calibrate ─ CalibrationReport
                        └ fit on one half, its error on the other; then fit on all
@@ -53,7 +53,7 @@ class Bin:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationReport:
-    """A calibration, and what it is worth on the half of the queries that had no part in it.
+    """A calibration, and its errors on the half of the queries that it was not fitted to.
 
     before, after  the bins of that half; `before` is empty where scores are no probabilities
     choice         the cut that the calibration has, or why it has none
@@ -184,7 +184,7 @@ def _fit_temperature(labelled: Sequence[LabelledQuery], info: ScorerInfo) -> Cal
     transform: Transform = "logit" if info.scale == "probability" else "identity"
     values = np.array([transform_score(score, transform) for score in scores])
     truth = np.array(hits)
-    # Targets that are not quite 0 and 1 keep the fit finite where scores part labels without error.
+    # Targets that are not quite 0 and 1 keep the fit finite if scores separate labels perfectly.
     count = truth.sum()
     targets = np.where(truth, (count + 1) / (count + 2), 1 / (len(truth) - count + 2))
     middle, spread = values.mean(), values.std() or 1.0
@@ -215,16 +215,18 @@ def _fit_isotonic(labelled: Sequence[LabelledQuery], info: ScorerInfo) -> Calibr
     scores, hits = _flatten(labelled)
     values, places, counts = np.unique(scores, return_inverse=True, return_counts=True)
     shares = np.bincount(places, np.asarray(hits, float)) / counts
-    fitted = isotonic_regression(shares, weights=counts.astype(float)).x
+    probabilities = isotonic_regression(shares, weights=counts.astype(float)).x
     least = 1 / (len(scores) + 2)  # no label says that something is certain
-    fitted = np.clip(fitted, least, 1 - least)
+    probabilities = np.clip(probabilities, least, 1 - least)
     # Each step has its first and its last score.
-    is_edge = np.ones(len(fitted), bool)
-    is_edge[1:-1] = (fitted[1:-1] != fitted[:-2]) | (fitted[1:-1] != fitted[2:])
-    kept = np.flatnonzero(is_edge)
-    if len(kept) > _MAX_POINTS:
-        kept = kept[np.unique(np.linspace(0, len(kept) - 1, _MAX_POINTS).round().astype(int))]
-    points = [(float(values[place]), float(fitted[place])) for place in kept]
+    is_edge = np.ones(len(probabilities), bool)
+    is_edge[1:-1] = (probabilities[1:-1] != probabilities[:-2]) | (
+        probabilities[1:-1] != probabilities[2:]
+    )
+    edges = np.flatnonzero(is_edge)
+    if len(edges) > _MAX_POINTS:
+        edges = edges[np.unique(np.linspace(0, len(edges) - 1, _MAX_POINTS).round().astype(int))]
+    points = [(float(values[place]), float(probabilities[place])) for place in edges]
     return replace(smooth, points=points)
 
 

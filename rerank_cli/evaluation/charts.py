@@ -97,8 +97,8 @@ class Chart:
 
 
 def check_charts() -> None:
-    """Raise `MissingExtra` if there is nothing that draws charts."""
-    # It says when it looks for fonts for the first time, which concerns nobody.
+    """Raise `MissingExtra` if the library that draws charts is missing."""
+    # Its log says that it looks for fonts for the first time, which no user needs.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     with require_extra("rerank eval --report FILE.html", "report"):
         import matplotlib.figure  # noqa: F401 - to see whether it is there
@@ -110,10 +110,10 @@ def draw_intervals(content: ReportContent) -> Chart:
     with _draw(max(_HEIGHT // 2, _ROW_HEIGHT * len(rows) + 55)) as drawing:
         axes = drawing.axes
         axes.axvline(0, color=_COLOURS["muted"], linewidth=1)
-        for place, (_, found, is_whole) in enumerate(rows):
-            axes.plot([found.low, found.high], [place, place], color=_COLOURS["series-1"])
+        for place, (_, change, is_whole) in enumerate(rows):
+            axes.plot([change.low, change.high], [place, place], color=_COLOURS["series-1"])
             axes.plot(
-                *([found.mean], [place], "D" if is_whole else "o"),
+                *([change.mean], [place], "D" if is_whole else "o"),
                 color=_COLOURS["series-1"] if is_whole else _COLOURS["paper"],
                 markeredgecolor=_COLOURS["series-1"],
                 markersize=7 if is_whole else 5,
@@ -126,23 +126,23 @@ def draw_intervals(content: ReportContent) -> Chart:
         axes.spines["left"].set_visible(False)
         axes.grid(axis="x", linewidth=0.7)
         axes.set_xlabel(f"change of {content.measure}")
-    told = "; ".join(
-        f"{name}: {found.mean:+z.3f}, from {found.low:+z.3f} to {found.high:+z.3f}"
-        for name, found, _ in rows
+    description = "; ".join(
+        f"{name}: {change.mean:+z.3f}, from {change.low:+z.3f} to {change.high:+z.3f}"
+        for name, change, _ in rows
     )
     caption = "Change over the first order, with 95 % intervals."
     if len(content.sets) > 1 and any(not is_whole for _, _, is_whole in rows):
         caption += " Diamonds are means of all sets, circles single sets."
-    return drawing.chart("intervals", "Change of each system", told, caption)
+    return drawing.chart("intervals", "Change of each system", description, caption)
 
 
 def _interval_rows(content: ReportContent) -> Iterator[tuple[str, Difference, bool]]:
     """The mean of each system and depth; below that of the greatest depth each set, if few."""
-    measured = [standing for standing in content.standings if standing.depth is not None]
+    standings = [standing for standing in content.standings if standing.depth is not None]
     deepest = {system.standing.name for system in content.systems}
     several = len(content.sets) > 1
-    several &= len(measured) + len(deepest) * len(content.sets) <= _MAX_INTERVALS
-    for standing in measured[:_MAX_INTERVALS]:
+    several &= len(standings) + len(deepest) * len(content.sets) <= _MAX_INTERVALS
+    for standing in standings[:_MAX_INTERVALS]:
         yield _label(standing.name), standing.against[content.measure], True
         for results in content.sets if several and standing.name in deepest else ():
             row = next(
@@ -155,13 +155,15 @@ def _interval_rows(content: ReportContent) -> Iterator[tuple[str, Difference, bo
 
 def draw_costs(content: ReportContent) -> Iterator[Chart]:
     """Quality against the seconds of a query, and against the price where one is known."""
-    measured = [standing for standing in content.standings if standing.depth is not None]
-    timed = [(standing, standing.seconds) for standing in measured if standing.seconds]
-    if timed:
-        yield _draw_cost(content, timed, "seconds", "seconds a query")
+    standings = [standing for standing in content.standings if standing.depth is not None]
+    standings_with_seconds = [
+        (standing, standing.seconds) for standing in standings if standing.seconds
+    ]
+    if standings_with_seconds:
+        yield _draw_cost(content, standings_with_seconds, "seconds", "seconds a query")
     priced = [
         (standing, standing.price.amount)
-        for standing in measured
+        for standing in standings
         if standing.price is not None and standing.price.amount > 0
     ]
     currencies = {standing.price.currency for standing, _ in priced if standing.price is not None}
@@ -180,7 +182,7 @@ def _draw_cost(
     several = len({standing.depth for standing, _ in points}) > 1
 
     def line_name(standing: Standing) -> str:
-        """What the points of a line have in common."""
+        """The name that the points of a line have in common."""
         if standing.setting and several and standing.depth is not None:
             return f"{standing.series}, {describe_depth(standing.depth)}"
         return standing.series
@@ -224,7 +226,7 @@ def _draw_cost(
         axes.set_xlabel(unit)
         axes.set_ylabel(content.measure)
         _add_legend(drawing.figure)
-    told = "; ".join(
+    description = "; ".join(
         f"{standing.name}: {standing.means[content.measure]:.3f} at {cost:.3g} {unit}"
         for standing, cost in points
     )
@@ -236,23 +238,23 @@ def _draw_cost(
         caption += " At points is how many passages the model may read."
     elif several:
         caption += " Numbers at points are depths."
-    told = f"{told}; the first order: {first.means[content.measure]:.3f}"
-    return drawing.chart(name, f"{content.measure} against {unit}", told, caption)
+    description = f"{description}; the first order: {first.means[content.measure]:.3f}"
+    return drawing.chart(name, f"{content.measure} against {unit}", description, caption)
 
 
 def draw_gains(content: ReportContent, system: SystemContent, name: str) -> Chart:
-    """What each query gained, the largest gain first."""
+    """The gain of each query, the largest first."""
     gains = system.gains
     better, worse = int((gains > 0).sum()), int((gains < 0).sum())
     count = len(gains)
     places = np.unique(np.linspace(0, count - 1, min(count, _MAX_POINTS)).astype(int))
-    shown = gains[places]
+    gains_in_chart = gains[places]
     edges = np.append(places, count)
     with _draw(_HEIGHT - 40) as drawing:
         axes = drawing.axes
         for part, colour, hatch in (
-            (np.maximum(shown, 0), "better", None),
-            (np.minimum(shown, 0), "worse", "////"),
+            (np.maximum(gains_in_chart, 0), "better", None),
+            (np.minimum(gains_in_chart, 0), "worse", "////"),
         ):
             axes.fill_between(
                 edges,
@@ -275,8 +277,8 @@ def draw_gains(content: ReportContent, system: SystemContent, name: str) -> Char
         f"{count - better - worse:,} the same, {worse:,} worse"
     )
     title = f"Gain of each query: {system.standing.name}"
-    told = f"{counts}; from {gains.max():+z.3f} to {gains.min():+z.3f}"
-    return drawing.chart(name, title, told, f"{system.standing.name}: {counts}.")
+    description = f"{counts}; from {gains.max():+z.3f} to {gains.min():+z.3f}"
+    return drawing.chart(name, title, description, f"{system.standing.name}: {counts}.")
 
 
 def draw_scores(system: SystemContent, name: str) -> Chart | None:
@@ -330,10 +332,10 @@ def draw_scores(system: SystemContent, name: str) -> Chart | None:
     medians = [float(np.median(scores)) for _, scores, _, _ in kinds]
     if system.scale == "logit":
         medians = [relevance(median, "logit") for median in medians]
-    told = f"medians: relevant {medians[0]:.2g}, not relevant {medians[1]:.2g}"
-    told += "" if cut is None else f"; cut at {format_cut(cut)}"
+    description = f"medians: relevant {medians[0]:.2g}, not relevant {medians[1]:.2g}"
+    description += "" if cut is None else f"; cut at {format_cut(cut)}"
     title = f"Scores of relevant and other documents: {system.standing.name}"
-    return drawing.chart(name, title, told, f"{system.standing.name}: {told}.")
+    return drawing.chart(name, title, description, f"{system.standing.name}: {description}.")
 
 
 def _recall_cut(system: SystemContent) -> float | None:
@@ -344,29 +346,31 @@ def _recall_cut(system: SystemContent) -> float | None:
 
 def draw_precision_recall(systems: Sequence[SystemContent]) -> Chart | None:
     """Precision and recall at each cut; None if no system has scores of relevant documents."""
-    shown = [system for system in systems[:MAX_SYSTEMS] if system.labelled.is_relevant.any()]
-    if not shown:
+    relevant_systems = [
+        system for system in systems[:MAX_SYSTEMS] if system.labelled.is_relevant.any()
+    ]
+    if not relevant_systems:
         return None
-    told = []
-    with _draw(_HEIGHT + 18 * len(shown)) as drawing:
+    descriptions = []
+    with _draw(_HEIGHT + 18 * len(relevant_systems)) as drawing:
         axes = drawing.axes
-        for place, system in enumerate(shown):
+        for place, system in enumerate(relevant_systems):
             recall, precision = precision_recall(system.labelled)
-            told += [
-                f"{system.standing.name}: precision {precision[recall >= wanted].max():.2f} at "
-                f"recall {wanted}"
-                for wanted in (0.5, 0.9)
+            descriptions += [
+                f"{system.standing.name}: precision {precision[recall >= target].max():.2f} at "
+                f"recall {target}"
+                for target in (0.5, 0.9)
             ]
             # The first cuts keep few documents, and say nothing.
             grid = np.searchsorted(recall, np.linspace(0.01, recall[-1], _MAX_POINTS))
-            chosen = np.unique(np.minimum(grid, len(recall) - 1))
+            points = np.unique(np.minimum(grid, len(recall) - 1))
             _plot(
                 axes,
                 place,
-                recall[chosen],
-                precision[chosen],
+                recall[points],
+                precision[points],
                 system.standing.name,
-                markevery=(len(chosen) // 12 * (place + 1) // 2, max(1, len(chosen) // 5)),
+                markevery=(len(points) // 12 * (place + 1) // 2, max(1, len(points) // 5)),
             )
         axes.set_xlim(0, 1.02)
         axes.set_ylim(0, 1.05)
@@ -375,7 +379,9 @@ def draw_precision_recall(systems: Sequence[SystemContent]) -> Chart | None:
         axes.set_ylabel("precision")
         _add_legend(drawing.figure)
     caption = "Precision and recall of all documents above a cut, for every cut."
-    return drawing.chart("precision-recall", "Precision and recall", "; ".join(told), caption)
+    return drawing.chart(
+        "precision-recall", "Precision and recall", "; ".join(descriptions), caption
+    )
 
 
 def chart_systems(content: ReportContent) -> Sequence[SystemContent]:
@@ -470,7 +476,7 @@ def _draw(height: float) -> Iterator[_Drawing]:
     import matplotlib as mpl
 
     with warnings.catch_warnings(), mpl.rc_context():
-        # A reader's fonts have other letters than matplotlib's, which warns of those it lacks.
+        # A reader's fonts have other letters than matplotlib's, which warns of missing letters.
         warnings.simplefilter("ignore")
         mpl.rcdefaults()
         mpl.rcParams.update(_STYLE)
@@ -488,7 +494,7 @@ def _attribute(key: str, value: str, name: str) -> str:
     if key.endswith("href"):
         return f"#{name}-{value.removeprefix('#')}"
     value = _REFERENCE.sub(rf"url(#{name}-\1)", value)
-    value = _COLOUR.sub(lambda found: f"var(--{_VARIABLES.get(found[0], 'ink')})", value)
+    value = _COLOUR.sub(lambda match: f"var(--{_VARIABLES.get(match[0], 'ink')})", value)
     return _LONG_NUMBER.sub(r"\1", _FONT.sub(r"font-size: \1", value))
 
 
@@ -497,7 +503,7 @@ def _xml_text(text: str) -> str:
 
 
 def _label(name: str) -> str:
-    """A name that has room in a chart: of a long one its beginning and its end."""
+    """A name that fits into a chart: a long one is cut in the middle."""
     name = _xml_text(" ".join(name.split()))
     if len(name) <= _LABEL_CHARACTERS:
         return name

@@ -39,7 +39,7 @@ ALL_DOCUMENTS = sys.maxsize  # a depth
 
 @dataclass(frozen=True, slots=True)
 class LabelOptions:
-    """What of a record or a judgement makes a document relevant.
+    """The part of a record or a judgement that makes a document relevant.
 
     field      the field of a record, or of its documents, that has the labels
     min_grade  the lowest grade of a relevant document
@@ -52,7 +52,7 @@ class LabelOptions:
 
 
 class Candidate(NamedTuple):
-    """A document that may answer a query, and the score of whatever found it."""
+    """A document that may answer a query, and its score in the order that it is from."""
 
     id: str
     score: float
@@ -61,10 +61,10 @@ class Candidate(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """What was read of a dataset; `notes` are sentences about what was amiss in it.
+    """The content of a dataset; `notes` are sentences about its faults.
 
     `corpus` has every document by its id. `candidates` are each query's, best first, in the order
-    in which they came; None where a first stage has still to find them.
+    in which they came; None if a first stage has still to find them.
     """
 
     name: str
@@ -137,7 +137,7 @@ def find_parts(folder: Path, qrels: Path | None = None, run: Path | None = None)
 
 
 def read_folder(parts: Parts) -> Collection:
-    """Read all of a set; of a corpus whose run is given only the documents that are in it."""
+    """Read all of a set; with a run, only those documents of the corpus that are in the run."""
     notes: list[str] = []
     queries: dict[str, str] = {}
     twice: Counter[str] = Counter()
@@ -147,15 +147,17 @@ def read_folder(parts: Parts) -> Collection:
     qrels: dict[str, dict[str, int]] = {}
     below = 0
     for query, document, grade in read_qrels(parts.qrels):
-        judged = qrels.setdefault(query, {})
-        twice["judgement"] += document in judged
-        judged.setdefault(document, grade)
+        grades = qrels.setdefault(query, {})
+        twice["judgement"] += document in grades
+        grades.setdefault(document, grade)
         below += grade < 0
     run = _run(parts.run) if parts.run else None
-    wanted = {name for ranked in run.values() for name, _ in ranked} if run is not None else None
+    run_names = (
+        {name for ranking in run.values() for name, _ in ranking} if run is not None else None
+    )
     corpus: dict[str, Document] = {}
     for name, title, text in read_texts(parts.corpus, "document"):
-        if wanted is None or name in wanted:
+        if run_names is None or name in run_names:
             twice["document"] += name in corpus
             corpus.setdefault(name, Document(text, id=name, title=title))
     notes += [
@@ -168,17 +170,19 @@ def read_folder(parts: Parts) -> Collection:
     if run is None:
         missing = sum(
             grade > 0 and name not in corpus
-            for judged in qrels.values()
-            for name, grade in judged.items()
+            for grades in qrels.values()
+            for name, grade in grades.items()
         )
         if missing:
-            found = format_count(missing, "relevant document")
-            notes.append(f"{found} not in the corpus, and never found")
+            count_text = format_count(missing, "relevant document")
+            notes.append(f"{count_text} not in the corpus, and never found")
         return Collection(parts.name, queries, qrels, corpus, None, notes)
     candidates, missing = {}, 0
-    for query, ranked in run.items():
-        present = [Candidate(name, score, corpus[name]) for name, score in ranked if name in corpus]
-        missing += len(ranked) - len(present)
+    for query, ranking in run.items():
+        present = [
+            Candidate(name, score, corpus[name]) for name, score in ranking if name in corpus
+        ]
+        missing += len(ranking) - len(present)
         candidates[query] = present
     if missing:
         notes.append(f"{format_count(missing, 'document')} of the run not in the corpus: left out")
@@ -251,11 +255,11 @@ def collect_records(
             raise InputError(f"{where}: needs a query and its documents", hint=_RECORD_HINT)
         if name in queries:
             raise InputError(f"{where}: a query with the id {name} appears twice")
-        named = _read_documents(documents, where)
-        places = [own for own, _ in named]
-        found = dict(reversed(named))  # the first of a name
-        found = {name: found[name] for name in dict.fromkeys(places)}
-        counts["twice"] += len(named) - len(found)
+        entries = _read_documents(documents, where)
+        places = [own for own, _ in entries]
+        documents_by_name = dict(reversed(entries))  # the first of a name
+        documents_by_name = {name: documents_by_name[name] for name in dict.fromkeys(places)}
+        counts["twice"] += len(entries) - len(documents_by_name)
         relevant, field = _find_labels(record, documents, places, labels.field)
         counts["clicks"] += field == _CLICKS_FIELD
         counts["permuted"] += field == labels.field and _is_permutation(relevant, len(documents))
@@ -269,8 +273,8 @@ def collect_records(
             qrels[name] = grades
             counts["below"] += sum(grade < 0 for grade in grades.values())
         candidates[name] = [
-            Candidate(document_name, float(len(found) - place), document)
-            for place, (document_name, document) in enumerate(found.items())
+            Candidate(document_name, float(len(documents_by_name) - place), document)
+            for place, (document_name, document) in enumerate(documents_by_name.items())
         ]
     notes = [
         f"{format_count(counts[what], noun)} {text}"
@@ -285,7 +289,7 @@ _CLICKS_NOTE = (
     "came first: a document below the last click is not judged; one above it that was not clicked "
     "counts as not relevant, and may be relevant. --condensed leaves out what is not judged"
 )
-# A noun for what is counted, and what is said of it.
+# A noun for each kind that is counted, and the remark on it.
 _LIST_NOTES = {
     "twice": ("document", "with an id that the query had before: the first counts"),
     "below": ("grade", "below zero: not relevant"),
@@ -297,7 +301,7 @@ _LIST_NOTES = {
 def _find_labels(
     record: Mapping[str, Any], documents: Sequence[Any], places: Sequence[str], field: str
 ) -> tuple[Any, str]:
-    """A record's labels, and what messages call them: a field of it, or of documents, or clicks.
+    """A record's labels, and their name in messages: a field of it or of documents, or clicks.
 
     A document without the field was not judged, if another has it.
     """
@@ -317,13 +321,13 @@ def _find_labels(
 
 def _read_documents(documents: Sequence[Any], where: str) -> list[tuple[str, Document]]:
     """Documents and their ids; raises `InputError`."""
-    named = []
+    entries = []
     for place, content in enumerate(documents):
         document = _document(content, place)
         if document is None:
             raise InputError(f"{where}: document {place} has no text", hint=_RECORD_HINT)
-        named.append((str(document.id), document))
-    return named
+        entries.append((str(document.id), document))
+    return entries
 
 
 def _document(content: Any, place: int) -> Document | None:
@@ -337,11 +341,11 @@ def _document(content: Any, place: int) -> Document | None:
 
 
 def _read_grades(relevant: Any, places: Sequence[str]) -> dict[str, int] | None:
-    """Grades of documents by id; None where nothing is said.
+    """Grades of documents by id; None if the value says nothing.
 
     A list of numbers that is as long as the documents has a grade for each of them. Any other list
-    has what is relevant, by place or id, and what is not in it is not relevant; of an object what
-    is not in it was not judged. Raises `ValueError` for what is none of these.
+    has the relevant documents, by place or id, and all others are not relevant. An object has
+    grades by id, and all others were not judged. Raises `ValueError` for other values.
     """
     if relevant is None:
         return None
@@ -367,15 +371,15 @@ def _read_grades(relevant: Any, places: Sequence[str]) -> dict[str, int] | None:
     return dict.fromkeys(places, 0) | {_check_name(name, places): 1 for name in relevant}
 
 
-def _read_clicks(clicked: Any, places: Sequence[str]) -> dict[str, int] | None:
-    """Grades by clicks: what was clicked, and what was not and stands above the last click.
+def _read_clicks(clicks: Any, places: Sequence[str]) -> dict[str, int] | None:
+    """Grades by clicks: of clicked documents, and of others above the last click.
 
-    People read lists from the top: whether they saw what is below is not known (Joachims 2002,
-    "Optimizing search engines using clickthrough data"). None where nothing was clicked. Raises
-    `ValueError` for what is neither a place nor an id.
+    People read lists from the top: it is not known whether they saw the documents below (Joachims
+    2002, "Optimizing search engines using clickthrough data"). None if nothing was clicked. Raises
+    `ValueError` for a click that is neither a place nor an id.
     """
     names = []
-    for click in clicked:
+    for click in clicks:
         is_place = isinstance(click, int) and not isinstance(click, bool)
         if is_place and not 0 <= click < len(places):
             raise ValueError(f"has a place that is not below {len(places):,}: places count from 0")
@@ -409,7 +413,7 @@ def _is_permutation(relevant: Any, count: int) -> bool:
 
 
 def _check_name(name: Any, places: Sequence[str]) -> str:
-    """A document's id; raises `ValueError` for what is none."""
+    """A document's id; raises `ValueError` for any other value."""
     if str(name) not in places:
         raise ValueError(f"has {reprlib.repr(name)}, which is no document's id")
     return str(name)
@@ -427,42 +431,44 @@ def task_of(collection: Collection, depth: int, sample: int | None, seed: int) -
     Raises `InputError` where there are none.
     """
     notes = list(collection.notes)
-    judged = [name for name in collection.queries if name in collection.qrels]
-    if left := len(collection.queries) - len(judged):
-        notes.append(f"{format_count(left, 'query')} without judgements: left out")
-    if blank := [name for name in judged if not collection.queries[name].strip()]:
+    judged_names = [name for name in collection.queries if name in collection.qrels]
+    if unjudged_count := len(collection.queries) - len(judged_names):
+        notes.append(f"{format_count(unjudged_count, 'query')} without judgements: left out")
+    if blank := [name for name in judged_names if not collection.queries[name].strip()]:
         notes.append(f"{format_count(len(blank), 'blank query')}: left out")
-        judged = [name for name in judged if name not in set(blank)]
+        judged_names = [name for name in judged_names if name not in set(blank)]
     if strangers := len(collection.qrels.keys() - collection.queries.keys()):
         notes.append(
             f"{format_count(strangers, 'query')} of the judgements without a text: left out"
         )
-    given = collection.candidates
-    if given is not None:
-        without = [name for name in judged if not given.get(name)]
+    given_candidates = collection.candidates
+    if given_candidates is not None:
+        without = [name for name in judged_names if not given_candidates.get(name)]
         if without:
             notes.append(
                 f"{format_count(len(without), 'query')} without candidates, with figures of 0"
             )
-    if not judged:
+    if not judged_names:
         raise InputError(f"{collection.name}: no query has judgements, so nothing can be measured")
-    if sample is not None and sample < len(judged):
-        judged = random.Random(seed).sample(judged, sample)  # noqa: S311 - not for a secret
-    queries = {name: collection.queries[name] for name in judged}
-    qrels = {name: collection.qrels[name] for name in judged}
-    hopeless = sum(not any(grade > 0 for grade in judged.values()) for judged in qrels.values())
+    if sample is not None and sample < len(judged_names):
+        judged_names = random.Random(seed).sample(judged_names, sample)  # noqa: S311 - not for a secret
+    queries = {name: collection.queries[name] for name in judged_names}
+    qrels = {name: collection.qrels[name] for name in judged_names}
+    hopeless = sum(
+        not any(grade > 0 for grade in judged_names.values()) for judged_names in qrels.values()
+    )
     if hopeless:
         notes.append(
             f"{format_count(hopeless, 'query')} without a relevant document, with figures of 0, as "
             "in trec_eval"
         )
-    if given is not None:
+    if given_candidates is not None:
         candidates: Mapping[str, Sequence[Candidate]] = {
-            name: list(given.get(name, ()))[:depth] for name in judged
+            name: list(given_candidates.get(name, ()))[:depth] for name in judged_names
         }
     else:
         candidates = retrieve_candidates(collection, queries, depth)
-    first = BM25 if given is None else "input"
+    first = BM25 if given_candidates is None else "input"
     return Task(collection.name, first, depth, queries, qrels, candidates, notes)
 
 
@@ -479,8 +485,8 @@ def retrieve_candidates(
         raise InputError(f"{collection.name}: the corpus is empty")
     words = Words()
     documents = list(collection.corpus.values())
-    wanted = {name: words.query_terms(query) for name, query in queries.items()}
-    singles = frozenset[str]().union(*(terms.singles for terms in wanted.values()))
+    terms_by_query = {name: words.query_terms(query) for name, query in queries.items()}
+    singles = frozenset[str]().union(*(terms.singles for terms in terms_by_query.values()))
     vocabulary: dict[str, int] = {}
     ids = [
         [
@@ -493,13 +499,13 @@ def retrieve_candidates(
         return {name: [] for name in queries}
     index = bm25s.BM25(k1=K1, b=B)
     index.index((ids, vocabulary), show_progress=False)
-    found, scores = index.retrieve(
-        [list(terms.terms) for terms in wanted.values()],
+    places_by_query, scores = index.retrieve(
+        [list(terms.terms) for terms in terms_by_query.values()],
         k=min(depth, len(documents)),
         show_progress=False,
     )
     candidates = {}
-    for name, places, values in zip(queries, found, scores, strict=True):
+    for name, places, values in zip(queries, places_by_query, scores, strict=True):
         best = {
             int(place): float(score)
             for place, score in zip(places, values, strict=True)

@@ -74,9 +74,9 @@ def run_jobs(jobs: Sequence[EvalJob], terminal: Terminal) -> None:
     queries = sum(len(job.task.queries) for job in jobs)
 
     def ending() -> str:
-        done = sum(len(job.scores) for job in jobs)
-        kept = ": the same command continues" if all(job.is_kept for job in jobs) else ""
-        return f"interrupted after {done:,} of {format_count(queries, 'query')}{kept}"
+        scored_count = sum(len(job.scores) for job in jobs)
+        remark = ": the same command continues" if all(job.is_kept for job in jobs) else ""
+        return f"interrupted after {scored_count:,} of {format_count(queries, 'query')}{remark}"
 
     with remark_on_interrupt(terminal, ending):
         _run_jobs(jobs, queries, terminal)
@@ -91,12 +91,12 @@ def _run_jobs(jobs: Sequence[EvalJob], queries: int, terminal: Terminal) -> None
         terminal.say(forecast(jobs, seconds))
 
     def describe() -> State:
-        left = sum(job.seconds_left() for job in jobs)
-        done = sum(len(job.scores) for job in jobs)
+        rest_seconds = sum(job.seconds_left() for job in jobs)
+        scored_count = sum(len(job.scores) for job in jobs)
         return State(
-            [f"{done:,} of {format_count(queries, 'query')}"],
-            1 - left / seconds if seconds else None,
-            left,
+            [f"{scored_count:,} of {format_count(queries, 'query')}"],
+            1 - rest_seconds / seconds if seconds else None,
+            rest_seconds,
         )
 
     with show_progress(terminal, describe) as line:
@@ -108,7 +108,7 @@ def _run_jobs(jobs: Sequence[EvalJob], queries: int, terminal: Terminal) -> None
 
 
 def warn_of_scores(jobs: Sequence[EvalJob], terminal: Terminal) -> None:
-    """Say what scoring had to say: each remark once a model, however many queries it is about."""
+    """Print the notes of scoring: each once a model, however many queries it is about."""
     for name in dict.fromkeys(job.system.name for job in jobs):
         scored = [
             scores for job in jobs if job.system.name == name for scores in job.scores.values()
@@ -141,15 +141,15 @@ def run_evaluation(options: EvalOptions, terminal: Terminal) -> None:
     variants = read_variants(options.candidates, options.first_stage, options.max_times)
     systems = [read_system(text, options.runtime, options.chunks) for text in options.models]
     read += [path for system in systems for name in system.models for path in model_files(name)]
-    planned = [PlannedOutput("-o", options.output)]
+    outputs = [PlannedOutput("-o", options.output)]
     if options.per_query is not None:
-        planned.append(PlannedOutput("--per-query", options.per_query))
+        outputs.append(PlannedOutput("--per-query", options.per_query))
     if options.report is not None:
         check_report(options.report)
-        planned.append(PlannedOutput("--report", options.report))
+        outputs.append(PlannedOutput("--report", options.report))
     if options.runs is not None:
-        planned.append(runs_output(options.runs))
-    settle_outputs(planned, read)
+        outputs.append(runs_output(options.runs))
+    settle_outputs(outputs, read)
     if options.remote.base_url and not any(system.is_remote for system in systems):
         raise UsageError("--base-url is for a provider's model, and none is measured")
     if options.max_cost is not None and not any(system.is_remote for system in systems):
@@ -164,7 +164,7 @@ def run_evaluation(options: EvalOptions, terminal: Terminal) -> None:
                 set_scorers(ranker, limit_scorers(ranker.scorers, spending))
             for part in expand(system, variants):
                 part.check_limit(ranker)
-                # Each has its own, so that none has the scores of another.
+                # Each system has its own, so that none has the scores of another.
                 rankers[part] = ranker if part is system else renew(ranker, part)
                 stamps[part] = stamp
         warn_of_windows(options, rankers, terminal)
@@ -270,7 +270,7 @@ def _save_scores(rankers: Iterable[Ranker], options: EvalOptions, terminal: Term
 
 
 def _scorer_name(system: System, scorer: Scorer) -> str:
-    """What a scorer of a system is called: of a cascade with the name of its model."""
+    """The name of a scorer of a system; in a cascade with the name of its model."""
     return f"{system.name}: {scorer.info.model}" if system.keep else system.name
 
 
@@ -367,7 +367,7 @@ def _write(
         paths = [file.path for file in others if file is not None and not file.is_stream]
         write_runs(Path(options.runs), sets, [*_read_files(options), *paths])
     if options.per_query is not None:
-        with suppress(PipeClosed):  # whoever reads has enough
+        with suppress(PipeClosed):  # the reader of the output has closed it
             options.per_query.write(lines_per_query(sets), terminal)
     content: Iterable[bytes]
     if options.as_json:
@@ -379,11 +379,11 @@ def _write(
             report["thresholds"] = list(map(thresholds_object, thresholds))
         content = [format_json(report)]
     else:
-        shown = leave_out_partial(sets, curves)
-        means = mean_rows(shown, options.seed)
+        whole_sets = leave_out_partial(sets, curves)
+        means = mean_rows(whole_sets, options.seed)
         content = chain(
             draw_report(
-                shown,
+                whole_sets,
                 means,
                 comparison,
                 measures,
@@ -394,4 +394,4 @@ def _write(
             draw_thresholds(thresholds, terminal.width),
         )
     with suppress(PipeClosed):
-        options.output.write(content, terminal, drawn=not options.as_json)
+        options.output.write(content, terminal, is_drawn=not options.as_json)

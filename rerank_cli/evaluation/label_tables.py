@@ -1,4 +1,4 @@
-"""What labels say, in a terminal and as JSON: tables of cuts, and the suggestion in words."""
+"""Labels in a terminal and as JSON: tables of cuts, and the suggestion in words."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -23,9 +23,9 @@ _MIN_BAR, _MAX_BAR = 5, 40  # columns
 _INTERVALS_WIDTH = 80  # that a table with intervals takes
 
 
-def draw_thresholds(found: Sequence[Thresholds], width: int) -> Iterator[bytes]:
+def draw_thresholds(results: Sequence[Thresholds], width: int) -> Iterator[bytes]:
     """Draw the tables of cuts and of first results, and say which cut to take."""
-    for thresholds in found:
+    for thresholds in results:
         yield b"\n"
         yield wrap_lines(_heading(thresholds), width)
         if not thresholds.labels:
@@ -41,10 +41,12 @@ def draw_thresholds(found: Sequence[Thresholds], width: int) -> Iterator[bytes]:
             ]
             for cut in thresholds.cuts
         ]
-        yield draw_columns(_CUT_HEADS if is_wide else _SHORT_HEADS, rows, width, left=(1, 2, 3))
+        yield draw_columns(
+            _CUT_HEADS if is_wide else _SHORT_HEADS, rows, width, left_columns=(1, 2, 3)
+        )
         yield b"\n"
         rows = [[str(row.n), show(row.recall), show(row.precision)] for row in thresholds.first]
-        yield draw_columns(_FIRST_HEADS, rows, width, left=(1, 2))
+        yield draw_columns(_FIRST_HEADS, rows, width, left_columns=(1, 2))
         yield b"\n"
         for sentence in _sentences(thresholds):
             yield wrap_lines(sentence, width)
@@ -68,24 +70,24 @@ def thresholds_object(thresholds: Thresholds) -> dict[str, Any]:
 
 
 def describe_choice(choice: ChosenCut) -> str:
-    """What a chosen cut does, in words; its problem if there is none."""
+    """Describe a chosen cut in words; if there is none, the problem."""
     cut, expected = choice.cut, choice.expected
     if cut is None or expected is None:
         return f"{choice.problem}."
     option, recall = f"--min-score {format_cut(cut.score)}", format_share(cut.recall.value)
     low, high = format_share(expected.low).removesuffix(" %"), format_share(expected.high)
     if choice.goal == "recall":
-        said = (
+        sentence = (
             f"{option} keeps {recall} of the relevant and {format_share(cut.rest_kept)} of the "
             f"rest; of other queries expect {low} to {high} of the relevant."
         )
     else:
-        said = (
+        sentence = (
             f"{option}: {format_share(cut.precision.value)} of what it keeps is relevant, and it "
             f"keeps {recall} of the relevant; of other queries expect {low} to {high} to be "
             "relevant."
         )
-    return f"{said} But {choice.problem}." if choice.problem else said
+    return f"{sentence} But {choice.problem}." if choice.problem else sentence
 
 
 def _show_value(estimate: Estimate) -> str:
@@ -93,7 +95,7 @@ def _show_value(estimate: Estimate) -> str:
 
 
 def draw_calibration(report: CalibrationReport, width: int) -> Iterator[bytes]:
-    """Draw the reliability of scores before and after, and say what the calibration is."""
+    """Draw the reliability of scores before and after, and describe the calibration."""
     own = report.calibration
     yield wrap_lines(
         f"{own.model} on {own.data}: {format_count(own.labels, 'label')} of "
@@ -105,13 +107,15 @@ def draw_calibration(report: CalibrationReport, width: int) -> Iterator[bytes]:
             yield f"\n{title}, error {bins_error(bins):.3f}\n".encode()
             yield from _draw_bins(bins, width)
     yield b"\n"
-    said = f"Expected calibration error on the other half of the queries: {describe_errors(own)}."
-    yield wrap_lines(said, width)
+    sentence = (
+        f"Expected calibration error on the other half of the queries: {describe_errors(own)}."
+    )
+    yield wrap_lines(sentence, width)
     yield wrap_lines(_describe_auto(report), width)
 
 
 def describe_errors(calibration: Calibration) -> str:
-    """The errors before and after, and what was fitted."""
+    """The errors before and after, and the method of the fit."""
     before = calibration.error_before
     was = "" if before is None else f"{before:.3f} before, "
     how = f"temperature {calibration.temperature:.3g}, bias {calibration.bias:+.3g}"
@@ -124,8 +128,8 @@ def _describe_auto(report: CalibrationReport) -> str:
     cut = report.calibration.cut
     if cut is None:
         return f"There is no --min-score auto: {report.choice.problem}."
-    said = f"--min-score auto is {format_cut(cut)}: it {report.calibration.rule}."
-    return f"{said} But {report.choice.problem}." if report.choice.problem else said
+    sentence = f"--min-score auto is {format_cut(cut)}: it {report.calibration.rule}."
+    return f"{sentence} But {report.choice.problem}." if report.choice.problem else sentence
 
 
 def _draw_bins(bins: Sequence[Bin], width: int) -> Iterator[bytes]:
@@ -161,8 +165,8 @@ def _sentences(thresholds: Thresholds) -> Iterator[str]:
     if all(choice.needed for choice in thresholds.choices):
         return
     if thresholds.fewest is not None:
-        kept = format_share(thresholds.fewest.kept)
-        yield f"-n {thresholds.fewest.n} keeps {kept} of the relevant."
+        share = format_share(thresholds.fewest.kept)
+        yield f"-n {thresholds.fewest.n} keeps {share} of the relevant."
     if thresholds.best_f1 is not None:
         best = thresholds.best_f1
         yield f"The best F1, {best.f1.value:.2f}, is that of --min-score {format_cut(best.score)}."
@@ -174,14 +178,20 @@ def _sentences(thresholds: Thresholds) -> Iterator[str]:
 
 
 def draw_columns(
-    heads: Sequence[str], rows: Sequence[Sequence[str]], width: int, left: Sequence[int] = ()
+    heads: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    width: int,
+    left_columns: Sequence[int] = (),
 ) -> bytes:
-    """Draw a table with its cells to the right, but for those of the `left` columns."""
+    """Draw a table with its cells to the right, except those of the `left_columns`."""
     table = [heads, *rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return format_columns(
         [
-            [cell if place in left else cell.rjust(widths[place]) for place, cell in enumerate(row)]
+            [
+                cell if place in left_columns else cell.rjust(widths[place])
+                for place, cell in enumerate(row)
+            ]
             for row in table
         ],
         width=width,

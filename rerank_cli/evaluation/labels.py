@@ -31,7 +31,7 @@ _DIGITS = re.compile(r"[\d,]+")
 
 @dataclass(frozen=True, slots=True)
 class QueryScores:
-    """What scoring a query's candidates gave, and what it took.
+    """The scores of a query's candidates, and the cost of scoring.
 
     `scores`, `tokens` and `chunks` are by the candidates' ids, and so are `passages`: the first
     character, and the one after the last, of the chunk that decided the score. `seconds`, the
@@ -78,7 +78,7 @@ class QueryScores:
 
 
 def distinct_notes(scored: Iterable[QueryScores]) -> list[str]:
-    """What scoring had to say: of notes that differ in numbers only, the first and their count."""
+    """The notes of scoring: of notes that differ in numbers only, the first and their count."""
     similar_notes: dict[str, list[str]] = {}
     for note in (note for scores in scored for note in scores.notes):
         similar_notes.setdefault(_DIGITS.sub("0", note), []).append(note)
@@ -210,7 +210,7 @@ def label_scores(
         if options.condensed:
             own = {name: score for name, score in own.items() if name in grades}
         names = order_by_score(own)
-        found = {name for name, grade in grades.items() if grade >= options.min_grade}
+        relevant_names = {name for name, grade in grades.items() if grade >= options.min_grade}
         raw = [own[name] for name in names]
         labelled.append(
             LabelledQuery(
@@ -218,8 +218,8 @@ def label_scores(
                 names,
                 raw,
                 [relevance(score) for score in raw],
-                [name in found for name in names],
-                len(found.difference(names)),
+                [name in relevant_names for name in names],
+                len(relevant_names.difference(names)),
             )
         )
     return labelled

@@ -25,7 +25,7 @@ Figures = dict[str, dict[str, float]]  # by measure and query
 def parse_measures(names: Sequence[str], min_grade: int = 1) -> dict[str, Any]:
     """Read measures by their names; raises `UsageError` and `MissingExtra`.
 
-    For those that know relevant and not, and do not say it, `min_grade` is that of the relevant.
+    `min_grade` is the lowest grade of relevant documents, for measures that need and lack one.
     """
     with require_extra("evaluation", "eval"):
         import ir_measures
@@ -59,10 +59,10 @@ def _parse_measure(name: str, registry: Mapping[str, Any]) -> Any:
     kind = registry[parts[1]]
     call = ast.parse(f"f({parts[2] or ''})", mode="eval").body
     assert isinstance(call, ast.Call)  # noqa: S101 - for the type checker
-    given = {str(each.arg): ast.literal_eval(each.value) for each in call.keywords}
+    parameters = {str(each.arg): ast.literal_eval(each.value) for each in call.keywords}
     if parts[3]:
-        given[kind.AT_PARAM] = int(parts[3])
-    measure = kind(**given)
+        parameters[kind.AT_PARAM] = int(parts[3])
+    measure = kind(**parameters)
     measure.validate_params()
     return measure
 
@@ -77,26 +77,28 @@ def figures_of(
     import ir_measures
 
     values: Figures = {name: dict.fromkeys(qrels, 0.0) for name in measures}
-    # What computes measures gets numbers for ids: some of it ends the process at half a character,
-    # cuts ids at NUL, or takes none with blanks.
+    # The libraries that compute measures get numbers for ids: some of them end the process at half
+    # a character, cut ids at NUL, or take none with blanks.
     numbers = {str(number): query for number, query in enumerate(qrels, 1)}
-    judged: dict[str, dict[str, int]] = {}
-    ranked: dict[str, dict[str, float]] = {}
+    qrels_by_number: dict[str, dict[str, int]] = {}
+    runs_by_number: dict[str, dict[str, float]] = {}
     for number, query in numbers.items():
         grades = qrels[query]
         order = order_by_score(run.get(query, {}))
         if condensed:
             order = [name for name in order if name in grades]
         places = {name: str(place) for place, name in enumerate({**grades, **dict.fromkeys(order)})}
-        judged[number] = {places[name]: grade for name, grade in grades.items()}
-        # Whole scores, none twice: some of it breaks ties in its own way.
+        qrels_by_number[number] = {places[name]: grade for name, grade in grades.items()}
+        # Whole scores, none twice: some libraries break ties in their own way.
         if order:
             scores = range(len(order), 0, -1)
-            ranked[number] = {
+            runs_by_number[number] = {
                 places[name]: float(score) for name, score in zip(order, scores, strict=True)
             }
     try:
-        for metric in ir_measures.iter_calc(list(measures.values()), judged, ranked):
+        for metric in ir_measures.iter_calc(
+            list(measures.values()), qrels_by_number, runs_by_number
+        ):
             if metric.query_id in numbers:
                 query = numbers[metric.query_id]
                 values[str(metric.measure)][query] = float(metric.value)
@@ -141,12 +143,12 @@ def oracle(task: Task) -> dict[str, dict[str, float]]:
 
 def unjudged_share(task: Task, run: Run, depth: int = 10) -> float:
     """The share of all queries' best `depth` documents that was not judged."""
-    found = [
+    shares = [
         name in task.qrels[query]
         for query, scores in run.items()
         for name in order_by_score(scores)[:depth]
     ]
-    return 1 - sum(found) / len(found) if found else 0.0
+    return 1 - sum(shares) / len(shares) if shares else 0.0
 
 
 def _descending(candidates: Sequence[Candidate]) -> dict[str, float]:
@@ -159,10 +161,10 @@ PERSISTENCE = 0.9  # the share of readers who go on to the next document
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Of one query: Kendall's tau-b, rank-biased overlap, and what the two best ten share.
+    """The agreement of two orders: Kendall's tau-b, rank-biased overlap, the share of the best ten.
 
-    `first` says that both have the same document first. Tau is 1 where neither tells documents
-    apart, and 0 where only one does.
+    `first` says that both have the same document first. Tau is 1 if neither order distinguishes
+    documents, and 0 if only one does.
     """
 
     tau: float
@@ -194,12 +196,12 @@ def rank_biased_overlap(first: Sequence[str], second: Sequence[str]) -> float:
 
     Webber, Moffat and Zobel 2010, "A similarity measure for indefinite rankings", equation 23.
     """
-    seen: tuple[set[str], set[str]] = (set(), set())
+    prefixes: tuple[set[str], set[str]] = (set(), set())
     total, shared, depth = 0.0, 0, 0
     for depth, (ours, theirs) in enumerate(zip(first, second, strict=True), 1):
-        shared += (ours == theirs) + (ours in seen[1]) + (theirs in seen[0])
-        seen[0].add(ours)
-        seen[1].add(theirs)
+        shared += (ours == theirs) + (ours in prefixes[1]) + (theirs in prefixes[0])
+        prefixes[0].add(ours)
+        prefixes[1].add(theirs)
         total += shared / depth * PERSISTENCE**depth
     last = shared / depth * PERSISTENCE**depth
     return last + (1 - PERSISTENCE) / PERSISTENCE * total

@@ -97,17 +97,17 @@ def evaluate(
     labels = LabelOptions() if labels is None else labels
     if isinstance(measures, str) or not isinstance(measures, Iterable):
         raise UsageError("measures must be several, as in a list, not one by itself")
-    parsed = parse_measures(measures, labels.min_grade)
+    parsed_measures = parse_measures(measures, labels.min_grade)
     task = _read_task(data, depth, labels, seed)
     if isinstance(models, str | Reranker | Cascade) or not isinstance(models, Iterable):
         raise UsageError("models must be several, as in a list, not one by itself")
-    rows = RowBuilder(task, parsed, seed, condensed=labels.condensed)
+    rows = RowBuilder(task, parsed_measures, seed, condensed=labels.condensed)
     systems = [rows.first]
     if BM25 not in (task.first, *models):
         systems.append(rows.baseline(BM25, score_by_bm25(task)))
-    wanted: Sequence[str | Ranker | None] = models or (None,)
+    model_list: Sequence[str | Ranker | None] = models or (None,)
     notes = [*task.notes]
-    for model in wanted:
+    for model in model_list:
         job = _score(task, model)
         systems.append(rows.system_row(job, depth))
         notes += _scoring_notes(job)
@@ -141,7 +141,7 @@ def thresholds(
     labels = LabelOptions() if labels is None else labels
     task = _read_task(data, depth, labels, seed)
     job = _score(task, model)
-    found = find_thresholds(
+    result = find_thresholds(
         job.labelled(labels),
         options,
         bounded=job.info.is_bounded,
@@ -149,11 +149,11 @@ def thresholds(
         seed=seed,
         names=(task.name, job.system.name),
     )
-    return replace(found, notes=[*task.notes, *_scoring_notes(job)])
+    return replace(result, notes=[*task.notes, *_scoring_notes(job)])
 
 
 def _scoring_notes(job: EvalJob) -> list[str]:
-    """What scoring had to say, behind the model's name."""
+    """The notes of scoring, behind the model's name."""
     return [f"{job.system.name}: {note}" for note in distinct_notes(job.scores.values())]
 
 
@@ -210,7 +210,7 @@ def _score(task: Task, model: str | Ranker | None) -> EvalJob:
 
 
 def _system_of(ranker: Ranker) -> System:
-    """What open models are as a system, with the name that `-m` would take."""
+    """Open models as a system, with the name that `-m` would take."""
     model = ",".join(reranker.info.model for reranker in rerankers_of(ranker))
     keep = ranker.keep if isinstance(ranker, Cascade) else ()
     name = f"{model} --keep {','.join(map(str, keep))}" if keep else model

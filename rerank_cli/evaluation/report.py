@@ -34,7 +34,7 @@ _RUN_SUFFIX = ".trec"
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What scoring took: seconds on the clock, tokens of all sequences, and chunks scored.
+    """The cost of scoring: seconds on the clock, tokens of all sequences, and chunks scored.
 
     The scores of `cached` chunks came from the cache. A cascade has `stages`; its chunks are those
     of all of them.
@@ -134,7 +134,7 @@ def mean_rows(sets: Sequence[SetRows], seed: int) -> list[MeanRow]:
     if len(sets) < 2:
         return []
     firsts = [results.rows[0] for results in sets]
-    found = []
+    summary = []
     for row in sets[0].rows:
         # Each set's own order may have another name.
         rows = firsts if row is firsts[0] else _rows_of(row.system, row.depth, sets)
@@ -153,8 +153,8 @@ def mean_rows(sets: Sequence[SetRows], seed: int) -> list[MeanRow]:
         }
         names = {each.system for each in rows}
         name = row.system if len(names) == 1 else "first order"
-        found.append(MeanRow(name, row.depth, means, against))
-    return found
+        summary.append(MeanRow(name, row.depth, means, against))
+    return summary
 
 
 def _rows_of(system: str, depth: int | None, sets: Sequence[SetRows]) -> list[SystemRow]:
@@ -164,7 +164,7 @@ def _rows_of(system: str, depth: int | None, sets: Sequence[SetRows]) -> list[Sy
 
 
 def _cost(job: EvalJob, task: Task, depth: int) -> Cost:
-    """What the best `depth` candidates took: of a query's seconds the share of their tokens."""
+    """The cost of the best `depth` candidates: their share of a query's seconds is by tokens."""
     seconds, tokens, chunks, cached = 0.0, 0, 0, 0
     for query, scored in job.scores.items():
         best = task.candidates[query][:depth]
@@ -188,7 +188,7 @@ _EXCERPT_CHARACTERS = 120
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
-    """A query, how alike two systems order its documents, and what each has first."""
+    """A query, how alike two systems order its documents, and the first document of each."""
 
     set: str
     query: str
@@ -216,7 +216,7 @@ class Comparison:
     worst: Sequence[Disagreement]
 
     def sentence(self, measure: str) -> str:
-        """What it comes to, in words."""
+        """The comparison in words."""
         alike = (
             f"{self.first} and {self.second} have the same document first for {self.same:.0%} of "
             f"{format_count(self.queries, 'query')} and share {self.shared:.0%} of their best "
@@ -325,7 +325,7 @@ def report_object(
 
 
 def runs_output(path: str) -> PlannedOutput:
-    """What --runs is to write: files in a folder, in the place of other files only."""
+    """The outputs of --runs: files in a folder, which may replace files only."""
 
     def holds_files(folder: Path) -> bool:
         runs = folder.glob(f"*{_RUN_SUFFIX}")
@@ -343,15 +343,15 @@ def write_runs(folder: Path, sets: Sequence[SetRows], others: Sequence[str | Pat
     try:
         folder = Path(os.path.realpath(folder))  # a link may lead to where none is yet
         folder.mkdir(parents=True, exist_ok=True)
-        taken: set[str] = set()
+        names: set[str] = set()
         for results in sets:
             for row in results.rows:
                 depth = "" if row.depth in (None, results.task.depth) else f".{row.depth}"
                 tag = _UNSAFE_IN_NAMES.sub("_", f"{row.system}{depth}").strip("_")
                 name = f"{_UNSAFE_IN_NAMES.sub('_', results.task.name)}.{tag}"
-                while name in taken or is_among(folder / f"{name}{_RUN_SUFFIX}", others):
+                while name in names or is_among(folder / f"{name}{_RUN_SUFFIX}", others):
                     name += "+"  # also of two models whose names differ in other characters
-                taken.add(name)
+                names.add(name)
                 with atomic_write(folder / f"{name}{_RUN_SUFFIX}") as stream:
                     stream.writelines(line.encode() for line in _run_lines(row, tag))
     except OSError as error:
@@ -367,8 +367,8 @@ def lines_per_query(sets: Sequence[SetRows]) -> Iterator[bytes]:
                 for query, value in values.items():
                     depth = _depth_value(row.depth) or ""
                     cells = (results.task.name, row.system, depth, query, measure)
-                    escaped = (_BLANKS.sub(" ", str(cell)) for cell in cells)
-                    yield ("\t".join([*escaped, f"{value:.6g}"]) + "\n").encode(
+                    texts = (_BLANKS.sub(" ", str(cell)) for cell in cells)
+                    yield ("\t".join([*texts, f"{value:.6g}"]) + "\n").encode(
                         "utf-8", "backslashreplace"
                     )
 
@@ -403,10 +403,10 @@ def _cost_object(cost: Cost) -> dict[str, Any]:
     return {**body, "stages": [stage._asdict() for stage in cost.stages]} if cost.stages else body
 
 
-def _difference_object(found: Difference | None) -> Mapping[str, Any]:
-    if found is None:
+def _difference_object(change: Difference | None) -> Mapping[str, Any]:
+    if change is None:
         return {}
-    figures = asdict(found)
+    figures = asdict(change)
     interval = {name: figures.pop(name) for name in ("low", "high")}
     mean = figures.pop("mean")
     return {
@@ -414,7 +414,7 @@ def _difference_object(found: Difference | None) -> Mapping[str, Any]:
             "mean": mean,
             "interval_95": interval,
             **figures,
-            "verdict": found.verdict.value,
+            "verdict": change.verdict.value,
         }
     }
 

@@ -1,4 +1,4 @@
-"""What a report for colleagues says: figures, scores and queries, as plain values.
+"""The content of a report for colleagues: figures, scores and queries, as plain values.
 
     SetRows, jobs and rerankers ─ gather_content ─ ReportContent ─ charts, report_page
 
@@ -59,7 +59,7 @@ _LIBRARIES = (
 
 @dataclass(frozen=True, slots=True)
 class LabelledScores:
-    """Relevance scores of documents, and whether each is relevant; what was not judged is not.
+    """Relevance scores of documents, and whether each is relevant; unjudged ones are not.
 
     `raw` are the model's own scores, in the same order.
     """
@@ -136,7 +136,7 @@ class SystemContent:
 
 @dataclass(frozen=True, slots=True)
 class ReportContent:
-    """All that a report says.
+    """All content of a report.
 
     standings  the first order, baselines, systems at each depth, and the best order
     leader     the system and depth with the best mean
@@ -170,14 +170,14 @@ def gather_content(
     jobs_by_task: Mapping[str, Sequence[SystemJobs]],
     rankers: Mapping[System, Ranker],
 ) -> ReportContent:
-    """Put together what a report says."""
+    """Gather the content of a report."""
     measures = list(sets[0].rows[0].figures)
     measure, depth = measures[0], options.depths[-1]
     means = mean_rows(sets, options.seed)
     standings = list(_standings(sets, means, jobs_by_task, rankers))
-    measured = [standing for standing in standings if standing.depth is not None]
-    names = [standing.name for standing in measured]
-    measured.sort(key=lambda standing: -standing.means[measure])
+    by_mean = [standing for standing in standings if standing.depth is not None]
+    names = [standing.name for standing in by_mean]
+    by_mean.sort(key=lambda standing: -standing.means[measure])
     rankers_by_name = {system.name: ranker for system, ranker in rankers.items()}
 
     def views(name: str) -> Iterator[_SetView]:
@@ -192,7 +192,7 @@ def gather_content(
         measures,
         sets,
         standings,
-        measured[0],
+        by_mean[0],
         dict(zip(names, verdict_sentences(sets, means, measure), strict=True)),
         _compare(options, sets, measure),
         [
@@ -202,7 +202,7 @@ def gather_content(
                 rankers_by_name[standing.system],
                 options,
             )
-            for standing in measured
+            for standing in by_mean
             if standing.depth == depth
         ],
         _facts(options, sets, rankers),
@@ -226,7 +226,7 @@ def _standings(
 ) -> Iterator[Standing]:
     rows = means or sets[0].rows
     queries = sum(len(results.task.queries) for results in sets)
-    measured = {system.name: (system, ranker) for system, ranker in rankers.items()}
+    rankers_by_name = {system.name: (system, ranker) for system, ranker in rankers.items()}
     all_jobs = [
         job
         for systems in jobs_by_task.values()
@@ -243,7 +243,7 @@ def _standings(
         seconds = price = None
         series, setting = row.system, ""
         if costs:
-            system, ranker = measured[row.system]
+            system, ranker = rankers_by_name[row.system]
             series, setting = _series(system), system.setting
             seconds = sum(cost.seconds for cost in costs) / queries
             tokens = sum(cost.tokens for cost in costs) / queries
@@ -262,7 +262,7 @@ def _standings(
 
 
 def _series(system: System) -> str:
-    """The model that a system is a setting of, by its name."""
+    """The name of the model of which a system is a setting."""
     return system.base or system.name
 
 
@@ -270,12 +270,12 @@ def _price(ranker: Ranker, jobs: Sequence[EvalJob], tokens: float) -> Price | No
     """The price of 1,000 queries with so many tokens each, by what this run's requests cost."""
     priced = [scorer for scorer in ranker.scorers if isinstance(scorer, PricedScorer)]
     cost = Price.total(scorer.cost_of(scorer.requests) for scorer in priced)
-    spent = sum(scored.spent for job in jobs for scored in job.scores.values())
+    spent_tokens = sum(scored.spent for job in jobs for scored in job.scores.values())
     # Queries that were scored before, or whose scores were in the cache, are not in this cost.
-    known = sum(scored.cached for job in jobs for scored in job.scores.values())
-    if cost is None or not spent or known or any(job.resumed for job in jobs):
+    cached_count = sum(scored.cached for job in jobs for scored in job.scores.values())
+    if cost is None or not spent_tokens or cached_count or any(job.resumed for job in jobs):
         return None
-    return cost._replace(amount=cost.amount * tokens / spent * _QUERIES_OF_A_PRICE)
+    return cost._replace(amount=cost.amount * tokens / spent_tokens * _QUERIES_OF_A_PRICE)
 
 
 def _system_content(
@@ -288,7 +288,7 @@ def _system_content(
     scale = info.scale
     relevances = [score for query in labelled for score in query.scores]
     raw = [score for query in labelled for score in query.raw]
-    wanted = options.thresholds or ThresholdOptions()
+    threshold_options = options.thresholds or ThresholdOptions()
     if info.is_calibrated:  # its cut is one of probabilities
         scale, raw = "logit", [transform_score(score, "logit") for score in relevances]
     return SystemContent(
@@ -302,8 +302,8 @@ def _system_content(
             np.array([truth for query in labelled for truth in query.relevant], dtype=bool),
         ),
         [
-            choose_cut(labelled, "recall", wanted.keep_recall, options.seed),
-            choose_cut(labelled, "precision", wanted.keep_precision, options.seed),
+            choose_cut(labelled, "recall", threshold_options.keep_recall, options.seed),
+            choose_cut(labelled, "precision", threshold_options.keep_precision, options.seed),
         ],
         [view.example(query) for gain, view, query in gains[:EXAMPLES] if gain > 0],
         [view.example(query) for gain, view, query in gains[::-1][:EXAMPLES] if gain < 0],
@@ -372,18 +372,18 @@ def precision_recall(labelled: LabelledScores) -> tuple[Any, Any]:
     Recall is that of the relevant documents among the candidates.
     """
     order = np.argsort(-labelled.raw, kind="stable")
-    found = np.cumsum(labelled.is_relevant[order])
+    hits = np.cumsum(labelled.is_relevant[order])
     scores = labelled.raw[order]
     last_of_a_score = np.flatnonzero(
         np.append(scores[1:] != scores[:-1], [True] * bool(len(scores)))
     )
-    found = found[last_of_a_score]
+    hits = hits[last_of_a_score]
     total = labelled.is_relevant.sum()
-    return found / max(total, 1), found / (last_of_a_score + 1)
+    return hits / max(total, 1), hits / (last_of_a_score + 1)
 
 
 def shorten(text: str, most: int) -> str:
-    """A text on one line, without control characters, and how long it was if that is too long."""
+    """A text on one line, without control characters; a long one is cut, with its length."""
     line = printable(" ".join(text[: most * 8].split()))
     if len(line) <= most and len(text) <= most * 8:
         return line
@@ -393,7 +393,7 @@ def shorten(text: str, most: int) -> str:
 def _facts(
     options: EvalOptions, sets: Sequence[SetRows], rankers: Mapping[System, Ranker]
 ) -> dict[str, list[tuple[str, str]]]:
-    """What was run, on what, with which versions."""
+    """The facts about a run: its systems, data and versions."""
     facts = {
         "Run": [
             ("command", _command(options)),

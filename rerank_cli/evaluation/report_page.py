@@ -179,13 +179,13 @@ def _markdown_example(example: QueryExample) -> Iterator[str]:
 
 
 def _clip(text: str) -> str:
-    """As much of a text as an item has room for."""
+    """A text, cut to the room of an item."""
     most = _MARKDOWN_CHARACTERS
     return text if len(text) <= most else f"{text[:most].rstrip()}…"
 
 
 def _text(text: str) -> str:
-    """Text of ours, which may hold a name: what Markdown would read as its own is escaped."""
+    """A text that may hold a name, with characters escaped that mean something in Markdown."""
     return "".join(f"\\{letter}" if letter in "\\`*_[]<>#@&~$!" else letter for letter in text)
 
 
@@ -212,12 +212,12 @@ def _each_set_sentence(content: ReportContent) -> str:
         )
         name = shorten(results.task.name, _NAME_CHARACTERS)
         names.setdefault(row.against[content.measure].verdict, []).append(name)
-    said = [
+    clauses = [
         f"{words} {_join(names[verdict])}"
         for verdict, words in _ON_SETS.items()
         if verdict in names
     ]
-    return f"Set by set: {'; '.join(said)}."
+    return f"Set by set: {'; '.join(clauses)}."
 
 
 def _join(names: Sequence[str]) -> str:
@@ -226,7 +226,7 @@ def _join(names: Sequence[str]) -> str:
 
 
 def _terms(content: ReportContent) -> Sequence[tuple[str, str]]:
-    """What the words of the tables mean, for people who have never seen them."""
+    """Explanations of the words in the tables, for people who do not know them."""
     measure, first = content.measure, content.standings[0]
     family = measure.partition("@")[0].partition("(")[0]
     terms = [
@@ -250,30 +250,34 @@ def _terms(content: ReportContent) -> Sequence[tuple[str, str]]:
 
 def _title(content: ReportContent) -> str:
     names = [results.task.name for results in content.sets]
-    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    return shorten(f"Reranking evaluation: {shown}", 2 * _NAME_CHARACTERS)
+    title_names = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return shorten(f"Reranking evaluation: {title_names}", 2 * _NAME_CHARACTERS)
 
 
 def _headline(leader: Standing, measure: str) -> str:
     """The verdict on the best system, in a sentence."""
-    found = leader.against[measure]
+    difference = leader.against[measure]
     name = shorten(leader.name, _NAME_CHARACTERS)
-    change = f"{measure} {found.mean:+z.3f}, 95 % interval {found.low:+z.3f} to {found.high:+z.3f}"
-    match found.verdict:
+    interval = f"95 % interval {difference.low:+z.3f} to {difference.high:+z.3f}"
+    change = f"{measure} {difference.mean:+z.3f}, {interval}"
+    match difference.verdict:
         case Verdict.SAME:
             return f"{name} changed nothing"
         case Verdict.UNKNOWN:
             return f"Whether {name} helps cannot be told ({change})"
         case _:
-            return f"{name} {found.verdict.value}: {change}"
+            return f"{name} {difference.verdict.value}: {change}"
 
 
 def _key_figures(content: ReportContent) -> Sequence[tuple[str, str]]:
     leader, measure = content.leader, content.measure
-    found = leader.against[measure]
+    difference = leader.against[measure]
     figures = [
         (measure, f"{content.standings[0].means[measure]:.3f} → {leader.means[measure]:.3f}"),
-        ("queries better / same / worse", f"{found.wins:,} / {found.ties:,} / {found.losses:,}"),
+        (
+            "queries better / same / worse",
+            f"{difference.wins:,} / {difference.ties:,} / {difference.losses:,}",
+        ),
     ]
     if leader.seconds is not None:
         figures.append(("seconds a query", f"{leader.seconds:.3g}"))
@@ -309,7 +313,9 @@ def _sets_table(content: ReportContent) -> ReportTable | None:
         for results in content.sets
         for row in results.rows
     ]
-    return _bounded("Each set", ["set", "system", *_figure_heads(content.measure)], rows, names=2)
+    return _limit_rows(
+        "Each set", ["set", "system", *_figure_heads(content.measure)], rows, names=2
+    )
 
 
 def _other_measures_table(content: ReportContent) -> ReportTable | None:
@@ -325,13 +331,13 @@ def _other_measures_table(content: ReportContent) -> ReportTable | None:
         for measure in others:
             cells += [f"{standing.means[measure]:.4f}", _change(standing.against.get(measure))]
         rows.append(cells)
-    return _bounded("Other measures", heads, rows)
+    return _limit_rows("Other measures", heads, rows)
 
 
 def _cost_table(content: ReportContent) -> ReportTable:
-    measured = [standing for standing in content.standings if standing.depth is not None]
+    standings = [standing for standing in content.standings if standing.depth is not None]
     rows = []
-    for standing in measured:
+    for standing in standings:
         cells = [
             shorten(standing.name, _NAME_CHARACTERS),
             str(standing.depth),
@@ -341,10 +347,10 @@ def _cost_table(content: ReportContent) -> ReportTable:
         cells += [_NO_FIGURE if standing.price is None else str(standing.price)]
         rows.append(cells)
     heads = ["system", "depth", content.measure, "seconds a query", "price of 1,000 queries"]
-    if all(standing.price is None for standing in measured):
+    if all(standing.price is None for standing in standings):
         heads, rows = heads[:-1], [row[:-1] for row in rows]
     note = "Seconds are those of this machine, on the clock; scores from the cache take none."
-    return _bounded("Cost", heads, rows, notes=[note])
+    return _limit_rows("Cost", heads, rows, notes=[note])
 
 
 def _cut_table(content: ReportContent) -> ReportTable:
@@ -371,7 +377,7 @@ def _cut_table(content: ReportContent) -> ReportTable:
             )
     heads = ["system", "for", "--min-score", "precision", "recall", "keeps of the rest"]
     heads.append("of other queries")
-    return _bounded("Cuts", heads, rows, names=2, notes=notes)
+    return _limit_rows("Cuts", heads, rows, names=2, notes=notes)
 
 
 def _cut_cells(choice: ChosenCut) -> Sequence[str]:
@@ -387,12 +393,12 @@ def _cut_cells(choice: ChosenCut) -> Sequence[str]:
 
 
 def _problems(system: SystemContent) -> Sequence[ChosenCut]:
-    """The cuts that are not to be relied on; the first alone if labels are too few for all."""
-    found = [choice for choice in system.choices if choice.problem]
-    return found[:1] if all(choice.needed for choice in system.choices) else found
+    """The cuts that are unreliable; only the first if labels are too few for all."""
+    problems = [choice for choice in system.choices if choice.problem]
+    return problems[:1] if all(choice.needed for choice in system.choices) else problems
 
 
-def _bounded(
+def _limit_rows(
     caption: str,
     heads: Sequence[str],
     rows: Sequence[Sequence[str]],
@@ -413,22 +419,22 @@ def _figure_heads(measure: str) -> Sequence[str]:
 
 def _figure_cells(row: SystemRow | Standing, measure: str) -> Sequence[str]:
     mean = row.means[measure] if isinstance(row, Standing) else row.mean(measure)
-    found = row.against.get(measure)
-    if found is None:
+    difference = row.against.get(measure)
+    if difference is None:
         return [f"{mean:.4f}", *[_NO_FIGURE] * 6]
     return [
         f"{mean:.4f}",
-        f"{found.mean:+z.4f}",
-        f"{_MARKS[found.verdict]} {found.verdict.value}",
-        f"{found.low:+z.4f} to {found.high:+z.4f}",
-        *(f"{count:,}" for count in (found.wins, found.ties, found.losses)),
+        f"{difference.mean:+z.4f}",
+        f"{_MARKS[difference.verdict]} {difference.verdict.value}",
+        f"{difference.low:+z.4f} to {difference.high:+z.4f}",
+        *(f"{count:,}" for count in (difference.wins, difference.ties, difference.losses)),
     ]
 
 
-def _change(found: Difference | None) -> str:
-    if found is None:
+def _change(difference: Difference | None) -> str:
+    if difference is None:
         return _NO_FIGURE
-    return f"{found.mean:+z.4f} ({found.low:+z.4f} to {found.high:+z.4f})"
+    return f"{difference.mean:+z.4f} ({difference.low:+z.4f} to {difference.high:+z.4f})"
 
 
 def _mark_classes() -> dict[str, str]:

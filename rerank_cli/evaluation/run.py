@@ -1,7 +1,7 @@
 """Scores every candidate of every query once, and says how long that will take.
 
-A few queries, chosen at random, are scored first: the rest takes as long for each character. What
-was scored is kept in a journal, so that an evaluation that was cut off goes on where it was.
+A few queries, chosen at random, are scored first: the rest takes as long for each character. A
+journal keeps the scores, so that an evaluation that was cut off continues there.
 """
 
 import argparse
@@ -107,7 +107,7 @@ class System:
 
     @property
     def budget(self) -> Budget | None:
-        """What a query may take from now on; None for no limit."""
+        """The budget of a query that begins now; None for no limit."""
         return None if self.max_time is None else Budget(self.max_time)
 
     def check_limit(self, ranker: Ranker) -> None:
@@ -135,7 +135,7 @@ def _positives(text: str) -> list[int]:
 
 
 def read_candidates(text: str) -> int | CandidateRule:
-    """Read how many passages a model reads; `auto` is what it reads of few for ten results.
+    """Read how many passages a model reads; `auto` is the number for ten results of a small input.
 
     Raises `UsageError`.
     """
@@ -171,32 +171,32 @@ def read_system(text: str, runtime: RuntimeOptions, chunks: ChunkOptions) -> Sys
     parser.add_argument("--runtime", choices=[*Runtime])
     parser.add_argument("--device", choices=[*Device])
     try:
-        given = vars(parser.parse_args(shlex.split(f"--{rest}") if options_begin else []))
+        values = vars(parser.parse_args(shlex.split(f"--{rest}") if options_begin else []))
     except (ValueError, argparse.ArgumentError) as error:
         raise UsageError(
             f"-m {text!r}: {error}",
             hint="a model, and options of its own in the same argument: -m 'mini@3 --max-chunks 1'",
         ) from error
     for name, kind in (("runtime", Runtime), ("device", Device), ("aggregate", Aggregation)):
-        if name in given:
-            given[name] = kind(given[name])
-    titled = given.pop("prepend", "none") == "title"
+        if name in values:
+            values[name] = kind(values[name])
+    is_titled = values.pop("prepend", "none") == "title"
     selection = Selection()
-    if "candidates" in given:
-        selection = replace(selection, candidates=read_candidates(given.pop("candidates")))
-    if "first_stage" in given:
-        selection = replace(selection, first_stage=FirstStage(given.pop("first_stage")))
+    if "candidates" in values:
+        selection = replace(selection, candidates=read_candidates(values.pop("candidates")))
+    if "first_stage" in values:
+        selection = replace(selection, first_stage=FirstStage(values.pop("first_stage")))
     own_runtime = {
-        name: given.pop(name) for name in ("runtime", "device", "threads") if name in given
+        name: values.pop(name) for name in ("runtime", "device", "threads") if name in values
     }
-    keep = check_keep(given.pop("keep", None), len(split_models(model.strip())), name="--keep")
+    keep = check_keep(values.pop("keep", None), len(split_models(model.strip())), name="--keep")
     return System(
         name=text.strip(),
         model=model.strip(),
         keep=keep,
         runtime=replace(runtime, **own_runtime),
-        chunks=replace(chunks, **given),
-        titled=titled,
+        chunks=replace(chunks, **values),
+        titled=is_titled,
         selection=selection,
     )
 
@@ -209,8 +209,8 @@ _PILOT_QUERIES = 2  # at least; the first is not counted, as it warms up
 class EvalJob:
     """Scores one task by one system.
 
-    What has been scored is kept in a `folder`, if there is one, until the job is closed; `stamp`
-    changes with the model. `spending` is that of all jobs.
+    Scores are kept in a `folder`, if there is one, until the job is closed; `stamp` changes with
+    the model. `spending` is that of all jobs.
     """
 
     def __init__(
@@ -239,23 +239,23 @@ class EvalJob:
         count = self.system.selection.candidates
         if not isinstance(count, int):
             return self.task.pairs
-        return sum(min(count, len(ranked)) for ranked in self.task.candidates.values())
+        return sum(min(count, len(candidates)) for candidates in self.task.candidates.values())
 
     @property
     def is_kept(self) -> bool:
-        """Whether what has been scored is on the disk."""
+        """Whether the scores are on the disk."""
         return self._journal.is_kept
 
     @property
     def scores(self) -> Mapping[str, QueryScores]:
-        """What has been scored, by query."""
+        """The scores so far, by query."""
         return self._journal.scores
 
     def run_pilot(self) -> None:
-        """Score a few queries, to know what the rest will take."""
-        began = time.perf_counter()
+        """Score a few queries, to know how long the rest will take."""
+        start = time.perf_counter()
         for count, _ in enumerate(self.run(), 1):
-            if count >= _PILOT_QUERIES and time.perf_counter() - began > _PILOT_SECONDS:
+            if count >= _PILOT_QUERIES and time.perf_counter() - start > _PILOT_SECONDS:
                 return
 
     def seconds_left(self) -> float:
@@ -278,18 +278,18 @@ class EvalJob:
             yield
 
     def labelled(self, options: LabelOptions) -> list[LabelledQuery]:
-        """What has been scored, with its labels: of a cascade by its last model."""
+        """The scores so far with their labels; those of a cascade are of its last model."""
         scores = {query: scored.last_scores for query, scored in self.scores.items()}
         return label_scores(self.task, scores, relevance_of(self.info), options)
 
     @property
     def info(self) -> ScorerInfo:
-        """What is known about the model, or the last one of a cascade."""
+        """The facts about the model, or about the last one of a cascade."""
         return rerankers_of(self._ranker)[-1].info
 
     @property
     def stages(self) -> Sequence[StageCount]:
-        """What each model of a cascade has scored; empty for one model."""
+        """The counts of each model of a cascade; empty for one model."""
         scored = [scores.stages for scores in self.scores.values() if scores.stages]
         return [
             StageCount(
@@ -302,11 +302,11 @@ class EvalJob:
         ]
 
     def close(self) -> None:
-        """Forget what was kept: the evaluation is over."""
+        """Remove the kept scores: the evaluation is over."""
         self._journal.close()
 
     def _score(self, name: str, candidates: Sequence[Candidate]) -> QueryScores:
-        began = time.perf_counter()
+        start = time.perf_counter()
         titled = self.system.titled
         documents = [scored_document(each.document, titled=titled) for each in candidates]
         if not documents:
@@ -316,7 +316,7 @@ class EvalJob:
             ranking = self._rank(query, documents)
         except (UsageError, NothingScored) as error:  # no words that could be scored, or no time
             note = f"query {name} of {self.task.name} was left in its first order: {error}"
-            return QueryScores({}, {}, {}, seconds=time.perf_counter() - began, notes=[note])
+            return QueryScores({}, {}, {}, seconds=time.perf_counter() - start, notes=[note])
         if is_cut_short(ranking, self._spending):
             raise NothingScored(
                 f"the money was spent (--max-cost {self._spending.budget.max_cost:g}): "
@@ -324,14 +324,14 @@ class EvalJob:
                 f"{format_count(len(self.task.queries), 'query')} of {self.task.name}",
                 hint="what is paid is kept: the same command with a larger --max-cost continues",
             )
-        unread = 0 if ranking.unread is None else ranking.unread.passages
+        unread_count = 0 if ranking.unread is None else ranking.unread.passages
         results = {candidates[result.index].id: result for result in ranking.results}
         tokens = {name: result.tokens for name, result in results.items()}
         return QueryScores(
             scores={name: result.raw_score for name, result in results.items()},
             tokens=tokens,
             chunks={name: result.chunks for name, result in results.items()},
-            seconds=time.perf_counter() - began,
+            seconds=time.perf_counter() - start,
             spent=ranking.usage.get("total_tokens", sum(tokens.values())),
             truncated=ranking.cut + ranking.query_cut,
             missing=ranking.missing,
@@ -341,7 +341,7 @@ class EvalJob:
                 name: [result.passage.start, result.passage.end] for name, result in results.items()
             },
             read=ranking.chunks,
-            total=ranking.candidates.total if ranking.candidates else ranking.chunks + unread,
+            total=ranking.candidates.total if ranking.candidates else ranking.chunks + unread_count,
             judges={name: result.stage for name, result in results.items() if ranking.stages},
             stages=[
                 [stage.pairs, (stage.results or 0) if place else ranking.documents]
@@ -360,7 +360,7 @@ class EvalJob:
             raise
 
     def _size(self, name: str) -> int:
-        """The work that a query is, in characters of its candidates."""
+        """The work of a query, in characters of its candidates."""
         candidates = self.task.candidates[name]
         return sum(len(each.document.text) + _CANDIDATE_CHARACTERS for each in candidates)
 
@@ -371,7 +371,7 @@ class EvalJob:
         return names
 
     def _identity(self) -> object:
-        """What the scores depend on."""
+        """The identity of the scores: all that they depend on."""
         content = blake2b(digest_size=16)
         for name, query in self.task.queries.items():
             content.update(json.dumps([name, query]).encode())
@@ -402,7 +402,7 @@ def scored_document(document: Document, *, titled: bool) -> Document:
 
 @dataclass(frozen=True, slots=True)
 class EvalOptions:
-    """What a command line asks for.
+    """The options of an evaluation.
 
     datasets, parts, qrels, run   the sets: files and folders, or parts that lie elsewhere
     models, compare               the systems to measure, and two of them to compare
@@ -481,10 +481,10 @@ class SystemJobs:
 
 
 def _cut_task(task: Task, depth: int) -> Task:
-    """The same task with the best `depth` candidates alone."""
+    """A task with only the best `depth` candidates."""
     if depth == task.depth:
         return task
-    candidates = {query: ranked[:depth] for query, ranked in task.candidates.items()}
+    candidates = {query: names[:depth] for query, names in task.candidates.items()}
     return replace(task, candidates=candidates)
 
 
@@ -525,7 +525,7 @@ def open_system(
     """
     rerankers, stamps = [], []
     own_remote = remote if system.is_remote else RemoteOptions()
-    with ExitStack() as opened:  # closed only if another one cannot be opened
+    with ExitStack() as stack:  # closed only if another one cannot be opened
         for model, options in zip(
             system.models, share_remote_options(system.models, own_remote), strict=True
         ):
@@ -537,18 +537,18 @@ def open_system(
                 remote=options,
                 cache=cache or False,
             )
-            rerankers.append(opened.enter_context(reranker))
+            rerankers.append(stack.enter_context(reranker))
             if folder is None:
                 stamps.append(remote_fingerprint(model, remote))
             else:
                 folder.check_unchanged()
                 stamps.append(folder.stamp())
-        opened.pop_all()
+        stack.pop_all()
     return _join(rerankers, system), "+".join(stamps)
 
 
 def renew(ranker: Ranker, system: System) -> Ranker:
-    """The same models for a system; they have no scores of another one.
+    """Open models again for a system, without the scores of another one.
 
     A system of one model is that of the last one.
     """
@@ -566,7 +566,7 @@ def _join(rerankers: Sequence[Reranker], system: System) -> Ranker:
 def warn_of_windows(
     options: EvalOptions, rankers: Mapping[System, Ranker], terminal: Terminal
 ) -> None:
-    """Say if two models that are compared cut documents differently of their own accord."""
+    """Warn if two models that are compared cut documents differently by default."""
     windows = {
         system.name: ranker.info.window
         for system, ranker in rankers.items()

@@ -1,4 +1,4 @@
-"""What a difference between two systems' figures tells: an interval, a test, and a verdict.
+"""The meaning of a difference between two systems' figures: an interval, a test, a verdict.
 
 Both are of pairs: the two figures of one query belong together.
 """
@@ -24,7 +24,7 @@ _MAX_DRAWN_NUMBERS = 10_000_000  # at once
 
 
 class Verdict(StrEnum):
-    """What may be said of a difference."""
+    """The verdict on a difference."""
 
     HELPED = "helped"
     HURT = "hurt"
@@ -34,7 +34,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The mean of what queries gained, with its 95 % interval, and the chance of one as large.
+    """The mean gain of queries, with its 95 % interval, and the chance of one as large.
 
     `p` is that of a mean at least as far from zero if it were by chance which of two figures is
     whose. `enough` queries would tell a difference of this size four times in five.
@@ -105,11 +105,11 @@ def _interval(gains: Sequence[Any], seed: int) -> tuple[float, float]:
         batch = max(1, min(DRAWS, _MAX_DRAWN_NUMBERS // len(gains[0])))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # told by the interval itself, below
-            found = stats.bootstrap(
+            interval = stats.bootstrap(
                 (gains[0],), np.mean, n_resamples=DRAWS, batch=batch, rng=random, method="BCa"
             ).confidence_interval
-        if math.isfinite(found.low) and math.isfinite(found.high):
-            return float(found.low), float(found.high)
+        if math.isfinite(interval.low) and math.isfinite(interval.high):
+            return float(interval.low), float(interval.high)
     means = np.zeros(DRAWS)
     for gain in gains:
         means += _bootstrap_means(gain, random)

@@ -41,7 +41,7 @@ def draw_report(
     *,
     all_measures: bool,
 ) -> Iterator[bytes]:
-    """Draw the table as wide as the terminal, and what it comes to below.
+    """Draw the table as wide as the terminal, and its sentences below.
 
     With `all_measures` those that have no room in it come below each other.
     """
@@ -54,7 +54,7 @@ def draw_report(
         color_system="standard" if terminal.color else None,
         legacy_windows=False,
     )
-    with console.capture() as captured:
+    with console.capture() as capture:
         tables = _tables(sets, means, measures, console.width)
         for table in tables if all_measures else islice(tables, 1):
             console.print(table)
@@ -67,12 +67,12 @@ def draw_report(
             console.print()
             for line in _comparison_lines(comparison, measures[0]):
                 console.print(Text(line), soft_wrap=False)
-    for line in captured.get().split("\n")[:-1]:
+    for line in capture.get().split("\n")[:-1]:
         yield line.rstrip().encode() + b"\n"
 
 
 def forecast(jobs: Sequence[EvalJob], seconds: float) -> str:
-    """What is to be scored, and how long that will take."""
+    """The number of pairs to score, and how long that will take."""
     pairs = sum(job.pairs for job in jobs)
     systems = len({job.system.base or job.system.name for job in jobs})
     sets = len({job.task.name for job in jobs})
@@ -93,7 +93,7 @@ def _tables(
     rows += _mean_cells(means, len(sets), measures)
     heads = ["set", "system", measures[0], "change", "95 % interval", "", "+ = -"]
     heads += [*measures[1:], "s", "passages/s", "unjudged"]
-    # What there is no room for goes from the end: other measures before what it cost.
+    # Columns without room are removed from the end: other measures before costs.
     seconds, rate, unjudged = range(len(heads) - 3, len(heads))
     order = [1, 2, 3, 5, 0, 4, seconds, 6, rate, *range(7, seconds), unjudged]
     names = [0, 1]
@@ -104,24 +104,24 @@ def _tables(
         max(len(heads[place]), *(len(row[place]) for row in rows)) for place in range(len(heads))
     ]
     widths[1] = min(widths[1], max(16, width // 3))
-    shown = _choose_columns(order, widths, width, least=3)
-    yield _draw_columns(heads, rows, widths, shown)
-    while rest := [place for place in range(7, seconds) if place not in shown]:
+    columns = _choose_columns(order, widths, width, least=3)
+    yield _draw_columns(heads, rows, widths, columns)
+    while rest := [place for place in range(7, seconds) if place not in columns]:
         part = _choose_columns([*names, *rest], widths, width, least=len(names) + 1)
         yield _draw_columns(heads, rows, widths, part)
-        shown += part
+        columns += part
 
 
 def _choose_columns(
     order: Sequence[int], widths: Sequence[int], width: int, *, least: int
 ) -> list[int]:
     """The first columns of an order that have room, and at least so many."""
-    shown: list[int] = []
+    columns: list[int] = []
     for place in order:
-        needed = sum(widths[column] + _GAP for column in [*shown, place]) - _GAP
-        if needed <= width or len(shown) < least:
-            shown.append(place)
-    return shown
+        total_width = sum(widths[column] + _GAP for column in [*columns, place]) - _GAP
+        if total_width <= width or len(columns) < least:
+            columns.append(place)
+    return columns
 
 
 def _draw_columns(
@@ -132,10 +132,10 @@ def _draw_columns(
 ) -> Table:
     table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="bold")
     for place in sorted(places):
-        left = place in (0, 1, 5)
+        is_left = place in (0, 1, 5)
         table.add_column(
             Text(heads[place]),
-            justify="left" if left else "right",
+            justify="left" if is_left else "right",
             max_width=widths[place],
             no_wrap=True,
             overflow="ellipsis",
@@ -219,25 +219,27 @@ def verdict_sentences(
                 yield _verdict(name, measure, row.against[measure], first)
 
 
-def _verdict(name: str, measure: str, found: Difference, first: str) -> str:
-    """Say what a difference from the first order tells."""
-    queries = found.wins + found.losses + found.ties
+def _verdict(name: str, measure: str, difference: Difference, first: str) -> str:
+    """The verdict on a difference from the first order, in a sentence."""
+    queries = difference.wins + difference.losses + difference.ties
     figures = (
-        f"{measure} {found.mean:+z.4f} over {first} (95 % interval {found.low:+z.4f} to "
-        f"{found.high:+z.4f}, p {found.p:.2g}); of {format_count(queries, 'query')} "
-        f"{found.wins:,} better, {found.losses:,} worse."
+        f"{measure} {difference.mean:+z.4f} over {first} (95 % interval {difference.low:+z.4f} to "
+        f"{difference.high:+z.4f}, p {difference.p:.2g}); of {format_count(queries, 'query')} "
+        f"{difference.wins:,} better, {difference.losses:,} worse."
     )
-    if found.verdict is Verdict.SAME:
+    if difference.verdict is Verdict.SAME:
         return f"{name} changed nothing: every query has the {measure} it had."
-    if found.verdict is not Verdict.UNKNOWN:
-        return f"{name} {found.verdict.value}: {figures}"
-    if found.enough:
-        figures += f" A difference of this size takes about {format_count(found.enough, 'query')}."
+    if difference.verdict is not Verdict.UNKNOWN:
+        return f"{name} {difference.verdict.value}: {figures}"
+    if difference.enough:
+        figures += (
+            f" A difference of this size takes about {format_count(difference.enough, 'query')}."
+        )
     return f"Whether {name} helps cannot be told: {figures}"
 
 
 def stage_sentences(sets: Sequence[SetRows]) -> Iterator[str]:
-    """What the models of each cascade have read, a sentence for each cascade and set."""
+    """How much the models of each cascade have read, in a sentence for each cascade and set."""
     for results in sets:
         where = f" on {printable(results.task.name)}" if len(sets) > 1 else ""
         for row in results.rows:

@@ -40,7 +40,7 @@ Goal = Literal["recall", "precision"]
 
 @dataclass(frozen=True, slots=True)
 class ThresholdOptions:
-    """What the cuts to choose shall keep: a share of the relevant, and a share of what is kept."""
+    """The goals of the cuts to choose: the least recall, and the least precision."""
 
     keep_recall: float = 0.95
     keep_precision: float = 0.9
@@ -70,7 +70,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class ScoreCut:
-    """What is left if documents with a lower relevance score than `score` are left out.
+    """The figures of a cut: documents with a lower relevance score than `score` are left out.
 
     rest_kept  the share of documents that are not relevant and that it keeps
     kept       documents a query
@@ -105,7 +105,7 @@ class FewestResults:
 
 @dataclass(frozen=True, slots=True)
 class ChosenCut:
-    """The cut for a goal, and what to expect of it; `cut` is None if there is no such.
+    """The cut for a goal, and its expected figure; `cut` is None if there is no such.
 
     expected  where the figure lies for as many other queries, in 95 of 100 cases
     held      the figure of one half of the queries with the cut of the other half
@@ -171,7 +171,7 @@ def find_thresholds(
     labels, relevant = count_labels(labelled)
     pairs = _Pairs(labelled, seed)
     cuts = [pairs.cut(score) for score in pairs.usual_scores(bounded=bounded)]
-    unfound = sum(query.unscored for query in labelled)
+    unfound_count = sum(query.unscored for query in labelled)
     choices = [
         choose_cut(labelled, "recall", options.keep_recall, seed),
         choose_cut(labelled, "precision", options.keep_precision, seed),
@@ -181,7 +181,7 @@ def find_thresholds(
         labelled=labelled,
         labels=labels,
         relevant=relevant,
-        unfound=unfound,
+        unfound=unfound_count,
         cuts=cuts,
         best_f1=pairs.cut(pairs.score_at(pairs.best_f1())) if relevant else None,
         first=[_measure_first(labelled, n, seed) for n in TOP_COUNTS],
@@ -250,28 +250,28 @@ class _Pairs:
         self._seed = seed
         # A cut is possible behind the last of equal scores only.
         self.ends = np.flatnonzero(np.append(np.diff(self.scores) != 0, len(scores) > 0))
-        self._found = np.cumsum(self.relevant)[self.ends]
+        self._hits = np.cumsum(self.relevant)[self.ends]
 
     def usual_scores(self, *, bounded: bool) -> list[float]:
         """The scores of a table, lowest first; none twice that keeps the same documents."""
         if not len(self.scores):
             return []
         if bounded:
-            wanted = list(_SCORES)
+            candidates = list(_SCORES)
         else:
             hits = self.scores[self.relevant]
             places = {max(0, math.ceil(len(hits) * share) - 1) for share in _RECALLS}
             found_scores = [float(hits[place]) for place in places if len(hits)]
-            wanted = [_shorten(score, self._below(score)) for score in found_scores]
-        found: dict[int, float] = {}
-        for score in sorted(wanted, reverse=bounded):
-            kept = int((self.scores >= score).sum())
-            if kept:
-                found[kept] = score
-        return sorted(found.values())
+            candidates = [_shorten(score, self._below(score)) for score in found_scores]
+        score_by_count: dict[int, float] = {}
+        for score in sorted(candidates, reverse=bounded):
+            kept_count = int((self.scores >= score).sum())
+            if kept_count:
+                score_by_count[kept_count] = score
+        return sorted(score_by_count.values())
 
     def score_at(self, place: int) -> float:
-        """A short number that keeps what is kept at one of the `ends`."""
+        """A short number that keeps the same documents as the score at one of the `ends`."""
         score = float(self.scores[self.ends[place]])
         return _shorten(score, self._below(score))
 
@@ -282,39 +282,39 @@ class _Pairs:
 
     def best_f1(self) -> int:
         """The place of the cut with the highest F1."""
-        f1 = 2 * self._found / (self.ends + 1 + self._found[-1])
+        f1 = 2 * self._hits / (self.ends + 1 + self._hits[-1])
         return int(np.argmax(f1))
 
     def most_precise(self, least: int) -> int:
         """The place of the highest precision among cuts that keep at least so many documents."""
-        return _most_precise(self._found, self.ends + 1.0, least)
+        return _most_precise(self._hits, self.ends + 1.0, least)
 
     def choose(self, goal: Goal, target: float, least: int) -> int | None:
         """The place of the cut for a goal; one for precision keeps at least so many documents."""
-        return _choose(self._found, self.ends + 1.0, goal, target, least)
+        return _choose(self._hits, self.ends + 1.0, goal, target, least)
 
     def cut(self, score: float) -> ScoreCut:
         """The figures of a cut, with their intervals."""
         is_kept = self.scores >= score
-        kept = self._by_query(is_kept)
+        kept_counts = self._by_query(is_kept)
         hits = self._by_query(is_kept & self.relevant)
         all_hits = self._by_query(self.relevant)
-        found, count, total = hits.sum(), kept.sum(), all_hits.sum()
+        hit_count, count, total = hits.sum(), kept_counts.sum(), all_hits.sum()
         rest = len(self.scores) - total
         weights = _draw_weights(self._queries, self._seed)
-        sums = [weights @ values for values in (hits, kept, all_hits)]
+        sums = [weights @ values for values in (hits, kept_counts, all_hits)]
         return ScoreCut(
             score,
-            _estimate_share(found, count, _ratio(sums[0], sums[1])),
-            _estimate_share(found, total, _ratio(sums[0], sums[2])),
-            _estimate(_ratio(2 * found, count + total), _ratio(2 * sums[0], sums[1] + sums[2])),
-            float(_ratio(count - found, rest)),
+            _estimate_share(hit_count, count, _ratio(sums[0], sums[1])),
+            _estimate_share(hit_count, total, _ratio(sums[0], sums[2])),
+            _estimate(_ratio(2 * hit_count, count + total), _ratio(2 * sums[0], sums[1] + sums[2])),
+            float(_ratio(count - hit_count, rest)),
             float(count / self._queries),
-            int((kept == 0).sum()),
+            int((kept_counts == 0).sum()),
         )
 
     def expect(self, goal: Goal, target: float, least: int) -> tuple[float, float]:
-        """Where the figure of a cut lies for other queries: one is chosen on each draw of queries.
+        """The range of a cut's figure for other queries: a cut is chosen on each draw of queries.
 
         It is measured on another draw.
         """
@@ -328,13 +328,13 @@ class _Pairs:
             first, second = (
                 random.multinomial(self._queries, shares, rows)[:, self._owners] for _ in range(2)
             )
-            found, kept = (
+            hit_counts, kept_counts = (
                 np.cumsum(values, axis=1)[:, self.ends] for values in (first * self.relevant, first)
             )
             for row in range(rows):
-                place = _choose(found[row], kept[row], goal, target, least)
+                place = _choose(hit_counts[row], kept_counts[row], goal, target, least)
                 if place is None:
-                    place = _most_precise(found[row], kept[row], least)
+                    place = _most_precise(hit_counts[row], kept_counts[row], least)
                 end = self.ends[place] + 1
                 hits = float(second[row, :end] @ self.relevant[:end])
                 whole = second[row] @ self.relevant if goal == "recall" else second[row, :end].sum()
@@ -342,11 +342,11 @@ class _Pairs:
         low, high = np.nanquantile(figures, _EDGES)
         place = self.choose(goal, target, least)
         end = self.ends[self.most_precise(least) if place is None else place] + 1
-        found, whole = self.relevant[:end].sum(), end
+        hit_counts, whole = self.relevant[:end].sum(), end
         if goal == "recall":
             whole = self.relevant.sum()
         # The figure of other queries varies as much again as that of these.
-        least_low, most_high = _wilson(found, whole, math.sqrt(2) * _DEVIATIONS)
+        least_low, most_high = _wilson(hit_counts, whole, math.sqrt(2) * _DEVIATIONS)
         return min(float(low), least_low), max(float(high), most_high)
 
     def _by_query(self, values: Any) -> Any:
@@ -354,47 +354,47 @@ class _Pairs:
         return np.bincount(self._owners, values.astype(float), self._queries)
 
 
-def _choose(found: Any, kept: Any, goal: Goal, target: float, least: int) -> int | None:
-    """The place of the cut for a goal, by what is found and kept at each; None if there is none."""
+def _choose(hits: Any, counts: Any, goal: Goal, target: float, least: int) -> int | None:
+    """The place of the cut for a goal, by the hits and counts of each; None if there is none."""
     if goal == "recall":
-        return int(np.argmax(found >= target * found[-1] - _SMALLEST_GAIN))
-    reached = (found >= target * kept - _SMALLEST_GAIN) & (kept >= least)
-    places = np.flatnonzero(reached)
+        return int(np.argmax(hits >= target * hits[-1] - _SMALLEST_GAIN))
+    is_reached = (hits >= target * counts - _SMALLEST_GAIN) & (counts >= least)
+    places = np.flatnonzero(is_reached)
     return int(places[-1]) if len(places) else None
 
 
-def _most_precise(found: Any, kept: Any, least: int) -> int:
+def _most_precise(hits: Any, counts: Any, least: int) -> int:
     """The place of the highest precision among cuts that keep at least so many documents."""
-    precision = np.where(kept >= least, found / np.maximum(kept, 1), -1.0)
+    precision = np.where(counts >= least, hits / np.maximum(counts, 1), -1.0)
     return int(np.argmax(precision))
 
 
 def _hold(labelled: Sequence[LabelledQuery], goal: Goal, target: float, seed: int) -> float | None:
     """The figure of each half of the queries, together, with the cut of the other half."""
     halves = split_in_halves(labelled, seed)
-    found = whole = 0.0
+    hits = whole = 0.0
     for ours, others in (halves, halves[::-1]):
-        pairs, measured = _Pairs(ours, seed), _Pairs(others, seed)
+        pairs, other_pairs = _Pairs(ours, seed), _Pairs(others, seed)
         if not pairs.relevant.any():
             return None
         place = pairs.choose(goal, target, 1)
         place = pairs.most_precise(1) if place is None else place
-        is_kept = measured.scores >= pairs.score_at(place)
-        found += float((is_kept & measured.relevant).sum())
-        whole += float((measured.relevant if goal == "recall" else is_kept).sum())
-    return found / whole if whole else None
+        is_kept = other_pairs.scores >= pairs.score_at(place)
+        hits += float((is_kept & other_pairs.relevant).sum())
+        whole += float((other_pairs.relevant if goal == "recall" else is_kept).sum())
+    return hits / whole if whole else None
 
 
 def _refuse(choice: ChosenCut, labels: int, relevant: int, factor: float) -> ChosenCut:
     """The choice where there are too few labels by a factor."""
-    needed = round_up(max(labels, 1) * factor)
+    label_count = round_up(max(labels, 1) * factor)
     problem = (
         f"{format_count(labels, 'label')}, {relevant:,} of them relevant, are too few to choose a "
-        f"cut for {format_share(choice.target)} {choice.goal}: it takes about {needed:,}"
+        f"cut for {format_share(choice.target)} {choice.goal}: it takes about {label_count:,}"
     )
     if relevant:
         problem += f", {round_up(relevant * factor):,} of them relevant"
-    return ChosenCut(choice.goal, choice.target, problem=problem, needed=needed)
+    return ChosenCut(choice.goal, choice.target, problem=problem, needed=label_count)
 
 
 def _measure_first(labelled: Sequence[LabelledQuery], n: int, seed: int) -> FirstResults:
@@ -411,9 +411,9 @@ def _measure_first(labelled: Sequence[LabelledQuery], n: int, seed: int) -> Firs
 
 def _recalls(labelled: Sequence[LabelledQuery], n: int) -> Any:
     """The share of its relevant documents that each query has among the first n."""
-    found = np.array([sum(query.relevant[:n]) for query in labelled], dtype=float)
+    hits = np.array([sum(query.relevant[:n]) for query in labelled], dtype=float)
     total = np.array([sum(query.relevant) + query.unscored for query in labelled], dtype=float)
-    return np.divide(found, total, out=np.zeros_like(found), where=total > 0)
+    return np.divide(hits, total, out=np.zeros_like(hits), where=total > 0)
 
 
 def _find_fewest(labelled: Sequence[LabelledQuery], target: float) -> FewestResults | None:
@@ -454,11 +454,11 @@ def _shorten(score: float, below: float) -> float:
 
 def _estimate_share(part: Any, whole: Any, draws: Any) -> Estimate:
     """A share with its interval, which has a width also where no draw has an exception."""
-    drawn = _estimate(_ratio(part, whole), draws)
+    estimate = _estimate(_ratio(part, whole), draws)
     if not whole:
-        return drawn
+        return estimate
     low, high = _wilson(float(part), float(whole), _DEVIATIONS)
-    return Estimate(drawn.value, min(low, drawn.low), max(high, drawn.high))
+    return Estimate(estimate.value, min(low, estimate.low), max(high, estimate.high))
 
 
 def _wilson(part: float, whole: float, deviations: float) -> tuple[float, float]:
@@ -470,7 +470,7 @@ def _wilson(part: float, whole: float, deviations: float) -> tuple[float, float]
 
 
 def round_up(count: float) -> int:
-    """A count with two digits that say something."""
+    """A count, rounded up to two significant digits."""
     whole = math.ceil(count - _SMALLEST_GAIN)
     step: int = 10 ** max(0, len(str(whole)) - 2)
     return -(-whole // step) * step

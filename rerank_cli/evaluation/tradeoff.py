@@ -1,4 +1,4 @@
-"""Quality against seconds: what a model loses where it reads only some passages, and what it saves.
+"""Quality against seconds: what a model loses and saves if it reads only some passages.
 
     read_variants   `50,200,all`, `hybrid,bm25` and limits of time to variants
     expand          a system to one for each variant
@@ -30,7 +30,7 @@ _ALL = CandidateRule.ALL.value
 
 
 class Variant(NamedTuple):
-    """What a model reads, in a word or two and as options, as a selection, and in what time.
+    """The passages that a model reads: as a name, as options, as a selection, and its time.
 
     `options` are empty if it reads all; `max_time` is in seconds, None for no limit.
     """
@@ -96,7 +96,7 @@ def expand(system: System, variants: Sequence[Variant]) -> list[System]:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What a setting comes to on a set; seconds, and passages, are those of a query on average.
+    """The figures of a setting on a set; seconds and passages are those of a query on average.
 
     row       the system's row
     read      the passages that the model reads of `passages`
@@ -254,15 +254,16 @@ def _cells_of(against: Difference) -> list[str]:
 
 def _fit_columns(rows: Sequence[Sequence[str]], width: int) -> bytes:
     """Columns that fit, from the first on."""
-    shown, used = 0, 0
+    column_count, total_width = 0, 0
     for column in zip(*rows, strict=True):
-        used += max(map(len, column)) + (_GAP if shown else 0)
-        if used > width and shown >= _KEPT_COLUMNS:
+        total_width += max(map(len, column)) + (_GAP if column_count else 0)
+        if total_width > width and column_count >= _KEPT_COLUMNS:
             break
-        shown += 1
+        column_count += 1
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     aligned = [
-        [cell.rjust(wide) for cell, wide in zip(row[:shown], widths, strict=False)] for row in rows
+        [cell.rjust(wide) for cell, wide in zip(row[:column_count], widths, strict=False)]
+        for row in rows
     ]
     return format_columns(aligned)
 

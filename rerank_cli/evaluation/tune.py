@@ -57,7 +57,7 @@ _WAYS = {
 
 @dataclass(frozen=True)
 class Loss:
-    """What a setting loses against all passages on some queries, in points of a measure.
+    """The loss of a setting against all passages on some queries, in points of a measure.
 
     `queries_needed` would show in four of five cases that the loss is within what is allowed; None
     if no number of queries would, as the loss itself is larger.
@@ -78,7 +78,7 @@ class Loss:
 
 @dataclass(frozen=True)
 class TunedSetting:
-    """A setting and what it came to on some queries; seconds and passages are those of a query."""
+    """A setting and its figures on some queries; seconds and passages are those of a query."""
 
     name: str
     preset: Mapping[str, Any]
@@ -90,7 +90,7 @@ class TunedSetting:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What was tried, chosen and confirmed; `check` is the chosen one on the other queries.
+    """The trials, the choice and its check; `check` is the choice on the other queries.
 
     `full_*` are those of all passages, on the half that is meant; `full_name` says what reads them.
     """
@@ -191,17 +191,17 @@ class _Tuner:
         self._say(f"{full_name}, {_count(halves[0] + halves[1])}")
         full, full_check = self._score(whole, halves)
         trials: list[TunedSetting] = []
-        chosen: TunedSetting | None = None
+        choice: TunedSetting | None = None
         candidates = _candidates(system, full)
         for read, group in groupby(candidates, key=lambda candidate: candidate.read):
             trying = list(group)
             self._say(f"trying about {read:,.0f} {what}, {_count(halves[0])}")
-            found = [self._try(candidate, halves[0], full) for candidate in trying]
-            trials += found
-            holding = [trial for trial in found if trial.loss.high < self._max_loss]
+            half_trials = [self._try(candidate, halves[0], full) for candidate in trying]
+            trials += half_trials
+            holding = [trial for trial in half_trials if trial.loss.high < self._max_loss]
             holding = [trial for trial in holding if trial.seconds < _seconds(full)]
             if holding:
-                chosen = min(holding, key=lambda trial: trial.seconds)
+                choice = min(holding, key=lambda trial: trial.seconds)
                 break
         (measure,) = self._measures
         tuning = Tuning(
@@ -210,18 +210,18 @@ class _Tuner:
             self._max_loss,
             trials,
             self._summary(full),
-            chosen,
+            choice,
             full_name=full_name,
         )
-        if chosen is None:
+        if choice is None:
             return tuning
         self._say(f"the chosen setting, {_count(halves[1])}")
-        candidate = next(each for each in candidates if each.name == chosen.name)
+        candidate = next(each for each in candidates if each.name == choice.name)
         check = self._try(candidate, halves[1], full_check)
         return replace(tuning, check=check, full_check=self._summary(full_check))
 
     def close(self) -> None:
-        """Forget what was kept to go on after an interrupt."""
+        """Remove the scores that were kept for a continuation after an interrupt."""
         for job in self._jobs:
             job.close()
 
@@ -272,20 +272,20 @@ class _Tuner:
 
 
 def loss_of(change: Difference, gains: Sequence[Any], max_loss: float) -> Loss:
-    """The loss that a difference from all passages is, by what each query gained in each set."""
+    """The loss in a difference from all passages, by the gain of each query in each set."""
     count = sum(len(gain) for gain in gains)
     mean = -_POINTS * change.mean
     spread = _POINTS * math.sqrt(sum(np.var(gain) * len(gain) for gain in gains) / count)
-    needed: int | None = None
+    query_count: int | None = None
     if (room := max_loss - mean) > 0:
-        needed = max(MIN_QUERIES, math.ceil((_POWER_POINTS * spread / room) ** 2))
+        query_count = max(MIN_QUERIES, math.ceil((_POWER_POINTS * spread / room) ** 2))
     return Loss(
         mean + 0.0,
         -_POINTS * change.high + 0.0,
         -_POINTS * change.low + 0.0,
         count,
         change.wins + change.losses,
-        needed,
+        query_count,
     )
 
 
@@ -318,7 +318,7 @@ def _candidates(system: System, full: Sequence[EvalJob]) -> list[_ReadingOption]
     passages = sum(scores.total for scores in scored) / len(scored)
     is_ranked = all(job.task.first == FirstStage.INPUT for job in full)
     stages = [FirstStage.HYBRID, FirstStage.BM25, *([FirstStage.INPUT] if is_ranked else [])]
-    found = [
+    options = [
         _ReadingOption(
             f"{count:,} passages{_WAYS[stage]}",
             {"candidates": count, "first-stage": stage.value},
@@ -330,7 +330,7 @@ def _candidates(system: System, full: Sequence[EvalJob]) -> list[_ReadingOption]
     ]
     for most in _MAX_CHUNKS:
         counts = [min(most, count) for scores in scored for count in scores.chunks.values()]
-        found.append(
+        options.append(
             _ReadingOption(
                 f"{format_count(most, 'passage')} of each document",
                 {"max-chunks": most},
@@ -339,7 +339,7 @@ def _candidates(system: System, full: Sequence[EvalJob]) -> list[_ReadingOption]
             )
         )
     return sorted(
-        (each for each in found if each.read < _MAX_SHARE * passages), key=lambda each: each.read
+        (each for each in options if each.read < _MAX_SHARE * passages), key=lambda each: each.read
     )
 
 
@@ -348,18 +348,18 @@ def _cascades(system: System, full: Sequence[EvalJob]) -> list[_ReadingOption]:
     queries = sum(len(job.task.queries) for job in full)
     documents = sum(job.task.pairs for job in full) / queries
     steps = range(len(system.keep) - 1, -1, -1)
-    found = []
+    options = []
     for count in _KEEPS:
         if count < _MAX_SHARE * documents:
             keep = [count * KEEP_FACTOR**step for step in steps]
             text = ",".join(map(str, keep))
             name = f"the best {count} results"
-            found.append(
+            options.append(
                 _ReadingOption(
                     name, {"keep": text}, replace(system, keep=tuple(keep)), float(count)
                 )
             )
-    return found
+    return options
 
 
 def _seconds(jobs: Sequence[EvalJob]) -> float:
@@ -372,7 +372,7 @@ def _count(tasks: Sequence[Task]) -> str:
 
 
 def describe(tuning: Tuning, width: int) -> Iterator[bytes]:
-    """What was tried, and what it comes to, in plain words."""
+    """The trials and the result, in plain words."""
     rows = [["read", tuning.measure, "s", "loss", "95 % interval"]]
     rows += [
         [
@@ -398,9 +398,9 @@ def _sentences(tuning: Tuning) -> Iterator[str]:
         what = "passages" if tuning.full_name == _ALL_PASSAGES else "documents"
         yield f"There is nothing to save: there are hardly more {what} than the fewest to try."
         return
-    chosen, check = tuning.chosen, tuning.check
+    choice, check = tuning.chosen, tuning.check
     queries = tuning.trials[0].loss.queries
-    if chosen is None or check is None:
+    if choice is None or check is None:
         best = min(tuning.trials, key=lambda trial: trial.loss.high)
         yield (
             f"No setting is sure to lose less than {limit} and is faster. Nearest: {best.name}, "
@@ -409,10 +409,10 @@ def _sentences(tuning: Tuning) -> Iterator[str]:
         if best.loss.high < tuning.max_loss:
             yield f"It is no faster than {tuning.full_name}: more queries would not help."
         else:
-            yield _needed(best.loss)
+            yield _describe_needed_queries(best.loss)
         return
     yield (
-        f"Chosen on {format_count(queries, 'query')}: {chosen.name}, as the cheapest whose loss is "
+        f"Chosen on {format_count(queries, 'query')}: {choice.name}, as the cheapest whose loss is "
         f"surely below {limit}."
     )
     speed = tuning.full_check["seconds"] / check.seconds if check.seconds else math.inf
@@ -431,10 +431,10 @@ def _sentences(tuning: Tuning) -> Iterator[str]:
         yield f"So it holds: the loss is below {limit}."
     else:
         yield f"So whether it loses less than {limit} cannot be told."
-        yield _needed(check.loss)
+        yield _describe_needed_queries(check.loss)
 
 
-def _needed(loss: Loss) -> str:
+def _describe_needed_queries(loss: Loss) -> str:
     if loss.queries_needed is None:
         return "More queries would not help: the loss itself is larger."
     if loss.queries_needed <= loss.queries:

@@ -19,7 +19,7 @@ from pathlib import PurePath
 STDIN = "-"
 DEFAULT_MAX_DOCUMENT_BYTES = 64_000_000
 LINE_SUFFIXES = {".txt", ".log"}
-# Of files that are images and videos, if their bytes say so too.
+# The suffixes of images and videos; the bytes of a file must say so too.
 MEDIA_SUFFIXES = {
     *(".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic"),
     *(".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi"),
@@ -29,7 +29,7 @@ _ROTATION = re.compile(r"(\.[A-Za-z]+)(?:\.\d+|-\d{8,10})$")  # as logrotate nam
 
 
 class Unit(StrEnum):
-    """What one document is."""
+    """The unit of a document."""
 
     AUTO = "auto"
     SECTION = "section"
@@ -40,12 +40,12 @@ class Unit(StrEnum):
     FILE = "file"
 
 
-# What a text is divided into by its structure.
+# The units into which a text is divided by its structure.
 DIVIDED_UNITS = frozenset({Unit.SECTION, Unit.PARAGRAPH, Unit.FUNCTION})
 
 
 class InputFormat(StrEnum):
-    """What a source holds."""
+    """The format of a source."""
 
     TEXT = "text"
     JSONL = "jsonl"
@@ -61,14 +61,14 @@ class InputFormat(StrEnum):
 
 
 class PipeListing(StrEnum):
-    """What the lines of a pipe name."""
+    """The things that the lines of a pipe name."""
 
     FILES = "a list of files"
     MATCHES = "what grep -n found"
 
 
 class Prepend(StrEnum):
-    """What is put before each chunk when it is scored."""
+    """The text before each chunk when it is scored."""
 
     TITLE = "title"
     PATH = "path"

@@ -4,9 +4,9 @@ A new format needs a member of `InputFormat`, and a row in the table `CONVERTERS
 takes more time than the size of a file allows, or gives more text than a document may have.
 
 A PDF is a program: a few bytes may ask for any time and memory, and nothing can stop the library
-from within. So it runs in a process of its own, which may have so much memory, and which is ended
-when a file takes too long. The process is started for the first PDF and lives as long as this one;
-it starts in little more time than the library takes to be imported.
+from within. So it runs in a process of its own, whose memory is limited, and which is ended when a
+file takes too long. The process starts with the first PDF and lives as long as this one; its start
+takes little more time than the import of the library.
 """
 
 import atexit
@@ -48,7 +48,7 @@ class Conversion:
     """The text of a file.
 
     title         its title, which may be empty
-    lost          the number of things in it that have no text form, by their kinds
+    losses        the number of things in it that have no text form, by their kinds
     faults        what was wrong with parts of it
     blocks        its structure; None if it has none but that of its text
     source_lines  the line of the file for each line of the text; None if there are none
@@ -57,7 +57,7 @@ class Conversion:
 
     text: str
     title: str = ""
-    lost: Counter[str] = field(default_factory=Counter)
+    losses: Counter[str] = field(default_factory=Counter)
     faults: Sequence[Fault] = ()
     blocks: Sequence[Block] | None = None
     source_lines: Sequence[int] | None = None
@@ -87,7 +87,7 @@ def convert(data: bytes, format_: InputFormat, source: str, max_bytes: int) -> C
     converter = CONVERTERS[format_]
     allowance = Allowance(source, max_bytes, _SECONDS + _SECONDS_PER_BYTE * len(data))
     try:
-        found = converter.read(data, allowance)
+        conversion = converter.read(data, allowance)
     except InputError:
         raise
     except ImportError as error:
@@ -96,9 +96,9 @@ def convert(data: bytes, format_: InputFormat, source: str, max_bytes: int) -> C
         raise MissingExtra(f"{source}: reading {format_.upper()}", converter.extra) from error
     except Exception as error:  # the errors of libraries have no common base
         raise InputError(f"{source}: cannot be read as {format_.upper()}: {error}") from error
-    found.text = encodable(found.text)
-    found.title = " ".join(encodable(found.title).split())
-    return found
+    conversion.text = encodable(conversion.text)
+    conversion.title = " ".join(encodable(conversion.title).split())
+    return conversion
 
 
 def formats_by_extra() -> Mapping[str, Sequence[InputFormat]]:
@@ -116,7 +116,7 @@ def _read_html(data: bytes, allowance: Allowance) -> Conversion:
     with pause_collection():
         page = read_html(data, allowance)
     return Conversion(
-        page.text, page.title, page.lost, blocks=page.blocks, source_lines=page.source_lines
+        page.text, page.title, page.losses, blocks=page.blocks, source_lines=page.source_lines
     )
 
 
@@ -132,22 +132,22 @@ def _read_pdf(data: bytes, allowance: Allowance) -> Conversion:
             count=len(pages),
         )
         for pages, problem in (
-            (pdf.scanned, "a picture without text"),
-            (pdf.garbled, "its fonts do not say what its characters are"),
+            (pdf.scanned_pages, "a picture without text"),
+            (pdf.garbled_pages, "its fonts do not say what its characters are"),
         )
         if pages
     ]
-    lost = Counter({"picture": pdf.pictures}) if pdf.pictures else Counter[str]()
+    losses = Counter({"picture": pdf.pictures}) if pdf.pictures else Counter[str]()
     return Conversion(
-        pdf.text, pdf.title, lost, faults, blocks=pdf.blocks, page_starts=pdf.page_starts
+        pdf.text, pdf.title, losses, faults, blocks=pdf.blocks, page_starts=pdf.page_starts
     )
 
 
 def _read_docx(data: bytes, allowance: Allowance) -> Conversion:
     from rerank_cli.inputs.docx import read_docx
 
-    text, lost, blocks = read_docx(data, allowance)
-    return Conversion(text, lost=lost, blocks=blocks)
+    text, losses, blocks = read_docx(data, allowance)
+    return Conversion(text, losses=losses, blocks=blocks)
 
 
 CONVERTERS: Mapping[InputFormat, Converter] = {
@@ -218,7 +218,7 @@ class _Process:
             raise ValueError("the process that reads it does not start")
 
     def read(self, data: bytes, allowance: Allowance) -> dict[str, Any]:
-        """Have a PDF read; gives it or an error. Raises `BoundExceeded`."""
+        """Have a PDF read; returns its content or an error. Raises `BoundExceeded`."""
         request = {
             "size": len(data),
             "max_bytes": allowance.max_bytes,
@@ -243,7 +243,7 @@ class _Process:
     def _ask(self, request: list[bytes], seconds: float) -> dict[str, Any] | None:
         """Send a request and wait for its answer.
 
-        That is empty if the process has died, and None if it was ended because of its time.
+        The answer is empty if the process has died, and None if it was ended for taking too long.
         """
         late = threading.Event()
 
@@ -291,7 +291,7 @@ def serve_pdf() -> None:
     threading.Thread(target=_receive, args=(requests,), daemon=True).start()
     import pypdf  # noqa: F401 - it takes the most time of all
 
-    import rerank_cli.inputs.pdf  # noqa: F401 - no file is to wait for it
+    import rerank_cli.inputs.pdf  # noqa: F401 - so that no file waits for it
 
     _answer(output, {"ready": True})
     while True:
@@ -312,7 +312,7 @@ def _receive(requests: "queue.SimpleQueue[tuple[dict[str, int], bytes]]") -> Non
 
 @contextmanager
 def _end_without_memory() -> Iterator[None]:
-    """End this process at once where it has no memory left, even for the end in good order."""
+    """End this process at once if it has no memory left even for an orderly end."""
     try:
         yield
     except MemoryError:
@@ -326,7 +326,7 @@ def _answer(output: IO[bytes], answer: Mapping[str, Any]) -> None:
 
 
 def _limit(max_memory: int, seconds: float) -> None:
-    """Let this process end where it takes more than so much memory, or of the processor's time."""
+    """Limit the memory and the processor time of this process: above them it ends."""
     with suppress(ImportError, OSError, ValueError):  # not on every system
         import resource
 

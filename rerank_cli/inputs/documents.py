@@ -56,28 +56,28 @@ _MEMORY_BYTES = 1 << 20  # of a pipe, before its copy goes to disk
 
 @dataclass(slots=True)
 class InputReport:
-    """What the user should know about the input. Each pass through the inputs starts a new one.
+    """Facts about the input for the user. Each pass through the inputs starts a new report.
 
-    skipped      the number of files of folders and lists that were left out, by reason
+    skip_counts  the number of files of folders and lists that were left out, by reason
     problems     the errors of files of folders and lists that could not be read
     undecodable  the number of documents with undecodable bytes; `raw` has these unchanged
     sample       the bytes of the first document with bytes that are not of its encoding
-    resembles    the formats that streams seem to have whose lines were read as plain ones, or what
-                 they seem to name
+    resembles    the formats that streams of plain lines seem to have, or the things that their
+                 lines seem to name
     faults       what was wrong with records that were read all the same
-    lost         the number of things in documents that have no text form, by their kinds
+    losses       the number of things in documents that have no text form, by their kinds
     binary       the sources that the user named and that are not text
     envelopes    the envelopes of the sources, as a set in the order of the input
     code         the number of files of code, by their languages
     """
 
-    skipped: Counter[str] = field(default_factory=Counter)
+    skip_counts: Counter[str] = field(default_factory=Counter)
     problems: Problems = field(default_factory=Problems)
     undecodable: int = 0
     sample: bytes = b""
     resembles: dict[str, InputFormat | PipeListing] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
-    lost: Counter[str] = field(default_factory=Counter)
+    losses: Counter[str] = field(default_factory=Counter)
     binary: list[str] = field(default_factory=list)
     envelopes: dict[Envelope, None] = field(default_factory=dict)
     code: Counter[str] = field(default_factory=Counter)
@@ -88,7 +88,7 @@ class InputReport:
         return any(fault.is_doubt for fault in self.faults)
 
     def add_faults(self, faults: Iterable[Fault]) -> None:
-        """Add the faults of a source; those that were left out are problems."""
+        """Add the faults of a source; records that were left out count as problems."""
         for fault in faults:
             if fault.is_lost:
                 self.problems.append(InputError(str(fault), hint=fault.hint))
@@ -98,7 +98,7 @@ class InputReport:
     @property
     def unreadable(self) -> bool:
         """Whether a file was left out because of its content, and not because of its name."""
-        return any(self.skipped[reason] for reason in (BINARY, *NEEDS_EXTRA.values()))
+        return any(self.skip_counts[reason] for reason in (BINARY, *NEEDS_EXTRA.values()))
 
 
 @dataclass(slots=True)
@@ -110,11 +110,11 @@ class Inputs:
     listed_paths  files of a list
     recursive     whether a folder stands for the files in it
     copy_folder   where pipes are copied, so that they can be read again; None if they are read once
-    taken         paths that are read for something else than documents
+    other_paths   paths that are read for something else than documents
     may_be_words  whether `paths` may be words of a query that was not quoted
 
-    What cannot be read is reported. It is raised if nothing else is named, and nothing of it was
-    read.
+    A source that cannot be read is reported. Its error is raised if the user named no other source,
+    and nothing of it was read.
     """
 
     texts: Sequence[str] = ()
@@ -123,7 +123,7 @@ class Inputs:
     recursive: bool = False
     options: ReadOptions = field(default_factory=ReadOptions)
     copy_folder: Path | None = None
-    taken: Sequence[str] = ()
+    other_paths: Sequence[str] = ()
     may_be_words: bool = True
     report: InputReport = field(default_factory=InputReport, init=False)
     _sources: SourceList = field(default_factory=SourceList, init=False)
@@ -140,12 +140,12 @@ class Inputs:
             self.paths,
             self.listed_paths,
             recursive=self.recursive,
-            taken=self.taken,
+            other_paths=self.other_paths,
             may_be_words=self.may_be_words,
         )
 
     def set_scorer(self, scorer: ScorerInfo) -> None:
-        """Tell what will score the documents: images and videos are some if it reads them."""
+        """Set the scorer of the documents: if it reads images and videos, these are documents."""
         self.options = replace(self.options, scorer=scorer)
 
     @property
@@ -165,7 +165,7 @@ class Inputs:
 
     @property
     def has_texts(self) -> bool:
-        """Whether some documents were given directly, and come from no source."""
+        """Whether some documents are texts that the user gave directly."""
         return bool(self.texts)
 
     @property
@@ -179,7 +179,7 @@ class Inputs:
 
         Reads only their first records. Raises `InputError`.
         """
-        places = [p for p in self._sources.places if p.named and not _is_stream(p.path)]
+        places = [p for p in self._sources.places if p.is_named and not _is_stream(p.path)]
         if not any(self.options.is_table(place.path) for place in places):
             return []
         return [(place.path, self._envelope_of(place.path)) for place in places]
@@ -189,7 +189,7 @@ class Inputs:
             return Envelope()
         try:
             with self._open(path) as stream:
-                source = SourceReader(path, self.options, stream, stream=False, named=True)
+                source = SourceReader(path, self.options, stream, stream=False, is_named=True)
                 # Reading all of it will say what is wrong.
                 with suppress(BinarySource, BoundExceeded):
                     next(source.documents(), None)
@@ -226,8 +226,8 @@ class Inputs:
     def work_ahead(self, work_of: Callable[[float], float]) -> WorkAhead | None:
         """Estimates of the work that was read and that is to come; None if there is a stream.
 
-        `work_of` says what a document of some bytes takes. What documents there are is told
-        by the sizes of files, and by samples of those that have many.
+        `work_of` estimates the work of a document of some bytes. The sizes of files tell which
+        documents there are, and samples of the files that have many.
         """
         if not self._sources.size:
             return None
@@ -269,7 +269,7 @@ class Inputs:
             parts = divide_text(text, find_blocks(text, syntax), paragraphs=False)
             lengths = [part.end - part.start for part in parts] or [len(sample)]
         else:
-            # Those that are cut at the ends would be taken for shorter ones.
+            # Documents that are cut at the ends would count as shorter ones.
             documents = sample.split(mark)[1 if begin else 0 : -1] or [sample]
             lengths = [len(document) + len(mark) for document in documents]
         return sum(map(work_of, lengths)) / sum(lengths)
@@ -280,7 +280,7 @@ class Inputs:
         return sum(stream.copied_bytes for stream in self._streams.values())
 
     def __iter__(self) -> Iterator[Document]:
-        self.report = InputReport(self._sources.skipped.copy(), self._sources.problems.copy())
+        self.report = InputReport(self._sources.skip_counts.copy(), self._sources.problems.copy())
         self._finished_bytes = 0
         for text in self.texts:
             yield Document(text, raw=text.encode("utf-8", "replace") + b"\n")
@@ -289,8 +289,8 @@ class Inputs:
             try:
                 yield from self._documents(place)
             except BinarySource:
-                self.report.skipped[BINARY] += 1
-                if place.named:
+                self.report.skip_counts[BINARY] += 1
+                if place.is_named:
                     self.report.binary.append(place.path)
             except BoundExceeded as error:
                 self.report.problems.append(error)
@@ -299,10 +299,10 @@ class Inputs:
                 is_read = self._document_bytes > 0
                 is_alone = len(self._sources.places) == 1 and not self.texts
                 is_alone = is_alone and not self._sources.problems
-                if place.named and is_alone and not is_read:
+                if place.is_named and is_alone and not is_read:
                     raise problem from error
-                if isinstance(error, MissingExtra) and not place.named:
-                    self.report.skipped[NEEDS_EXTRA[error.extra]] += 1
+                if isinstance(error, MissingExtra) and not place.is_named:
+                    self.report.skip_counts[NEEDS_EXTRA[error.extra]] += 1
                     continue
                 if is_read:
                     problem = InputError(
@@ -320,7 +320,7 @@ class Inputs:
                 return
             options = self._options_for(place)
             is_stream = _is_stream(place.path)
-            source = SourceReader(place.path, options, stream, is_stream, named=place.named)
+            source = SourceReader(place.path, options, stream, is_stream, is_named=place.is_named)
             try:
                 for document in source.documents():
                     self._document_bytes += len(document.raw or b"")
@@ -331,9 +331,9 @@ class Inputs:
                 if source.resembles is not None:
                     self.report.resembles[place.path] = source.resembles
                 if source.binary_files:
-                    self.report.skipped[BINARY] += source.binary_files
+                    self.report.skip_counts[BINARY] += source.binary_files
                 self.report.add_faults(source.faults.values())
-                self.report.lost.update(source.lost)
+                self.report.losses.update(source.losses)
                 if source.is_text:
                     self.report.envelopes[source.envelope] = None
                     if is_code(syntax := syntax_of(place.path)):
@@ -347,7 +347,7 @@ class Inputs:
         """
         options, path = self.options, place.path
         is_explicit = options.unit is not Unit.AUTO or options.input_format is not None
-        if place.named or is_explicit or _is_stream(path):
+        if place.is_named or is_explicit or _is_stream(path):
             return options
         if options.format_and_unit(path, stream=False)[1] is Unit.RECORD:
             try:
@@ -483,13 +483,13 @@ def _is_stream(path: str) -> bool:
 
 
 def warn_of_inputs(inputs: Inputs, terminal: Terminal) -> None:
-    """Say everything about the input that results do not show by themselves."""
+    """Warn of everything about the input that results do not show by themselves."""
     report = inputs.report
     for path in report.binary[:_NAMED_FILES]:
         terminal.warn(f"{name_of(path)}: binary, not text: left out", hint=_binary_hint(path))
     _warn_of_more(len(report.binary), "binary", terminal)
     for extra, formats in formats_by_extra().items():
-        if count := report.skipped[NEEDS_EXTRA[extra]]:
+        if count := report.skip_counts[NEEDS_EXTRA[extra]]:
             names = [format_.upper() for format_ in formats]
             terminal.warn(
                 f"{format_count(count, 'file')} left out: {format_names(names, 'and')} "
@@ -560,13 +560,13 @@ def _warn_of_more(count: int, what: str, terminal: Terminal) -> None:
 
 
 def say_what_was_read(inputs: Inputs, terminal: Terminal) -> None:
-    """Say for --verbose what the input took, and what there was that is not in it."""
-    if skipped := left_out(inputs):
-        terminal.say(f"left out of folders and lists: {skipped}")
+    """Say for --verbose what was read, and what was left out."""
+    if skips := describe_skips(inputs):
+        terminal.say(f"left out of folders and lists: {skips}")
     if rows := sum(fault.count for fault in inputs.report.faults if fault.what == "row"):
         terminal.say(f"{format_count(rows, 'row')} did not fit the header")
-    if lost := inputs.report.lost:
-        things = [format_count(count, kind) for kind, count in sorted(lost.items())]
+    if losses := inputs.report.losses:
+        things = [format_count(count, kind) for kind, count in sorted(losses.items())]
         terminal.say(f"without a text: {format_names(things, 'and')}")
     if inputs.report.code:
         say_how_code_was_read(inputs.report.code, terminal)
@@ -576,7 +576,7 @@ def say_what_was_read(inputs: Inputs, terminal: Terminal) -> None:
 
 
 def say_how_code_was_read(counts: Counter[str], terminal: Terminal) -> None:
-    """Say how many files of code were read without a grammar that there is."""
+    """Say how many files of code were read without their grammar."""
     from rerank_cli.structure.code import has_grammar, knows_grammar
 
     count = sum(n for name, n in counts.items() if knows_grammar(name) and not has_grammar(name))
@@ -587,7 +587,9 @@ def say_how_code_was_read(counts: Counter[str], terminal: Terminal) -> None:
         )
 
 
-def left_out(inputs: Inputs) -> str:
-    """What was left out of folders and lists, in words; empty where nothing was."""
-    skipped = inputs.report.skipped
-    return ", ".join(f"{count:,} {reason}" for reason, count in sorted(skipped.items()) if count)
+def describe_skips(inputs: Inputs) -> str:
+    """Describe the files left out of folders and lists; empty if there are none."""
+    skip_counts = inputs.report.skip_counts
+    return ", ".join(
+        f"{count:,} {reason}" for reason, count in sorted(skip_counts.items()) if count
+    )

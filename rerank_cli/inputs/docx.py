@@ -58,7 +58,7 @@ class DocxText(NamedTuple):
     """The text of a document, and how many things in it are not text, by their kinds."""
 
     text: str
-    lost: Counter[str]
+    losses: Counter[str]
     blocks: Sequence[Block]
 
 
@@ -73,25 +73,25 @@ def read_docx(data: bytes, allowance: Allowance) -> DocxText:
     for path in package.related(main, ["styles"]):
         styles = package.read_styles(path)
     notes: dict[str, list[_Piece]] = {}
-    lost = Counter[str]()
+    losses = Counter[str]()
     for path in package.related(main, ["footnotes", "endnotes", "comments"]):
-        notes |= package.read(path, {}, styles, lost).notes
+        notes |= package.read(path, {}, styles, losses).notes
     paths = [main, *package.related(main, ["header", "footer", "diagramData"])]
     recorder, start = BlockRecorder(), 0
     texts = dict[str, None]()
     for path in paths:
-        text, marks = _join(package.read(path, notes, styles, lost).pieces)
+        text, marks = _join(package.read(path, notes, styles, losses).pieces)
         notes = {}
         if text not in texts:  # sections repeat their headers
             _record(text, marks, start, recorder)
             texts[text] = None
             start += len(text)
     whole = "".join(texts)
-    return DocxText(whole, lost, recorder.blocks(whole))
+    return DocxText(whole, losses, recorder.blocks(whole))
 
 
 class _Style(NamedTuple):
-    """What a paragraph is by its style or by itself; None if that is not said.
+    """The kind of a paragraph, by its style or by itself; None if that is not stated.
 
     level    that of a heading from 1, or 0 for other text
     is_item  whether it is an item of a list
@@ -168,7 +168,7 @@ class _Structure:
             self._has_list[-1] = False
 
 
-# What is done where a mark stands between texts.
+# A mark between texts: what it does to the structure.
 _Mark = Callable[[_Structure], None]
 _Piece = str | _Mark
 _OPEN_MARKS: Mapping[str, _Mark] = {
@@ -189,11 +189,11 @@ def _join(pieces: Sequence[_Piece]) -> tuple[str, list[tuple[int, _Mark]]]:
         else:
             marks.append((length, piece))
     text = "".join(texts)
-    removed, gaps = 0, list[tuple[int, int]]()  # behind a place, so many are missing
-    for found in _BLANK_LINES.finditer(text):
-        removed += found.end() - found.start() - 2
-        gaps.append((found.end(), removed))
-    moved, gap = list[tuple[int, _Mark]](), 0
+    removed_count, gaps = 0, list[tuple[int, int]]()  # behind a place, so many are missing
+    for match in _BLANK_LINES.finditer(text):
+        removed_count += match.end() - match.start() - 2
+        gaps.append((match.end(), removed_count))
+    moved_marks, gap = list[tuple[int, _Mark]](), 0
     for place, mark in marks:
         while gap < len(gaps) and gaps[gap][0] <= place:
             gap += 1
@@ -201,8 +201,8 @@ def _join(pieces: Sequence[_Piece]) -> tuple[str, list[tuple[int, _Mark]]]:
         if gap < len(gaps):  # or within the next gap
             size = gaps[gap][1] - missing
             missing += min(max(place - (gaps[gap][0] - size), 0), size)
-        moved.append((place - missing, mark))
-    return _BLANK_LINES.sub("\n\n", text), moved
+        moved_marks.append((place - missing, mark))
+    return _BLANK_LINES.sub("\n\n", text), moved_marks
 
 
 def _record(
@@ -255,10 +255,10 @@ class _Package:
         path: str,
         notes: "dict[str, list[_Piece]]",
         styles: Mapping[str, _Style],
-        lost: Counter[str],
+        losses: Counter[str],
     ) -> "_Part":
         """Read a part; the notes that it refers to are taken out of `notes`."""
-        part = _Part(notes, styles, lost, self._allowance)
+        part = _Part(notes, styles, losses, self._allowance)
         self._parse(path, part.start, part.end, part.add)
         return part
 
@@ -312,7 +312,7 @@ class _Names:
 
 
 class _Styles:
-    """The styles of a document. One says what it changes of another."""
+    """The styles of a document. Each states its differences from another one."""
 
     def __init__(self, allowance: Allowance) -> None:
         self._allowance = allowance
@@ -341,7 +341,7 @@ class _Styles:
             self._own[self._id] = _change_style(self._own[self._id], name, attributes)
 
     def resolve(self) -> Mapping[str, _Style]:
-        """All styles, with what those say that they are based on."""
+        """All styles, with the values of those on which they are based."""
         resolved: dict[str, _Style] = {}
         for key in self._own:
             chain = dict[str, None]()
@@ -349,26 +349,26 @@ class _Styles:
                 chain[key] = None
                 key = self._bases.get(key, "")
             base = resolved.get(key, _Style())
-            for derived in reversed(chain):
-                level, is_item = self._own[derived]
+            for identifier in reversed(chain):
+                level, is_item = self._own[identifier]
                 base = _Style(
                     base.level if level is None else level,
                     base.is_item if is_item is None else is_item,
                 )
-                resolved[derived] = base
+                resolved[identifier] = base
         return resolved
 
 
 def _style_by_name(name: str) -> _Style:
-    """What the name of a style says, which is the same in all languages."""
+    """The style that a name means, which is the same in all languages."""
     if name.casefold() == _TITLE_STYLE:
         return _Style(1)
-    found = _HEADING_STYLE.fullmatch(name)
-    return _Style(int(found[1]) + 1) if found else _Style()
+    match = _HEADING_STYLE.fullmatch(name)
+    return _Style(int(match[1]) + 1) if match else _Style()
 
 
 def _change_style(style: _Style, name: str, attributes: Mapping[str, str]) -> _Style:
-    """A style with what one of its elements says."""
+    """A style with the change that one of its elements makes."""
     value = _value(attributes, "val")
     if name == "w:outlineLvl" and value.isdecimal():
         level = int(value[:2]) + 1
@@ -385,7 +385,7 @@ class _Part:
         self,
         notes: dict[str, list[_Piece]],
         styles: Mapping[str, _Style],
-        lost: Counter[str],
+        losses: Counter[str],
         allowance: Allowance,
     ) -> None:
         self.notes: dict[str, list[_Piece]] = {}
@@ -393,11 +393,11 @@ class _Part:
         self._styles = styles
         self._style: _Style | None = None  # of the paragraph whose properties are read
         self._is_changed = False
-        self._lost = lost
+        self._lost = losses
         self._allowance = allowance
         self._short = _Names().shorten
         self._elements = 0
-        self._skipped = 0  # how deep in an element that is left out
+        self._skip_depth = 0  # how deep in an element that is left out
         self._is_text = False
         self._text: list[_Piece] = []
         self._below: list[_Piece] = []  # what comes after the paragraph
@@ -405,7 +405,7 @@ class _Part:
         self._boxes = 0  # how deep in text boxes
         self._note = ""
         self._description = ""
-        self._found = 0  # how much there is that is text or was counted
+        self._content_count = 0  # how much there is that is text or was counted
         self._found_before: list[int] = []  # each of the alternatives around
         self._openers: dict[str, Callable[[str, Mapping[str, str]], None]] = {
             **dict.fromkeys(_REFERENCES, self._refer),
@@ -426,25 +426,25 @@ class _Part:
         if not self._elements % _TIMED_ELEMENTS:
             self._allowance.take(0)
         name = self._short(name)
-        if self._skipped or name in _SKIPPED or self._has_alternative(name):
+        if self._skip_depth or name in _SKIPPED or self._has_alternative(name):
             self._read_property(name, attributes)
-            self._skipped += 1
+            self._skip_depth += 1
         elif name in _TEXT:
             self._is_text = True
         elif name in _CHARACTERS:
             self._text.append(_CHARACTERS[name])
         elif name in _OBJECTS:
             self._add_object(_OBJECTS[name])
-            self._skipped += 1
+            self._skip_depth += 1
         elif name in self._openers:
             self._openers[name](name, attributes)
         elif name in _OPEN_MARKS:
             self._text.append(_OPEN_MARKS[name])
 
     def end(self, name: str) -> None:
-        if self._skipped:
-            self._skipped -= 1
-            if not self._skipped and self._style is not None:
+        if self._skip_depth:
+            self._skip_depth -= 1
+            if not self._skip_depth and self._style is not None:
                 self._text.append(partial(_Structure.set_style, style=self._style))
                 self._style = None
         else:
@@ -470,13 +470,13 @@ class _Part:
             self._text, self._below = [], []
 
     def add(self, text: str) -> None:
-        if self._is_text and not self._skipped:
+        if self._is_text and not self._skip_depth:
             self._text.append(text)
-            self._found += 1
+            self._content_count += 1
 
     def _read_property(self, name: str, attributes: Mapping[str, str]) -> None:
-        """Read what the properties of a paragraph say, but not what they were before a change."""
-        if not self._skipped:
+        """Read the properties of a paragraph, but not those from before a change."""
+        if not self._skip_depth:
             self._style = _Style() if name == "w:pPr" else None
             self._is_changed = False
         if self._style is None:
@@ -493,7 +493,7 @@ class _Part:
     def _has_alternative(self, name: str) -> bool:
         """Whether an element is one of several forms of what was read already."""
         is_alternative = name in ("mc:Choice", "mc:Fallback") and bool(self._found_before)
-        return is_alternative and self._found > self._found_before[-1]
+        return is_alternative and self._content_count > self._found_before[-1]
 
     def _refer(self, name: str, attributes: Mapping[str, str]) -> None:
         key = _REFERENCES[name] + _value(attributes, "id")
@@ -518,7 +518,7 @@ class _Part:
             self._below += box
 
     def _open_alternatives(self, name: str, attributes: Mapping[str, str]) -> None:
-        self._found_before.append(self._found)
+        self._found_before.append(self._content_count)
 
     def _add_symbol(self, name: str, attributes: Mapping[str, str]) -> None:
         try:
@@ -529,7 +529,7 @@ class _Part:
             self._lost[_SYMBOL] += 1
         else:
             self._text.append(character)
-        self._found += 1
+        self._content_count += 1
 
     def _add_sign(self, name: str, attributes: Mapping[str, str]) -> None:
         """Add the sign of a sum or an accent."""
@@ -544,7 +544,7 @@ class _Part:
         else:
             self._lost[kind] += 1
         self._description = ""
-        self._found += 1
+        self._content_count += 1
 
 
 def _value(attributes: Mapping[str, str], name: str) -> str:

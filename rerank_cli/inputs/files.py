@@ -49,10 +49,10 @@ _MAX_PROBLEMS = 1000  # that are kept of the millions that a list of missing fil
 
 
 class SourcePath(NamedTuple):
-    """The path of a source. `named` says that the user named it, and no list or folder."""
+    """The path of a source. `is_named` says that the user named it, and no list or folder."""
 
     path: str
-    named: bool
+    is_named: bool
 
 
 class Problems(list[InputError]):
@@ -76,14 +76,14 @@ class Problems(list[InputError]):
 class SourceList:
     """The sources of a run, in order.
 
-    `size` is their size in bytes, None if one is a stream. `skipped` counts the files of folders
+    `size` is their size in bytes, None if one is a stream. `skip_counts` has the files of folders
     that were left out, by reason. `problems` are the errors of lists and folders. `streams` are the
     keys of the streams that are read, for documents or for something else.
     """
 
     places: list[SourcePath] = field(default_factory=list)
     size: int | None = 0
-    skipped: Counter[str] = field(default_factory=Counter)
+    skip_counts: Counter[str] = field(default_factory=Counter)
     problems: Problems = field(default_factory=Problems)
     streams: set[tuple[int, ...]] = field(default_factory=set)
 
@@ -106,32 +106,34 @@ class UnreadableSource(InputError):
 
 def find_sources(
     paths: Sequence[str],
-    listed: Sequence[str],
+    listed_paths: Sequence[str],
     *,
     recursive: bool,
-    taken: Sequence[str] = (),
+    other_paths: Sequence[str] = (),
     may_be_words: bool = True,
 ) -> SourceList:
-    """Find the sources of `paths`, which the user named, and then those of `listed`.
+    """Find the sources of `paths`, which the user named, and then those of `listed_paths`.
 
-    With `recursive` a folder stands for the files in it. `taken` are read for something else.
+    With `recursive` a folder stands for the files in it. `other_paths` are read for something else.
     Sources that cannot be read are the result's `problems`. Raises `InputError` if no other is
     left, and where something else is wrong with `paths`. If they `may_be_words` of a query that
     was not quoted, one that is missing and looks like a word is such an error too.
     """
-    sources = SourceList(streams={key for path in taken if (key := stream_key(path)) is not None})
+    sources = SourceList(
+        streams={key for path in other_paths if (key := stream_key(path)) is not None}
+    )
     for path in paths:
         try:
-            _add_path(path, sources, named=True, recursive=recursive, may_be_word=may_be_words)
+            _add_path(path, sources, is_named=True, recursive=recursive, may_be_word=may_be_words)
         except UnreadableSource as error:
             sources.problems.append(error)
-    if not sources.places and not listed:
+    if not sources.places and not listed_paths:
         for problem in sources.problems:
             if isinstance(problem, UnreadableSource):
                 raise problem
-    for path in listed:
+    for path in listed_paths:
         try:
-            _add_path(path, sources, named=False, recursive=recursive)
+            _add_path(path, sources, is_named=False, recursive=recursive)
         except InputError as error:
             sources.problems.append(error)
     return sources
@@ -171,15 +173,15 @@ def read_error(path: str, error: OSError) -> InputError:
 
 
 def name_of(path: str) -> str:
-    """What a source is called in messages."""
+    """The name of a source in messages."""
     return "standard input" if path == STDIN else path
 
 
 def _add_path(
-    path: str, sources: SourceList, *, named: bool, recursive: bool, may_be_word: bool = False
+    path: str, sources: SourceList, *, is_named: bool, recursive: bool, may_be_word: bool = False
 ) -> None:
     if path == STDIN:
-        sources.add(SourcePath(path, named), _stdin_status())
+        sources.add(SourcePath(path, is_named), _stdin_status())
         return
     if not path:
         raise InputError("a file's name is empty", hint="is a shell variable not set?")
@@ -189,17 +191,17 @@ def _add_path(
         message, is_pattern = str(read_error(path, error)), _PATTERN.search(path)
         if may_be_word and not is_pattern and not _NO_WORD.search(path):
             raise InputError(message, hint="a query of several words goes in quotes") from error
-        hint = _PATTERN_HINT if named and is_pattern else None
+        hint = _PATTERN_HINT if is_named and is_pattern else None
         if _URL.match(path):
             hint = _URL_HINT
         raise UnreadableSource(message, hint=hint) from error
     except (OSError, ValueError) as error:  # ValueError for a NUL in the name
-        known = error if isinstance(error, OSError) else OSError(error)
-        raise UnreadableSource(str(read_error(path, known))) from error
+        os_error = error if isinstance(error, OSError) else OSError(error)
+        raise UnreadableSource(str(read_error(path, os_error))) from error
     if not os.access(path, os.R_OK):
         raise UnreadableSource(f"{path}: Permission denied")
     if not stat.S_ISDIR(status.st_mode):
-        sources.add(SourcePath(path, named), status)
+        sources.add(SourcePath(path, is_named), status)
     elif recursive:
         _add_folder(path, sources)
     else:
@@ -210,9 +212,9 @@ def _add_folder(root: str, sources: SourceList) -> None:
     def note_error(error: OSError) -> None:
         sources.problems.append(read_error(str(error.filename), error))
 
-    for path in walk(root, sources.skipped, note_error):
+    for path in walk(root, sources.skip_counts, note_error):
         try:
-            sources.add(SourcePath(path, named=False), Path(path).stat())
+            sources.add(SourcePath(path, is_named=False), Path(path).stat())
         except OSError as error:
             note_error(error)
 
@@ -224,7 +226,9 @@ def _stdin_status() -> os.stat_result | None:
         return None
 
 
-def walk(root: str, skipped: Counter[str], on_error: Callable[[OSError], None]) -> Iterator[str]:
+def walk(
+    root: str, skip_counts: Counter[str], on_error: Callable[[OSError], None]
+) -> Iterator[str]:
     """Yield the files below a folder in the order of their names, and count those it skips.
 
     Does not follow symbolic links. Calls `on_error` for folders that it cannot read.
@@ -233,13 +237,13 @@ def walk(root: str, skipped: Counter[str], on_error: Callable[[OSError], None]) 
     parts = Path(os.path.normpath(Path(root).absolute())).parts
     reader = _RuleReader(on_error)
     top = _Folder(root, parts, _rules_above(parts, reader))
-    levels = [_entries(top, reader, skipped, on_error)]
+    levels = [_entries(top, reader, skip_counts, on_error)]
     while levels:
         entry = next(levels[-1], None)
         if entry is None:
             levels.pop()
         elif isinstance(entry, _Folder):
-            levels.append(_entries(entry, reader, skipped, on_error))
+            levels.append(_entries(entry, reader, skip_counts, on_error))
         else:
             # Other programs would take -n for an option, and - is standard input.
             name = entry.removeprefix(here)
@@ -258,7 +262,7 @@ class _Folder:
 def _entries(
     folder: _Folder,
     reader: "_RuleReader",
-    skipped: Counter[str],
+    skip_counts: Counter[str],
     on_error: Callable[[OSError], None],
 ) -> Iterator[str | _Folder]:
     """Yield the files of a folder as paths, and the folders in it."""
@@ -273,17 +277,17 @@ def _entries(
     for entry in entries:
         parts = (*folder.parts, entry.name)
         if entry.name.startswith("."):
-            skipped[HIDDEN] += 1
+            skip_counts[HIDDEN] += 1
         elif entry.is_symlink():
-            skipped[LINKED] += 1
+            skip_counts[LINKED] += 1
         elif rules.ignore(parts, is_folder=entry.is_dir()):
-            skipped[IGNORED] += 1
+            skip_counts[IGNORED] += 1
         elif entry.is_dir():
             yield _Folder(entry.path, parts, rules)
         elif entry.is_file():
             yield entry.path
         else:
-            skipped[SPECIAL] += 1
+            skip_counts[SPECIAL] += 1
 
 
 class _RuleReader:
@@ -297,7 +301,7 @@ class _RuleReader:
     def read(self, path: str) -> list["_Rule"]:
         """The rules of a file, the last one first; none if it is missing, a pipe or a device.
 
-        Tells of a file that is beyond the bounds, and leaves it out.
+        Reports a file that is beyond the bounds, and leaves it out.
         """
         try:
             content = read_regular_file(Path(path), max_bytes=_MAX_RULES_BYTES)
@@ -345,7 +349,7 @@ class _Rules:
     lists: tuple[tuple[_RuleList, ...], ...] = ((),) * len(_IGNORE_FILES)
 
     def with_files(self, paths: Mapping[str, str], depth: int, reader: _RuleReader) -> "_Rules":
-        """These rules and those of more files, which are in a folder with `depth` parts.
+        """The rules with those of more files, which are in a folder with `depth` parts.
 
         `paths` are by the names in `_IGNORE_FILES`.
         """
@@ -481,7 +485,7 @@ def _part_expression(glob: str) -> str:
     """A regular expression for one part of a path; raises `ValueError` for a malformed glob."""
     pieces = [""]
     for token in _GLOB_TOKENS.finditer(glob):
-        escaped, negation, members, unfinished = token.groups()
+        escaped_character, negation, members, unfinished = token.groups()
         if unfinished:
             raise ValueError(glob)
         if token[0].startswith("*"):
@@ -491,7 +495,7 @@ def _part_expression(glob: str) -> str:
         elif members is not None:
             pieces[-1] += _class_expression(members, negated=bool(negation))
         else:
-            pieces[-1] += re.escape(escaped or token[0])
+            pieces[-1] += re.escape(escaped_character or token[0])
     first, *others = pieces
     if others:
         first += "".join(f"(?>[^/]*?{piece})" for piece in others[:-1])

@@ -37,9 +37,9 @@ _ESCAPE_BYTES = re.compile(_ESCAPE_SEQUENCE.pattern.encode())
 _NUMBER_IN_LINE = re.compile(r"(?=(?P<end>[:=-]) *\d{1,18}(?P=end))")
 _NUMBER = re.compile(r" *(\d{1,18})([:=\-\0])")
 _LINE_NUMBER = re.compile(r"([1-9]\d{0,17})([:=\-\0])")
-# What a line of a log begins with, and no line number: a leading zero, a date, or a time.
+# The beginning of a line of a log, which is no line number: a leading zero, a date, or a time.
 _TIME = re.compile(r"0\d|\d{4}-\d\d(?!\d)|\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?![:\d])")
-# A path that is believed although it is not on disk: `a.py`, `src/Makefile`, `C:\src\a`.
+# A plausible path that is not on disk: `a.py`, `src/Makefile`, `C:\src\a`.
 _PLAUSIBLE_PATH = re.compile(r"(?=.*[^\W\d_])[^\s\0]*[./\\][^\s\0]*")
 _STREAM_NAMES = {"(standard input)", "<stdin>"}
 _REVISIONS = ("HEAD:", "@:")  # git's names of what the files on disk come from
@@ -83,9 +83,9 @@ def grep_matches(
         plain = [line for line in lines if isinstance(line, _Line)]
         if reader is None:
             reader = _Reader(plain, count_binary)
-        known = reader.known_paths(plain)
+        paths = reader.known_paths(plain)
         for line in lines:
-            match = reader.read(line, known) if isinstance(line, _Line) else line
+            match = reader.read(line, paths) if isinstance(line, _Line) else line
             if match is not None:
                 yield match
 
@@ -111,7 +111,7 @@ class _Line:
 
     @property
     def is_remark(self) -> bool:
-        """Whether a tool says something here that is in no file."""
+        """Whether the line is a remark of a tool, and from no file."""
         return bool(_BINARY_FILE.fullmatch(self.text) or _TOOL_ERROR.match(self.text))
 
     @cached_property
@@ -119,8 +119,8 @@ class _Line:
         return _find_splits(self.text)
 
     def match(self, path: str | None, line: int | None, text: str) -> GrepMatch:
-        known = None if path in _STREAM_NAMES else path
-        return GrepMatch(encodable(text), known, line, self.block.raw)
+        file_path = None if path in _STREAM_NAMES else path
+        return GrepMatch(encodable(text), file_path, line, self.block.raw)
 
     def whole(self) -> GrepMatch:
         return self.match(None, self.block.line, self.text)
@@ -140,7 +140,7 @@ def _parse_block(block: SourceBlock) -> _Line | GrepMatch | None:
 
 
 class _Shape(NamedTuple):
-    """What follows a path: numbers, and the text.
+    """The form of what follows a path: numbers, and the text.
 
     numbers    how many there are: the line, the column, the offset in bytes
     has_tab    whether a tab is before a text that is not empty, as with `grep -T`
@@ -174,7 +174,7 @@ _SHAPES = (
 
 
 class _Split(NamedTuple):
-    """One way to divide a line: its path, whether NUL ends that, and where the rest begins."""
+    """A way to divide a line: its path, whether NUL ends that, and where the rest begins."""
 
     path: str
     is_certain: bool
@@ -183,7 +183,7 @@ class _Split(NamedTuple):
 
     @property
     def after(self) -> str:
-        """What comes after the path."""
+        """The part after the path."""
         return self.line[self.place :]
 
     @property
@@ -221,7 +221,7 @@ def _without_revision(path: str) -> str:
 
 
 class _Disk:
-    """What the files on disk say of the lines that were found in them."""
+    """Compares lines with the files on disk in which they may be."""
 
     def __init__(self) -> None:
         self.is_file: Callable[[str], bool] = lru_cache(4096)(os.path.isfile)
@@ -237,8 +237,8 @@ class _Disk:
         on_disk = [split for split in splits if self.is_file(split.path)]
         fits = [(max(self.fits(split).values()), split) for split in on_disk]
         best = max((fit for fit, _ in fits), default=0)
-        chosen = [split for fit, split in fits if fit == best > 0]
-        return chosen[0] if len(chosen) == 1 else None
+        best_splits = [split for fit, split in fits if fit == best > 0]
+        return best_splits[0] if len(best_splits) == 1 else None
 
     def has_line_without_number(self, line: str) -> bool:
         """Whether a file has all that comes after its name."""
@@ -254,10 +254,10 @@ class _Disk:
 
     def _fit(self, split: _Split, shape: _Shape) -> int:
         """2 if the file has this line, 1 if the text is a part of it (-o, --trim), 0 if neither."""
-        parsed = shape.parse(split.after)
-        if parsed is None:
+        number_and_text = shape.parse(split.after)
+        if number_and_text is None:
             return 0
-        number, text = parsed
+        number, text = number_and_text
         lines, part = self._lines(split.path), text.encode("utf-8", "surrogateescape")
         if number is None:
             return 2 if part and part in lines else 0
@@ -337,12 +337,12 @@ class _Reader:
         self._shapes = _vote(splits, self._disk)
 
     def known_paths(self, lines: Sequence[_Line]) -> set[str]:
-        """The paths in a window of lines that are believed although they are not on disk."""
+        """The plausible paths in a window of lines, which need not be on disk."""
         if self._layout is not _Layout.NAMED:
             return set()
         return _believable_paths([line.splits for line in lines], self._disk)
 
-    def read(self, line: _Line, known: set[str]) -> GrepMatch | None:
+    def read(self, line: _Line, known_paths: set[str]) -> GrepMatch | None:
         """Parse a line; None if it is none of a file."""
         if line.text == _GROUP_SEPARATOR:
             return None
@@ -354,31 +354,31 @@ class _Reader:
             self._count_binary()
             return None
         if self._layout is _Layout.NUMBERED:
-            parsed = _PLAIN.parse(line.text)
-            return line.match(None, *parsed) if parsed else line.whole()
+            number_and_text = _PLAIN.parse(line.text)
+            return line.match(None, *number_and_text) if number_and_text else line.whole()
         if self._layout is _Layout.HEADING:
             below = self._headings.divide(line.text)
             if below is True:
                 return None
             return self._match(line, below) if below else line.whole()
-        split = self._choose(line.splits, known)
+        split = self._choose(line.splits, known_paths)
         return self._match(line, split) if split else line.whole()
 
-    def _choose(self, splits: Sequence[_Split], known: set[str]) -> _Split | None:
-        """The split to believe; None if there is a doubt."""
+    def _choose(self, splits: Sequence[_Split], known_paths: set[str]) -> _Split | None:
+        """The most plausible split; None if there is a doubt."""
         if splits and splits[-1].is_certain and len(splits) == 1:
             return splits[0]
         on_disk = [split for split in splits if self._disk.is_file(split.path)]
-        others = [split for split in splits if split.path in known and split not in on_disk]
+        others = [split for split in splits if split.path in known_paths and split not in on_disk]
         if len(on_disk) == 1 and not others:
             return on_disk[0]
-        chosen = self._disk.choose(on_disk)
-        return others[0] if chosen is None and others else chosen
+        split_on_disk = self._disk.choose(on_disk)
+        return others[0] if split_on_disk is None and others else split_on_disk
 
     def _match(self, line: _Line, split: _Split) -> GrepMatch:
         for shape in (self._shapes[split.is_match], _PLAIN):
-            if (parsed := shape.parse(split.after)) is not None:
-                number, text = parsed
+            if (number_and_text := shape.parse(split.after)) is not None:
+                number, text = number_and_text
                 return line.match(split.path, None if shape.is_offset else number, text)
         return line.match(split.path, None, split.after)
 
@@ -392,19 +392,19 @@ def _choose_layout(texts: Sequence[str], disk: _Disk) -> tuple[_Layout, list[_Sp
         return _Layout.HEADING, splits
     texts = [text for text in texts if text]
     lines = [_find_splits(text) for text in texts]
-    compared = lines[:_COMPARED_LINES]
-    splits = [split for line in compared if (split := disk.choose(line)) is not None]
+    first_lines = lines[:_COMPARED_LINES]
+    splits = [split for line in first_lines if (split := disk.choose(line)) is not None]
     without_number = sum(map(disk.has_line_without_number, texts[:_COMPARED_LINES]))
     if without_number and without_number >= len(splits):
         return _Layout.WHOLE, []
-    if splits and len(splits) * 2 >= len(compared):
+    if splits and len(splits) * 2 >= len(first_lines):
         return _Layout.NAMED, splits
     if _are_numbered(texts):
         return _Layout.NUMBERED, []
-    known = _believable_paths(lines, disk)
-    named = sum(any(split.path in known for split in line) for line in lines)
-    on_disk = any(map(disk.is_file, known))
-    if named and (named == len(lines) or (on_disk and named * 2 >= len(lines))):
+    known_paths = _believable_paths(lines, disk)
+    named_count = sum(any(split.path in known_paths for split in line) for line in lines)
+    on_disk = any(map(disk.is_file, known_paths))
+    if named_count and (named_count == len(lines) or (on_disk and named_count * 2 >= len(lines))):
         return _Layout.NAMED, []
     return _Layout.WHOLE, []
 
@@ -438,15 +438,15 @@ def _believable_paths(lines: Sequence[Sequence[_Split]], disk: _Disk) -> set[str
 
     Not if one number comes again and again, as that of a port, or if all lines begin with a time.
     """
-    found: dict[str, list[_Split]] = {}
+    splits_by_path: dict[str, list[_Split]] = {}
     have_null = all(splits[-1].is_certain for splits in lines if splits)
     for splits in lines:
         splits = splits[-1:] if have_null else splits
         split = next((split for split in splits if split.is_match or have_null), None)
         if split is not None:
-            found.setdefault(split.path, []).append(split)
+            splits_by_path.setdefault(split.path, []).append(split)
     believable = set()
-    for path, splits in found.items():
+    for path, splits in splits_by_path.items():
         numbers = [split.number for split in splits]
         rises = len(numbers) > 1 and all(
             a is None or b is None or a < b for a, b in pairwise(numbers)

@@ -55,7 +55,7 @@ _BLOCKS = {
     *("ol", "optgroup", "option", "pre", "search", "section", "select", "summary", "table"),
     *("tbody", "textarea", "tfoot", "thead", "tr", "ul", "xmp"),
 }
-# Without a line of their own, and yet apart from their neighbours.
+# Elements without a line of their own, which are kept apart from their neighbours.
 _APART = {
     *("audio", "button", "canvas", "desc", "embed", "iframe", "img", "input", "label", "object"),
     *("span", "svg", "text", "title", "video"),
@@ -83,15 +83,15 @@ _HIDEABLE = {
 
 
 class HtmlText(NamedTuple):
-    """What is in a page.
+    """The content of a page.
 
-    lost          how many things in it are not text, by their kinds
+    losses        how many things in it are not text, by their kinds
     source_lines  the line of the page at which each line of the text begins
     """
 
     text: str
     title: str
-    lost: Counter[str]
+    losses: Counter[str]
     blocks: Sequence[Block]
     source_lines: Sequence[int]
 
@@ -101,17 +101,17 @@ def read_html(data: bytes, allowance: Allowance) -> HtmlText:
     page = _Page(_decode_page(data), allowance)
     page.read()
     text = page.text
-    return HtmlText(text, page.title, page.lost, page.blocks.blocks(text), page.lines)
+    return HtmlText(text, page.title, page.losses, page.blocks.blocks(text), page.lines)
 
 
 def _decode_page(data: bytes) -> str:
     """Decode a page as browsers do: by its mark, its declaration, or else UTF-8 if it is valid."""
     envelope = envelope_of(data[:HEAD_BYTES])
     candidates = [envelope.encoding]
-    declared = _CHARSET.search(data[:1024])
-    if declared and not envelope.mark:
+    declaration = _CHARSET.search(data[:1024])
+    if declaration and not envelope.mark:
         with suppress(LookupError):
-            name = codecs.lookup(declared[1].decode("ascii")).name
+            name = codecs.lookup(declaration[1].decode("ascii")).name
             candidates[:0] = [_ENCODINGS[name]]
     for encoding in candidates:
         with suppress(UnicodeDecodeError):
@@ -120,11 +120,11 @@ def _decode_page(data: bytes) -> str:
 
 
 class _Page:
-    """Reads a page into `text`, `title`, `lost`, `blocks` and `lines`."""
+    """Reads a page into `text`, `title`, `losses`, `blocks` and `lines`."""
 
     def __init__(self, page: str, allowance: Allowance) -> None:
         self.title = ""
-        self.lost = Counter[str]()
+        self.losses = Counter[str]()
         self.blocks = BlockRecorder()
         self.lines = array("L")
         self._page = page.replace("\0", "")
@@ -140,7 +140,7 @@ class _Page:
         self._is_table_head = False
         self._length = 0  # of the pieces
         self._place = 0  # in the page, of what is read
-        self._counted, self._line = 0, 1  # a place before it, and its line
+        self._counted_place, self._line = 0, 1  # a place before it, and its line
 
     @property
     def text(self) -> str:
@@ -210,7 +210,7 @@ class _Page:
         if name in _LISTS:
             self._lists.append(0 if name == "ol" else -1)
         elif name in _EMBEDDED:
-            self.lost["embedded object"] += 1
+            self.losses["embedded object"] += 1
         else:
             self._open_inline(name, attributes)
         return end
@@ -262,7 +262,7 @@ class _Page:
             self.blocks.close_part(_PART_KINDS[name])
 
     def _break(self, name: str) -> None:
-        """Keep an element apart from what is before or after it."""
+        """Separate an element from its neighbours."""
         if name in _BLOCKS or name in _SPACED_BLOCKS:
             lines = 2 if name in _SPACED_BLOCKS else 1
             self._newlines = max(self._newlines, lines) if self._pieces else 0
@@ -273,10 +273,10 @@ class _Page:
 
     def _read_raw(self, name: str, start: int) -> int:
         """Read an element in which there are no tags."""
-        found = self._search(rf"</{name}(?=[\s/>])", start)
-        if found is None:  # nothing else ends a script; others are taken for text
+        match = self._search(rf"</{name}(?=[\s/>])", start)
+        if match is None:  # nothing else ends a script; others are taken for text
             return len(self._page) if name in _NO_TEXT else start
-        end = found.start()
+        end = match.start()
         content = self._page[start:end]
         if name == "title" and not self.title:
             self.title = _unescape(content)
@@ -301,13 +301,13 @@ class _Page:
             place = tag.end()
 
     def _search(self, pattern: str, start: int) -> re.Match[str] | None:
-        """Search from a place on, but only once for what is not there."""
+        """Search from a place on, but only once for a pattern that is missing."""
         if pattern in self._missing:
             return None
-        found = re.compile(pattern, re.IGNORECASE).search(self._page, start)
-        if found is None:
+        match = re.compile(pattern, re.IGNORECASE).search(self._page, start)
+        if match is None:
             self._missing.add(pattern)
-        return found
+        return match
 
     def _read_picture(self, name: str, attributes: str) -> None:
         text = _attribute(attributes, "alt")
@@ -315,7 +315,7 @@ class _Page:
             self._write(text)
             self._break(name)
         elif name == "img":
-            self.lost["picture"] += 1
+            self.losses["picture"] += 1
 
     def _write(self, text: str, place: int | None = None, *, is_raw: bool = False) -> None:
         """Write text that is at a place of the page, or of an attribute at the place of its tag.
@@ -344,10 +344,10 @@ class _Page:
             self._place = place
         text = text.replace("\r\n", "\n").replace("\xa0", " ")
         self._append(text)
-        if added := text.count("\n"):
+        if line_breaks := text.count("\n"):
             # A reference may be a line feed, which is no end of a line of the page.
             first, most = self._line_of_place(), source.count("\n")
-            self.lines.extend(first + min(number, most) for number in range(1, added + 1))
+            self.lines.extend(first + min(number, most) for number in range(1, line_breaks + 1))
 
     def _append(self, text: str) -> None:
         """Write text, and before it what stands between it and the text before."""
@@ -357,19 +357,19 @@ class _Page:
         if not separator and self._pieces and not self._mark:
             separator = self._space
         start = self._length + len(separator)
-        written = self._mark + text
-        self._pieces += [separator, written]
-        self._length = start + len(written)
+        content = self._mark + text
+        self._pieces += [separator, content]
+        self._length = start + len(content)
         self._newlines, self._space, self._mark = 0, "", ""
-        if bare := written.strip():
-            start += written.index(bare[0])
+        if bare := content.strip():
+            start += content.index(bare[0])
             self.blocks.write(start, start + len(bare))
 
     def _line_of_place(self) -> int:
         """The line of the page in which the place is, which is never before the last one."""
-        if self._place > self._counted:
-            self._line += self._page.count("\n", self._counted, self._place)
-            self._counted = self._place
+        if self._place > self._counted_place:
+            self._line += self._page.count("\n", self._counted_place, self._place)
+            self._counted_place = self._place
         return self._line
 
 
@@ -382,9 +382,9 @@ def _is_hidden(attributes: str) -> bool:
 
 def _attribute(attributes: str, name: str) -> str | None:
     """The value of an attribute of a tag; None if it has none of this name."""
-    for found in _ATTRIBUTE.finditer(attributes):
-        if found[1].lower() == name:
-            return _unescape(found[2] or found[3] or found[4] or "")
+    for match in _ATTRIBUTE.finditer(attributes):
+        if match[1].lower() == name:
+            return _unescape(match[2] or match[3] or match[4] or "")
     return None
 
 

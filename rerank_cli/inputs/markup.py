@@ -5,10 +5,10 @@ from collections import defaultdict
 
 from rerank_cli.structure import Block, BlockKind
 
-# What stands beside a heading of a web page to be clicked on.
+# Links beside a heading of a web page.
 _PERMALINK = "¶§\N{ZERO WIDTH SPACE}\uf0c1"
 _CELL_ENDS = re.compile(r"\s{2,}|[\t\n]")
-# What is in a list or a table.
+# The parts of a list and of a table.
 _OUTER_KINDS = {BlockKind.ITEM: BlockKind.LIST, BlockKind.ROW: BlockKind.TABLE}
 _LAYOUT = {*_OUTER_KINDS, *_OUTER_KINDS.values()}
 _MAX_SCOPES = 8  # in each other; so there are few sections to look through
@@ -17,8 +17,8 @@ _MAX_SCOPES = 8  # in each other; so there are few sections to look through
 class _Record:
     """A block that was written to. Its name is the text of its `header`.
 
-    It has no kind once it turns out to be none, and it ends where it begins while it is open.
-    A name that is given comes before that text.
+    A record that turns out to be no block has no kind. While it is open, it ends where it begins.
+    A given name comes before that text.
     """
 
     __slots__ = ("end", "header", "kind", "name", "start")
@@ -210,7 +210,7 @@ class BlockRecorder:
 
     def _forget_layout(self) -> None:
         """Make lists and tables that are open no blocks, and forget that they are open."""
-        elements, written = self._open, self._first_unwritten
+        elements, first_unwritten = self._open, self._first_unwritten
         self._open, self._first_unwritten = [], 0
         self._kinds.clear()
         self._names.clear()
@@ -220,7 +220,7 @@ class BlockRecorder:
                     element.record.kind = None
             else:
                 self._push(element)
-                self._first_unwritten += place < written
+                self._first_unwritten += place < first_unwritten
 
 
 def _make_block(text: str, record: _Record, outer: list[Block]) -> Block | None:
@@ -230,7 +230,7 @@ def _make_block(text: str, record: _Record, outer: list[Block]) -> Block | None:
     outer_kind = around.kind if around else None
     if kind is None or outer_kind is not _OUTER_KINDS.get(kind, outer_kind):
         return None
-    # An item or a row of one paragraph says it all.
+    # A paragraph that is a whole item or row is no block of its own.
     is_same = around is not None and (start, end) == (around.start, around.end)
     if is_same and kind is BlockKind.PARAGRAPH and outer_kind in _OUTER_KINDS:
         return None

@@ -1,7 +1,7 @@
 """PDF to text and blocks, page by page. It runs in a process of its own: see `conversion`.
 
-A PDF says where glyphs are, not what they make up. So running heads and page numbers are told by
-their places and by what repeats, paragraphs by short lines, and sections by the bookmarks.
+A PDF says where glyphs are, not what they make up. So places and repetition tell running heads and
+page numbers, short lines tell paragraphs, and bookmarks tell sections.
 """
 
 import re
@@ -49,18 +49,18 @@ _SENTENCE_END = re.compile("[.!?:;\u2026\u3002\uff01\uff1f][\"')\\]\u201d\u2019\
 
 @dataclass(slots=True)
 class PdfText:
-    """What is in a PDF.
+    """The content of a PDF.
 
-    scanned      the numbers of pages with pictures and without text
-    garbled      those of pages whose fonts do not say what many of their characters mean
-    pictures     how many different pictures there are
-    page_starts  the characters at which the pages begin
+    scanned_pages  the numbers of pages with pictures and without text
+    garbled_pages  those of pages whose fonts do not say what many of their characters mean
+    pictures       how many different pictures there are
+    page_starts    the characters at which the pages begin
     """
 
     text: str = ""
     title: str = ""
-    scanned: list[int] = field(default_factory=list)
-    garbled: list[int] = field(default_factory=list)
+    scanned_pages: list[int] = field(default_factory=list)
+    garbled_pages: list[int] = field(default_factory=list)
     pictures: int = 0
     page_starts: list[int] = field(default_factory=list)
     blocks: Sequence[Block] = ()
@@ -89,14 +89,14 @@ def read_pdf(data: bytes, max_bytes: int) -> PdfText | None:
         texts.append(text)
         if page.indirect_reference is not None:
             places[page.indirect_reference.idnum] = place
-        found = set(_pictures(page))
-        pictures |= found
+        page_pictures = set(_pictures(page))
+        pictures |= page_pictures
         characters = "".join(text.split())
-        if not characters and found:
-            pdf.scanned.append(place + 1)
-        unknown = sum(map(_is_unknown, characters))
-        if unknown > _UNKNOWN_SHARE * len(characters):
-            pdf.garbled.append(place + 1)
+        if not characters and page_pictures:
+            pdf.scanned_pages.append(place + 1)
+        unknown_count = sum(map(_is_unknown, characters))
+        if unknown_count > _UNKNOWN_SHARE * len(characters):
+            pdf.garbled_pages.append(place + 1)
     pdf.title = (reader.metadata.title if reader.metadata else None) or ""
     pdf.pictures = len(pictures)
     bookmarks = list[Bookmark]()
@@ -107,7 +107,7 @@ def read_pdf(data: bytes, max_bytes: int) -> PdfText | None:
 
 
 def _pictures(page: Any) -> Iterator[Any]:
-    """What tells the pictures of a page apart."""
+    """An identity for each picture of a page."""
     with suppress(Exception):  # a damaged page may have text all the same
         objects = page["/Resources"]["/XObject"].get_object()
         for name, reference in objects.items():
@@ -121,15 +121,15 @@ def _is_unknown(character: str) -> bool:
 
 def _bookmarks(reader: Any, places: Mapping[int, int]) -> Iterator[Bookmark]:
     """The bookmarks that lead to pages, each before those below it."""
-    named: Mapping[str, Any] | None = None
+    destinations: Mapping[str, Any] | None = None
     first = reader.trailer["/Root"]["/Outlines"].raw_get("/First")
-    waiting, seen = [(first, 1)], set[int]()
-    while waiting and len(seen) < _MAX_BOOKMARKS:
+    waiting, visited_keys = [(first, 1)], set[int]()
+    while waiting and len(visited_keys) < _MAX_BOOKMARKS:
         reference, level = waiting.pop()
         key = getattr(reference, "idnum", id(reference))
-        if key in seen:
+        if key in visited_keys:
             continue
-        seen.add(key)
+        visited_keys.add(key)
         item = reference.get_object()
         for name, deeper in (("/Next", 0), ("/First", 1)):
             if name in item:
@@ -137,8 +137,8 @@ def _bookmarks(reader: Any, places: Mapping[int, int]) -> Iterator[Bookmark]:
         with suppress(Exception):  # the others may be right
             target = item["/Dest"] if "/Dest" in item else item["/A"]["/D"]
             if isinstance(target, str | bytes):
-                named = reader.named_destinations if named is None else named
-                page = named[str(target)].dest_array[0]
+                destinations = reader.named_destinations if destinations is None else destinations
+                page = destinations[str(target)].dest_array[0]
             else:
                 page = list.__getitem__(target, 0)  # the library would resolve the reference
             title = " ".join(str(item["/Title"]).split())
@@ -273,15 +273,15 @@ def _mark_repeated(margins: Sequence[_Margins]) -> None:
 
 def _common_keys(margins: Sequence[_Margins], zone: str) -> set[str]:
     """The lines that half of the pages have at an edge, or half of the odd or the even ones."""
-    seen = [Counter[str](), Counter[str]()]  # on odd and even pages
+    parity_counts = [Counter[str](), Counter[str]()]  # on odd and even pages
     for margin in margins:
         keys = {margin.keys[place] for place in margin.zones[zone] if place in margin.keys}
-        seen[margin.number % 2].update(keys)
-    total = seen[0] + seen[1]
+        parity_counts[margin.number % 2].update(keys)
+    total = parity_counts[0] + parity_counts[1]
     sizes = [(len(margins) + 1) // 2, len(margins) // 2]
     return {
         key
-        for counts, size in zip(seen, sizes, strict=True)
+        for counts, size in zip(parity_counts, sizes, strict=True)
         for key, count in counts.items()
         if count >= max(_MIN_PAGES // 2, size / 2) and total[key] >= _MIN_PAGES
     }
@@ -401,13 +401,13 @@ def _place_bookmarks(
     heads = dict[int, tuple[Bookmark, int]]()
     if not bookmarks:
         return heads
-    known = _title_places(lines)
+    places_by_title = _title_places(lines)
     first = 0
     for bookmark in bookmarks[:_MAX_PAGE_BOOKMARKS]:
-        places = known.get(_title_key(bookmark.title), ())
-        found = bisect_left(places, (first, 0))
-        if found < len(places):
-            place, count = places[found]
+        places = places_by_title.get(_title_key(bookmark.title), ())
+        index = bisect_left(places, (first, 0))
+        if index < len(places):
+            place, count = places[index]
             heads[place] = bookmark, count
             first = place + count
         elif (run_in := _find_run_in(lines, bookmark.title, first)) is not None:
@@ -429,20 +429,20 @@ def _find_run_in(lines: Sequence[str], title: str, first: int) -> int | None:
 
 
 def _title_places(lines: Sequence[str]) -> Mapping[str, Sequence[tuple[int, int]]]:
-    """What may be titles on a page, each with its first line and the number of its lines."""
+    """Possible titles on a page, each with its first line and the number of its lines."""
     keys = [_title_key(line) if len(line) <= _MAX_TITLE_CHARACTERS else "" for line in lines]
     places = defaultdict[str, list[tuple[int, int]]](list)
     for place in range(len(keys)):
-        joined = ""
+        title_key = ""
         for count, key in enumerate(keys[place : place + _MAX_TITLE_LINES], 1):
             if not key:
                 break
-            joined += key
-            places[joined].append((place, count))
+            title_key += key
+            places[title_key].append((place, count))
     return places
 
 
 def _title_key(text: str) -> str:
-    """What is compared of a title: its letters and digits, without a number before it."""
+    """A title as it is compared: its letters and digits, without a number before it."""
     bare = _NUMBERING.sub("", text, count=1) if _NUMBERING.match(text) else text
     return "".join(character for character in bare.casefold() if character.isalnum())

@@ -41,7 +41,7 @@ _LINE_BREAK = re.compile(r"(?<![ \t])[ \t]*[\r\n]\s*")
 # An error this close to the end of the text may come from a value that is not read whole.
 _NEAR_END_CHARACTERS = 32
 _SHOWN_NAMES_CHARACTERS = 200  # of a record's fields in a message
-# What Python writes JSON with needs a frame for each level.
+# Python's writer of JSON needs a frame for each level.
 _MAX_LEVELS = 256
 # An empty list takes 60 bytes of memory, and an object 200. Short texts have not too many of them.
 _MAX_CONTAINERS = 1_000_000
@@ -114,7 +114,7 @@ def make_document(
 
 
 class _Content(NamedTuple):
-    """What is ranked of a record, and the `names` of the fields that it came from."""
+    """The content of a record that is ranked, and the `names` of the fields that hold it."""
 
     text: str
     names: Sequence[str]
@@ -147,7 +147,7 @@ def _content_of(
     has_text = not text.isspace() and bool(text)
     if has_text and scorer is not None and kind not in scorer.mixed:
         if not fields.text:
-            # Whoever scores it takes the text alone, and says so.
+            # The scorer takes the text alone, and reports that.
             return _Content(text, names, Media(kind, place, folder))
         raise InputError(
             f"{where}: {scorer.model} reads a text or {with_article(kind)}, and not both at once",
@@ -191,10 +191,10 @@ def _usual_fields(
     if names and not any(map(record.__contains__, MEDIA_FIELDS)):
         return names, {}  # as nearly all records
     kinds = MEDIA_FIELDS if scorer is None else scorer.media
-    found = {name: record[name] for name in MEDIA_FIELDS if _is_place(record.get(name))}
-    places: dict[str, str] = {name: place for name, place in found.items() if name in kinds}
+    media_places = {name: record[name] for name in MEDIA_FIELDS if _is_place(record.get(name))}
+    places: dict[str, str] = {name: place for name, place in media_places.items() if name in kinds}
     if not places and not names:
-        names = _blank_text_field(record, where, [*found], scorer)
+        names = _blank_text_field(record, where, [*media_places], scorer)
     for name in scorer.mixed if names and scorer is not None else ():
         if not isinstance(record.get(name), str | bool | None):
             _place_in(record, name, where)  # which raises an error: it would be lost unseen
@@ -206,19 +206,19 @@ def _default_text_field(record: Mapping[str, Any]) -> Sequence[str]:
 
 
 def _blank_text_field(
-    record: Mapping[str, Any], where: str, unread: Sequence[str], scorer: ScorerInfo | None
+    record: Mapping[str, Any], where: str, unread_fields: Sequence[str], scorer: ScorerInfo | None
 ) -> Sequence[str]:
     """The field of a text that is null: the record is blank then.
 
-    Raises `InputError` for a record that has none; `unread` are the fields with an image or a video
-    that `scorer` does not read.
+    Raises `InputError` for a record that has none; `unread_fields` have an image or a video that
+    `scorer` does not read.
     """
     present = [name for name in TEXT_FIELDS if name in record][:1]
     if present:
         return present
-    if not unread or scorer is None:
+    if not unread_fields or scorer is None:
         raise _no_text_error(record, where)
-    kind = unread[0]
+    kind = unread_fields[0]
     but = f", but {with_article(kind)}, which {scorer.model} does not read"
     also = f"rerank providers show NAME says which models read {kind}s"
     raise _no_text_error(record, where, but, also)
@@ -250,13 +250,13 @@ def _no_text_error(
 ) -> InputError:
     texts = record.keys() - MEDIA_FIELDS if also else record
     names = [name for name in record if name in texts]
-    named = f"name one with --field: the record has {_field_names(names)}"
+    hint = f"name one with --field: the record has {_field_names(names)}"
     if {"query", "documents"} <= record.keys():
-        named = "a query with its documents is a record for rerank batch"
+        hint = "a query with its documents is a record for rerank batch"
     kind = InputError if but else MissingField
     return kind(
         f"{where}: no field called {', '.join(TEXT_FIELDS)}{but}",
-        hint="; ".join(filter(None, (named if names or not also else None, also))),
+        hint="; ".join(filter(None, (hint if names or not also else None, also))),
     )
 
 
@@ -350,7 +350,7 @@ def parse_json_line(text: str, *, controls: bool = False) -> tuple[Any, str]:
 
 
 def raw_without_joints(raw: bytes, encoding: str) -> bytes:
-    """The bytes of a line of JSON without what joins it to others."""
+    """The bytes of a line of JSON without a byte-order mark before it and a comma behind it."""
     errors = _surrogates(encoding)
     whole = len(raw) - len(raw) % len("\n".encode(encoding))
     text = raw[:whole].decode(encoding, errors)
@@ -391,7 +391,7 @@ def _deep_error() -> ValueError:
 
 def _json_error(where: str, error: ValueError) -> InputError:
     reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-    # What follows is for programmers, or a place in the value.
+    # The rest of the message is for programmers, or a place in the value.
     reason = reason.partition(";")[0].removesuffix(" at").removesuffix(" starting")
     hint = _FORMAT_HINT
     if reason == "Invalid control character":
@@ -442,10 +442,10 @@ def json_values(source: TextSource) -> Iterator[tuple[Any, SourceBlock]]:
         if len(own) > source.max_bytes:
             source.note_too_large(line)
             continue
-        decoded = encodable(own)
-        source.undecodable += decoded != own
+        text = encodable(own)
+        source.undecodable += text != own
         raw = join_lines(own).encode(source.encoding, errors)
-        yield value, SourceBlock(decoded, line, raw + "\n".encode(source.encoding))
+        yield value, SourceBlock(text, line, raw + "\n".encode(source.encoding))
 
 
 def read_spread_json(source: TextSource) -> Iterator[JsonValue]:
@@ -476,7 +476,7 @@ def join_lines(text: str) -> str:
 
 
 def _surrogates(encoding: str) -> str:
-    """How surrogates in a text are encoded: as bytes that could not be decoded, in UTF-8."""
+    """The error handler that encodes surrogates: as undecodable bytes, in UTF-8."""
     return "surrogateescape" if encoding == "utf-8" else "surrogatepass"
 
 
@@ -491,7 +491,7 @@ class _JsonText:
         self._decoder = _LENIENT_DECODER if source.controls else JSON_DECODER
         self._text = ""
         self._place = 0
-        self._ended = False
+        self._has_ended = False
 
     def peek(self) -> str:
         """Skip white space, and return the next character; empty at the end."""
@@ -499,7 +499,7 @@ class _JsonText:
             match = _SPACE.match(self._text, self._place)
             end = match.end() if match else self._place
             self._advance(end)
-            if end < len(self._text) or self._ended:
+            if end < len(self._text) or self._has_ended:
                 return self._text[end : end + 1]
             self._read(_READ_CHARACTERS)
 
@@ -521,7 +521,7 @@ class _JsonText:
             try:
                 value, end = self._decoder.raw_decode(self._text, self._place)
                 # A number may continue in text that is not read yet, also with "e+" and digits.
-                if end + len("e+") < len(self._text) or self._ended:
+                if end + len("e+") < len(self._text) or self._has_ended:
                     own = self._text[self._place : end]
                     _check_levels(value, own)
                     self._advance(end)
@@ -530,7 +530,7 @@ class _JsonText:
             except json.JSONDecodeError as error:
                 unfinished = error.msg.startswith("Unterminated string")
                 is_near_end = error.pos > len(self._text) - _NEAR_END_CHARACTERS
-                if self._ended or not (unfinished or is_near_end):
+                if self._has_ended or not (unfinished or is_near_end):
                     line = self.line + self._text.count("\n", self._place, error.pos)
                     raise _json_error(f"{self._source.name}:{line}", error) from error
                 self._read_more(size)
@@ -559,7 +559,7 @@ class _JsonText:
 
     def _read(self, size: int) -> None:
         more = self._stream.read(size)
-        self._ended = not more
+        self._has_ended = not more
         self._text = self._text[self._place :] + more
         self._place = 0
 

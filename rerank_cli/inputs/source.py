@@ -89,7 +89,7 @@ def format_of(path: str) -> InputFormat:
 
 
 def unit_of(path: str, format_: InputFormat, *, stream: bool) -> Unit:
-    """What one document is, by default. The name of a `stream` says nothing."""
+    """The default unit of a source's documents. The name of a `stream` says nothing."""
     if format_ in RECORD_READERS:
         return Unit.RECORD
     if format_ in CONVERTERS or SYNTAXES[format_] in (MARKDOWN, RST):
@@ -161,7 +161,7 @@ class ReadOptions:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the user has said nothing of what the lines of a stream are."""
+        """Whether the user has not said what the lines of a stream are."""
         is_said = self.input_format is not None or self.unit is not Unit.AUTO
         return not (is_said or self.grep or self.null or self.fields.text or self.fields.id)
 
@@ -193,15 +193,15 @@ class SourceReader:
     """Reads the documents of an open source.
 
     path         the name of the source; that of a `stream` says nothing about its content
-    named        whether the user named the source: what `options` say of its format is meant for it
+    is_named     whether the user named the source: the format in `options` is meant for it
     strict       whether a record that cannot be read is an error, and not left out
     title        the title of the source, once it is known
     undecodable  the number of documents with bytes that are not of the source's encoding
     sample       the bytes of the first of these
-    resembles    the format that a stream seems to have whose lines are read as plain ones, or what
-                 they seem to name
+    resembles    the format that a stream of plain lines seems to have, or the things that its lines
+                 seem to name
     binary_files the number of files that `grep` found to be binary
-    lost         the number of things in it that have no text form, by their kinds
+    losses       the number of things in it that have no text form, by their kinds
     faults       what was wrong with its records or pages, by kind
     is_text      whether it turned out to be text
     envelope     what all its documents share
@@ -211,14 +211,14 @@ class SourceReader:
     options: ReadOptions
     content: BinaryIO
     stream: bool
-    named: bool = False
+    is_named: bool = False
     strict: bool = False
     title: str = ""
     undecodable: int = 0
     sample: bytes = b""
     resembles: InputFormat | PipeListing | None = None
     binary_files: int = 0
-    lost: Counter[str] = field(default_factory=Counter)
+    losses: Counter[str] = field(default_factory=Counter)
     faults: dict[str, Fault] = field(default_factory=dict)
     is_text: bool = False
     envelope: Envelope = field(default_factory=Envelope)
@@ -234,34 +234,38 @@ class SourceReader:
         Raises `BinarySource`, and `InputError` with the place of what cannot be read.
         """
         format_, unit = self.options.format_and_unit(self.path, stream=self.stream)
-        head, content = decompress(self.content, self.path)
         # The parts of a text are its structure's; NUL is behind them in the output.
         has_null = self.options.null and unit not in DIVIDED_UNITS
+        end = b"\0" if has_null else b"\n"
+        head, content = decompress(self.content, self.path, end)
         if format_ in CONVERTERS and not self.options.grep:
             max_bytes = self.options.max_document_bytes
             data = read_whole(content, self.path, max_bytes)
-            found = convert(data, format_, self.path, max_bytes)
-            self.title, self.lost = found.title, found.lost
-            self._blocks, self._source_lines = found.blocks, found.source_lines
-            self._has_lines, self._page_starts = found.source_lines is not None, found.page_starts
-            self.faults.update((fault.problem, fault) for fault in found.faults)
-            head = found.text.encode()
+            conversion = convert(data, format_, self.path, max_bytes)
+            self.title, self.losses = conversion.title, conversion.losses
+            self._blocks, self._source_lines = conversion.blocks, conversion.source_lines
+            self._has_lines, self._page_starts = (
+                conversion.source_lines is not None,
+                conversion.page_starts,
+            )
+            self.faults.update((fault.problem, fault) for fault in conversion.faults)
+            head = conversion.text.encode()
             content = io.BytesIO(head)
         else:
             self._syntax = self.options.syntax(self.path, stream=self.stream)
             self.envelope = envelope_of(head, null=has_null)
             options = self.options
             is_text = options.text or has_null or options.grep
-            is_text |= self.named and options.input_format is not None
+            is_text |= self.is_named and options.input_format is not None
             if is_binary(head, self.envelope) and not is_text:
                 raise BinarySource
             content.read(len(self.envelope.mark))
             if self.stream and self.options.input_format is None:
                 start = head.decode(self.envelope.encoding, "replace")
                 if unit is Unit.LINE and self.options.is_plain:
-                    self.resembles = _resembled(start) or _resembled_listing(start)
+                    self.resembles = _guess_format(start) or _guess_listing(start)
                 elif unit in DIVIDED_UNITS:
-                    self.resembles = _resembled_markup(start)
+                    self.resembles = _guess_markup(start)
         self.is_text = True
         source = TextSource(
             content,
@@ -361,14 +365,14 @@ class SourceReader:
     def _parts(self, source: TextSource, unit: Unit) -> Iterator[Document]:
         """The documents of a text that is divided by its structure.
 
-        Only the paragraphs of plain text and of logs are found without the text behind them.
+        Paragraphs of plain text and logs are found piece by piece, other parts in the whole text.
         """
         is_paragraph, syntax, blocks = unit is Unit.PARAGRAPH, self._syntax, self._blocks
 
         def divide(text: str) -> Sequence[TextPart]:
-            found = find_blocks(text, syntax) if blocks is None else blocks
+            text_blocks = find_blocks(text, syntax) if blocks is None else blocks
             is_apart = blocks is not None
-            return divide_text(text, found, paragraphs=is_paragraph, apart=is_apart)
+            return divide_text(text, text_blocks, paragraphs=is_paragraph, apart=is_apart)
 
         at_once = not is_paragraph or syntax not in (PLAIN, LOG) or blocks is not None
         for block in source.part_blocks(divide, at_once=at_once):
@@ -451,7 +455,7 @@ def _add_neighbours(documents: Iterator[Document], count: int) -> Iterator[Docum
         lines.pop()
 
 
-def _resembled(head: str) -> InputFormat | None:
+def _guess_format(head: str) -> InputFormat | None:
     """The format of records that a text clearly has, by how it begins; None for plain lines."""
     if match := re.match(_JSON_START, head):
         is_line = match[1] is None and "\n" not in match[0]
@@ -475,8 +479,8 @@ def _resembled(head: str) -> InputFormat | None:
     return None
 
 
-def _resembled_listing(head: str) -> PipeListing | None:
-    """What the lines of a text name, if the first ones all name files that are there."""
+def _guess_listing(head: str) -> PipeListing | None:
+    """The things that the lines of a text name, if the first ones all name existing files."""
     *lines, last = head.splitlines() or [""]
     lines = lines[:_LISTED_LINES] or [last]  # the last line may be cut off
     if all(map(_is_file, lines)):
@@ -492,7 +496,7 @@ def _is_file(path: str) -> bool:
         return False
 
 
-def _resembled_markup(head: str) -> InputFormat | None:
+def _guess_markup(head: str) -> InputFormat | None:
     """The markup that a text clearly has, by how it begins; None for plain text."""
     if re.match(_HTML_START, head):
         return InputFormat.HTML

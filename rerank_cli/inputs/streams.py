@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 
 from rerank_cli.errors import InputError, OutputError, UsageError, reason_of
 from rerank_cli.inputs import STDIN
-from rerank_cli.inputs.text import HEAD_BYTES
+from rerank_cli.inputs.text import HEAD_BYTES, READ_BYTES
 
 if TYPE_CHECKING:
     import hashlib
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 _STDIN_NAMES = (STDIN, "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 _COPY_BYTES = 1 << 20
-_READ_BYTES = 1 << 18
 _HEAD_SECONDS = 0.1  # that the rest of a pipe's start is waited for, once a line has come
 _COMPRESSION_MARKS = {
     b"\x1f\x8b\x08": "gzip",
@@ -299,35 +298,47 @@ class _Readable(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-def decompress(stream: BinaryIO, name: str) -> tuple[bytes, BinaryIO]:
+def decompress(stream: BinaryIO, name: str, end: bytes = b"\n") -> tuple[bytes, BinaryIO]:
     """Remove the compression of a stream, if it has any.
 
-    Returns the first `HEAD_BYTES` of the content, and the whole content. Reading raises
-    `InputError` for damaged data.
+    Returns the first `HEAD_BYTES` of the content, and the whole content; of a slow pipe fewer, once
+    a line has come, which `end` ends. Reading raises `InputError` for damaged data.
     """
-    head = _read_head(stream)
+    head = _read_head(stream, stream, end)
     whole = _HeadAndRest(head, stream, name)
-    kind = next((kind for mark, kind in _COMPRESSION_MARKS.items() if head.startswith(mark)), None)
-    if kind is None or (kind == "bzip2" and head[4:10] not in _BZIP2_BLOCK_MARKS):
-        return head, io.BufferedReader(whole, _READ_BYTES)
-    inner = _decompressor(kind, io.BufferedReader(whole, _READ_BYTES))
-    plain = _HeadAndRest(b"", inner, name, kind)
-    head = io.BufferedReader(plain, HEAD_BYTES).read(HEAD_BYTES)
-    return head, io.BufferedReader(_HeadAndRest(head, inner, name, kind), _READ_BYTES)
+    kind = _find_compression(head)
+    if not kind:
+        return head, io.BufferedReader(whole, READ_BYTES)
+    inner = _decompressor(kind, cast("BinaryIO", whole))
+    plain = io.BufferedReader(_HeadAndRest(b"", inner, name, kind), HEAD_BYTES)
+    # What was unpacked at once comes at once: gzip waits for more before it gives the rest.
+    head = _read_head(plain, stream, end, READ_BYTES)
+    return head[:HEAD_BYTES], io.BufferedReader(_HeadAndRest(head, inner, name, kind), READ_BYTES)
 
 
-def _read_head(stream: BinaryIO) -> bytes:
-    """The first `HEAD_BYTES` of a stream; of a slow pipe, what came soon after its first line."""
+def _find_compression(head: bytes) -> str:
+    """How a content is compressed that begins with some bytes; empty if it is not."""
+    kind = next((kind for mark, kind in _COMPRESSION_MARKS.items() if head.startswith(mark)), "")
+    return "" if kind == "bzip2" and head[4:10] not in _BZIP2_BLOCK_MARKS else kind
+
+
+def _read_head(
+    stream: BinaryIO, pipe: BinaryIO, end: bytes = b"\n", most: int = HEAD_BYTES
+) -> bytes:
+    """The first `HEAD_BYTES` of what comes of a pipe, or up to `most` that come with them.
+
+    Of a slow pipe, what came soon after a line, which `end` ends, or after a mark of compression.
+    """
     read = getattr(stream, "read1", None)
     if read is None:
         return stream.read(HEAD_BYTES)
     head, deadline = b"", math.inf
     while len(head) < HEAD_BYTES:
-        if b"\n" in head:
+        if end in head or _find_compression(head):
             deadline = min(deadline, monotonic() + _HEAD_SECONDS)
-            if _is_paused(stream, deadline - monotonic()):
+            if _is_paused(pipe, deadline - monotonic()):
                 break
-        piece = read(HEAD_BYTES - len(head))
+        piece = read(most - len(head))
         if not piece:
             break
         head += piece
@@ -368,12 +379,12 @@ class _HeadAndRest(io.RawIOBase):
         return len(piece)
 
     def _read_rest(self, size: int) -> bytes:
+        # Of a pipe what is there by now, if the stream can tell: else all of the size comes.
+        read: Callable[[int], bytes] = getattr(self._rest, "read1", self._rest.read)
         if not self._kind:
-            # Of a pipe what is there by now, if the stream can tell: else all of the size comes.
-            read: Callable[[int], bytes] = getattr(self._rest, "read1", self._rest.read)
             return read(size)
         try:
-            return self._rest.read(size)
+            return read(size)
         except OSError as error:
             if error.errno is not None:
                 raise

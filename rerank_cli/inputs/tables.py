@@ -59,10 +59,10 @@ class TableColumns:
         """Where the columns of text are in a header; empty if one is missing."""
         places = {name: place for place, name in reversed([*enumerate(header)])}
         names = (*self.text, *self.others)
-        found = [places[name] for name in names if name in places]
+        text_places = [places[name] for name in names if name in places]
         if self.is_any:
-            return found[:1]
-        return sorted({*found}) if len(found) == len(names) else ()
+            return text_places[:1]
+        return sorted({*text_places}) if len(text_places) == len(names) else ()
 
 
 def read_table(
@@ -138,8 +138,8 @@ class _Table:
         A row that is too short has the other columns all the same, or those of text and id at
         least if there are very many.
         """
-        needed = [self._header[place] for place in self._text_places]
-        needed += [self._columns.id] if self._columns.id in self._header else []
+        needed_names = [self._header[place] for place in self._text_places]
+        needed_names += [self._columns.id] if self._columns.id in self._header else []
         is_filled = len(self._header) <= _MAX_FILLED_COLUMNS
         for values, block in self._raw_rows():
             if not self._text_places:
@@ -148,7 +148,7 @@ class _Table:
             if len(values) < len(self._header):
                 if len(values) <= self._text_places[-1]:
                     self._note_missing(values)
-                for name in self._header[len(values) :] if is_filled else needed:
+                for name in self._header[len(values) :] if is_filled else needed_names:
                     row.setdefault(name, "")
             yield row, block
 
@@ -221,11 +221,11 @@ class _Table:
                 for text in self._texts()
             )
 
-    def _put_back(self, kept: int) -> None:
+    def _put_back(self, kept_count: int) -> None:
         """Give the lines of the row back, but for the first ones."""
-        back = self._row[kept:]
+        back = self._row[kept_count:]
         self._waiting.extendleft(reversed(back))
-        del self._row[kept:]
+        del self._row[kept_count:]
         self._returned_bytes += sum(len(raw) for _, raw, _ in back)
         if self._returned_bytes > _FIRST_CREDIT_BYTES + _REREAD_FACTOR * self._read_bytes:
             self._max_lines = 1
@@ -249,7 +249,7 @@ class _Table:
         if fitting is not None:
             return fitting
         if values is None:
-            values = _split_quoted(_joined(self._row), self._delimiter).texts
+            values = _split_quoted(_join_lines(self._row), self._delimiter).texts
         return self._fold(values, width) if width else values
 
     def _read_escaped(self, width: int) -> list[str] | None:
@@ -270,7 +270,7 @@ class _Table:
         """The fields of a row, read less strictly; None if they are not as many as the header's."""
         if not width or len(lines) > self._max_lines:
             return None
-        text = _joined(lines)
+        text = _join_lines(lines)
         for escapes in (True, False) if '\\"' in text else (False,):
             fields = _split_quoted(text, self._delimiter, escapes=escapes)
             fields.remove_blank_end(width)
@@ -287,7 +287,7 @@ class _Table:
         if not self._text_places:
             return values[:width]
         split = _split_quoted if self._quoted else _split_plain
-        fields = split(_joined(self._row), self._delimiter)
+        fields = split(_join_lines(self._row), self._delimiter)
         fields.remove_blank_end(width)
         extra = len(fields.texts) - width
         if extra <= 0:
@@ -297,7 +297,7 @@ class _Table:
             count = _field_count(fields.texts)
             problem = f"{count}, and the header has {width}: the extra ones are read as text"
             self._note(_EXTRA, problem, is_doubt=first != last or last != width - 1)
-        text = fields.written(first, last + extra)
+        text = fields.text_between(first, last + extra)
         if self._quoted and len(text) > 1 and text[0] == text[-1] == '"':
             text = text[1:-1].replace('""', '"')
         behind = fields.texts[last + extra + 1 :]
@@ -326,10 +326,10 @@ class _Table:
 
     def _is_new(self, kind: str) -> bool:
         """Whether the fault of a row is the first of its kind. It is counted, if not."""
-        known = self._source.faults.get(kind)
-        if known is not None:
-            known.count += 1
-        return known is None
+        earlier = self._source.faults.get(kind)
+        if earlier is not None:
+            earlier.count += 1
+        return earlier is None
 
     def _note(self, kind: str, problem: str, *, is_doubt: bool) -> None:
         where = f"{self._source.name}:{self._row[0][0]}"
@@ -342,14 +342,14 @@ class _Table:
         where = f"{self._source.name}:{line}"
         missing = [name for name in self._columns.text if name not in self._header]
         names = encodable(", ".join(self._header))
-        shown = names if len(names) <= _SHOWN_CHARACTERS else f"{names[:_SHOWN_CHARACTERS]}…"
-        wanted = ", ".join(self._columns.text if self._columns.is_any else missing[:1])
+        names_text = names if len(names) <= _SHOWN_CHARACTERS else f"{names[:_SHOWN_CHARACTERS]}…"
+        column = ", ".join(self._columns.text if self._columns.is_any else missing[:1])
         return InputError(
-            f"{where}: no field called {wanted}",
-            hint=self._header_hint(f"the record has {shown or 'none'}"),
+            f"{where}: no field called {column}",
+            hint=self._header_hint(f"the record has {names_text or 'none'}"),
         )
 
-    def _header_hint(self, known: str) -> str:
+    def _header_hint(self, record_hint: str) -> str:
         for number, _, text in [*self._row, *islice(self._next_lines(), _SEARCHED_LINES)]:
             for delimiter in _DELIMITERS:
                 if self._columns.places_in(_names(text, delimiter)):
@@ -361,17 +361,17 @@ class _Table:
         format_ = "csv" if self._quoted else "tsv"
         if any(map(_is_value, self._header)):
             names = self._delimiter.join(["id", "text", *self._header][: max(2, len(self._header))])
-            shown = names.replace("\t", "\\t") if len(self._header) <= 2 else "NAMES"
+            header_line = names.replace("\t", "\\t") if len(self._header) <= 2 else "NAMES"
             return (
-                f"{known}; if that is a row and no header, give it one: "
-                f"(printf '{shown}\\n'; cat FILE) | rerank QUERY - --input-format {format_}"
+                f"{record_hint}; if that is a row and no header, give it one: "
+                f"(printf '{header_line}\\n'; cat FILE) | rerank QUERY - --input-format {format_}"
             )
         option = "name one with --field: " if self._columns.is_any else ""
-        return option + known
+        return option + record_hint
 
 
 def _find_delimiter(text: str, columns: TableColumns) -> str:
-    """What separates the columns of a header: the first delimiter that gives one of text."""
+    """The delimiter of a header: the first one that gives a column of text."""
     headers = {delimiter: _names(text, delimiter) for delimiter in _DELIMITERS}
     for delimiter, header in headers.items():
         if columns.places_in(header):
@@ -408,7 +408,7 @@ class _Fields:
         self.texts.append(text)
         self.ends.append(end)
 
-    def written(self, first: int, last: int) -> str:
+    def text_between(self, first: int, last: int) -> str:
         """The part of the row from one field to another."""
         return self.row[self.ends[first - 1] + 1 if first else 0 : self.ends[last]]
 
@@ -455,7 +455,7 @@ def _split_quoted(row: str, delimiter: str, *, escapes: bool = False) -> _Fields
         match = None
         if is_closed and _OPENING_MARK.match(row, start):
             match = pattern.match(row, start)
-            # What is not closed here would be searched to the end from each later field too.
+            # A mark that is not closed here would be searched to the end from each later field too.
             is_closed = match is not None
         if match is not None:
             inner, end = match[1], match.end()
@@ -470,7 +470,7 @@ def _split_quoted(row: str, delimiter: str, *, escapes: bool = False) -> _Fields
         start = end + 1
 
 
-def _joined(lines: Sequence[_Line]) -> str:
+def _join_lines(lines: Sequence[_Line]) -> str:
     return "".join(text for _, _, text in lines).rstrip("\r\n")
 
 

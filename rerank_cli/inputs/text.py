@@ -26,7 +26,7 @@ from rerank_cli.terminal import encodable, format_count, format_size
 from rerank_cli.types import Envelope
 
 HEAD_BYTES = 1 << 13  # the start of a source, by which its kind is known
-_READ_BYTES = 1 << 18
+READ_BYTES = 1 << 18  # that are read at once
 _MAX_PROBLEMS = 5  # of records, that are told apart; the others count as the last
 _NAMED_LINES = 5
 _LEFT_OUT = "; left out"
@@ -172,7 +172,7 @@ _SIZE_HINT = "--max-document SIZE reads larger ones"
 def read_whole(stream: BinaryIO, name: str, max_bytes: int) -> bytes:
     """Read all of a stream as one document; raises `DocumentTooLarge`."""
     pieces, size = [], 0
-    while piece := stream.read(_READ_BYTES):
+    while piece := stream.read(READ_BYTES):
         size += len(piece)
         if size > max_bytes:
             raise DocumentTooLarge(name, max_bytes)
@@ -357,7 +357,7 @@ class TextSource:
     def _skip_line(self, number: int) -> None:
         """Read to the end of a line that is too large."""
         skipped = 0
-        while piece := self.stream.readline(_READ_BYTES):
+        while piece := self.stream.readline(READ_BYTES):
             skipped += len(piece)
             if piece.endswith(b"\n"):
                 return
@@ -527,7 +527,9 @@ def _split(source: TextSource) -> Iterator[bytes]:
     end, limit = source.terminator.encode(source.encoding), source.max_bytes
     width, left, searched = len(end), bytearray(), 0
     number, skipped = 1, 0  # `skipped` is how much of this line was left out
-    while block := source.stream.read(_READ_BYTES):
+    # Of a pipe what is there by now, if the stream can tell.
+    read: Callable[[int], bytes] = getattr(source.stream, "read1", source.stream.read)
+    while block := read(READ_BYTES):
         left += block
         start = 0
         place = _find_end(left, end, searched)

@@ -208,12 +208,12 @@ def parse_run_line(line: str, where: str) -> tuple[str, str, float]:
 
 def find_jsonl(folder: Path, stem: str) -> Path | None:
     """Find a file of JSONL, or of a JSON array, in a folder by its stem, compressed or not."""
-    found = [
+    paths = [
         *folder.glob(f"{stem}.jsonl*"),
         *folder.glob(f"{stem}.json"),
         *folder.glob(f"{stem}.json.*"),
     ]
-    return next(iter(sorted(found, key=lambda path: (".jsonl" not in path.suffixes, path))), None)
+    return next(iter(sorted(paths, key=lambda path: (".jsonl" not in path.suffixes, path))), None)
 
 
 def is_jsonl(path: Path) -> bool:

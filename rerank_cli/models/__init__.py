@@ -1,4 +1,4 @@
-"""Local models: what a name means, and the folder where the model is that it means.
+"""Local models: from the name of a model to its folder.
 
 `find` is the one way from a name to a folder. Opening and running a model is `scorers.local`'s
 business, and fetching one `hub`'s.
@@ -38,7 +38,7 @@ _PATH = re.compile(r"\.{0,2}[/\\]|~|\.{1,2}$|[A-Za-z]:[/\\]")
 _NAME = re.compile(r"(?P<name>(?:hf:)?[^:@]+)(?::(?P<precision>[^:@]*))?(?:@(?P<revision>.*))?")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 OFFLINE_VARIABLES = ("RERANK_OFFLINE", "HF_HUB_OFFLINE")
-# What to do where the Hub cannot be asked.
+# Advice if the Hub cannot be reached.
 OTHER_HUB = "HF_ENDPOINT names another Hub, such as a mirror"
 COPY_FOLDER = (
     "or copy the model's .onnx file, tokenizer.json and config.json into a folder here: -m ./FOLDER"
@@ -50,7 +50,7 @@ _MAX_NEAR = 3  # names in a hint
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A model by name: of the catalogue, or `hf:OWNER/REPOSITORY`. Empty is whatever is there."""
+    """A model by name: of the catalogue, or `hf:OWNER/REPOSITORY`. Empty parts match any."""
 
     name: str
     precision: str = ""
@@ -62,7 +62,7 @@ class Reference:
 
     @property
     def repository(self) -> str | None:
-        """The Hub's repository, where it is one that was named by its owner."""
+        """The Hub's repository, if the name has its owner."""
         return self.name.removeprefix(HUB) if self.name.startswith(HUB) else None
 
     def __str__(self) -> str:
@@ -104,7 +104,7 @@ def find_packaged(reference: Reference) -> PackagedModel | None:
         return packaged
     if reference.entry is not None:
         return None
-    raise _unknown(str(reference), [f"{packaged.name}@{revision}"])
+    raise _unknown_model_error(str(reference), [f"{packaged.name}@{revision}"])
 
 
 def is_path(model: str) -> bool:
@@ -124,10 +124,10 @@ def is_local(model: str) -> bool:
 
 
 def names() -> list[str]:
-    """The names that a model can be asked for by."""
-    known = entries().values()
-    shipped = [f"{entry.name}@{entry.revision}" for entry in known if entry.folder]
-    others = [entry.name for entry in known if not entry.folder]
+    """The names by which models can be opened."""
+    catalogue = entries().values()
+    shipped = [f"{entry.name}@{entry.revision}" for entry in catalogue if entry.folder]
+    others = [entry.name for entry in catalogue if not entry.folder]
     packaged = [model.name for model in packaged_models() if not model.is_hidden()]
     return [*dict.fromkeys([*shipped, "bm25", *packaged, *others])]
 
@@ -153,7 +153,7 @@ def read_name(model: str) -> Reference:
     if entry is None:
         packaged = find_package(reference.name) or find_package(reference.name, anew=True)
         if packaged is None or reference.precision:
-            raise _unknown(model, [packaged.name] if packaged else ())
+            raise _unknown_model_error(model, [packaged.name] if packaged else ())
         return reference
     if entry.folder and (reference.precision or reference.revision not in ("", entry.revision)):
         if reference.revision in entry.former:
@@ -163,21 +163,21 @@ def read_name(model: str) -> Reference:
                 "again; the old files are in the history of models/, and work like any folder: "
                 "-m ./FOLDER",
             )
-        raise _unknown(model, [f"{entry.name}@{entry.revision}"])
+        raise _unknown_model_error(model, [f"{entry.name}@{entry.revision}"])
     return reference
 
 
 def find_installed(reference: Reference) -> InstalledModel:
-    """Find what was pulled under a name; raises `NotInstalled` and `ModelError`."""
+    """Find the pulled model of a name; raises `NotInstalled` and `ModelError`."""
     store = Store.usual()
-    found = [
+    installed_models = [
         model
         for model in store.folders(reference.name)
         if reference.precision in ("", model.precision)
         # A damaged one may be the one that is meant, and another precision has other scores.
         and (isinstance(model, DamagedModel) or model.revision.startswith(reference.revision))
     ]
-    if not found:
+    if not installed_models:
         place = "home directory"  # of a user who has none
         with suppress(NoHome):
             place = str(store.place(reference.name, reference.precision))
@@ -185,7 +185,7 @@ def find_installed(reference: Reference) -> InstalledModel:
             "" if reference.entry is None else reference.entry.estimated_size(reference.precision)
         )
         raise NotInstalled(str(reference), place, size)
-    model = min(found, key=lambda model: _preference(model.precision))
+    model = min(installed_models, key=lambda model: _preference(model.precision))
     damage = model.damage()
     if isinstance(model, DamagedModel) or damage is not None:
         raise ModelError(
@@ -200,15 +200,15 @@ def _preference(precision: str) -> int:
 
 
 def folder_of(model: InstalledModel, entry: Entry | None) -> ModelFolder:
-    """Describe what was pulled, by its files and by what the catalogue knows."""
+    """Describe a pulled model, by its files and by the catalogue."""
     window = {} if entry is None else {"window": entry.window}
     name = f"{model.name}:{model.precision}"
-    found = describe(model.folder / model.graph, name, model.revision[:8], **window)
+    folder = describe(model.folder / model.graph, name, model.revision[:8], **window)
     hashes = {model.folder / name: file.sha256 for name, file in model.manifest.files.items()}
-    found = replace(found, hashes=hashes)
+    folder = replace(folder, hashes=hashes)
     if entry is None:
-        return found
-    return with_entry(found, entry)
+        return folder
+    return with_entry(folder, entry)
 
 
 def check_hashes(folder: ModelFolder, digest: Callable[[Path], str]) -> None:
@@ -222,19 +222,19 @@ def check_hashes(folder: ModelFolder, digest: Callable[[Path], str]) -> None:
     hint = how_to_renew(folder.name, folder.package)
     for path in (path for path, stamp in folder.stamps.items() if stamp is not None):
         try:
-            found, expected = digest(path), folder.hashes.get(path)
+            actual, expected = digest(path), folder.hashes.get(path)
         except OSError as error:
             raise ModelError(f"{path}: {error.strerror}", hint=hint) from error
         if expected is None:
             raise ModelError(f"{path}: is none of the files of {folder.name}", hint=hint)
-        if found != expected:
+        if actual != expected:
             raise ModelError(
-                f"{path}: is damaged: its SHA-256 is {found} and not {expected}", hint=hint
+                f"{path}: is damaged: its SHA-256 is {actual} and not {expected}", hint=hint
             )
 
 
 def how_to_renew(name: str, package: str = "") -> str:
-    """How to get the files of a model anew."""
+    """Advice on getting the files of a model again."""
     if package:
         return f"pip install --force-reinstall {package}"
     name = name.partition("@")[0]
@@ -249,23 +249,23 @@ def how_to_renew(name: str, package: str = "") -> str:
 def _shipped(entry: Entry) -> ModelFolder:
     for root in _SHIPPED:
         if (folder := root / entry.folder).is_dir():
-            found = describe(folder, entry.name, entry.revision, window=entry.window)
+            shipped_folder = describe(folder, entry.name, entry.revision, window=entry.window)
             try:
                 hashes = read_checksums(folder)
-                for graph in found.graphs:
+                for graph in shipped_folder.graphs:
                     if graph not in hashes:
                         raise ModelError(f"{folder / CHECKSUMS}: has no hash of {graph.name}")
             except ModelError as error:
                 error.hint = how_to_renew(entry.name)
                 raise
-            return replace(with_entry(found, entry), hashes=hashes, is_shipped=True)
+            return replace(with_entry(shipped_folder, entry), hashes=hashes, is_shipped=True)
     raise ModelError(
         f"the files of {entry.name}@{entry.revision} are missing from this installation",
         hint="install rerank-cli again",
     )
 
 
-def _unknown(model: str, near: Sequence[str] = ()) -> UsageError:
+def _unknown_model_error(model: str, near: Sequence[str] = ()) -> UsageError:
     message = f"no model is called {model!r}"
     if is_path(model):
         return UsageError(message, hint=f"a folder needs no other name: rerank -m {model}")
@@ -295,7 +295,7 @@ def _unknown(model: str, near: Sequence[str] = ()) -> UsageError:
 
 
 def _models_of_providers(model: str) -> list[str]:
-    """What a service's model that was named without the service may be, with it."""
+    """Models of services with such a name, if the name lacks the service."""
     from rerank_cli.providers.catalogue import example_models
 
     with suppress(RerankError):  # a file of the user with such cannot be read
@@ -304,14 +304,14 @@ def _models_of_providers(model: str) -> list[str]:
 
 
 def check_checkpoint(folder: Path, source: str) -> None:
-    """Raise `UsageError` if there is no such folder, with what may have been meant by `source`."""
+    """Raise `UsageError` if there is no such folder, with a guess at the meaning of `source`."""
     if folder.is_dir():
         return
     if folder.exists():
         raise UsageError(f"{source}: not a folder", hint="name the folder that it is in")
-    found = [] if is_path(source) else names_containing(source)
-    repositories = [f"{HUB}{entries()[name].repository}" for name in found]
-    if not found and is_repository(source):
+    model_names = [] if is_path(source) else names_containing(source)
+    repositories = [f"{HUB}{entries()[name].repository}" for name in model_names]
+    if not model_names and is_repository(source):
         repositories = [f"{HUB}{source}"]
     raise UsageError(
         f"{source}: no such folder",
@@ -322,15 +322,15 @@ def check_checkpoint(folder: Path, source: str) -> None:
 
 
 def multilingual_advice() -> str:
-    """What to do where the model does not read a language."""
+    """Advice if the model does not read a language."""
     with suppress(RerankError):
         if find_package(MULTILINGUAL) is not None:
             return f"for other languages take -m {MULTILINGUAL}"
     return f"for other languages take -m {MULTILINGUAL}, which {INSTALL_MULTILINGUAL} brings"
 
 
-def known_entry(folder: ModelFolder) -> Entry | None:
-    """What is known of a model besides its files, by the catalogue or by its own file."""
+def find_entry(folder: ModelFolder) -> Entry | None:
+    """The entry of a model in the catalogue or in its own file; None if it has none."""
     entry = None
     if not folder.is_shipped:
         entry = read_model_file(folder.tokenizer.parent, folder.name)

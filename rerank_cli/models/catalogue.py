@@ -1,4 +1,4 @@
-"""The catalogue: models by name, where their files are, and what is known of them.
+"""The catalogue: models by name, the places of their files, and facts about them.
 
 Data, read from `data/models.toml`; knows nothing of what is on this machine.
 """
@@ -78,7 +78,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a causal model is asked: the text before and after, and the tokens of its answers.
+    """The prompt of a causal model: the text before and after, and the tokens of its answers.
 
     `query` has places for `{instruction}` and `{query}`, and the passage follows it.
     """
@@ -131,7 +131,7 @@ class Entry:
 
     @property
     def origins(self) -> Mapping[str, Origin]:
-        """Where it can be had in which precision, the preferred one first."""
+        """The places of its precisions, the preferred one first."""
         both = {"int8": self.int8, "fp32": self.fp32}
         return {name: origin for name, origin in both.items() if origin is not None}
 
@@ -147,7 +147,7 @@ class Entry:
         return f"~{format_size(round(size_bytes / step) * step)}"
 
     def table(self) -> dict[str, Any]:
-        """What `read_entry` reads, without what is not known."""
+        """The table that `read_entry` reads, without unknown values."""
         values: dict[str, Any] = {name: getattr(self, name) for name in _KINDS}
         values["languages"] = [*self.languages]
         values["quality"] = [asdict(figure) for figure in self.quality]
@@ -182,7 +182,7 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and 0 < value < _MAX_COUNT
 
 
-# What a model's own file may say, and of what kind it is.
+# The keys that a model's own file may have, and the types of their values.
 _KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "revision": ("a text", _is_text),
     "page": ("a text", _is_text),
@@ -201,13 +201,13 @@ _KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
 
 
 def read_entry(name: str, table: Mapping[str, Any], *, is_strict: bool = False) -> Entry:
-    """Read what a model's own file says; raises `ValueError` for a value of a wrong kind.
+    """Read the content of a model's own file; raises `ValueError` for a value of a wrong kind.
 
     A key that is not known may be of a newer version, and is an error only if `is_strict`.
     """
-    unknown = [key for key in table if key not in _KINDS]
-    if unknown and is_strict:
-        raise ValueError(f"{unknown[0]} is none of {', '.join(_KINDS)}")
+    unknown_keys = [key for key in table if key not in _KINDS]
+    if unknown_keys and is_strict:
+        raise ValueError(f"{unknown_keys[0]} is none of {', '.join(_KINDS)}")
     for key, (kind, is_right) in _KINDS.items():
         if key in table and not is_right(table[key]):
             raise ValueError(f"{key} is not {kind}")
@@ -218,7 +218,7 @@ def read_entry(name: str, table: Mapping[str, Any], *, is_strict: bool = False) 
 
 
 def default() -> str:
-    """The model that is used where none is named."""
+    """The default model."""
     return str(_content()["default"])
 
 
@@ -234,11 +234,13 @@ def names_containing(text: str) -> list[str]:
     Case, owner, precision and the marks between words do not matter. A repository that a model
     comes from is that model's name alone.
     """
-    typed = re.split("[:@]", text.strip().removeprefix("hf:"), maxsplit=1)[0]
-    found = [entry.name for entry in entries().values() if typed.lower() in _repositories(entry)]
-    if found:
-        return found
-    words = [_letters(word) for word in re.split(r"[\W_]+", typed.rpartition("/")[2]) if word]
+    text_name = re.split("[:@]", text.strip().removeprefix("hf:"), maxsplit=1)[0]
+    matches = [
+        entry.name for entry in entries().values() if text_name.lower() in _repositories(entry)
+    ]
+    if matches:
+        return matches
+    words = [_letters(word) for word in re.split(r"[\W_]+", text_name.rpartition("/")[2]) if word]
     if len("".join(words)) < _MIN_TYPED_LETTERS:
         return []
     names = {name: _letters(name) for name in entries()}
@@ -255,13 +257,13 @@ def _repositories(entry: Entry) -> set[str]:
 
 
 def _letters(text: str) -> str:
-    """A text's letters and digits, to compare names by."""
+    """A text's letters and digits, for the comparison of names."""
     return re.sub(r"[\W_]+", "", text).lower()
 
 
 @cache
 def prompts() -> Mapping[str, Prompt]:
-    """What causal models are asked, by the `model_type` of their configuration."""
+    """The prompts of causal models, by the `model_type` of their configuration."""
     return {kind: Prompt(**table) for kind, table in _content()["prompts"].items()}
 
 

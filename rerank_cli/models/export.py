@@ -93,7 +93,7 @@ def write_texts(checkpoint: Checkpoint, source: Path, folder: Path) -> None:
 def import_libraries() -> tuple[Any, Any]:
     """Import PyTorch and transformers; raises `MissingExtra`."""
     with require_extra("rerank models export", "export"):
-        import onnx  # noqa: F401 - to say now what would be missed later
+        import onnx  # noqa: F401 - so that a missing library is reported now
         import torch
         import transformers
     transformers.logging.set_verbosity_error()
@@ -171,7 +171,7 @@ def write_graph(checkpoint: Checkpoint, path: Path) -> None:
 
 
 def _export(*arguments: Any, **options: Any) -> None:
-    """Have torch write a graph, without what its tracer says of every branch."""
+    """Have torch write a graph, without the warnings of its tracer about every branch."""
     import torch
 
     with warnings.catch_warnings():
@@ -241,7 +241,7 @@ def samples_of(checkpoint: Checkpoint, tokenizer: Path, scale: Scale) -> list[Sa
         plain if checkpoint.prompt is None else PromptTokenizer(plain, checkpoint.prompt, None)
     )
     answers = None if isinstance(encoder, ModelTokenizer) else encoder.find_answers()
-    template, most, found = encoder.template(), length_in(tokenizer.parent), []
+    template, most, samples = encoder.template(), length_in(tokenizer.parent), []
     for query, passages in _QUERIES.items():
         for passage in passages:
             query_ids, passage_ids = encoder.encode_query(query), encoder.encode(passage).ids
@@ -249,27 +249,27 @@ def samples_of(checkpoint: Checkpoint, tokenizer: Path, scale: Scale) -> list[Sa
             types = template.types(len(query_ids), len(passage_ids))
             if len(ids) > most:
                 continue
-            given = {"input_ids": torch.tensor([ids])}
+            inputs = {"input_ids": torch.tensor([ids])}
             if checkpoint.is_typed:
-                given["token_type_ids"] = torch.tensor([types])
+                inputs["token_type_ids"] = torch.tensor([types])
             with torch.no_grad():
-                output = checkpoint.model(**given).logits.double().numpy()
+                output = checkpoint.model(**inputs).logits.double().numpy()
             [score] = read_scores(output, [(ids, types)], tokenizer, scale, answers)
-            found.append(Sample(query, passage, round(score, 5), scale))
-    return found
+            samples.append(Sample(query, passage, round(score, 5), scale))
+    return samples
 
 
 def measure_fidelity(folder: Path, samples: Sequence[Sample]) -> Fidelity:
-    """Score the samples by what was written."""
+    """Score the samples by an exported graph, and compare the scores."""
     from rerank_cli.scorers import open_scorer
     from rerank_cli.types import Pair
 
     scorer = open_scorer(str(folder))
     pairs = [Pair.from_texts(sample.query, sample.passage) for sample in samples]
-    found = [float(value or 0.0) for value in scorer.score(pairs).values]
-    wanted = [sample.score for sample in samples]
-    largest = max(abs(a - b) for a, b in zip(found, wanted, strict=True))
-    return Fidelity(folder.name, largest, _rank_correlation(found, wanted))
+    scores = [float(value or 0.0) for value in scorer.score(pairs).values]
+    expected = [sample.score for sample in samples]
+    largest = max(abs(a - b) for a, b in zip(scores, expected, strict=True))
+    return Fidelity(folder.name, largest, _rank_correlation(scores, expected))
 
 
 def write_report(
@@ -294,12 +294,12 @@ def _rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
 def _card(fidelity: Fidelity, name: str, recipe: str) -> str:
     from importlib.metadata import version
 
-    used = ", ".join(
+    versions = ", ".join(
         f"{package} {version(package)}" for package in ("torch", "transformers", "onnx")
     )
     return (
         f"# {name}, {fidelity.precision}\n\n"
-        f"Made by `rerank models export` ({used}, opset {OPSET}): {recipe}.\n\n"
+        f"Made by `rerank models export` ({versions}, opset {OPSET}): {recipe}.\n\n"
         f"Against PyTorch in float32, on the pairs of {SELF_TEST}: scores differ by "
         f"{fidelity.largest:.5f} at most, and Spearman's correlation of their ranks is "
         f"{fidelity.correlation:.3f}.\n\nThe licence is the original's. `rerank doctor -m` this "
@@ -337,15 +337,15 @@ def export(
             if (plain / text).is_file():
                 shutil.copyfile(plain / text, small / text)
         recipe = quantise(plain / NAME, small / NAME, features)
-        found = [measure_fidelity(folder, samples) for folder in (plain, small)]
+        fidelities = [measure_fidelity(folder, samples) for folder in (plain, small)]
         recipes = ("float32", recipe)
-        for folder, fidelity, how in zip((plain, small), found, recipes, strict=True):
+        for folder, fidelity, how in zip((plain, small), fidelities, recipes, strict=True):
             write_report(folder, fidelity, samples, name, how)
         out = Path(os.path.realpath(out))  # a link may lead to where no folder is yet
         out.mkdir(parents=True, exist_ok=True)
         for folder in (plain, small):
             publish_folder(folder, out / folder.name)
-    return found
+    return fidelities
 
 
 def export_for_user(source: str, out: str, terminal: Terminal) -> list[Fidelity]:
@@ -360,7 +360,7 @@ def export_for_user(source: str, out: str, terminal: Terminal) -> list[Fidelity]
         name = folder.resolve().name
         if source.startswith(HUB):
             reference, name = read_name(source), source.removeprefix(HUB)
-            import_libraries()  # what is missing is said before anything is fetched
+            import_libraries()  # missing libraries are reported before anything is fetched
             folder = _fetch_checkpoint(reference, stack, terminal)
         return export(
             folder, expand_user(out), features=machine.features(), name=name, say=terminal.say

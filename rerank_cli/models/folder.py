@@ -1,4 +1,4 @@
-"""What is in a folder that holds a model, and what scoring needs to know of it.
+"""Describes a model's folder: its files, and the facts that scoring needs.
 
 Describes; opening and running is `scorers.local`'s business.
 """
@@ -26,7 +26,7 @@ _OFFSET_POSITIONS = {
     "camembert", "data2vec-text", "ibert", "longformer", "mpnet", "roberta",
     "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod",
 }  # fmt: skip
-# What may lie in a folder for `rerank doctor`: pairs and their logits, and hashes of all files.
+# Optional files for `rerank doctor`: pairs and their logits, and hashes of all files.
 SELF_TEST, CHECKSUMS = "self_test.json", "SHA256SUMS"
 # The two parts of a model that reads a query and a passage each alone first.
 ENCODER, READER = "encoder.onnx", "reader.onnx"
@@ -34,7 +34,7 @@ LEAST_LENGTH = 16  # below it there is no room for a query and a passage
 _UNLIMITED = 1_000_000  # tokenizers state a length of 1e30 where they know none
 _LARGEST_ID = (1 << 31) - 1
 _CONFIG, _TOKENIZER, _TOKENIZER_CONFIG = "config.json", "tokenizer.json", "tokenizer_config.json"
-# What Git LFS leaves in the place of a file that it has not fetched
+# The beginning of a file of Git LFS in place of one that it has not fetched
 # (https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md).
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -84,8 +84,8 @@ class ModelFolder:
         These are its graphs, its tokenizer, their configuration, and weights beside a graph.
         """
         weights = self.weights()
-        found = [path for path, stamp in self.stamps.items() if stamp is not None]
-        return [*(path for path in found if path not in weights), *weights]
+        paths = [path for path, stamp in self.stamps.items() if stamp is not None]
+        return [*(path for path in paths if path not in weights), *weights]
 
     def weights(self) -> list[Path]:
         """The files beside its graphs that their weights are in; raises `ModelError`."""
@@ -98,7 +98,7 @@ class ModelFolder:
         return any(map(is_dynamic, self.graphs))
 
     def with_weights(self, paths: Iterable[Path]) -> "ModelFolder":
-        """The same, with the stamps of files that its weights are in; raises `ModelError`."""
+        """This model with the stamps of the files of its weights; raises `ModelError`."""
         return replace(self, stamps={**self.stamps, **_stamps(paths)})
 
     def digests(self) -> dict[str, str]:
@@ -107,16 +107,16 @@ class ModelFolder:
         If a file has changed since the model was described, that is an error too.
         """
         with _translate_errors(self.graph):
-            found = {self._short_name(path): file_digest(path) for path in self.files()}
+            digests = {self._short_name(path): file_digest(path) for path in self.files()}
         self.check_unchanged()
-        return found
+        return digests
 
     def size(self) -> int:
         """The bytes of all files in its folder, also of its card and its licence."""
         return folder_size(self.tokenizer.parent)
 
     def stamp(self) -> str:
-        """What changes with its files, of those that have a stamp."""
+        """A text that changes with those of its files that have a stamp."""
         return json.dumps({self._short_name(path): stamp for path, stamp in self.stamps.items()})
 
     def _short_name(self, path: Path) -> str:
@@ -147,7 +147,7 @@ def folder_size(folder: Path) -> int:
 def describe(
     path: Path, name: str, revision: str = "", *, window: int = DEFAULT_WINDOW_TOKENS
 ) -> ModelFolder:
-    """Look into a folder (or at the ONNX file in one) and say what a scorer needs to know.
+    """Describe the model in a folder (or the ONNX file in one) for a scorer.
 
     Raises `UsageError` where there is no such folder, and `ModelError` where its graph or its
     tokenizer is missing or cannot be read.
@@ -246,7 +246,7 @@ def _find_graph(folder: Path) -> Path:
 
 
 def _holding(name: str, graph: Path) -> Path | None:
-    """Find which folder has a file, or a link of its name."""
+    """Find the folder that has a file, or a link of its name."""
     return next((place for place in _folders_of(graph) if os.path.lexists(place / name)), None)
 
 
@@ -271,7 +271,7 @@ def _stamps(paths: Iterable[Path]) -> dict[Path, Sequence[int] | None]:
 
 @contextmanager
 def _translate_errors(path: Path) -> Iterator[None]:
-    """Raise what goes wrong with a model's files as `ModelError`."""
+    """Raise errors of reading a model's files as `ModelError`."""
     try:
         yield
     except OSError as error:
@@ -333,8 +333,10 @@ class ModelConfig:
 
 def _length(config: ModelConfig, tokenizer_config: ModelConfig, path: Path) -> int:
     """The most tokens of one sequence: the model's positions, or fewer if its tokenizer says so."""
-    stated = tokenizer_config.number("model_max_length")
-    lengths = [int(max(stated, 0))] if stated is not None and stated < _UNLIMITED else []
+    max_length = tokenizer_config.number("model_max_length")
+    lengths = (
+        [int(max(max_length, 0))] if max_length is not None and max_length < _UNLIMITED else []
+    )
     positions = config.integer("max_position_embeddings")
     if positions is not None:
         offset = config.text("model_type") in _OFFSET_POSITIONS
@@ -347,9 +349,9 @@ def _length(config: ModelConfig, tokenizer_config: ModelConfig, path: Path) -> i
 
 def _padding(config: ModelConfig) -> int:
     """The id of the padding token: RoBERTa and its kin have 1 where they do not say."""
-    stated = config.integer("pad_token_id")
-    if stated is None:
+    padding_id = config.integer("pad_token_id")
+    if padding_id is None:
         return int(config.text("model_type") in _OFFSET_POSITIONS)
-    if abs(stated) > _LARGEST_ID:
+    if abs(padding_id) > _LARGEST_ID:
         raise config.wrong("pad_token_id", "the id of a token")
-    return stated
+    return padding_id

@@ -83,17 +83,17 @@ class Listing:
 
 
 def endpoint() -> str:
-    """The Hub that is asked, now and not when huggingface_hub was imported."""
+    """The URL of the Hub in use now, not when huggingface_hub was imported."""
     return os.environ.get(_VARIABLE, "").strip().rstrip("/") or _DEFAULT_ENDPOINT
 
 
 def public_endpoint() -> str:
-    """The Hub that is asked, without what may be secret."""
+    """The URL of the Hub in use, without possible secrets."""
     return public_url(endpoint())
 
 
 def _place() -> str:
-    """The Hub that is asked, and the proxy between, for a message.
+    """The Hub in use, and the proxy before it, for a message.
 
     Raises `UsageError` for what is not a server's URL, and `UnusableProxy`.
     """
@@ -144,7 +144,7 @@ huggingface_hub.set_client_factory(_open_client)
 
 
 def list_repository(repository: str, revision: str | None) -> Listing:
-    """Find what is in a repository, by default on its main branch.
+    """List the files of a repository, by default on its main branch.
 
     Raises `ModelError`, also for a listing that is none.
     """
@@ -187,7 +187,7 @@ def _remote_file(sibling: Any) -> RemoteFile:
 
 @contextmanager
 def translate_errors(repository: str, revision: str | None, file: str = "") -> Iterator[None]:
-    """Raise what goes wrong between here and the Hub as `ModelError`, or as `UnusableProxy`."""
+    """Raise errors on the way to the Hub as `ModelError`, or as `UnusableProxy`."""
     what = f"{repository}/{file}" if file else repository
     place = _place()
     try:
@@ -239,7 +239,7 @@ def _answer(error: errors.HfHubHTTPError) -> str:
 
 
 def _advice(error: errors.HfHubHTTPError) -> str:
-    """What to do about an answer that is an error."""
+    """Advice on an answer that is an error."""
     status, proxy = error.response.status_code, find_proxy(endpoint())
     if proxy is not None and str(status) == AUTHENTICATION_STATUS:
         return proxy.hint_for(str(status))
@@ -258,7 +258,7 @@ def _advice(error: errors.HfHubHTTPError) -> str:
 
 
 def _advice_without_answer(error: Exception) -> str:
-    """What to do where no answer came, or not all of it."""
+    """Advice if no answer came, or not all of it."""
     if "certificate" in str(error).lower():
         return f"SSL_CERT_FILE names your network's own certificates; {_other_way()}"
     if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
@@ -267,18 +267,18 @@ def _advice_without_answer(error: Exception) -> str:
 
 
 def _is_mirror() -> bool:
-    """Whether another Hub is asked than the usual one."""
+    """Whether another Hub than the usual one is in use."""
     return endpoint() != _DEFAULT_ENDPOINT
 
 
 def _other_way() -> str:
-    """How to get a model where the Hub cannot be asked."""
+    """Advice on getting a model if the Hub cannot be reached."""
     hub = f"without {_VARIABLE} {_DEFAULT_ENDPOINT} is asked" if _is_mirror() else OTHER_HUB
     return f"{hub}; {COPY_FOLDER}"
 
 
 def _plain(error: object) -> str:
-    """Somebody else's words, in one line, without secrets."""
+    """A message of another program, in one line, without secrets."""
     return " ".join(_redactor()(str(error)).split()) or type(error).__name__
 
 
@@ -288,28 +288,28 @@ Watch = Callable[[int], None]  # is called with the bytes of a file that are the
 def fetch_file(listing: Listing, file: RemoteFile, folder: Path, watch: Watch) -> File:
     """Fetch a file of a repository into a folder, and check its hash; raises `ModelError`.
 
-    A file that has no hash is fetched anew: what is there may be another one.
+    A file without a hash is fetched again: the file that is there may be another one.
     """
     target = folder / file.path
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if file.has_hash and target.exists() and target.stat().st_size == file.size:
             with suppress(ModelError):  # it may be an older one of the same size
-                found = _check_content(target, file, listing)
+                digest = _check_content(target, file, listing)
                 watch(file.size)
-                return found
+                return digest
         part = _part_of(target, file)
         if not file.has_hash:
             part.unlink(missing_ok=True)
         _fill(part, listing, file, watch)
-        found = _check_content(part, file, listing)
+        digest = _check_content(part, file, listing)
         publish_file(part, target)
     except OSError as error:
         raise _disk_error(error, folder, file) from error
-    return found
+    return digest
 
 
-def kept_size(file: RemoteFile, folder: Path) -> int:
+def part_size(file: RemoteFile, folder: Path) -> int:
     """The bytes of a file that are in a folder, and that `fetch_file` does not fetch again."""
     target = folder / file.path
     paths = (target, _part_of(target, file)) if file.has_hash else ()
@@ -318,7 +318,7 @@ def kept_size(file: RemoteFile, folder: Path) -> int:
 
 
 def _part_of(target: Path, file: RemoteFile) -> Path:
-    """The file that has what is there of a file, until all of it is."""
+    """The partial file of a file, until all of it is there."""
     return target.with_name(f".{target.name}.{(file.sha256 or file.blob)[:_HASH_DIGITS]}.part")
 
 
@@ -334,7 +334,7 @@ def check_disk_space(folder: Path, size_bytes: int) -> None:
 
 
 def _fill(part: Path, listing: Listing, file: RemoteFile, watch: Watch) -> None:
-    """Fetch what a part lacks of a file; raises `ModelError`, and `OSError` of the disk."""
+    """Fetch the rest of a partial file; raises `ModelError`, and `OSError` of the disk."""
     failures = most = 0
     while True:
         with open_own_file(part) as stream:
@@ -357,20 +357,20 @@ def _fill(part: Path, listing: Listing, file: RemoteFile, watch: Watch) -> None:
 
 
 def _fetch_rest(stream: BinaryIO, listing: Listing, file: RemoteFile, watch: Watch) -> None:
-    """Append to a stream what it lacks of a file, or all of it if the server gives no parts."""
+    """Append the rest of a file to a stream, or all of it if the server gives no parts."""
     if stream.tell() > file.size:  # no part of it
         _empty(stream)
-    begun = stream.tell()
-    watch(begun)
-    if begun == file.size:
+    start = stream.tell()
+    watch(start)
+    if start == file.size:
         return
     url = huggingface_hub.hf_hub_url(
         listing.repository, file.path, revision=listing.revision, endpoint=endpoint()
     )
     headers = build_hf_headers()
     headers["Accept-Encoding"] = _NO_ENCODING
-    if begun:
-        headers["Range"] = f"bytes={begun}-"
+    if start:
+        headers["Range"] = f"bytes={start}-"
     with (
         translate_errors(listing.repository, listing.revision, file.path),
         http_stream_backoff(

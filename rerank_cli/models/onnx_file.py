@@ -1,4 +1,4 @@
-"""What a graph's file says of itself, without a library that reads it.
+"""Reads facts from a graph's file without a library.
 
 The file is mapped and read field by field, in protobuf's wire format. A field that is not needed is
 skipped by its length, so weights are never read. For a file of 24 MB with 1,281 operators
@@ -21,7 +21,7 @@ from rerank_cli.user_files import open_regular_file
 
 # The operators of onnxruntime's dynamic quantisation, which scale each run's own activations.
 _DYNAMIC = ("MatMulInteger", "DynamicQuantize", "QAttention")
-# Of what onnxruntime notes of a weight packed for a kernel: `|place;bytes;`, for each of its parts.
+# In onnxruntime's note on a weight packed for a kernel: `|place;bytes;` for each of its parts.
 _PACKED = re.compile(rb"\|(\d+);\d+;")
 
 
@@ -56,13 +56,13 @@ def lengths_beside(path: Path) -> Sequence[int]:
 
 
 def packed_beside(path: Path) -> Sequence[int]:
-    """Where in their file the weights begin that are packed for a kernel, in bytes."""
+    """The places in their file, in bytes, of the weights that are packed for a kernel."""
     return [
-        int(found[1])
+        int(match[1])
         for entry in _weights_beside(path)
         for key, value in entry
         if key.startswith(b"prepacked")
-        for found in _PACKED.finditer(value)
+        for match in _PACKED.finditer(value)
     ]
 
 
@@ -78,11 +78,11 @@ def is_dynamic(path: Path) -> bool:
 
 
 def _weights_beside(path: Path, *, strict: bool = False) -> list[list[tuple[bytes, bytes]]]:
-    """Of each weight that lies in another file, what the graph says of its place there.
+    """The place of each weight that lies in another file, as the graph states it.
 
     If it is `strict`, raises `ValueError` for a file that is not read to its end.
     """
-    found: list[list[tuple[bytes, bytes]]] = []
+    weights: list[list[tuple[bytes, bytes]]] = []
     with _open_mapped(path) as content:
         for tensor in _find_messages(content, "tensor", strict=strict):
             entries = [
@@ -90,11 +90,11 @@ def _weights_beside(path: Path, *, strict: bool = False) -> list[list[tuple[byte
                 for field in _fields_in(content, tensor, strict=strict)
                 if field.number == _TENSOR_EXTERNAL_DATA
             ]
-            # Of values that are said twice, each library takes another one.
+            # If a value is stated twice, libraries do not agree which one they take.
             pairs = [(key, value) for keys, values in entries for key in keys for value in values]
             if pairs:
-                found.append(pairs)
-    return found
+                weights.append(pairs)
+    return weights
 
 
 CALL = "Call"  # stands for a function of the model's own
@@ -206,7 +206,7 @@ class _Scope:
         domain = _last_text(content, field, _NODE_DOMAIN)
         function = self._functions.get((domain, node.operator))
         if function is not None:
-            return Operator(CALL, sources=lambda: [self._called(function, node, place)])
+            return Operator(CALL, sources=lambda: [self._function_output(function, node, place)])
         if node.operator == "If":
             return Operator("If", sources=lambda: self._branches(field, place))
         axis, activation = None, ""
@@ -217,11 +217,14 @@ class _Scope:
             elif key == "activation":
                 activation = _last_text(content, attribute, _ATTRIBUTE_TEXT)
         return Operator(
-            node.operator, axis, activation, lambda: [self.maker_of(given) for given in node.inputs]
+            node.operator,
+            axis,
+            activation,
+            lambda: [self.maker_of(input_name) for input_name in node.inputs],
         )
 
-    def _called(self, function: "_Field", node: "_Node", place: int) -> Operator | None:
-        """What makes an output of a function, where a node calls it."""
+    def _function_output(self, function: "_Field", node: "_Node", place: int) -> Operator | None:
+        """The operator that makes an output of a function, for a node that calls it."""
         names = _texts_in(self._content, function, _FUNCTION_INPUT)
         arguments = {formal: (name, self) for formal, name in zip(names, node.inputs, strict=False)}
         scope = _Scope(self._content, function, self._functions, None, arguments)
@@ -229,7 +232,7 @@ class _Scope:
         return scope.maker_of(outputs[place]) if place < len(outputs) else Operator("")
 
     def _branches(self, field: "_Field", place: int) -> list[Operator | None]:
-        """What makes an output of an If, in each of its branches."""
+        """The operators that make an output of an If, one in each of its branches."""
         makers: list[Operator | None] = []
         for attribute in _attributes(self._content, field):
             for body in _fields_in(self._content, attribute):
@@ -319,11 +322,15 @@ def unmask(path: Path, target: Path) -> bool:
             is_masked = True
     if not is_masked:
         return False
-    used = {node.field: node for node in _used(nodes, set(_outputs_in(content, fields)))}
+    used_nodes = {
+        node.field: node for node in _needed_nodes(nodes, set(_outputs_in(content, fields)))
+    }
     parts = [
-        _write_node(content, used[field]) if field in used else content[field.begin : field.end]
+        _write_node(content, used_nodes[field])
+        if field in used_nodes
+        else content[field.begin : field.end]
         for field in fields
-        if field in used or field.number != _GRAPH_NODE
+        if field in used_nodes or field.number != _GRAPH_NODE
     ]
     graph = _write_field(_MODEL_GRAPH, b"".join(parts))
     rest = [content[field.begin : field.end] for field in model if field not in graphs]
@@ -344,29 +351,29 @@ def _find_scores(softmax: "_Node", made_by: Mapping[str, "_Node"]) -> str | None
 
 
 def _inputs_of(name: str, made_by: Mapping[str, "_Node"]) -> set[str]:
-    """The inputs of a graph, and its weights, whose values decide one; not what is constant."""
-    found, seen, waiting = set(), set[str](), [name]
+    """The inputs of a graph on whose values a value depends; not its constants."""
+    inputs, visited_names, waiting = set(), set[str](), [name]
     while waiting:
         name = waiting.pop()
-        if not name or name in seen:
+        if not name or name in visited_names:
             continue
-        seen.add(name)
+        visited_names.add(name)
         node = made_by.get(name)
         if node is not None and node.operator != _SHAPE:
             waiting += node.inputs
         elif node is None and name in (_MASK, "input_ids", "token_type_ids"):
-            found.add(name)
-    return found
+            inputs.add(name)
+    return inputs
 
 
-def _used(nodes: Sequence["_Node"], wanted: set[str]) -> list["_Node"]:
-    """The nodes that something wanted depends on; they are in the order that they run in."""
-    kept = []
+def _needed_nodes(nodes: Sequence["_Node"], names: set[str]) -> list["_Node"]:
+    """The nodes on which values of some `names` depend, in the order in which they run."""
+    needed_nodes = []
     for node in reversed(nodes):
-        if wanted.intersection(node.outputs):
-            wanted.update(node.inputs)
-            kept.append(node)
-    return kept[::-1]
+        if names.intersection(node.outputs):
+            names.update(node.inputs)
+            needed_nodes.append(node)
+    return needed_nodes[::-1]
 
 
 _Content = mmap | bytes
@@ -430,10 +437,10 @@ def _find_messages(content: _Content, kind: str, *, strict: bool = False) -> Ite
     """All messages of a kind, wherever they lie in a model; `strict` is as for `_fields_in`."""
     waiting = [("model", _whole(content))]
     while waiting:
-        found, message = waiting.pop()
-        if found == kind:
+        message_kind, message = waiting.pop()
+        if message_kind == kind:
             yield message
-        kinds = _MESSAGES[found]
+        kinds = _MESSAGES[message_kind]
         if kinds:
             fields = _fields_in(content, message, strict=strict)
             waiting += [(kinds[field.number], field) for field in fields if field.number in kinds]
@@ -530,8 +537,8 @@ def _write_field(number: int, value: bytes) -> bytes:
 
 
 def _write_varint(value: int) -> bytes:
-    written = bytearray()
+    content = bytearray()
     while value > 0x7F:
-        written.append(value & 0x7F | 0x80)
+        content.append(value & 0x7F | 0x80)
         value >>= 7
-    return bytes([*written, value])
+    return bytes([*content, value])

@@ -41,7 +41,7 @@ _LEAST_COMMIT_DIGITS = 7  # by which a revision is known
 
 @dataclass(frozen=True, slots=True)
 class PackagedModel:
-    """A model that an installed package says it has: the name, and where its files are."""
+    """A model in an installed package: its name, and the place of its files."""
 
     name: str
     package: str
@@ -53,8 +53,8 @@ class PackagedModel:
         return f"{self.package} {self.version}".strip()
 
     def is_hidden(self) -> bool:
-        """Whether its name always means something else."""
-        return is_taken(self.name)
+        """Whether its name is reserved for another model."""
+        return is_reserved(self.name)
 
     def open_folder(self) -> ModelFolder:
         """Describe its files; raises `ModelError`, whatever is wrong with the package."""
@@ -67,19 +67,19 @@ class PackagedModel:
             ) from error
 
     def _describe(self) -> ModelFolder:
-        folder = _folder_named(self.value)
-        found = describe_with_entry(folder, self.name)
-        found = replace(found, revision=found.revision or self.version)
+        folder = _find_package_folder(self.value)
+        model_folder = describe_with_entry(folder, self.name)
+        model_folder = replace(model_folder, revision=model_folder.revision or self.version)
         hashes: Mapping[Path, str] = {}
         if os.path.lexists(folder / CHECKSUMS):
             hashes = read_checksums(folder)
-            if found.graph not in hashes:
-                raise ModelError(f"{folder / CHECKSUMS}: has no hash of {found.graph.name}")
-        return replace(found, hashes=hashes, package=self.package)
+            if model_folder.graph not in hashes:
+                raise ModelError(f"{folder / CHECKSUMS}: has no hash of {model_folder.graph.name}")
+        return replace(model_folder, hashes=hashes, package=self.package)
 
 
-def is_taken(name: str) -> bool:
-    """Whether a name means a model that ships, BM25 or a provider, whatever is installed."""
+def is_reserved(name: str) -> bool:
+    """Whether a name is reserved for a model that ships, BM25 or a provider."""
     from rerank_cli.providers.catalogue import is_provider
 
     shipped = name in entries() and bool(entries()[name].folder)
@@ -96,22 +96,22 @@ def find_package(name: str, *, anew: bool = False) -> PackagedModel | None:
         return None
     if anew:
         _packaged_models.cache_clear()
-    found = [model for model in packaged_models() if model.name == name]
-    if not found or found[0].is_hidden():
+    models = [model for model in packaged_models() if model.name == name]
+    if not models or models[0].is_hidden():
         return None
-    if len(found) > 1:
-        packages = [model.package for model in found]
+    if len(models) > 1:
+        packages = [model.package for model in models]
         raise UsageError(
             f"{name} is the name of a model in each of {' and '.join(packages)}",
             hint=" or ".join(f"pip uninstall {package}" for package in packages),
         )
-    return found[0]
+    return models[0]
 
 
-def is_revision(asked: str, revision: str) -> bool:
-    """Whether a revision is the one that was asked for: the same, or a commit by its start."""
-    is_start = len(asked) >= _LEAST_COMMIT_DIGITS and revision.startswith(asked)
-    return asked in ("", revision) or is_start
+def is_revision(reference: str, revision: str) -> bool:
+    """Whether a revision matches a reference: the same one, none, or the start of a commit."""
+    is_start = len(reference) >= _LEAST_COMMIT_DIGITS and revision.startswith(reference)
+    return reference in ("", revision) or is_start
 
 
 def packaged_models() -> Sequence[PackagedModel]:
@@ -121,11 +121,11 @@ def packaged_models() -> Sequence[PackagedModel]:
 
 @cache
 def _packaged_models(_path: Sequence[str]) -> Sequence[PackagedModel]:
-    found = {
+    models = {
         (point.name, package): PackagedModel(point.name, package, version, point.value)
         for package, version, point in _entry_points()
     }
-    return [found[key] for key in sorted(found)]
+    return [models[key] for key in sorted(models)]
 
 
 def _entry_points() -> Iterator[tuple[str, str, "EntryPoint"]]:
@@ -135,11 +135,11 @@ def _entry_points() -> Iterator[tuple[str, str, "EntryPoint"]]:
     """
     from importlib.metadata import distributions  # slow to import, and few runs need it
 
-    seen = set()
+    keys = set()
     for distribution in distributions():
         points: Sequence[EntryPoint] = ()
         package = version = ""
-        with suppress(Exception):  # whatever is wrong with it is no matter for other packages
+        with suppress(Exception):  # its faults do not matter for other packages
             text = distribution.read_text("entry_points.txt") or ""
             if GROUP not in text:
                 continue
@@ -148,12 +148,12 @@ def _entry_points() -> Iterator[tuple[str, str, "EntryPoint"]]:
             version = distribution.version
         # The first of a name is the one that Python imports.
         key = re.sub(r"[-_.]+", "-", package).lower()
-        if points and key not in seen:
-            seen.add(key)
+        if points and key not in keys:
+            keys.add(key)
             yield from ((package or "?", version or "", point) for point in points)
 
 
-def _folder_named(value: str) -> Path:
+def _find_package_folder(value: str) -> Path:
     """The folder of a package, or below it, by its dotted name; raises `ModelError`."""
     if _VALUE.fullmatch(value) is None:
         raise ModelError(f"its entry point {value!r} is not the dotted name of a package")
@@ -166,14 +166,14 @@ def _folder_named(value: str) -> Path:
         raise ModelError(f"{top} cannot be found: {error}") from error
     places = [*(spec.submodule_search_locations or ())] if spec else []
     folders = [Path(place, *rest) for place in places]
-    found = next((folder for folder in folders if folder.is_dir()), None)
-    if found is None:
+    package_folder = next((folder for folder in folders if folder.is_dir()), None)
+    if package_folder is None:
         raise ModelError(f"there is no folder {value} among the installed packages")
-    return found
+    return package_folder
 
 
 def read_model_file(folder: Path, name: str, *, is_strict: bool = False) -> Entry | None:
-    """What `model.toml` in a folder says; None if there is none. Raises `ModelError`."""
+    """The content of `model.toml` in a folder; None if there is none. Raises `ModelError`."""
     path = folder / MODEL_FILE
     if not os.path.lexists(path):
         return None
@@ -188,17 +188,17 @@ def read_model_file(folder: Path, name: str, *, is_strict: bool = False) -> Entr
 
 def describe_with_entry(path: Path, name: str) -> ModelFolder:
     """Describe a model's folder or graph, by its files and its `model.toml`, if it has one."""
-    found = describe(path, name)
-    root = found.tokenizer.parent
+    folder = describe(path, name)
+    root = folder.tokenizer.parent
     entry = read_model_file(root, name)
     if entry is None:
-        return found
-    found = found.with_weights([root / MODEL_FILE])  # a change of it is one of the model
-    return with_entry(replace(found, revision=entry.revision), entry)
+        return folder
+    folder = folder.with_weights([root / MODEL_FILE])  # a change of it is one of the model
+    return with_entry(replace(folder, revision=entry.revision), entry)
 
 
 def with_entry(folder: ModelFolder, entry: Entry) -> ModelFolder:
-    """The same, with what an entry knows of the model."""
+    """The folder with the facts in an entry of the model."""
     length = min(folder.length, entry.length or folder.length)
     return replace(
         folder,
@@ -211,7 +211,7 @@ def with_entry(folder: ModelFolder, entry: Entry) -> ModelFolder:
     )
 
 
-# Of a model's folder, what people and `rerank doctor` read.
+# The files of a model's folder that people and `rerank doctor` read.
 _COMPANIONS = (SELF_TEST, "README.md", "special_tokens_map.json")
 _LICENCES = re.compile(r"(?:LICEN[CS]E|NOTICE|COPYING)(?:\..*)?", re.IGNORECASE)
 _CARD = "README.md"
@@ -230,7 +230,7 @@ _USE = """
 
 @dataclass(frozen=True, slots=True)
 class PackageFacts:
-    """What a wheel says of its model. `entry` becomes its `model.toml`."""
+    """The facts in a wheel about its model. `entry` becomes its `model.toml`."""
 
     name: str
     version: str
@@ -251,7 +251,7 @@ class PackageFacts:
             raise UsageError(
                 f"{name} is no name of a model", hint="--name NAME, for -m NAME afterwards"
             )
-        if is_taken(name):
+        if is_reserved(name):
             raise UsageError(
                 f"--name {name}: -m {name} always means another model",
                 hint=f"--name my-{name}, for example",
@@ -409,7 +409,7 @@ class _Wheel:
 
 
 def _toml(entry: Entry) -> str:
-    """What is known of a model, as `read_model_file` reads it."""
+    """The facts about a model, as `read_model_file` reads them."""
     import tomlkit
 
     return tomlkit.dumps(entry.table())

@@ -1,7 +1,6 @@
 """Pulls a model: from its name to files in the store, whole or not at all.
 
-A pull is planned first, so that a user can be asked. One that is cut off goes on where it was when
-the same is pulled again.
+A pull is planned first, so that it can ask the user. The same pull continues one that was cut off.
 """
 
 import os
@@ -33,7 +32,7 @@ from rerank_cli.progress import State, TimeLeft, show_progress
 from rerank_cli.terminal import Terminal, format_size
 
 TOKENIZER = "tokenizer.json"
-# What is read here, or tells a person what the files are.
+# Files that are read here, or that tell a person what the others are.
 _COMPANIONS = (
     TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "config.json",
     "quantize_config.json", "ort_config.json", "README.md", "LICENSE", "LICENSE.md", "LICENSE.txt",
@@ -41,7 +40,7 @@ _COMPANIONS = (
 )  # fmt: skip
 _WEIGHTS_SUFFIXES = ("_data", ".data")  # of files beside a graph, as exporters name them
 _CHECKPOINT_SUFFIXES = (".json", ".safetensors", ".model", ".txt")
-# What in a graph's name says of its precision, and of the processor that it was made for.
+# The parts of a graph's name that state its precision, and its processor.
 _INT8_NAME = re.compile(r"(?:^|[_.-])(?:quantized|q?u?int8|q8)(?:[_.-]|$)")
 _OTHER_NAME = re.compile(
     r"(?:^|[_.-])(?:fp16|bf16|q4|q4f16|bnb4|int4|uint4|O\d|optimized)(?:[_.-]|$)"
@@ -57,7 +56,7 @@ Watch = Callable[[int], None]  # is called with the bytes of all files that are 
 
 @dataclass(frozen=True, slots=True)
 class PullPlan:
-    """What a pull would fetch: a graph and its companions, at one commit of a repository.
+    """The files of a pull: a graph and its companions, at one commit of a repository.
 
     `is_locked` says that the commit is the one that was pulled before. Of a checkpoint the
     `precision` is `CHECKPOINT`, and the `graph` its first file of weights.
@@ -88,7 +87,7 @@ class PullPlan:
 
 
 def plan_pull(reference: Reference, store: Store, features: Collection[str]) -> PullPlan:
-    """Find out what a pull would fetch; raises `UsageError` and `ModelError`."""
+    """Plan a pull; raises `UsageError` and `ModelError`."""
     entry = reference.entry
     if entry is not None and entry.folder:
         raise UsageError(f"{entry.name} ships with rerank: there is nothing to pull")
@@ -109,7 +108,7 @@ def plan_pull(reference: Reference, store: Store, features: Collection[str]) -> 
 def pull(
     plan: PullPlan, store: Store, *, on_wait: Callable[[], None], watch: Watch | None = None
 ) -> InstalledModel:
-    """Fetch what was planned, check it, and put it in its place; raises `ModelError`.
+    """Fetch the files of a plan, check them, and move them to their place; raises `ModelError`.
 
     `on_wait` is called if another process is at it.
     """
@@ -123,11 +122,11 @@ def pull(
         sizes = _Sizes(watch)
 
         def fetch(file: RemoteFile) -> File:
-            with say_what_is_kept(lambda: describe_kept(plan, store)):
+            with hint_at_part(lambda: describe_pulled_part(plan, store)):
                 return fetch_file(listing, file, staging, sizes.watch(file))
 
-        with say_what_is_kept(lambda: describe_kept(plan, store)):
-            check_disk_space(staging, plan.size - kept_size(plan, store))
+        with hint_at_part(lambda: describe_pulled_part(plan, store)):
+            check_disk_space(staging, plan.size - part_size(plan, store))
         files = {plan.graph.path: fetch(plan.graph)}
         try:
             others = _list_others(plan, staging / plan.graph.path)
@@ -148,9 +147,9 @@ def pull(
             files=files,
         )
         _check_locked(plan, files, store)
-        installed = store.adopt(staging, manifest)
+        installed_model = store.adopt(staging, manifest)
         store.lock(manifest)
-        return installed
+        return installed_model
 
 
 def pull_for_user(
@@ -175,9 +174,9 @@ def pull_for_user(
         raise refusal
     with watch_fetching(terminal, plan, store) as watch:
         model = pull(plan, store, on_wait=lambda: say_waiting(terminal), watch=watch)
-    listed = plan.listing.files
+    files = plan.listing.files
     unchecked = [
-        path for path in model.manifest.files if path in listed and not listed[path].has_hash
+        path for path in model.manifest.files if path in files and not files[path].has_hash
     ]
     if unchecked:
         terminal.warn(
@@ -190,20 +189,20 @@ def pull_for_user(
 def watch_fetching(
     terminal: Terminal, plan: PullPlan, store: Store
 ) -> Iterator[Callable[[int], None]]:
-    """Show how much has been fetched; yield what is to be called with the bytes that are here.
+    """Show the progress of a pull; yield a function to call with the bytes that are here.
 
-    If a signal ends the process, what is kept is said.
+    If a signal ends the process, a message says which part is kept.
     """
-    fetched, time_left = 0, TimeLeft()
+    fetched_size, time_left = 0, TimeLeft()
 
     def describe() -> State:
-        size = max(fetched, plan.size, 1)
-        parts = [f"{format_size(fetched)} of {format_size(size)}"]
-        return State(parts, fetched / size, time_left.seconds(fetched, size))
+        size = max(fetched_size, plan.size, 1)
+        parts = [f"{format_size(fetched_size)} of {format_size(size)}"]
+        return State(parts, fetched_size / size, time_left.seconds(fetched_size, size))
 
     def say_stopped() -> None:
-        kept = describe_kept(plan, store) or "nothing was fetched"
-        terminal.say(f"{plan.reference}: stopped; {kept}")
+        part = describe_pulled_part(plan, store) or "nothing was fetched"
+        terminal.say(f"{plan.reference}: stopped; {part}")
 
     with (
         clean_up_on_signal(say_stopped),
@@ -211,8 +210,8 @@ def watch_fetching(
     ):
 
         def watch(size: int) -> None:
-            nonlocal fetched
-            fetched = size
+            nonlocal fetched_size
+            fetched_size = size
             time_left.see(size)
             line.refresh()
 
@@ -220,7 +219,7 @@ def watch_fetching(
 
 
 def say_waiting(terminal: Terminal) -> None:
-    """Say why nothing happens."""
+    """Say that another process is fetching the model."""
     terminal.say("another process is fetching it: waiting for that")
 
 
@@ -230,7 +229,7 @@ def _ask_to_fetch(terminal: Terminal) -> bool:
 
 
 def find_whole(plan: PullPlan, store: Store) -> InstalledModel | None:
-    """Find the installed model that is what a pull would fetch; reads all of its files."""
+    """Find the installed model that equals the one of a plan; reads all of its files."""
     for model in _same_commit(plan, store):
         is_intact = all(trouble is None for _, trouble in model.verify())
         if model.graph == plan.graph.path and is_intact:
@@ -244,14 +243,14 @@ def _same_commit(plan: PullPlan, store: Store) -> list[InstalledModel]:
     return [model for model in models if (model.precision, model.revision) == commit]
 
 
-def kept_size(plan: PullPlan, store: Store) -> int:
-    """The bytes of a plan that are here already, of a pull that was cut off."""
+def part_size(plan: PullPlan, store: Store) -> int:
+    """The bytes of a plan that an earlier pull has fetched before it was cut off."""
     folder = store.part_folder(plan.reference.name, plan.precision)
-    return sum(hub.kept_size(file, folder) for file in plan.files)
+    return sum(hub.part_size(file, folder) for file in plan.files)
 
 
 def describe_plan(plan: PullPlan, store: Store) -> str:
-    """What a pull would fetch, in lines: the size, the licence and the source."""
+    """Describe a plan in lines: the size, the licence and the source."""
     licence = f"licence {plan.licence}" if plan.licence else "no licence that it states"
     limits = "" if plan.is_commercial else ", which allows no commercial use"
     commit = f"{plan.listing.repository}@{plan.listing.revision[:8]}"
@@ -259,22 +258,22 @@ def describe_plan(plan: PullPlan, store: Store) -> str:
         f"{plan.reference}: {format_size(plan.size)}, {licence}{limits}",
         f"from {commit}{', as before' if plan.is_locked else ''}",
     ]
-    if kept := kept_size(plan, store):
-        left = format_size(plan.size - kept)
-        lines.append(f"{format_size(kept)} are here, {left} are left")
+    if size := part_size(plan, store):
+        rest = format_size(plan.size - size)
+        lines.append(f"{format_size(size)} are here, {rest} are left")
     return "\n".join(lines)
 
 
-def describe_kept(plan: PullPlan, store: Store) -> str:
-    """What is here of a plan and what is not, in words; empty if nothing is here."""
-    kept = kept_size(plan, store)
-    left = f"the same command fetches the other {format_size(plan.size - kept)}"
-    return f"{format_size(kept)} are kept: {left}" if kept else ""
+def describe_pulled_part(plan: PullPlan, store: Store) -> str:
+    """Describe the fetched part of a plan, and the rest; empty if nothing was fetched."""
+    size = part_size(plan, store)
+    rest = f"the same command fetches the other {format_size(plan.size - size)}"
+    return f"{format_size(size)} are kept: {rest}" if size else ""
 
 
 @contextmanager
-def say_what_is_kept(describe: Callable[[], str]) -> Iterator[None]:
-    """Begin the hint of a `ModelError` with what is here, if something is."""
+def hint_at_part(describe: Callable[[], str]) -> Iterator[None]:
+    """Begin the hint of a `ModelError` with the part that was fetched, if there is one."""
     try:
         yield
     except ModelError as error:
@@ -283,9 +282,9 @@ def say_what_is_kept(describe: Callable[[], str]) -> Iterator[None]:
 
 
 def plan_checkpoint(reference: Reference, store: Store) -> PullPlan:
-    """Find out what a checkpoint of a repository would fetch; raises `ModelError`."""
+    """Plan the pull of a repository's checkpoint; raises `ModelError`."""
     repository, revision = str(reference.repository), reference.revision or _MAIN_REVISION
-    with say_what_is_kept(lambda: _describe_part(reference.name, CHECKPOINT, store)):
+    with hint_at_part(lambda: _describe_part(reference.name, CHECKPOINT, store)):
         listing = list_repository(repository, revision)
     files = [
         file
@@ -320,8 +319,8 @@ def fetch_checkpoint(
     """
     with store.stage_model(plan.reference.name, CHECKPOINT, on_wait) as folder:
         sizes = _Sizes(watch)
-        with say_what_is_kept(lambda: describe_kept(plan, store)):
-            check_disk_space(folder, plan.size - kept_size(plan, store))
+        with hint_at_part(lambda: describe_pulled_part(plan, store)):
+            check_disk_space(folder, plan.size - part_size(plan, store))
             for file in plan.files:
                 fetch_file(plan.listing, file, folder, sizes.watch(file))
         yield folder
@@ -349,7 +348,7 @@ def _plan_precision(
     if not reference.revision:
         locked = _locked_revision(reference.name, precision, origin.repository, store)
     revision = locked or reference.revision or _MAIN_REVISION
-    with say_what_is_kept(lambda: _describe_part(reference.name, precision, store)):
+    with hint_at_part(lambda: _describe_part(reference.name, precision, store)):
         listing = list_repository(origin.repository, revision)
     graph = _first_graph(listing, origin.graphs, features)
     graph = graph or _graph_by_name(listing, precision, features)
@@ -372,7 +371,7 @@ def _plan_precision(
 
 
 def _describe_part(name: str, precision: str, store: Store) -> str:
-    """What is here of a model of which nothing else is known."""
+    """Describe the fetched part of a model for which there is no plan."""
     sizes = [format_size(part.size) for part in store.parts(name) if part.precision == precision]
     return f"{sizes[0]} are kept from an earlier pull" if sizes else ""
 
@@ -432,7 +431,7 @@ def _suitability(stem: str, precision: str, features: Collection[str]) -> int:
 
 
 def _companions(listing: Listing, graph: RemoteFile) -> Mapping[str, RemoteFile]:
-    """What goes with a graph: its tokenizer and the like, and weights that look like its own.
+    """The companions of a graph: its tokenizer and the like, and weights that seem to be its own.
 
     Raises `ModelError` where there is no tokenizer.json.
     """
@@ -453,7 +452,7 @@ def _companions(listing: Listing, graph: RemoteFile) -> Mapping[str, RemoteFile]
 
 
 def _reuse(paths: Sequence[str], folder: Path, staging: Path) -> None:
-    """Have files of an installed model among those that were fetched, where that costs nothing."""
+    """Link files of an installed model among those that were fetched, if the disk has links."""
     for path in paths:
         with suppress(OSError):  # it is there already, or the disk has no links: it is fetched
             (staging / path).parent.mkdir(parents=True, exist_ok=True)
@@ -461,7 +460,7 @@ def _reuse(paths: Sequence[str], folder: Path, staging: Path) -> None:
 
 
 def _list_others(plan: PullPlan, graph: Path) -> Sequence[RemoteFile]:
-    """What else is to be fetched, now that the graph itself says where its weights are."""
+    """The other files to fetch, now that the graph states the files of its weights."""
     listing, folder = plan.listing, PurePosixPath(plan.graph.path).parent
     weights = {str(folder / name) for name in needs(graph)}
     check_paths(weights)
@@ -496,7 +495,7 @@ class _Sizes:
         self._sizes: dict[str, int] = {}
 
     def watch(self, file: RemoteFile) -> Watch:
-        """What watches one of the files."""
+        """A watch for one of the files."""
 
         def see(size: int) -> None:
             self._sizes[file.path] = size

@@ -49,7 +49,7 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class ModelManifest:
-    """What was pulled, whence, and what each file has to be.
+    """A pulled model: its source, and the size and hash of each file.
 
     `revision` is the commit, `asked` the revision that was asked for, `pulled` a date. `graph` and
     the names of `files` are paths in the repository.
@@ -73,7 +73,7 @@ class ModelManifest:
 
 @dataclass(frozen=True, slots=True)
 class InstalledModel:
-    """A model that is in the store: its folder, and what its manifest says."""
+    """A model that is in the store: its folder and its manifest."""
 
     folder: Path
     manifest: ModelManifest
@@ -95,7 +95,7 @@ class InstalledModel:
         return self.manifest.graph
 
     def damage(self) -> str | None:
-        """What is wrong with its files at first sight, without reading them; None if nothing."""
+        """A fault of its files that shows without reading them; None if there is none."""
         for name, file in self.manifest.files.items():
             path = self.folder / name
             try:
@@ -109,7 +109,7 @@ class InstalledModel:
         return None
 
     def verify(self) -> Iterator[tuple[str, str | None]]:
-        """Read every file again: its name, and what is wrong with it or None."""
+        """Read every file again; yield its name, and its fault or None."""
         for name, file in self.manifest.files.items():
             path = self.folder / name
             try:
@@ -127,7 +127,7 @@ class InstalledModel:
 
 @dataclass(frozen=True, slots=True)
 class DamagedModel:
-    """A folder in the store whose manifest says nothing; `reason` is why."""
+    """A folder in the store whose manifest cannot be used; `reason` is why."""
 
     folder: Path
     reason: str
@@ -149,7 +149,7 @@ class DamagedModel:
 
 @dataclass(frozen=True, slots=True)
 class ModelPart:
-    """What is here of a model whose pull was cut off: `size` bytes."""
+    """The fetched part of a model whose pull was cut off: `size` bytes."""
 
     name: str
     precision: str
@@ -183,11 +183,11 @@ class Store:
         return folder / precision / MANIFEST if precision else folder
 
     def models(self, name: str | None = None) -> list[InstalledModel]:
-        """What is in the store and has a manifest, or what of one model has."""
+        """The models in the store that have a manifest, or the precisions of one model."""
         return [model for model in self.folders(name) if isinstance(model, InstalledModel)]
 
     def folders(self, name: str | None = None) -> list[InstalledModel | DamagedModel]:
-        """What is in the store, or what of one model is, by name and precision.
+        """The folders in the store, or those of one model, by name and precision.
 
         Nothing is in one whose folder may not be entered.
         """
@@ -222,29 +222,29 @@ class Store:
         return self.root / _PULLING / f"{_slug(name)}-{precision}"
 
     def parts(self, name: str | None = None) -> list[ModelPart]:
-        """What is here of models, or of one, whose pulls were cut off."""
+        """The fetched parts of models, or of one, whose pulls were cut off."""
         if self._root is None or is_closed(self._root):
             return []
-        found = []
+        parts = []
         for folder in sorted((self.root / _PULLING).glob("*-*")):
             slug, _, precision = folder.name.rpartition("-")
             size = folder_size(folder)
             if size and name in (None, _unslug(slug)):
-                found.append(ModelPart(_unslug(slug), precision, size))
-        return found
+                parts.append(ModelPart(_unslug(slug), precision, size))
+        return parts
 
     def remove_part(self, part: ModelPart) -> None:
-        """Remove what is here of a model whose pull was cut off."""
+        """Remove the fetched part of a model whose pull was cut off."""
         with self.stage_model(part.name, part.precision, on_wait=lambda: None) as staging:
             remove_folder(staging, aside=self._aside())
 
     def adopt(self, staging: Path, manifest: ModelManifest) -> InstalledModel:
         """Move a staging folder to where its model belongs, in place of what is there."""
         target = self.place(manifest.name, manifest.precision).parent
-        wanted = {staging / name for name in manifest.files}
+        paths = {staging / name for name in manifest.files}
         with _translate_errors(self.root):
             for path in [path for path in staging.rglob("*") if path.is_file()]:
-                if path not in wanted:
+                if path not in paths:
                     path.unlink()
             content = {"schema": _SCHEMA, **asdict(manifest)}
             replace_file(staging / MANIFEST, _json(content))
@@ -330,14 +330,14 @@ def _manifest_of(content: Mapping[str, Any]) -> ModelManifest:
     files = content.get("files")
     if not isinstance(files, dict):
         raise ValueError("it has no files")
-    found = {_inside(name): _file_of(name, file) for name, file in files.items()}
-    if texts["graph"] not in found:
+    entries = {_inside(name): _file_of(name, file) for name, file in files.items()}
+    if texts["graph"] not in entries:
         raise ValueError("its graph is none of its files")
-    return ModelManifest(**texts, files=found)  # type: ignore[arg-type]  # checked above
+    return ModelManifest(**texts, files=entries)  # type: ignore[arg-type]  # checked above
 
 
 def _file_of(name: str, entry: Any) -> File:
-    """What a manifest says of a file; raises `ValueError`."""
+    """A file by its entry in a manifest; raises `ValueError`."""
     if isinstance(entry, dict):
         size, digest = entry.get("size"), entry.get("sha256")
         if type(size) is int and isinstance(digest, str) and _HASH.fullmatch(digest):
@@ -374,7 +374,7 @@ def _unslug(folder: str) -> str:
 
 
 def _load_locks(path: Path) -> dict[str, Any]:
-    """What was noted of all models, by key; raises `ModelError`."""
+    """The notes on all models, by key; raises `ModelError`."""
     try:
         return parse_json_object(read_regular_file(path))
     except FileNotFoundError:

@@ -27,14 +27,14 @@ class Cutting(StrEnum):
 
 
 class OnError(StrEnum):
-    """What comes out if scoring fails: nothing, or the documents in input order."""
+    """The output if scoring fails: nothing, or the documents in input order."""
 
     FAIL = "fail"
     KEEP = "keep"
 
 
 class Truncate(StrEnum):
-    """What a provider does with a document that is too long: refuse it, or cut one end off."""
+    """A provider's way with a document that is too long: refuse it, or cut one end off."""
 
     NONE = "none"
     START = "start"
@@ -90,9 +90,9 @@ class RemoteOptions:
         check_choice("way to cut documents", self.chunk, Cutting)
         if self.truncate is not None:
             check_choice("way to truncate", self.truncate, Truncate)
-        given = [("--set", *field_) for field_ in self.fields.items()]
-        given += [("--metadata", *field_) for field_ in self.metadata.items()]
-        for option, path, value in given:
+        fields = [("--set", *field_) for field_ in self.fields.items()]
+        fields += [("--metadata", *field_) for field_ in self.metadata.items()]
+        for option, path, value in fields:
             levels = MAX_FIELD_LEVELS - (path.count(".") if option == "--set" else 0)
             name = path[:_EXCERPT_CHARACTERS]
             if levels < 1 or is_nested_deeper([value], levels):
@@ -139,7 +139,7 @@ class RemoteOptions:
     @property
     def provider_only_flags(self) -> list[str]:
         """The given options that only a provider can honour, as command-line flags."""
-        given = {
+        has_flag = {
             "--base-url": self.base_url is not None,
             "--set": bool(self.fields),
             "--header": bool(self.headers),
@@ -150,4 +150,4 @@ class RemoteOptions:
             "--insecure": self.insecure,
         }
         names = [f"--{name}" for name in self.request_options]
-        return names + [name for name, is_given in given.items() if is_given]
+        return names + [name for name, has_value in has_flag.items() if has_value]

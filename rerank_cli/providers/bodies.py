@@ -45,8 +45,8 @@ class BodyError(Exception):
 def decode_body(pieces: Iterable[bytes], codings: str, max_bytes: int | None) -> Iterator[bytes]:
     """Decode the pieces of a body by its `Content-Encoding`, with little memory.
 
-    Raises `BodyError`, also for more than `max_bytes`. What is between two codings is held to that
-    too, as it may take long and decode to nothing.
+    Raises `BodyError`, also for more than `max_bytes`. This is the limit between two codings too,
+    because such data may take long and decode to nothing.
     """
     names = [name.strip().lower() for name in codings.split(",")]
     names = [name for name in names if name not in ("", "identity")]
@@ -78,8 +78,8 @@ def _decompress(pieces: Iterable[bytes], *, is_gzip: bool) -> Iterator[bytes]:
 class _Decompressor:
     """Decompresses gzip, or deflate with a header or without one.
 
-    What is behind the end is left out. Of a body that is cut off it gives what there is: whoever
-    reads that says what is missing.
+    It leaves out what is behind the end. A body that is cut off gives what there is: its reader
+    reports what is missing.
     """
 
     def __init__(self, *, is_gzip: bool) -> None:
@@ -99,19 +99,19 @@ class _Decompressor:
             self._stream = zlib.decompressobj(self._window_bits(content))
         while content is not None:
             try:
-                decoded = self._stream.decompress(content, _PIECE_BYTES)
+                output = self._stream.decompress(content, _PIECE_BYTES)
             except zlib.error as error:
                 raise BodyError(f"the compressed answer is damaged: {error}") from error
-            content = self._rest(decoded)
-            if decoded:
-                yield decoded
+            content = self._rest(output)
+            if output:
+                yield output
 
-    def _rest(self, decoded: bytes) -> bytes | None:
-        """What is still to be decoded, maybe of what zlib itself holds; None for nothing."""
+    def _rest(self, output: bytes) -> bytes | None:
+        """The data that is still to be decoded, which may be inside zlib; None for none."""
         if self._stream.eof:
             return self._next_member(self._stream.unused_data)
         rest: bytes = self._stream.unconsumed_tail
-        return rest if rest or len(decoded) == _PIECE_BYTES else None
+        return rest if rest or len(output) == _PIECE_BYTES else None
 
     def _next_member(self, content: bytes) -> bytes | None:
         """Begin the next one of several pieces of gzip, if there is one."""
@@ -126,14 +126,14 @@ class _Decompressor:
         return content
 
     def _window_bits(self, content: bytes) -> int:
-        """What zlib takes for the format; deflate has a header of two bytes, or none."""
+        """zlib's value for the format; deflate has a header of two bytes, or none."""
         if self._is_gzip:
             return _GZIP_BITS
         has_header = content[0] & 0x0F == zlib.DEFLATED and int.from_bytes(content[:2]) % 31 == 0
         return zlib.MAX_WBITS if has_header else -zlib.MAX_WBITS
 
 
-# Where a text spells characters in another way: JSON and programs, URLs, HTML.
+# Other spellings of characters in a text: those of JSON and programs, URLs, HTML.
 _SPELLING = re.compile(
     r"""(?isx)
     \\+ (?: (?-i:U0000)[0-9a-f]{4} | u[0-9a-f]{4} | u\{[0-9a-f]{1,6}\} | x[0-9a-f]{2} | [0-7]{3} )
@@ -183,7 +183,7 @@ class Redactor:
         texts = {
             _letters(form)
             for text in long
-            for form in (text, _spelled(text), quote_plus(text, errors="replace"))
+            for form in (text, _resolve_spellings(text), quote_plus(text, errors="replace"))
         }
         self._forms = [
             *sorted(filter(None, texts), key=len, reverse=True),
@@ -195,22 +195,22 @@ class Redactor:
         if self._short is not None:
             text = self._short.sub(HIDDEN, text)
         if self._forms:
-            text = self._hide(text, spelled=False, is_cut=is_cut)
+            text = self._hide(text, with_spellings=False, is_cut=is_cut)
             if _SPELLING_MARKS.search(text):
-                text = self._hide(text, spelled=True, is_cut=is_cut)
+                text = self._hide(text, with_spellings=True, is_cut=is_cut)
         return text
 
-    def _hide(self, text: str, *, spelled: bool, is_cut: bool) -> str:
-        """A text without the secrets, as it is or, if `spelled`, with other spellings read."""
+    def _hide(self, text: str, *, with_spellings: bool, is_cut: bool) -> str:
+        """A text without the secrets; `with_spellings` looks for other spellings of them too."""
         is_long = len(text) > _MAX_PLACED_CHARACTERS
         may_be_cut = not is_long and (is_cut or _CUT.search(text))
-        if not may_be_cut and not self._is_in(text, spelled=spelled):
+        if not may_be_cut and not self._is_in(text, with_spellings=with_spellings):
             return text  # which is nearly always so
         if is_long:
             for secret in self._long:
                 text = text.replace(secret, HIDDEN)
-            return HIDDEN if self._is_in(text, spelled=spelled) else text
-        letters, places = _place_letters(text, spelled=spelled)
+            return HIDDEN if self._is_in(text, with_spellings=with_spellings) else text
+        letters, places = _place_letters(text, with_spellings=with_spellings)
         spans = [
             (start, start + len(form)) for form in self._forms for start in _find_all(letters, form)
         ]
@@ -223,9 +223,9 @@ class Redactor:
             text = text[: places[start][0]] + HIDDEN + text[places[end - 1][1] :]
         return text
 
-    def _is_in(self, text: str, *, spelled: bool) -> bool:
+    def _is_in(self, text: str, *, with_spellings: bool) -> bool:
         """Whether a text has a secret."""
-        letters = _letters(_spelled(text) if spelled else text)
+        letters = _letters(_resolve_spellings(text) if with_spellings else text)
         return any(form in letters for form in self._forms)
 
     def _cut_spans(self, letters: str, end: int) -> Iterator[tuple[int, int]]:
@@ -295,8 +295,8 @@ def page_title(content: bytes) -> str:
     """A web page's title, or else its first heading, in one line; empty if it has neither."""
     text = decode_head(content)
     for title in _TITLE_TAGS:
-        if found := title.search(text):
-            return one_line(html.unescape(_TAG.sub(" ", found[1])), 120)
+        if match := title.search(text):
+            return one_line(html.unescape(_TAG.sub(" ", match[1])), 120)
     return ""
 
 
@@ -343,7 +343,7 @@ def _letters(text: str) -> str:
     return text.casefold().translate(_UNSEEN)
 
 
-def _spelled(text: str) -> str:
+def _resolve_spellings(text: str) -> str:
     """A text with the characters that it spells in another way."""
     return _SPELLING.sub(_read_spelling, text)
 
@@ -363,11 +363,11 @@ def _read_spelling(match: re.Match[str]) -> str:
     return chr(number) if number <= sys.maxunicode else ""
 
 
-def _place_letters(text: str, *, spelled: bool) -> tuple[str, list[tuple[int, int]]]:
+def _place_letters(text: str, *, with_spellings: bool) -> tuple[str, list[tuple[int, int]]]:
     """The letters of a text, and where in it each of them begins and ends."""
     units: list[tuple[str, int, int]] = []
     end = 0
-    for match in _SPELLING.finditer(text) if spelled else ():
+    for match in _SPELLING.finditer(text) if with_spellings else ():
         units += [(text[place], place, place + 1) for place in range(end, match.start())]
         units.append((_read_spelling(match), *match.span()))
         end = match.end()
@@ -387,21 +387,21 @@ def _find_all(text: str, part: str) -> Iterator[int]:
 
 def _join_spans(spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     """Spans without overlaps, the last one first."""
-    joined: list[tuple[int, int]] = []
+    union: list[tuple[int, int]] = []
     for start, end in sorted(spans):
-        if joined and start < joined[-1][1]:
-            joined[-1] = joined[-1][0], max(end, joined[-1][1])
+        if union and start < union[-1][1]:
+            union[-1] = union[-1][0], max(end, union[-1][1])
         else:
-            joined.append((start, end))
-    return reversed(joined)
+            union.append((start, end))
+    return reversed(union)
 
 
 def _codes(secret: str) -> Iterator[str]:
     """A secret in hexadecimal digits, and in base64 wherever it may begin in a longer text."""
     content = secret.encode("utf-8", "surrogatepass")
     yield content.hex()
-    for before, skipped in enumerate((0, 2, 3)):
+    for before, skipped_characters in enumerate((0, 2, 3)):
         whole = (before + len(content)) * 8 // 6
-        code = base64.b64encode(bytes(before) + content).decode()[skipped:whole].lower()
+        code = base64.b64encode(bytes(before) + content).decode()[skipped_characters:whole].lower()
         if len(code) >= _MIN_CODE_CHARACTERS:
             yield from (code, code.replace("+", "-").replace("/", "_"))

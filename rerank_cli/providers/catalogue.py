@@ -45,7 +45,7 @@ def provider_names() -> list[str]:
 
 
 def example_models() -> list[str]:
-    """One model of each provider, as `-m` takes it."""
+    """A model of each provider, as `-m` takes it."""
     return [f"{name}/{_inherit(name).get('example', '')}" for name in provider_names()]
 
 
@@ -108,9 +108,9 @@ def apply_rule(table: Table, rule: Mapping[str, Any]) -> Table:
 
 
 def add_removals(name: str, table: Table) -> Table:
-    """An entry's table with each `false` by which the user changes the one of its name that ships.
+    """An entry's table with each `false` by which the user changes the shipped entry of its name.
 
-    Without these the table, read back under that name, would be merged over what they take away.
+    Without these the table, read back under that name, would be merged over the removed values.
     """
     if name not in _shipped_tables():
         return table
@@ -120,14 +120,14 @@ def add_removals(name: str, table: Table) -> Table:
 
 def _removals_in(entry: Mapping[str, Any], path: tuple[str, ...] = ()) -> Table:
     """The keys of an entry whose value is `false`, in their tables."""
-    found: Table = {}
+    removals: Table = {}
     for key, value in entry.items():
         place = (*path, key)
         if value is False:
-            found[key] = False
-        elif isinstance(value, dict) and not _is_sent(place):
-            found[key] = _removals_in(value, place)
-    return {key: value for key, value in found.items() if value != {}}
+            removals[key] = False
+        elif isinstance(value, dict) and not _is_template(place):
+            removals[key] = _removals_in(value, place)
+    return {key: value for key, value in removals.items() if value != {}}
 
 
 def account_of(name: str) -> str | None:
@@ -142,12 +142,12 @@ def account_of(name: str) -> str | None:
 def provider_tables() -> Mapping[str, Table]:
     """All entries as they are written, by name, without what they inherit."""
     shipped, own = _shipped_tables(), _read_user_tables()
-    # What is removed is removed from the one that it is like too.
-    merged = {
+    # A key that is removed is removed from the entry named by `like` too.
+    merged_tables = {
         name: _merge_entry(shipped.get(name, {}), entry, keeps_removals=True)
         for name, entry in own.items()
     }
-    return {**shipped, **merged}
+    return {**shipped, **merged_tables}
 
 
 def _find_name(name: str) -> str | None:
@@ -194,10 +194,10 @@ def is_secret(header: str) -> bool:
 
 
 def _merge_entry(base: Table, entry: Table, *, keeps_removals: bool = False) -> Table:
-    """Merge an entry over the one that it is like, or over the one of its name that ships.
+    """Merge an entry over the one that it is like, or over the shipped one of its name.
 
-    What it says itself comes before the other one's rules for some models. Prices are not those
-    of another host, or of another contract.
+    Its own values come before the other entry's rules for some models. Prices of another host, or
+    of another contract, are not taken over.
     """
     own = {**entry, "price": False} if "url" in entry else entry
     rules = [_without(rule, own) for rule in base.get("models", ())]
@@ -209,16 +209,16 @@ def _merge_entry(base: Table, entry: Table, *, keeps_removals: bool = False) -> 
 
 def _without(rule: Table, entry: Table) -> Table:
     """A rule for some models without what an entry sets for all of them."""
-    left = {}
+    rest = {}
     for key, value in rule.items():
         own = entry.get(key)
         if isinstance(value, dict) and isinstance(own, dict) and key != "price":
             value = {name: inner for name, inner in value.items() if name not in own}
             if value:
-                left[key] = value
+                rest[key] = value
         elif key not in entry:
-            left[key] = value
-    return left
+            rest[key] = value
+    return rest
 
 
 def _merge(
@@ -230,25 +230,25 @@ def _merge(
 ) -> Table:
     """Merge `changes` over `base`, key by key; `false` removes a key.
 
-    `path` is where both are in an entry. What is sent as it is written is not merged: in it `false`
-    is a value. With `keeps_removals` a `false` stays, to remove the key from another table as well.
+    `path` is the place of both in an entry. Templates are not merged: in these `false` is a value.
+    With `keeps_removals` a `false` stays, to remove the key from another table as well.
     """
-    merged = dict(base)
+    table = dict(base)
     for key, value in changes.items():
         place = (*path, key)
         if value is False and not keeps_removals:
-            merged.pop(key, None)
-        elif isinstance(value, dict) and not _is_sent(place):
-            inner = merged[key] if isinstance(merged.get(key), dict) else {}
-            merged[key] = _merge(inner, value, place, keeps_removals=keeps_removals)
+            table.pop(key, None)
+        elif isinstance(value, dict) and not _is_template(place):
+            inner = table[key] if isinstance(table.get(key), dict) else {}
+            table[key] = _merge(inner, value, place, keeps_removals=keeps_removals)
         elif place == ("models",) and isinstance(value, list):
-            merged[key] = [*merged.get(key, ()), *value]  # the last rule for a model wins
+            table[key] = [*table.get(key, ()), *value]  # the last rule for a model wins
         else:
-            merged[key] = value
-    return merged
+            table[key] = value
+    return table
 
 
-def _is_sent(path: tuple[str, ...]) -> bool:
+def _is_template(path: tuple[str, ...]) -> bool:
     """Whether a table of an entry is a template: of a request, a default, or a value's fields."""
     if path[0] == "options":
         return len(path) == 4 and path[2] == "values"
@@ -258,7 +258,7 @@ def _is_sent(path: tuple[str, ...]) -> bool:
 def _check_entry(canonical: str, table: Table, rules: Sequence[Table]) -> None:
     """Raise `ConfigError` if an entry, or one of its rules for models, is not valid.
 
-    All rules are checked, whatever the model is: one that is for another model is wrong today too.
+    All rules are checked, also those for other models: a wrong one is reported at once.
     """
     from rerank_cli.providers.schema import unknown_removal
 
@@ -316,7 +316,7 @@ def _read_user_tables() -> Mapping[str, Table]:
 
 @lru_cache(maxsize=1)
 def _parse_user_tables(content: bytes, path: Path) -> Mapping[str, Table]:
-    """Parse the user's entries, and check what merging them relies on."""
+    """Parse the user's entries, and check the values on which merging relies."""
     try:
         tables = parse_toml(content)
     except ValueError as error:

@@ -54,9 +54,9 @@ _FIRST_POLL_SECONDS, _MAX_POLL_SECONDS = 0.1, 2.0
 _MAX_REDIRECTS = 3
 _RECENT_ANSWERS = 8  # by which it is told how long the next one takes
 _RANDOM = random.Random()  # noqa: S311 - nothing secret; its own, as a user may seed the shared one
-# Before the first success some failures are mostly the request's own fault, or a wrong address: a
-# 500, a timeout, no connection. Unless --retries says how often, these are tried only once more
-# then, so that nobody waits long to hear of it.
+# Before the first success, a 500, a timeout or no connection mostly mean that the request or the
+# address is wrong. Without --retries such a request is tried only once more, so that the user soon
+# knows.
 _DOUBTFUL_RETRIES = 1
 
 
@@ -104,8 +104,8 @@ class RequestTooLarge(ProviderError):
 class Client:
     """Sends requests to one address; safe to use from many threads.
 
-    They go through a `proxy`, if there is one. Then a message has the `way`: whatever comes may be
-    the proxy's own. `redact` hides the secrets of both, as no message may show them.
+    They go through a `proxy`, if there is one. Then a message names it as the `way`: an answer may
+    be the proxy's own. `redact` hides the secrets of both, which no message may show.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Client:
         self._options = options
         self._sleep = sleep
         self._rate_limiter = RateLimiter(options.rpm, options.tpm, clock=clock, sleep=sleep)
-        self._reached = self._succeeded = False
+        self._has_reached = self._has_succeeded = False
         self._answer_seconds: deque[float] = deque(maxlen=_RECENT_ANSWERS)
         self.begun_requests = 0  # of whoever sends them, for `limit_seconds`
         # For a proxy on another machine, localhost would be that machine.
@@ -139,9 +139,9 @@ class Client:
         limiter = self._rate_limiter
         if not requests or not limiter.sent_requests:
             return seconds
-        left = max(0.0, requests - limiter.sent_requests)
-        tokens = left * limiter.sent_tokens / limiter.sent_requests
-        return limiter.limit_seconds(left, tokens, seconds)
+        rest = max(0.0, requests - limiter.sent_requests)
+        tokens = rest * limiter.sent_tokens / limiter.sent_requests
+        return limiter.limit_seconds(rest, tokens, seconds)
 
     def expected_seconds(self) -> float:
         """How long a request takes, by the last answers; 0 before the first."""
@@ -157,7 +157,7 @@ class Client:
         attempts = _Attempts()
         try:
             with hide_in_lines(self.redact):
-                return self._send_until_answered(body, tokens, attempts, until)
+                return self._send_with_retries(body, tokens, attempts, until)
         except ProviderError as error:
             error.requests = (
                 ServiceRequest(
@@ -169,7 +169,7 @@ class Client:
             )
             raise
 
-    def _send_until_answered(
+    def _send_with_retries(
         self, body: bytes, tokens: int, attempts: _Attempts, until: float
     ) -> Reply:
         tries = doubtful = 0
@@ -183,9 +183,9 @@ class Client:
                 doubtful += error.is_doubtful
                 after = error.after or 0.0
                 if self._is_enough(tries, doubtful) or after > MAX_RETRY_AFTER_SECONDS:
-                    failed = self._error(error.message, error.hint, tries)
-                    failed.permanent, failed.transient = not self._reached, True
-                    raise failed from error.__cause__
+                    failure = self._error(error.message, error.hint, tries)
+                    failure.permanent, failure.transient = not self._has_reached, True
+                    raise failure from error.__cause__
                 pause = after or _backoff_seconds(tries)
                 if time.monotonic() + pause >= until:
                     raise OutOfTime(
@@ -200,30 +200,30 @@ class Client:
         """Whether to give up after some tries, of which some failed for a doubtful reason."""
         if self._options.retries is not None:
             return tries > self._options.retries
-        return tries > DEFAULT_RETRIES or (doubtful > _DOUBTFUL_RETRIES and not self._succeeded)
+        return tries > DEFAULT_RETRIES or (doubtful > _DOUBTFUL_RETRIES and not self._has_succeeded)
 
     def _send_once(self, body: bytes, attempts: _Attempts, until: float) -> Reply:
         """Post a request once; raises `_RetryableError` and `ProviderError`."""
-        started = time.monotonic()
+        start = time.monotonic()
         attempts.statuses.append(None)
         attempts.trace_id = ""
         try:
-            answer, content = self._follow(body, min(started + self._options.timeout, until))
+            answer, content = self._follow(body, min(start + self._options.timeout, until))
         except httpx2.TransportError as error:
-            raise self._connection_error(error, time.monotonic() - started) from error
+            raise self._connection_error(error, time.monotonic() - start) from error
         except httpx2.DecodingError as error:
             raise self._error(str(error)) from error
         except httpx2.InvalidURL as error:
             raise self._error(f"{self._place}: {error}") from error
         finally:
-            attempts.seconds = time.monotonic() - started
-        self._reached = True
+            attempts.seconds = time.monotonic() - start
+        self._has_reached = True
         attempts.statuses[-1] = answer.status_code
         if not answer.is_success:
             failure = read_failure(answer.status_code, answer.headers, content)
             attempts.trace_id = failure.request_id or ""
             raise self._refusal(failure, answer)
-        self._succeeded = True
+        self._has_succeeded = True
         self._answer_seconds.append(attempts.seconds)
         return Reply(content, answer.headers, tuple(attempts.statuses), attempts.seconds)
 
@@ -235,7 +235,7 @@ class Client:
         method, url, content = "POST", self.address.url, body
         redirects, pause = 0, _FIRST_POLL_SECONDS
         while True:
-            answer, received = self._exchange(method, url, content, deadline)
+            answer, reply_content = self._exchange(method, url, content, deadline)
             if answer.status_code == httpx2.codes.ACCEPTED and self.address.poll is not None:
                 number = answer.headers.get("nvcf-reqid", "")
                 method, url, content = (
@@ -251,7 +251,7 @@ class Client:
                 redirects += 1
                 url = self._redirect_target(answer, url, redirects)
             else:
-                return answer, received
+                return answer, reply_content
 
     def _exchange(
         self, method: str, url: str, content: bytes, deadline: float
@@ -267,22 +267,22 @@ class Client:
         """
         source = public_url(url) + self.way
         status, location = answer.status_code, answer.headers["location"]
-        shown = one_line(public_url(location))
+        target_text = one_line(public_url(location))
         try:
             target = urljoin(url, location)
             elsewhere = origin(target) != origin(url)
         except ValueError as error:
-            raise self._error(f"{source} redirects to {shown}, which is no URL") from error
-        shown = one_line(public_url(target))
+            raise self._error(f"{source} redirects to {target_text}, which is no URL") from error
+        target_text = one_line(public_url(target))
         if elsewhere:
             raise self._error(
-                f"{source} redirects to another server, {shown}",
-                f"if that is right: --base-url {shown}",
+                f"{source} redirects to another server, {target_text}",
+                f"if that is right: --base-url {target_text}",
             )
         if status not in (httpx2.codes.TEMPORARY_REDIRECT, httpx2.codes.PERMANENT_REDIRECT):
             raise self._error(
-                f"{source} redirects to {shown} ({status}), which drops the request",
-                f"if that is the endpoint: --base-url {shown}",
+                f"{source} redirects to {target_text} ({status}), which drops the request",
+                f"if that is the endpoint: --base-url {target_text}",
             )
         if redirects > _MAX_REDIRECTS:
             raise self._error(f"{source} redirects again and again")
@@ -298,8 +298,8 @@ class Client:
         if self.proxy is not None and (failure.web_page or failure.status in PROXY_STATUSES):
             advice = f"the proxy itself may have said so: {self.proxy.hint}"
         if self.proxy is not None and str(failure.status) == AUTHENTICATION_STATUS:
-            said = f"the proxy {self.proxy.public_url} answered {failure.status}{words}"
-            return self._proxy_refusal(said, self.proxy.hint_for(str(failure.status)))
+            proxy_message = f"the proxy {self.proxy.public_url} answered {failure.status}{words}"
+            return self._proxy_refusal(proxy_message, self.proxy.hint_for(str(failure.status)))
         after = retry_after_seconds(answer.headers, datetime.now(UTC))
         if after is not None and after > MAX_RETRY_AFTER_SECONDS:
             wait = f"{after:.0f} s" if after < _DAY_SECONDS else "more than a day"
@@ -344,7 +344,7 @@ class Client:
         unconnected = isinstance(error, httpx2.ConnectError)
         advice = (
             "is the server running, and this machine online? --base-url says where it is"
-            if unconnected and not self._reached
+            if unconnected and not self._has_reached
             else None
         )
         return _RetryableError(f"{url}: {reason}", advice, is_doubtful=unconnected)
@@ -417,7 +417,7 @@ class _Connections:
         encrypted = any(place.startswith("https:") for place in (address.url, address.poll or ""))
         self._transport = Transport(
             proxy,
-            verify=_choose_verification(options, needed=encrypted or proxy is not None),
+            verify=_choose_verification(options, is_needed=encrypted or proxy is not None),
             http2=address.url.startswith("https:") and find_spec("h2") is not None,
         )
 
@@ -443,9 +443,9 @@ class _Connections:
         self._transport.close()
 
 
-def _choose_verification(options: RemoteOptions, *, needed: bool) -> ssl.SSLContext | bool:
+def _choose_verification(options: RemoteOptions, *, is_needed: bool) -> ssl.SSLContext | bool:
     """How to verify certificates; not at all if none are needed, which saves 20 ms of reading."""
-    if options.insecure or not needed:
+    if options.insecure or not is_needed:
         return False
     try:
         return httpx2.create_ssl_context()
@@ -489,8 +489,8 @@ class RateLimiter:
         self._turn = threading.Lock()  # held by the thread that goes next, also while it sleeps
         self._paused_until = float("-inf")
         self._pausing = threading.Lock()
-        self._sent: deque[_SentRequest] = deque()  # those that still count, oldest first
-        self._spent = 0  # their tokens
+        self._sent_requests: deque[_SentRequest] = deque()  # those that still count, oldest first
+        self._spent_tokens = 0  # their tokens
         self.sent_requests = self.sent_tokens = 0  # so far
         self._is_reached = False
 
@@ -499,9 +499,9 @@ class RateLimiter:
 
         A request of more tokens than the limit is sent after a minute without requests.
         """
-        began = self._clock()
+        start = self._clock()
         self.wait_until(math.inf, tokens)
-        return self._clock() - began
+        return self._clock() - start
 
     def wait_until(self, deadline: float, tokens: int = 0) -> bool:
         """Wait until a request of `tokens` may be sent; False, at once, if that is too late."""
@@ -519,8 +519,8 @@ class RateLimiter:
             self.sent_requests += 1
             self.sent_tokens += tokens
             if self._requests is not None or self._tokens is not None:
-                self._sent.append(_SentRequest(self._clock() + SPAN_SECONDS, tokens))
-                self._spent += tokens
+                self._sent_requests.append(_SentRequest(self._clock() + SPAN_SECONDS, tokens))
+                self._spent_tokens += tokens
         finally:
             self._turn.release()
         return True
@@ -531,60 +531,63 @@ class RateLimiter:
             self._paused_until = max(self._paused_until, self._clock() + seconds)
 
     def limit_seconds(self, requests: float, tokens: float, seconds: float) -> float:
-        """How long more requests, of so many tokens, will take, if by their pace it is `seconds`.
+        """How long more requests, of so many tokens, will take; by their pace it is `seconds`.
 
-        Where a limit is reached again and again, the limit tells that, and not the pace.
+        If a limit is reached again and again, the limit decides, and not the pace.
         """
         least = self.least_seconds(requests, tokens)
         return least if self._is_reached and least else max(least, seconds)
 
     def least_seconds(self, requests: float, tokens: float) -> float:
-        """How long it takes at least until so many more requests, of so many tokens, are sent."""
-        now, counted = self._clock(), list(self._sent)  # other threads send meanwhile
-        ends = [max(0.0, sent.until - now) for sent in counted]
+        """The least seconds until so many more requests, of so many tokens, are sent."""
+        now = self._clock()
+        sent_requests = list(self._sent_requests)  # other threads send meanwhile
+        ends = [max(0.0, request.until - now) for request in sent_requests]
         waits = [self._paused_until - now, 0.0]
-        for limit, wanted, spent in (
-            (self._requests, requests, [1] * len(counted)),
-            (self._tokens, tokens, [sent.tokens for sent in counted]),
+        for limit, target, amounts in (
+            (self._requests, requests, [1] * len(sent_requests)),
+            (self._tokens, tokens, [request.tokens for request in sent_requests]),
         ):
             if limit is not None:
-                waits.append(_wait_for(limit, wanted, spent, ends))
+                waits.append(_wait_for(limit, target, amounts, ends))
         return max(waits)
 
     def _delay(self, tokens: int) -> float:
         """The seconds that a request of `tokens` must wait from now, as far as is known now."""
         now = self._clock()
-        while self._sent and self._sent[0].until <= now:
-            self._spent -= self._sent.popleft().tokens
+        while self._sent_requests and self._sent_requests[0].until <= now:
+            self._spent_tokens -= self._sent_requests.popleft().tokens
         return max(self._paused_until, self._free_at(tokens)) - now
 
     def _free_at(self, tokens: int) -> float:
         """The clock's time at which enough earlier requests will be a minute old."""
-        over_requests = 0 if self._requests is None else len(self._sent) + 1 - self._requests
-        over_tokens = 0 if self._tokens is None else self._spent + tokens - self._tokens
+        over_requests = (
+            0 if self._requests is None else len(self._sent_requests) + 1 - self._requests
+        )
+        over_tokens = 0 if self._tokens is None else self._spent_tokens + tokens - self._tokens
         free = float("-inf")
-        for sent in self._sent:
+        for request in self._sent_requests:
             if over_requests <= 0 and over_tokens <= 0:
                 break
-            free = sent.until
+            free = request.until
             over_requests -= 1
-            over_tokens -= sent.tokens
+            over_tokens -= request.tokens
         return free
 
 
-def _wait_for(limit: int, wanted: float, spent: Sequence[int], ends: Sequence[float]) -> float:
-    """The seconds until `wanted` more could be spent, of a limit in each span of time.
+def _wait_for(limit: int, target: float, amounts: Sequence[int], ends: Sequence[float]) -> float:
+    """The seconds until `target` more can be spent, of a limit in each span of time.
 
-    What was spent in this span counts until its `ends`. What is free now is spent now, and counts
-    for one span; and so on.
+    Each of the `amounts` of this span counts until its end, in `ends`. The free amount is spent
+    now, and counts for one span; and so on.
     """
-    free = limit - sum(spent)
-    if wanted <= free:
+    free = limit - sum(amounts)
+    if target <= free:
         return 0.0
-    spans, rest = divmod(wanted - free, limit)
+    spans, rest = divmod(target - free, limit)
     if not rest:  # the last of it is the last of a span
         spans, rest = spans - 1, limit
-    for amount, end in zip(spent, ends, strict=True):
+    for amount, end in zip(amounts, ends, strict=True):
         rest -= amount
         if rest <= 0:
             return spans * SPAN_SECONDS + end

@@ -95,40 +95,42 @@ def parse_server_url(
 
     Raises `UsageError` for what is not one, without what may be secret.
     """
-    shown = public_url(base)
+    base_text = public_url(base)
     try:
         url = urlsplit(base)
     except ValueError:  # its message may have a part of a password
-        raise UsageError(f"not a URL: {shown}: its host is not valid") from None
+        raise UsageError(f"not a URL: {base_text}: its host is not valid") from None
     try:
         url.port  # noqa: B018 - raises for an invalid port
     except ValueError:
-        raise UsageError(f"not a URL: {shown}: its port is not valid") from None
+        raise UsageError(f"not a URL: {base_text}: its port is not valid") from None
     if url.scheme not in ("http", "https") or not url.hostname:
-        guess = re.sub(r"^([a-z][a-z0-9+.-]*:(?=/)|https?:)?/*", "", shown, flags=re.IGNORECASE)
+        guess = re.sub(r"^([a-z][a-z0-9+.-]*:(?=/)|https?:)?/*", "", base_text, flags=re.IGNORECASE)
         scheme = "https" if url.scheme == "https" else "http"
         raise UsageError(
-            f"not the URL of a server: {shown or repr(shown)}",
+            f"not the URL of a server: {base_text or repr(base_text)}",
             hint=f"{option}{scheme}://{guess or 'HOST'}",
         )
     if "@" in url.netloc and not may_have_user:
         raise UsageError(
-            f"a URL with a password in it: {shown}",
+            f"a URL with a password in it: {base_text}",
             hint="--header 'Authorization: …', or the provider's variable",
         )
     labels = url.hostname.split(".")
     if not _HOST.fullmatch(url.hostname) or any(
         not 0 < len(label) <= _MAX_LABEL_CHARACTERS for label in labels[:-1]
     ):
-        raise UsageError(f"not the name of a host: {shown.rpartition('//')[2].partition('/')[0]}")
+        raise UsageError(
+            f"not the name of a host: {base_text.rpartition('//')[2].partition('/')[0]}"
+        )
     return url
 
 
 def public_url(text: str) -> str:
     """A text that may be a URL, without its user, password, query and fragment.
 
-    Of what is not the URL of a server, only what may be a host, a port of digits and a path is
-    left, and nothing if what is a query may as well be a password. Never raises.
+    If it is not the URL of a server, only a possible host, a port of digits and a path are left,
+    and nothing if its query may as well be a password. Never raises.
     """
     if url := _SERVER_URL.fullmatch(text):
         server, path, query = url.group(1, 2, 3)

@@ -80,7 +80,7 @@ _PERMANENT_WORDS = re.compile(
 
 
 class Remedy(Enum):
-    """What can be done about a failure."""
+    """The way to deal with a failure."""
 
     LATER = auto()
     """The same request may succeed after a while."""
@@ -95,8 +95,8 @@ class Failure:
     """An HTTP answer that is not a success.
 
     `message` is the server's message in one line, empty if there is none; if `web_page`, it is the
-    title of a web page. `request_id` is the server's own id of the request. `may_pass` is what the
-    server says itself of sending the request again, None if nothing.
+    title of a web page. `request_id` is the server's own id of the request. `may_pass` is whether
+    the server says that the same request may succeed later, None if it does not say.
     """
 
     status: int
@@ -119,7 +119,7 @@ class Failure:
 
     @property
     def remedy(self) -> Remedy:
-        """What can be done, by the status and, where statuses mislead, by the message.
+        """The remedy, by the status and, where statuses mislead, by the message.
 
         Gateways answer 503 for a model that they do not have, and llama.cpp 500 for a text that is
         too long. Servers whose SDKs are made by Stainless say in a header what an SDK should do.
@@ -164,7 +164,7 @@ def read_failure(status: int, headers: Mapping[str, str], content: bytes) -> Fai
 
 
 def failure_hint(failure: Failure, address: Address) -> str | None:
-    """What helps against a failure, in words for the user; None if nothing is known to."""
+    """Advice on a failure, in words for the user; None if there is none."""
     if failure.web_page:
         return f"a web page came from {address.public_url}: check --base-url, which may lack /v1"
     if failure.remedy is Remedy.SMALLER:

@@ -46,16 +46,16 @@ class Credentials(NamedTuple):
 
 
 def find_credentials(
-    table: Mapping[str, Any], given: Mapping[str, str], *, dry_run: bool = False
+    table: Mapping[str, Any], user_headers: Mapping[str, str], *, dry_run: bool = False
 ) -> Credentials:
-    """Find a provider's key; `table` is its entry, and the user's `given` headers come first.
+    """Find a provider's key; `table` is its entry, and the `user_headers` come first.
 
     Raises `ConfigError` if a key is needed and there is none; a `dry_run` needs none.
     """
-    headers = {**table.get("headers", {}), **given}
+    headers = {**table.get("headers", {}), **user_headers}
     secrets = [part for name, value in headers.items() for part in _secrets_in(name, str(value))]
     header = table["authorization"]
-    if dry_run or header.lower() in {name.lower() for name in given}:
+    if dry_run or header.lower() in {name.lower() for name in user_headers}:
         return Credentials({}, secrets, f"--header '{header}: …'")
     variables = table.get("key", ())
     key = find_key(table["account"], variables)
@@ -118,15 +118,15 @@ def check_provider(name: str) -> None:
     It may be a key, which someone has pasted in the wrong place.
     """
     if not _PROVIDER_NAME.fullmatch(name) and account_of(name) is None:
-        meant = _provider_meant(name) or "PROVIDER"
+        guess = _guess_provider(name) or "PROVIDER"
         raise UsageError(
             "a provider's name has small letters, digits and hyphens only",
-            hint=f"rerank config set-key {meant}; the key itself is never an argument",
+            hint=f"rerank config set-key {guess}; the key itself is never an argument",
         )
 
 
-def _provider_meant(name: str) -> str | None:
-    """The provider whose variable is given in place of its name, or whose name is in capitals."""
+def _guess_provider(name: str) -> str | None:
+    """Guess the provider of a name: one in capitals, or the name of a provider's variable."""
     tables = provider_tables()
     if name.lower() in tables:
         return name.lower()
@@ -136,8 +136,8 @@ def _provider_meant(name: str) -> str | None:
 def hide_secrets(value: Any) -> Any:
     """A JSON value as journals, reports and messages may have it.
 
-    What has the name of a secret is hidden. A text that looks like a key is its hash, so that two
-    of them can be told apart.
+    A value that has the name of a secret is hidden. A text that looks like a key is replaced by its
+    hash, so that two of them differ.
     """
     if isinstance(value, str):
         return _digest(value) if _KEY_LIKE.search(value) else value
@@ -145,7 +145,7 @@ def hide_secrets(value: Any) -> Any:
 
 
 def hide_named_secrets(value: Any, show: Callable[[Any], Any] | None = None) -> Any:
-    """A JSON value without what has the name of a secret; of all else what `show` makes of it."""
+    """A JSON value without values that have the name of a secret; `show` converts the others."""
     show = show or hide_named_secrets
     if isinstance(value, Mapping):
         return {
@@ -161,11 +161,11 @@ def public_base_url(url: str | None) -> str | None:
         return None
     query = url.partition("#")[0].partition("?")[2]
     pairs = [(name, value) for name, value in parse_qsl(query, keep_blank_values=True)]
-    # What has no value may be a key, and what has an @ the end of a password.
+    # A name without a value may be a key, and an @ may end a password.
     if query and (re.search(AT, url) or not all(value for _, value in pairs)):
         return f"{public_url(url)}?{_digest(query)}"
-    shown = [f"{name}={HIDDEN if is_secret(name) else _digest(value)}" for name, value in pairs]
-    return "?".join([public_url(url), *(["&".join(shown)] if shown else [])])
+    parts = [f"{name}={HIDDEN if is_secret(name) else _digest(value)}" for name, value in pairs]
+    return "?".join([public_url(url), *(["&".join(parts)] if parts else [])])
 
 
 def secrets_in(value: Any, *, all_texts: bool = False) -> Iterator[str]:
@@ -197,7 +197,7 @@ def redact_json(value: Any, redact: Callable[[str], str]) -> Any:
 
 
 def query_secrets(url: str) -> list[str]:
-    """What may be keys in a URL's query: values, and names without one."""
+    """Possible keys in a URL's query: values, and names without a value."""
     pairs = parse_qsl(urlsplit(url).query, keep_blank_values=True)
     texts = (value or name for name, value in pairs)
     return [text for text in texts if len(text) >= MIN_SECRET_CHARACTERS]

@@ -33,7 +33,7 @@ _ABSENT = object()  # in place of a value that a template has no value for
 
 @dataclass(frozen=True, slots=True)
 class RequestOptions:
-    """What a request has besides the query's text and the documents.
+    """The content of a request besides the query's text and the documents.
 
     `values` are options by their command-line names, as in `overlap-tokens`; `fields` are put into
     the body unchanged, by dotted path. `media` belongs to the query, whose text is not sent if
@@ -169,8 +169,8 @@ class RequestBuilder:
             if by_count:
                 self._max_documents = min(self._max_documents, _larger_half(len(request.chunks)))
             else:  # more than half, because one of the two halves is a little larger
-                fixed = len(self._render(request.query, (), self._max_documents))
-                limit = fixed + max(0, size - fixed) * 3 // 4
+                fixed_size = len(self._render(request.query, (), self._max_documents))
+                limit = fixed_size + max(0, size - fixed_size) * 3 // 4
                 self._max_bytes = min(self._max_bytes or size, limit)
 
     def is_too_large(self, request: Request, size: int) -> bool:
@@ -219,7 +219,7 @@ class RequestBuilder:
         """
         document, overhead = chunk.document, self._provider.limits.overhead
         tokens = chunk.tokens + (self._count(chunk.title) if chunk.title else 0)
-        media = _sent_media(self._provider, document)
+        media = _media_to_send(self._provider, document)
         if media is not None:
             kinds = (int(media.kind == "image"), int(media.kind == "video"))
             return Size(tokens, self._media_bytes(chunk), *kinds)
@@ -349,7 +349,7 @@ def _query_value(provider: Provider, options: RequestOptions, query: str) -> Any
     )
 
 
-def _sent_media(provider: Provider, document: Document) -> Media | None:
+def _media_to_send(provider: Provider, document: Document) -> Media | None:
     """The image or video of a document that is sent: not that of one whose text is sent alone."""
     media = document.media
     if media is None or document.text_is_label:
@@ -358,7 +358,7 @@ def _sent_media(provider: Provider, document: Document) -> Media | None:
 
 
 def content_key(provider: Provider) -> Callable[[Sequence[Chunk]], bytes] | None:
-    """What makes a digest of all that is sent for a document, less its id: see `ScorerInfo`.
+    """Makes a digest of all that is sent for a document, less its id: see `ScorerInfo`.
 
     None if only texts are sent. A file counts with its place and stamp, because its content is not
     to be read for this.
@@ -393,7 +393,7 @@ def _document_value(
 ) -> Any:
     """A chunk as the provider takes it: a string or an object. `content_key` tells these apart."""
     templates, document = provider.request, chunk.document
-    media = document.media and _sent_media(provider, document)
+    media = document.media and _media_to_send(provider, document)
     if media is not None:
         texts = {} if document.text_is_label else {"$text": chunk.scored_text}
         return _fill_template(
@@ -415,8 +415,8 @@ def _document_value(
 
 def _fill_template(template: Any, values: Mapping[str, Any]) -> Any:
     """Put values into a template; a key whose value is missing is left out of its table."""
-    filled = _fill(template, values)
-    return {} if filled is _ABSENT else filled
+    result = _fill(template, values)
+    return {} if result is _ABSENT else result
 
 
 def _fill(template: Any, values: Mapping[str, Any]) -> Any:

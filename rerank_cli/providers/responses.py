@@ -119,12 +119,12 @@ class AnswerShape:
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
-    """What was sent, as far as results without indices may be recognized by it.
+class SentDocuments:
+    """The documents of a request, by which results without indices may be recognized.
 
-    texts       those of the documents
-    ids         those of the documents that were sent with ids; a result's `id` is then no index
-    content_of  what was sent for the document of a place besides its id
+    texts       their texts
+    ids         their ids, if these were sent; a result's `id` is then no index
+    content_of  what was sent for the document at a place, besides its id
     """
 
     texts: Sequence[str] = ()
@@ -133,7 +133,7 @@ class Sent:
 
 
 _UNKNOWN_SHAPE = AnswerShape()
-_NOTHING_KNOWN = Sent()
+_NOTHING_KNOWN = SentDocuments()
 
 
 def parse_body(content: bytes, content_type: str = "") -> Any:
@@ -170,20 +170,20 @@ def read_answer(
     *,
     shape: AnswerShape = _UNKNOWN_SHAPE,
     headers: Mapping[str, str] | None = None,
-    sent: Sent = _NOTHING_KNOWN,
+    sent_documents: SentDocuments = _NOTHING_KNOWN,
     currency: str = "",
 ) -> Answer:
     """Read a ranking of `documents` documents from any JSON value; raises only `AnswerError`.
 
-    By what was `sent` a result without an index may be recognized. `currency` is that of the costs
-    which the service says, if it is known.
+    `sent_documents` may tell the document of a result without an index. `currency` is that of the
+    costs which the service states, if it is known.
     """
     items = _find_results(body, shape.results)
     if not items and documents:
         raise _no_results_error(body, empty=items is not None)
     items = items or []
     indices, scores = _read_plain(items, documents, shape) or (
-        _find_indices(items, documents, sent, path=shape.index, first=shape.first_index),
+        _find_indices(items, documents, sent_documents, path=shape.index, first=shape.first_index),
         [_read_score(item, label, shape.score) for label, item in _label_results(items)],
     )
     return Answer(tuple(map(Result, indices, scores)), read_request(body, headers, currency))
@@ -192,7 +192,7 @@ def read_answer(
 def read_request(
     body: Any, headers: Mapping[str, str] | None = None, currency: str = ""
 ) -> ServiceRequest:
-    """What an answer says of itself, be it a ranking or not; never raises.
+    """The facts in an answer about itself, whether it is a ranking or not; never raises.
 
     All of it is of the right type and size, and in one line. `currency` is that of `read_answer`.
     """
@@ -227,29 +227,29 @@ def field_names(body: object) -> list[str]:
     Of many there are the first ones, and of deep ones the first levels.
     """
     names: list[str] = []
-    left: list[tuple[str, object, int]] = [("", body, 0)]  # the next one last
-    while left and len(names) < _MAX_FIELD_NAMES:
-        path, value, level = left.pop()
+    stack: list[tuple[str, object, int]] = [("", body, 0)]  # the next one last
+    while stack and len(names) < _MAX_FIELD_NAMES:
+        path, value, level = stack.pop()
         if level == _MAX_FIELD_LEVELS:
             names.append(f"{path}…")
         elif isinstance(value, dict) and value:
             inner = [
-                (f"{path}.{shown}" if path else shown, value[name], level + 1)
+                (f"{path}.{line}" if path else line, value[name], level + 1)
                 for name in [*value][:_MAX_FIELD_NAMES]
-                for shown in [one_line(name, _MAX_FIELD_NAME_CHARACTERS)]
+                for line in [one_line(name, _MAX_FIELD_NAME_CHARACTERS)]
             ]
-            left += reversed(inner)
+            stack += reversed(inner)
         elif isinstance(value, list) and value:
-            left.append((f"{path}[]", value[0], level + 1))
+            stack.append((f"{path}[]", value[0], level + 1))
         elif not isinstance(value, dict):
             names.append(f"{path}[]" if isinstance(value, list) else path)
-    return [*names, "…"] if left else names
+    return [*names, "…"] if stack else names
 
 
 def describe_requests(
     totals: RequestTotals, name: str, model: str, cost: Price | None, trace_ids: Iterable[str]
 ) -> str:
-    """What was sent for a provider's model, what answered and what it cost, in one line."""
+    """Describe the requests to a provider's model, the answers and the cost, in one line."""
     words = f"{format_count(totals.sent, 'request')} to {name}"
     for count, what in (
         (totals.retried, "of them tried again"),
@@ -283,7 +283,9 @@ def _find_results(body: Any, path: str | None) -> list[Any] | None:
     """Find the first list at a path where results may be; None if there is none."""
     paths = _RESULT_PATHS if path is None else (path, *_RESULT_PATHS)
     places = (*(value_at(body, name) for name in paths), body)
-    items: list[Any] | None = next((found for found in places if isinstance(found, list)), None)
+    items: list[Any] | None = next(
+        (place_value for place_value in places if isinstance(place_value, list)), None
+    )
     if items is not None and len(items) == 1 and isinstance(items[0], list):
         return items[0]  # TEI behind Vertex AI has a list for each of several requests
     return items
@@ -340,7 +342,7 @@ def _read_plain(
 def _find_indices(
     items: Sequence[Any],
     documents: int,
-    sent: Sent = _NOTHING_KNOWN,
+    sent_documents: SentDocuments = _NOTHING_KNOWN,
     *,
     path: str | None = None,
     first: int = 0,
@@ -348,13 +350,13 @@ def _find_indices(
     """Find which of `documents` documents each result is for, from 0; raises `AnswerError`.
 
     An index is at `path`, or in a usual field; the first document's is `first`. Results without
-    indices are matched by what was `sent`, or else there must be one for each document, in order.
+    indices are matched by `sent_documents`, or else there must be one for each document, in order.
     """
-    has_ids = any(name is not None for name in sent.ids)
+    has_ids = any(name is not None for name in sent_documents.ids)
     values = [_stated_index(item, path, own_ids=has_ids) for item in items]
     if all(index is None for index in values):
-        return _find_unstated_indices(items, documents, sent)
-    seen: dict[int, str] = {}
+        return _find_unstated_indices(items, documents, sent_documents)
+    labels: dict[int, str] = {}
     for label, value in _label_results(values):
         if value is None:
             raise AnswerError(f"{label} has no index, and others have one")
@@ -367,17 +369,19 @@ def _find_indices(
                 f"{label} has index {quote(value)}, and documents have {indices}",
                 hint=_first_index_hint(values, documents) if not first else None,
             )
-        if index in seen:
-            raise AnswerError(f"{seen[index]} and {label} have the same index {quote(value)}")
-        seen[index] = label
-    return [index - first for index in seen]
+        if index in labels:
+            raise AnswerError(f"{labels[index]} and {label} have the same index {quote(value)}")
+        labels[index] = label
+    return [index - first for index in labels]
 
 
-def _find_unstated_indices(items: Sequence[Any], documents: int, sent: Sent) -> Sequence[int]:
+def _find_unstated_indices(
+    items: Sequence[Any], documents: int, sent_documents: SentDocuments
+) -> Sequence[int]:
     """Find the documents of results without indices: by their ids or texts, or else in order."""
-    found = _find_by_ids(items, sent.ids) or _find_by_texts(items, sent)
-    if found:
-        return found
+    indices = _find_by_ids(items, sent_documents.ids) or _find_by_texts(items, sent_documents)
+    if indices:
+        return indices
     if len(items) != documents:
         raise AnswerError(
             "the server's results have no indices, and are not one for each document: "
@@ -391,41 +395,43 @@ def _find_by_ids(items: Sequence[Any], ids: Sequence[str | None]) -> Sequence[in
     places = {name: place for place, name in enumerate(ids) if name is not None}
     if not places or len(places) != len(ids):  # two documents may have one id
         return None
-    found = [[value_at(item, path) for path in _ID_PATHS] for item in items]
-    values = [next((value for value in own if value is not None), None) for own in found]
+    ids_by_item = [[value_at(item, path) for path in _ID_PATHS] for item in items]
+    values = [next((value for value in own if value is not None), None) for own in ids_by_item]
     names = [str(value) for value in values if isinstance(value, str | int)]
     is_clear = len(names) == len({*names} & places.keys()) == len(items)
     return [places[name] for name in names] if is_clear else None
 
 
-def _find_by_texts(items: Sequence[Any], sent: Sent) -> Sequence[int] | None:
+def _find_by_texts(items: Sequence[Any], sent_documents: SentDocuments) -> Sequence[int] | None:
     """Find the documents of results that repeat their texts; None if none of these was sent.
 
     Raises `AnswerError` if the texts do not tell which documents they are.
     """
     echoes = [_echo(item) for item in items]
-    if not sent.texts or any(echo is None for echo in echoes):
+    if not sent_documents.texts or any(echo is None for echo in echoes):
         return None
     places: dict[str, list[int]] = {}
-    for place in reversed(range(len(sent.texts))):
-        places.setdefault(sent.texts[place], []).append(place)
-    known = [places[echo] for echo in map(str, echoes) if echo in places]
-    if not known:
+    for place in reversed(range(len(sent_documents.texts))):
+        places.setdefault(sent_documents.texts[place], []).append(place)
+    candidates = [places[echo] for echo in map(str, echoes) if echo in places]
+    if not candidates:
         return None
-    if any(len(same) > 1 and len({*map(sent.content_of, same)}) > 1 for same in known):
+    if any(
+        len(same) > 1 and len({*map(sent_documents.content_of, same)}) > 1 for same in candidates
+    ):
         raise AnswerError(
             "the server's results have no indices, and several documents have one text"
         )
-    found = [same.pop() for same in known if same]
-    if len(found) == len(items):
-        return found
+    indices = [same.pop() for same in candidates if same]
+    if len(indices) == len(items):
+        return indices
     raise AnswerError("the server's results have no indices, and texts that were not sent")
 
 
 def _echo(item: Any) -> str | None:
     """The document's text, if a result repeats it."""
-    found = (value_at(item, path) for path in _TEXT_PATHS)
-    return next((text for text in found if isinstance(text, str)), None)
+    texts = (value_at(item, path) for path in _TEXT_PATHS)
+    return next((text for text in texts if isinstance(text, str)), None)
 
 
 def _stated_index(item: Any, path: str | None, *, own_ids: bool) -> Any:
@@ -466,7 +472,7 @@ def _read_score(item: Any, label: str, path: str | None) -> float:
     if isinstance(item, dict):
         paths = _SCORE_PATHS if path is None else (path,)
         values = (value_at(item, name) for name in paths)
-        value = next((found for found in values if found is not None), None)
+        value = next((candidate for candidate in values if candidate is not None), None)
         if value is None and "embedding" in item:
             raise _other_answer_error("embeddings")
     if value is None:
@@ -511,8 +517,8 @@ def _usage_fields(body: Any) -> Iterator[tuple[str, Any]]:
     if not isinstance(body, dict):
         return
     for place in _USAGE_PATHS:
-        if isinstance(found := value_at(body, place), Mapping):
-            yield from found.items()
+        if isinstance(counts := value_at(body, place), Mapping):
+            yield from counts.items()
     for name in _USAGE_FIELDS:
         yield name, body.get(name)
 
@@ -526,20 +532,20 @@ def _count(name: str, value: Any) -> float | None:
 
 
 def _read_billed(body: Any) -> dict[str, float]:
-    """The units that an answer says are paid for, as far as they are not zero."""
-    found, usage = value_at(body, _BILLED_PATH), value_at(body, _USAGE_PATHS[0])
-    fields = [*found.items()] if isinstance(found, Mapping) else []
+    """The units that an answer states as billed, except zeros."""
+    units, usage = value_at(body, _BILLED_PATH), value_at(body, _USAGE_PATHS[0])
+    fields = [*units.items()] if isinstance(units, Mapping) else []
     if isinstance(usage, Mapping):
         fields += [(name, value) for name, value in usage.items() if name.endswith(_UNITS_SUFFIX)]
-    billed: dict[str, float] = {}
+    billed_units: dict[str, float] = {}
     for name, value in fields:
-        if (count := _count(name, value)) and len(billed) < _MAX_COUNTS:
-            billed.setdefault(name, int(count) if count.is_integer() else count)
-    return billed
+        if (count := _count(name, value)) and len(billed_units) < _MAX_COUNTS:
+            billed_units.setdefault(name, int(count) if count.is_integer() else count)
+    return billed_units
 
 
 def _read_cost(body: Any, headers: Mapping[str, str], currency: str) -> tuple[float | None, str]:
-    """What an answer says that it cost, and the currency; None and no currency if nothing."""
+    """The cost that an answer states, and the currency; None and no currency if none."""
     for place, own_currency in _COST_PLACES:
         cost = _amount_at(body, headers, place)
         if cost is not None and cost <= _MAX_COST:
@@ -570,7 +576,7 @@ def _value_in(body: Any, headers: Mapping[str, str], place: str) -> Any:
 def _find_lines(body: Any, paths: Sequence[str]) -> Iterator[str]:
     """The texts at some paths, or in lists at these paths, each in one line."""
     for path in paths:
-        found = value_at(body, path)
-        for value in found if isinstance(found, list) else [found]:
+        content = value_at(body, path)
+        for value in content if isinstance(content, list) else [content]:
             if words := error_message(value):
                 yield words

@@ -1,9 +1,9 @@
 """The form of an entry in `providers.toml`, which pydantic checks.
 
 Templates are TOML values in which a string such as `$query` stands for a whole value. A key whose
-value is missing is left out, and so is a table in a list in which one is missing. What would be
-sent wrong, or not at all, is refused here: names that nothing has, texts that no template holds,
-fields that two things write.
+value is missing is left out, and so is a table in a list in which one is missing. Mistakes that
+would send a wrong request are refused here: names that nothing has, texts that no template holds,
+fields that are written twice.
 """
 
 import math
@@ -34,7 +34,7 @@ from rerank_cli.types import Scale
 
 _MAX_COUNT = 2**31 - 1
 _MAX_AMOUNT = 1e9  # of money
-# What services call the units that are to be paid for.
+# The names that services have for billed units.
 _UNIT_NAMES = {
     "million tokens": ("total_tokens", "input_tokens"),
     "thousand searches": ("search_units", "rerank_units"),
@@ -149,7 +149,7 @@ class Option(StrictTable):
 
     @model_validator(mode="after")
     def _check(self) -> "Option":
-        """Raise `ValueError` for an option that no value of ours can be sent by."""
+        """Raise `ValueError` for an option that can send none of our values."""
         if self.field is None and not self.values:
             raise ValueError("needs a field that it goes into, or values with their fields")
         if self.json_key is not None and self.field is None:
@@ -192,16 +192,18 @@ class RequestTemplates(StrictTable):
     @model_validator(mode="after")
     def _check_placeholders(self) -> "RequestTemplates":
         """Raise `ValueError` for a placeholder that has no value, and for one that is missing."""
-        for name, (known, needed) in _PLACEHOLDERS.items():
+        for name, (allowed_names, required_names) in _PLACEHOLDERS.items():
             template = getattr(self, name)
             if template is None or template == {}:
                 continue
-            used = set(placeholders(template))
-            if unknown := sorted(used - known):
-                close = near_words(unknown[0], sorted(known), most=1) or [", ".join(known)]
-                raise ValueError(f"{name}: {unknown[0]} is not a placeholder: {close[0]}?")
-            for names in needed:
-                if not used & names:
+            names_in_template = set(placeholders(template))
+            if unknown_names := sorted(names_in_template - allowed_names):
+                close = near_words(unknown_names[0], sorted(allowed_names), most=1) or [
+                    ", ".join(allowed_names)
+                ]
+                raise ValueError(f"{name}: {unknown_names[0]} is not a placeholder: {close[0]}?")
+            for names in required_names:
+                if not names_in_template & names:
                     raise ValueError(f"{name}: {' or '.join(sorted(names))} is not in it")
         return self
 
@@ -213,7 +215,7 @@ class RequestTemplates(StrictTable):
         )
 
 
-# Of each template the placeholders that it may have, and sets of which it must have one.
+# The placeholders that each template may have, and sets of which it must have one.
 _Names = frozenset[str]
 _PLACEHOLDERS: Mapping[str, tuple[_Names, Sequence[_Names]]] = {
     "body": (
@@ -289,7 +291,7 @@ class Limits(StrictTable):
 
 
 class Tariff(StrictTable):
-    """What a provider charges for a model. Free allowances and discounts are not counted.
+    """A provider's price for a model. Free allowances and discounts are not counted.
 
     amount      of the currency, for a million tokens or for a thousand searches, as `per` says
     documents   the most in one search, more are several; without it each request is one search
@@ -324,8 +326,12 @@ class Tariff(StrictTable):
 
         What the service itself has counted comes first: one of `counts`, by names.
         """
-        places = ((found, name) for found in counts for name in _UNIT_NAMES[self.per])
-        units = next((found[name] for found, name in places if found.get(name)), None)
+        places = (
+            (units_by_name, name) for units_by_name in counts for name in _UNIT_NAMES[self.per]
+        )
+        units = next(
+            (units_by_name[name] for units_by_name, name in places if units_by_name.get(name)), None
+        )
         if units is None:
             units = self._units_of(query, documents)
         size = 1_000_000 if self.per == "million tokens" else 1_000
@@ -403,7 +409,7 @@ class Provider(StrictTable):
         }
 
     def reading(self, document_tokens: int) -> "Provider":
-        """The same, if it reads at most `document_tokens` of each document."""
+        """This provider with a limit: it reads at most `document_tokens` of each document."""
         limits = self.limits.model_copy(update={"document": document_tokens})
         return self.model_copy(update={"limits": limits})
 
@@ -412,21 +418,25 @@ class Provider(StrictTable):
     def _check_names(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
         for name in options:
             if name not in REQUEST_OPTIONS:
-                raise ValueError(f"{name}: {unknown_name(name, REQUEST_OPTIONS)}")
+                raise ValueError(f"{name}: {describe_unknown_name(name, REQUEST_OPTIONS)}")
         return options
 
     @field_validator("path", "poll")
     @classmethod
     def _check_path(cls, path: str | None, info: ValidationInfo) -> str | None:
         """Raise `ValueError` for a segment that is not a placeholder."""
-        known = {"path": ("$model", "$slug"), "poll": ("$request_id",)}[str(info.field_name)]
+        placeholder_names = {"path": ("$model", "$slug"), "poll": ("$request_id",)}[
+            str(info.field_name)
+        ]
         for segment in (path or "").split("/"):
-            if segment.startswith("$") and segment not in known:
-                raise ValueError(f"{segment} is not a placeholder: {' or '.join(known)}?")
+            if segment.startswith("$") and segment not in placeholder_names:
+                raise ValueError(
+                    f"{segment} is not a placeholder: {' or '.join(placeholder_names)}?"
+                )
         return path
 
     def price_at(self, url: str) -> Tariff | None:
-        """What is charged at a URL: nothing is known of another host, such as a proxy."""
+        """The price at a URL; None for another host, such as a proxy."""
         is_own = self.url is None or self.keyless  # each user has a server of their own
         if is_own or origin(url) == origin(self.url or ""):
             return self.price
@@ -434,7 +444,7 @@ class Provider(StrictTable):
 
     @model_validator(mode="after")
     def _check_options(self) -> "Provider":
-        """Raise `ValueError` for options and defaults that cannot be what was meant."""
+        """Raise `ValueError` for options and defaults that make no sense."""
         for name, option in self.options.items():
             _check_kind(name, option)
         leaves = [("request.body", path) for path, _ in _leaves(self.request.body)]
@@ -445,8 +455,8 @@ class Provider(StrictTable):
         for name, value in self.defaults.items():
             if not _is_kind(value, REQUEST_OPTIONS[name]):
                 raise ValueError(f"defaults.{name}: {value!r} is not {_KIND_WORDS[name]}")
-            known = self.options.get(name)
-            if known is not None and (allowed := known.violated_range(value)) is not None:
+            own_option = self.options.get(name)
+            if own_option is not None and (allowed := own_option.violated_range(value)) is not None:
                 raise ValueError(f"defaults.{name}: {value}: it takes {allowed}")
         return self
 
@@ -499,18 +509,18 @@ def _overlap(path: str, other: str) -> bool:
     return f"{path}.".startswith(f"{other}.") or f"{other}.".startswith(f"{path}.")
 
 
-def unknown_name(name: str, known: Iterable[str], kind: str = "option") -> str:
-    """What to say of a name that is none of those that are known."""
-    close = near_words(name, known, most=1)
+def describe_unknown_name(name: str, known_names: Iterable[str], kind: str = "option") -> str:
+    """The message for a name that is not among the known ones."""
+    close = near_words(name, known_names, most=1)
     return f"there is no such {kind}{f': did you mean {close[0]}?' if close else ''}"
 
 
 def schema_fault(error: Mapping[str, Any]) -> str:
-    """What pydantic finds wrong with an entry, in words for who writes one."""
+    """The fault that pydantic finds in an entry, in words for its author."""
     *tables, name = error["loc"]
     match error["type"]:
         case "extra_forbidden":
-            return unknown_name(str(name), _known_keys([*map(str, tables)]), "key")
+            return describe_unknown_name(str(name), _known_keys([*map(str, tables)]), "key")
         case "missing":
             return "is missing"
         case "model_type" | "dict_type":

@@ -77,18 +77,18 @@ def text_limits(
     chunks: ChunkOptions,
     cutting: Cutting,
 ) -> TextLimits:
-    """The limits of texts, and a note on those of which the model may not read all."""
+    """The limits of texts, and a note on texts of which the model may read only a part."""
     limits = provider.limits
-    found = TextLimits(
+    result = TextLimits(
         query=limits.query, query_characters=limits.query_characters or limits.characters
     )
     if cutting is Cutting.LOCAL:
-        found = replace(found, passage=limits.document, passage_characters=limits.characters)
+        result = replace(result, passage=limits.document, passage_characters=limits.characters)
         is_sure = _is_length_known(provider) or find_window(provider, options, chunks, cutting)
     else:
         is_sure = limits.chunks
     if is_sure or options.truncate is not None or chunks.chunk_tokens is not None:
-        return found
+        return result
     name, most = f"{provider.name}/{model}", limits.document or limits.pair
     note = f"{name} reads no more than that: --chunk local cuts them here"
     if most is None:
@@ -97,10 +97,10 @@ def text_limits(
             f"how much {name} reads of them is not known: --chunk local cuts them here into "
             f"chunks of {most}, --chunk-tokens N into larger ones"
         )
-    most_characters = found.passage_characters
+    most_characters = result.passage_characters
     how = f"in chunks of up to {most_characters:,} characters" if most_characters else "whole"
     note = f"texts of more than {most:,} tokens are sent {how}, and {note}"
-    return replace(found, sure_tokens=most, unsure_note=note)
+    return replace(result, sure_tokens=most, unsure_note=note)
 
 
 def _is_length_known(provider: "Provider") -> bool:

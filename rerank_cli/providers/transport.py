@@ -1,11 +1,11 @@
 """The way to a server and back: through which proxy, in which time, and how large an answer.
 
-The usual environment variables name proxies, or the system. A server on this machine is asked
-without one, so that no text leaves the machine unasked; with `<-loopback>` in NO_PROXY, as browsers
-have it, such a server is asked as any other.
+The usual environment variables name proxies, or the system does. A request to a server on this
+machine takes no proxy, so that no text leaves the machine by surprise; with `<-loopback>` in
+NO_PROXY, as browsers have it, it takes one as any other does.
 
-A request has one deadline for all of it, and an answer is decoded piece by piece, so that neither
-can be without an end, whatever a server does. The Hub is asked in this way too.
+A request has one deadline for all of it, and an answer is decoded piece by piece, so that both end,
+whatever a server does. Requests to the Hub go this way too.
 """
 
 import ipaddress
@@ -74,7 +74,7 @@ class Proxy:
 
     @property
     def secrets(self) -> Sequence[str]:
-        """What no message may show."""
+        """The secrets that no message may show."""
         return user_secrets(self.url)
 
     @property
@@ -83,13 +83,13 @@ class Proxy:
         return f"{self.variable} names the proxy; NO_PROXY={self.host} does without it"
 
     def hint_for(self, answer: str) -> str:
-        """What to do about a proxy's own answer, which begins with its status."""
+        """Advice on a proxy's own answer, which begins with its status."""
         if answer.startswith(AUTHENTICATION_STATUS):
             return f"{self.variable} takes {urlsplit(self.url).scheme}://USER:PASSWORD@HOST:PORT"
         return self.hint
 
     def describe_failure(self, error: Exception) -> str | None:
-        """What an error of httpx2 says of the proxy itself; None if it let the request through."""
+        """A proxy's own fault in an error of httpx2; None if it let the request through."""
         reason = without_number(str(error)) or type(error).__name__
         if isinstance(error, httpx2.ProxyError):
             return f"the proxy {self.public_url} does not connect to {self.host}: {reason}"
@@ -189,10 +189,10 @@ class Deadline:
 
     def seconds(self, timeout: float | None, error: type[Exception]) -> float:
         """The seconds that are left, at most `timeout`; raises `error` if there are none."""
-        left = self.at - time.monotonic()
-        if left <= 0:
+        seconds_left = self.at - time.monotonic()
+        if seconds_left <= 0:
             raise error("it took too long")
-        return left if timeout is None else min(left, timeout)
+        return seconds_left if timeout is None else min(seconds_left, timeout)
 
     def see(self, size: int) -> None:
         """Count bytes that came; raises `httpcore2.RemoteProtocolError` for too large a head."""
@@ -257,7 +257,7 @@ class Transport(httpx2.BaseTransport):
 
 
 class _Connection:
-    """One connection, made when it is needed, which ends with any failure."""
+    """A connection, made when it is needed, which ends with any failure."""
 
     def __init__(
         self, context: ssl.SSLContext, proxy: httpcore2.Proxy | None, *, http2: bool
@@ -380,9 +380,9 @@ def _find_addresses(host: str, port: int, deadline: Deadline) -> list[str]:
 
     def find() -> None:
         try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            address_infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
             numeric = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
-            names = (socket.getnameinfo(address, numeric)[0] for *_, address in found)
+            names = (socket.getnameinfo(address, numeric)[0] for *_, address in address_infos)
             results.append([*dict.fromkeys(names)])
         except (OSError, UnicodeError) as error:  # of a name with a label that is too long
             results.append(error if isinstance(error, OSError) else OSError(str(error)))
@@ -399,7 +399,7 @@ def _find_addresses(host: str, port: int, deadline: Deadline) -> list[str]:
 
 
 class _DeadlineStream(httpcore2.NetworkStream):
-    """Another stream, each of whose reads and writes ends at the deadline of a backend."""
+    """Wraps a stream: each read and write ends at the deadline of a backend."""
 
     def __init__(self, stream: httpcore2.NetworkStream, backend: _Backend) -> None:
         self._stream = stream
@@ -501,12 +501,12 @@ class _TunnelStream(httpcore2.NetworkStream):
 def _proxy_of(proxy: Proxy) -> httpcore2.Proxy:
     """A proxy for httpcore2; raises `UnusableProxy`."""
     try:
-        parsed = httpx2.Proxy(proxy.url)
+        proxy_address = httpx2.Proxy(proxy.url)
     except (ValueError, httpx2.InvalidURL):  # its message may have the password
         raise UnusableProxy(proxy.variable, "not the URL of a proxy") from None
-    if parsed.url.scheme.startswith("socks") and find_spec("socksio") is None:
+    if proxy_address.url.scheme.startswith("socks") and find_spec("socksio") is None:
         raise UnusableProxy(proxy.variable, "SOCKS needs the package socksio")
-    return httpcore2.Proxy(_url_of(parsed.url), auth=parsed.raw_auth)
+    return httpcore2.Proxy(_url_of(proxy_address.url), auth=proxy_address.raw_auth)
 
 
 def _url_of(url: httpx2.URL) -> httpcore2.URL:

@@ -18,14 +18,14 @@ from rerank_cli.errors import UsageError, check_choice, check_fields
 
 MIN_CHUNK_TOKENS = 8
 DEFAULT_MAX_CHUNKS = 1024
-# `--candidates auto` reads so many passages for each result, and at least MIN. A large input has
-# more that looks like an answer: there it reads more, at most MAX if `n` does not ask for more.
+# `--candidates auto` reads so many passages for each result, and at least MIN. In a large input
+# more passages look like an answer: it reads more there, at most MAX if `n` does not ask for more.
 AUTO_CANDIDATES_PER_RESULT = 20
 MIN_AUTO_CANDIDATES, MAX_AUTO_CANDIDATES = 250, 1000
-_FEW_PASSAGES = 6_250  # of which the least number is enough
-# The window of a model whose own is not known: most cross-encoders were trained with it.
+_FEW_PASSAGES = 6_250  # of so many, MIN_AUTO_CANDIDATES are enough
+# The window of a model that does not state one: most cross-encoders were trained with this.
 DEFAULT_WINDOW_TOKENS = 512
-# How many of the best results the last model of a cascade reads; each before it so many times more.
+# The last model of a cascade reads so many of the best results, each before it a multiple of that.
 DEFAULT_KEEP = 50
 KEEP_FACTOR = 4
 PASSAGES_PER_FILE = 3  # that `--by file` shows
@@ -40,7 +40,7 @@ class Encoding(StrEnum):
 
 
 class CandidateRule(StrEnum):
-    """How many passages the model reads, if not a number of them."""
+    """How the number of passages that the model reads is chosen, if it is not given."""
 
     AUTO = "auto"  # by the number of results
     ALL = "all"
@@ -53,7 +53,7 @@ class MinScoreRule(StrEnum):
 
 
 class FirstStage(StrEnum):
-    """What of a query, or what else, chooses the passages that the model reads."""
+    """What chooses the passages that the model reads."""
 
     HYBRID = "hybrid"  # its words and its meaning
     BM25 = "bm25"  # its words alone
@@ -61,14 +61,14 @@ class FirstStage(StrEnum):
 
 
 class ResultUnit(StrEnum):
-    """What a result is, if it is said."""
+    """The unit of a result, if the user names one."""
 
     FILE = "file"  # a document, with its best passages
     PASSAGE = "passage"
 
 
 class PriorRule(StrEnum):
-    """Where what is known of files besides their text counts."""
+    """The documents that get a prior, by their file names, definitions and the like."""
 
     AUTO = "auto"  # in source trees
     CODE = "code"  # for every document
@@ -127,7 +127,7 @@ class ChunkOptions:
 class CacheOptions:
     """How raw scores of pairs are kept on disk, for later processes too.
 
-    max_bytes  the most that all of them may take: what was not used longest goes
+    max_bytes  the most that all of them may take: those that were not used longest are removed
     """
 
     max_bytes: int = DEFAULT_CACHE_BYTES
@@ -140,18 +140,18 @@ class CacheOptions:
 
 
 class CandidateCount(NamedTuple):
-    """How many passages a model reads at most; if it `grows`, more of many passages."""
+    """The most passages that a model reads; if it `grows`, a large input allows more."""
 
     number: int
     grows: bool = False
 
     @property
     def most(self) -> int:
-        """How many are read at most, whatever the number of passages."""
+        """The most passages that are read of an input of any size."""
         return max(self.number, MAX_AUTO_CANDIDATES) if self.grows else self.number
 
     def among(self, passages: int) -> int:
-        """How many are read at most where the input has so many passages."""
+        """The most passages that are read of an input with so many."""
         if not self.grows:
             return self.number
         # In proportion to the root: twice as many of four times as many passages.

@@ -36,9 +36,9 @@ def prior_score(document: Document, field: str) -> float:
             )
         value = value[key]
     number = math.nan
-    shown = _shorten(repr(value))
+    value_text = _shorten(repr(value))
     if value is None:  # that is how NaN and infinite numbers of JSON are read
-        shown = "null, NaN or Infinity"
+        value_text = "null, NaN or Infinity"
     if isinstance(value, int | float | str) and not isinstance(value, bool):
         try:
             number = float(value)
@@ -46,7 +46,7 @@ def prior_score(document: Document, field: str) -> float:
             number = math.nan
     if not math.isfinite(number):
         raise InputError(
-            f"{_place_of(document)}the field {field} holds no number: {shown}",
+            f"{_place_of(document)}the field {field} holds no number: {value_text}",
             hint="an earlier score is a finite number, the higher the better",
         )
     return number

@@ -1,4 +1,4 @@
-"""What a ranking may take: time, and for services money.
+"""The budget of a ranking: time, and for services money.
 
     Budget ─ Spending ┬ seconds_left   when the ranking ends
                       └ reserve, settle   whether a request is still paid for
@@ -12,7 +12,9 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from decimal import Decimal
+from numbers import Real
+from typing import Any, Protocol, runtime_checkable
 
 from rerank_cli.costs import Price
 from rerank_cli.errors import UsageError, check_type
@@ -42,14 +44,14 @@ class Clock:
 
 @dataclass(frozen=True)
 class Budget:
-    """What a ranking may take.
+    """The limits of a ranking.
 
     max_seconds  the ranking ends by then with what is scored; None for no limit
     max_cost     the most that requests to a service may cost, in US dollars; None for no limit
     began        the time of the clock from which the seconds count; None for that of the call
     clock        tells the time; tests have others
-    whole        whether what is not scored whole is of no use: then no request is divided for what
-                 is left of the money, and scores that it leaves out are missing
+    whole        whether a part of the scores is of no use: then no request is divided for what
+                 is left of the money, and scores without a budget count as missing
     """
 
     max_seconds: float | None = None
@@ -64,6 +66,10 @@ class Budget:
         if self.max_seconds is None or self.began is None:
             return self.max_seconds
         return max(0.0, self.began + self.max_seconds - self.clock.now())
+
+    def __post_init__(self) -> None:
+        for name in ("max_seconds", "max_cost"):
+            object.__setattr__(self, name, _plain_number(getattr(self, name)))
 
     def check(self) -> None:
         """Raise `UsageError` for a value that makes no sense."""
@@ -82,7 +88,7 @@ class Budget:
 
 
 class Spending:
-    """What one ranking, or a job of many, has used of its budget. Any thread may use it.
+    """The used part of a budget, by one ranking or by a job of many. Any thread may use it.
 
     deadline  the time of the clock at which the ranking ends; infinite without a limit
     reason    the limit that was reached first; None while there is none
@@ -143,9 +149,9 @@ class Spending:
     ) -> bool:
         """Reserve the price of a request that takes about so many seconds; `settle` must follow.
 
-        False if there is no time or no money for it, or was none for one before it. If it is
-        `divisible`, there may be some for a part of it. Waits while the answers to others may show
-        that they cost less than was reserved.
+        Returns False if the time or the money does not suffice, or did not for an earlier request.
+        A `divisible` request may be sent in parts, so it does not end the budget. Waits while the
+        answers to other requests may show that they cost less than was reserved.
         """
         if seconds > self.seconds_left or not self.seconds_left:
             self.end(UnreadReason.MAX_TIME)
@@ -166,7 +172,7 @@ class Spending:
             return False
 
     def settle(self, reserved: Price | None, paid: Price | None) -> None:
-        """Count what a request did cost in place of what was reserved for it."""
+        """Replace the reserved price of a request by what it cost."""
         with self._changed:
             self._reserved -= 0.0 if reserved is None else reserved.amount
             self._spent += 0.0 if paid is None else paid.amount
@@ -174,11 +180,11 @@ class Spending:
             self._changed.notify_all()
 
     def missing(self, count: int) -> int:
-        """How many of some scores that there is no budget for count as missing."""
+        """The number that counts as missing, of some scores without a budget."""
         return count if self.budget.whole else 0
 
     def close(self) -> None:
-        """Have no request wait any more, as the ranking has failed."""
+        """End the waiting of all requests, because the ranking has failed."""
         self._is_closed = self.budget.max_cost is not None
 
 
@@ -194,7 +200,7 @@ class ThriftyScorer(Scorer, Protocol):
 
 
 def limit_scorer(scorer: Scorer, spending: Spending) -> Scorer:
-    """The same model within a budget; raises `UsageError` if it can keep to none."""
+    """Put a model within a budget; raises `UsageError` if it can keep to none."""
     model = scorer.info.model
     if isinstance(scorer, SurveyingScorer):
         raise UsageError(
@@ -214,7 +220,7 @@ def limit_scorer(scorer: Scorer, spending: Spending) -> Scorer:
 
 
 def limit_scorers(scorers: Sequence[Scorer], spending: Spending) -> list[Scorer]:
-    """The same scorers, which share a budget: those that send requests keep to it.
+    """Have scorers share a budget: those that send requests keep to it.
 
     Raises `UsageError` if money is limited and none costs any, or if a price is not known.
     """
@@ -235,7 +241,7 @@ def _costs_nothing(model: str) -> UsageError:
 
 
 def is_cut_short(ranking: Ranking | None, spending: Spending) -> bool:
-    """Whether a ranking of a job lacks scores for which there was no budget."""
+    """Whether a ranking of a job lacks scores because the budget was spent."""
     return ranking is not None and ranking.missing > 0 and spending.reason is not None
 
 
@@ -255,8 +261,15 @@ def check_price(price: Price | None, model: str) -> None:
 
 def time_left(max_time: float | None, began: float) -> float | None:
     """The seconds that are left of a limit that counts from `began`: more than 0."""
+    max_time = _plain_number(max_time)
     check_type("max_time", max_time, float, None)
     return max_time and max(_LEAST_SECONDS, max_time - Clock().now() + began)
+
+
+def _plain_number(value: Any) -> Any:
+    """A Decimal or a Fraction as a float, as they do not count with others; else the value."""
+    is_number = isinstance(value, Decimal | Real) and not isinstance(value, int | float)
+    return float(value) if is_number else value
 
 
 def make_budget(max_time: float | None, max_cost: float | None) -> Budget | None:

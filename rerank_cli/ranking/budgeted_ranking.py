@@ -129,7 +129,7 @@ class PassageCollector(RankingBuilder):
         ]
         scores: Sequence[float | None]
         for index, scores in self._scores.items():
-            # Of a ranking that goes to its end, a service gave no score to the others.
+            # In a ranking that goes to its end, others have no score because the service gave none.
             if reason is None or any(score is not None for score in scores):
                 entries.append((index, order.splits[index], scores))
         scored = {index: scores for index, _, scores in entries}

@@ -1,7 +1,7 @@
 """From raw scores to probabilities: what `rerank calibrate` found of a model, and its cut.
 
 A calibration changes relevance scores and no order: results are sorted by raw scores, and the map
-never falls. Whoever fits one is `evaluation.calibration`; `scorers.calibrations` keeps them.
+never falls. `evaluation.calibration` fits one; `scorers.calibrations` keeps them.
 """
 
 import math
@@ -21,7 +21,7 @@ _LEAST_SHARE = 1e-6  # of a score that is taken as a probability, whose logit ha
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What makes probabilities of a model's raw scores.
+    """A map from a model's raw scores to probabilities.
 
     transform    what is done with a raw score first: nothing, or its logit
     temperature, bias
@@ -66,7 +66,7 @@ class Calibration:
         return _sigmoid(transform_score(score, self.transform) / self.temperature + self.bias)
 
     def summary(self) -> Mapping[str, Any]:
-        """What the JSON of a ranking says of it."""
+        """The calibration in the JSON of a ranking."""
         return {
             "data": self.data,
             "labels": self.labels,
@@ -84,12 +84,12 @@ def transform_score(score: float, transform: Transform) -> float:
 
 
 def relevance(score: float, scale: Scale) -> float:
-    """The relevance score of a raw score: of a logit its sigmoid in float64, else the same."""
+    """The relevance score of a raw score: the sigmoid of a logit, in float64, else the score."""
     return _sigmoid(score) if scale == "logit" else score
 
 
 def relevance_of(info: ScorerInfo) -> Callable[[float], float]:
-    """What makes relevance scores of a scorer's raw ones: its calibration, if that is current."""
+    """The map from a scorer's raw scores to relevance: its calibration, if that is current."""
     calibration = info.calibration
     if calibration is not None and calibration.is_current:
         return calibration.probability
@@ -116,7 +116,7 @@ def least_score(selection: Selection, info: ScorerInfo) -> float | None:
 
 
 def calibration_notes(selection: Selection, info: ScorerInfo) -> Sequence[str]:
-    """What a user should know of a ranking's relevance scores."""
+    """Notes for the user on a ranking's relevance scores."""
     calibration = info.calibration
     if calibration is None:
         return ()

@@ -49,7 +49,7 @@ class Cascade:
         with Reranker("mini") as small, Reranker("bge-reranker-base") as large:
             ranking = Cascade([small, large], keep=50).rank(query, documents, Selection(n=10))
 
-    rerankers  the models, that which reads all first; `close` closes them
+    rerankers  the models; the first one reads all; `close` closes them
     keep       how many of the best results each next model reads: a number for the second, the
                third and so on, none above the one before. None for 50, and four times as many for
                each model before the last
@@ -72,7 +72,7 @@ class Cascade:
 
     @property
     def info(self) -> ScorerInfo:
-        """What is known about the model that reads all."""
+        """The facts about the model that reads all."""
         return self.rerankers[0].info
 
     @property
@@ -346,21 +346,21 @@ def check_keep(
             f"{name} needs several models, and there is only one",
             hint="-m mini,bge-reranker-base; -n N keeps the best N results",
         )
-    given = f"{name} {','.join(map(str, counts))}"
+    option = f"{name} {','.join(map(str, counts))}"
     if len(counts) != models - 1:
         raise UsageError(
-            f"{given}: {format_count(len(counts), 'number')} for {models} models",
+            f"{option}: {format_count(len(counts), 'number')} for {models} models",
             hint="a number for each model but the first, which reads all",
         )
     if any(isinstance(count, bool) or count < 1 for count in counts):
-        raise UsageError(f"{given}: each model must read at least one result")
+        raise UsageError(f"{option}: each model must read at least one result")
     if any(later > earlier for earlier, later in pairwise(counts)):
-        raise UsageError(f"{given}: a model cannot read more results than the one before it")
+        raise UsageError(f"{option}: a model cannot read more results than the one before it")
     return counts
 
 
 class _Stages:
-    """One ranking on its way through the models of a cascade.
+    """A ranking on its way through the models of a cascade.
 
     place       that of the model that is next, or under way
     results     all results so far, best first, a later model's above an earlier one's
@@ -388,7 +388,7 @@ class _Stages:
         self._query = query
         self._documents = documents
         self._instructions = _share_instruction(cascade, instruction)
-        self._sent: Sequence[Ranked] = ()  # to the model that is under way
+        self._stage_input: Sequence[Ranked] = ()  # to the model that is under way
         self._rankings: list[Ranking] = []
         self._stages = [Stage(reranker.info, 0, None) for reranker in cascade.rerankers]
         self._has_bound = selection.min_score is not None or selection.within is not None
@@ -407,7 +407,7 @@ class _Stages:
     def begin(
         self, *, budget: Budget | None = None, client: object = None, watch: Watch | None = None
     ) -> Pending:
-        """Have the next model rank its part: the first one the documents, others the best."""
+        """Have the next model rank its part: all documents if it is the first, else the best."""
         place, reranker = self.place, self._cascade.rerankers[self.place]
         documents = self._documents
         if len(self._stages) > 1 and watch is not None:
@@ -415,10 +415,10 @@ class _Stages:
         cut: Callable[[Plan, Document], Split] = Plan.split
         if place:
             best = self.results[: self._keep[place - 1]]
-            self._sent = sorted(best, key=lambda result: result.index)
-            documents = [self._document_of(result) for result in self._sent]
+            self._stage_input = sorted(best, key=lambda result: result.index)
+            documents = [self._document_of(result) for result in self._stage_input]
             if self._rankings[0].candidates is not None and not self._selection.passages:
-                spans = iter([_spans_in(result) for result in self._sent])
+                spans = iter([_spans_in(result) for result in self._stage_input])
                 cut = partial(_cut_near, spans)
         return reranker.submit(
             self._query,
@@ -434,12 +434,12 @@ class _Stages:
     def take(self, pending: Pending, ranking: Ranking) -> None:
         """Take the ranking of the model that is done."""
         place = self.place
-        judged = ranking.documents - ranking.unscored if place else None
-        self._stages[place] = Stage(ranking.info, pending.task.scored_pairs, judged)
+        judged_count = ranking.documents - ranking.unscored if place else None
+        self._stages[place] = Stage(ranking.info, pending.task.scored_pairs, judged_count)
         self.is_stopped = ranking.incomplete
         self._rankings.append(ranking)
         if place:
-            self._put_above(place, ranking, self._sent)
+            self._put_above(place, ranking, self._stage_input)
         else:
             self.results = list(ranking.results)
             # The whole input says whether a prior counts and which versions are old, and not the
@@ -468,19 +468,19 @@ class _Stages:
         if self._has_bound and (is_last or self.is_stopped):
             results = [result for result in results if result.stage == len(self._stages) - 1]
             beyond = last.more if is_last else 0
-        shown = results[:n]
-        blanks = first.blanks if n is None else first.blanks[: max(0, n - len(shown))]
+        top_results = results[:n]
+        blanks = first.blanks if n is None else first.blanks[: max(0, n - len(top_results))]
         more = 0
         if selection.count_rest:
-            more = beyond + len(results) + len(first.blanks) - len(shown) - len(blanks)
-        shown = [self._without_spans(result) for result in shown]
-        best = self._rankings[shown[0].stage] if shown else last
+            more = beyond + len(results) + len(first.blanks) - len(top_results) - len(blanks)
+        top_results = [self._without_spans(result) for result in top_results]
+        best = self._rankings[top_results[0].stage] if top_results else last
         requests = [request for ranking in self._rankings for request in ranking.requests]
         return replace(
             first,
             query=best.query,
             info=best.info,
-            results=tuple(replace(result, rank=rank) for rank, result in enumerate(shown, 1)),
+            results=tuple(replace(result, rank=rank) for rank, result in enumerate(top_results, 1)),
             cut=max(ranking.cut for ranking in self._rankings),
             dropped=max(ranking.dropped for ranking in self._rankings),
             usage=sum((Counter(ranking.usage) for ranking in self._rankings), Counter[str]()),
@@ -502,7 +502,7 @@ class _Stages:
         )
 
     def _own_selection(self, place: int) -> Selection:
-        """What the model at a place is to keep: enough for the whole selection and the next one."""
+        """The selection of the model at a place: enough for the whole one and the next model."""
         selection, n, is_last = self._selection, self._selection.n, place == len(self._keep)
         if not self._keep:
             return selection
@@ -537,7 +537,7 @@ class _Stages:
         return replace(result, explanation=best)
 
     def _document_of(self, result: Ranked) -> Document:
-        """What the next model reads of a result: its document, or its passage as one."""
+        """The document that the next model reads of a result: its own, or its passage as one."""
         document, chunk = result.document, result.passage
         if not self._selection.passages or document.text_is_label:
             return document
@@ -551,28 +551,32 @@ class _Stages:
             page_starts=(),
         )
 
-    def _put_above(self, place: int, ranking: Ranking, sent: Sequence[Ranked]) -> None:
+    def _put_above(self, place: int, ranking: Ranking, stage_input: Sequence[Ranked]) -> None:
         """Put what the model at a place has judged above all else.
 
-        What it was sent and did not judge keeps its place, unless the model leaves it out for
-        having no word of the query.
+        A result that the model got and did not judge keeps its place, unless the model left it out
+        because it has no word of the query.
         """
-        judged = [self._take(place, result, sent[result.index]) for result in ranking.results]
-        gone = {result.index for result in judged}
+        judged_results = [
+            self._take(place, result, stage_input[result.index]) for result in ranking.results
+        ]
+        replaced_indices = {result.index for result in judged_results}
         if ranking.info.unmatched_score is not None and not ranking.incomplete:
-            gone.update(result.index for result in sent)
-        self.results = judged + [result for result in self.results if result.index not in gone]
+            replaced_indices.update(result.index for result in stage_input)
+        self.results = judged_results + [
+            result for result in self.results if result.index not in replaced_indices
+        ]
 
-    def _take(self, place: int, judged: Ranked, earlier: Ranked) -> Ranked:
+    def _take(self, place: int, result: Ranked, earlier: Ranked) -> Ranked:
         """A result as the model at a place has judged it, with its place in the whole input."""
         if not self._selection.passages or earlier.document.text_is_label:
-            return replace(judged, index=earlier.index, stage=place)
+            return replace(result, index=earlier.index, stage=place)
         return replace(
-            judged,
+            result,
             index=earlier.index,
             document=earlier.document,
             passage=earlier.passage,
-            explanation=tuple(_shift(scored, earlier.passage) for scored in judged.explanation),
+            explanation=tuple(_shift(scored, earlier.passage) for scored in result.explanation),
             stage=place,
         )
 
@@ -583,13 +587,15 @@ def _share_instruction(cascade: Cascade, instruction: str | None) -> Sequence[st
         return [None] * len(cascade.rerankers)
     scorers = cascade.scorers
     return [
-        None if instructed is scorer else instruction
-        for scorer, instructed in zip(scorers, instruct_some(scorers, instruction), strict=True)
+        None if instructed_scorer is scorer else instruction
+        for scorer, instructed_scorer in zip(
+            scorers, instruct_some(scorers, instruction), strict=True
+        )
     ]
 
 
 def _watch_stage(watch: Watch, place: int) -> Watch:
-    """A watch that is told of which model it hears."""
+    """A watch that adds the place of the model to each progress."""
 
     def watch_stage(progress: Progress) -> None:
         watch(progress._replace(stage=place))

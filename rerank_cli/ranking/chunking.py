@@ -82,13 +82,13 @@ class Plan:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What a document's score depends on besides the document and the model."""
+        """The values on which a document's score depends besides the document and the model."""
         room = (self.room, self.characters, self.first_only)
         return self.query, *room, self.overlap, self.max_chunks, self.prepend_headings
 
     @property
     def cut_key(self) -> tuple[object, ...]:
-        """What a document's windows depend on besides the document and the tokenizer."""
+        """The values on which a document's windows depend besides document and tokenizer."""
         notes = (self.characters_note, self.sure_tokens, self.unsure_note)
         return (*self.key[1:], *notes)
 
@@ -140,20 +140,20 @@ class Plan:
             most = room - len(head.ids)
             return most if fit is None else min(most, fit(first, head.characters))
 
-        laid = self._lay(document, encoded, room_at)
-        if not laid:  # the tokenizer knows none of the text, as of control characters
+        windows = self._lay(document, encoded, room_at)
+        if not windows:  # the tokenizer knows none of the text, as of control characters
             return Split(document, (_whole_chunk(document, 0),), 0, 0)
-        covered = laid[-1].last
-        chunks = [_make_chunk(document, heads, tokens, window) for window in laid]
+        covered_tokens = windows[-1].last
+        chunks = [_make_chunk(document, heads, tokens, window) for window in windows]
         # If white space is tokens too, as in models of characters, a window may hold only that.
         chunks = [chunk for chunk in chunks if chunk.text] or [_whole_chunk(document, total)]
         notes = self._notes_on(max(len(chunk.ids or ()) for chunk in chunks))
-        is_bound = fit and any(fit(w.first) < min(room, len(tokens.ids) - w.first) for w in laid)
+        is_bound = fit and any(fit(w.first) < min(room, len(tokens.ids) - w.first) for w in windows)
         if is_bound and self.characters_note:
             notes = (*notes, self.characters_note)
-        return Split(document, chunks, total, total - covered + heads.dropped, notes)
+        return Split(document, chunks, total, total - covered_tokens + heads.dropped, notes)
 
-    def _lay(self, document: Document, encoded: "_Encoded", room: Room) -> Sequence[Window]:
+    def _lay(self, document: Document, encoded: "_EncodedText", room: Room) -> Sequence[Window]:
         """The windows of a document, at most `max_chunks`."""
         count = len(encoded.tokens.ids)
         most = room(0, ()) if count else 0
@@ -169,10 +169,10 @@ class Plan:
         if is_whole:
             return [Window(0, count, _headings_of_all(text, blocks))] if count else []
         options = LayoutOptions(room, self.overlap, self._has_headings(document))
-        laid = lay_windows(text, encoded.tokens.spans, blocks, options)
-        if len(laid) > self.max_chunks:
-            laid = join_windows(laid, room)
-        return laid[: self.max_chunks]
+        windows = lay_windows(text, encoded.tokens.spans, blocks, options)
+        if len(windows) > self.max_chunks:
+            windows = join_windows(windows, room)
+        return windows[: self.max_chunks]
 
     def _has_headings(self, document: Document) -> bool:
         """Whether the windows of a document are scored behind headings.
@@ -184,7 +184,7 @@ class Plan:
         return is_code(document.syntax) if setting is None else setting
 
     def _notes_on(self, tokens: int) -> tuple[str, ...]:
-        """What a user should know of a window of `tokens`."""
+        """Notes for the user on a window of `tokens`."""
         is_sure = self.sure_tokens is None or tokens <= self.sure_tokens
         return () if is_sure else (self.unsure_note,)
 
@@ -260,7 +260,7 @@ def batch_splits(
 
 
 def fixed_work(query: str, info: ScorerInfo) -> int:
-    """What any pair of a query takes besides its chunk's tokens, in tokens."""
+    """The tokens of any pair of a query besides those of its chunk."""
     return info.pair_tokens + info.specials + len(query) // TOKEN_CHARACTERS
 
 
@@ -281,13 +281,13 @@ def plan_chunks(
         options = replace(options, chunk_tokens=None)
     query = _fit_query_characters(query, info, options, notes)
     limits, characters = info.limits, info.limits.passage_characters
-    wanted = options.chunk_tokens or info.window
-    if wanted is None and passages and (characters is None or limits.sure_tokens is not None):
-        wanted = PASSAGE_TOKENS
+    target = options.chunk_tokens or info.window
+    if target is None and passages and (characters is None or limits.sure_tokens is not None):
+        target = PASSAGE_TOKENS
     if info.tokenizer is None:
-        wanted = None
+        target = None
     else:
-        query, wanted = _fit_tokens(query, wanted, info, options, notes)
+        query, target = _fit_tokens(query, target, info, options, notes)
         sure = limits.sure_tokens
         if sure is not None and limits.query is None and info.tokenizer.count(query) > sure:
             notes.append(
@@ -296,20 +296,20 @@ def plan_chunks(
             )
     only_first = options.aggregate == Aggregation.FIRST and not passages
     # Each window of characters overlaps by a quarter of its own tokens.
-    overlap, max_overlap = options.overlap_tokens, (wanted or 0) // 4 or characters or 0
-    if wanted is not None and overlap is not None and overlap > max_overlap:
+    overlap, max_overlap = options.overlap_tokens, (target or 0) // 4 or characters or 0
+    if target is not None and overlap is not None and overlap > max_overlap:
         notes.append(f"chunks overlap by {max_overlap} tokens, not {overlap}: a quarter at most")
     characters_note = ""
-    if characters is not None and wanted is not None and options.chunk_tokens is not None:
+    if characters is not None and target is not None and options.chunk_tokens is not None:
         characters_note = (
-            f"chunks have at most {characters} characters, and not always {wanted} tokens: "
+            f"chunks have at most {characters} characters, and not always {target} tokens: "
             f"{info.model} takes no more"
         )
-        notes += [characters_note] if wanted > characters else []
+        notes += [characters_note] if target > characters else []
     return Plan(
         query=query,
         tokenizer=info.tokenizer,
-        room=wanted,
+        room=target,
         overlap=max_overlap if overlap is None else min(overlap, max_overlap),
         max_chunks=1 if only_first else options.max_chunks or DEFAULT_MAX_CHUNKS,
         notes=tuple(notes),
@@ -322,9 +322,9 @@ def plan_chunks(
 
 
 def _fit_tokens(
-    query: str, wanted: int | None, info: ScorerInfo, options: ChunkOptions, notes: list[str]
+    query: str, target: int | None, info: ScorerInfo, options: ChunkOptions, notes: list[str]
 ) -> tuple[str, int | None]:
-    """Fit a query, and windows of `wanted` tokens, into the model's limits. Returns both."""
+    """Fit a query, and windows of `target` tokens, into the model's limits. Returns both."""
     limits, length = info.limits, info.length
     most, words = limits.passage, f"{limits.passage} of a document"
     query_limits = [] if limits.query is None else [limits.query]
@@ -335,12 +335,12 @@ def _fit_tokens(
         if length is not None and (most is None or length - info.specials - tokens < most):
             most, words = length - info.specials - tokens, f"{length} with the query"
     if most is None:
-        return query, wanted
+        return query, target
     if options.chunk_tokens is not None and options.chunk_tokens > most:
         notes.append(
             f"chunks have {most} tokens, not {options.chunk_tokens}: {info.model} takes {words}"
         )
-    return query, min(wanted or most, most)
+    return query, min(target or most, most)
 
 
 def _fit_query_characters(
@@ -412,12 +412,12 @@ def _cut_query(
 class _CharacterRoom:
     """How many tokens of a text have room in a window of so many characters, from any token on."""
 
-    def __init__(self, encoded: "_Encoded", characters: int) -> None:
+    def __init__(self, encoded: "_EncodedText", characters: int) -> None:
         self._starts, self._ends = encoded.starts, encoded.ends
         self._characters = characters
 
     def __call__(self, start: int, beside: int = 0) -> int:
-        """Where so many characters are put before the window, there is less room."""
+        """The tokens from `start` that fit, with `beside` characters put before the window."""
         most = self._starts[start] + self._characters - beside
         end = bisect_right(self._ends, most, start)
         return max(1, end - start)
@@ -429,9 +429,9 @@ def segments(text: str) -> Iterator[Span]:
     while len(text) - start > SEGMENT_CHARACTERS:
         end = start + SEGMENT_CHARACTERS
         for space in ("\n", " "):
-            found = text.rfind(space, start + SEGMENT_CHARACTERS // 2, end)
-            if found > 0:
-                end = found
+            space_place = text.rfind(space, start + SEGMENT_CHARACTERS // 2, end)
+            if space_place > 0:
+                end = space_place
                 break
         else:
             end = _visible_end(text, start, end)
@@ -446,7 +446,7 @@ def _visible_end(text: str, start: int, end: int) -> int:
     return next((place for place in places if not is_inside_character(text, place)), end)
 
 
-class _Encoded(NamedTuple):
+class _EncodedText(NamedTuple):
     """The tokens of a text from `begin` to `end`; `total` counts those behind it too."""
 
     tokens: Tokens
@@ -468,7 +468,7 @@ class _Encoded(NamedTuple):
 
 def _encode(
     text: str, tokenizer: Tokenizer, enough: int, enough_characters: int | None = None
-) -> _Encoded:
+) -> _EncodedText:
     """Encode a text, and count all its tokens. What is far beyond enough is only counted.
 
     With `enough_characters` the white space at both ends is left out.
@@ -486,13 +486,13 @@ def _encode(
             last = begin + end
             ids.extend(tokens.ids)
             spans.extend((a + begin + start, b + begin + start) for a, b in tokens.spans)
-    return _Encoded(Tokens(ids, spans), total, begin, last)
+    return _EncodedText(Tokens(ids, spans), total, begin, last)
 
 
-def _divide_long_tokens(text: str, encoded: _Encoded, most: int) -> _Encoded:
+def _divide_long_tokens(text: str, encoded: _EncodedText, most: int) -> _EncodedText:
     """Divide tokens that take more than `most` characters, with what no token covers behind them.
 
-    Each part counts as a token. A text without tokens is taken for one that is divided.
+    Each part counts as a token. A text without tokens is divided as if it were one.
     """
     if not encoded.tokens.ids:
         tokens = Tokens([0], [(encoded.begin, encoded.end)])
@@ -526,7 +526,7 @@ def _headings_of_all(text: str, blocks: Sequence[Block]) -> tuple[str, ...]:
 
 
 class _TitleTokens(NamedTuple):
-    """What is put before a chunk of a document, as text and as tokens."""
+    """The text before a chunk of a document, with its tokens."""
 
     text: str
     ids: Sequence[int]
@@ -541,7 +541,7 @@ _NO_TITLE = _TitleTokens("", ())
 
 
 class _Heads:
-    """What is put before the chunks of a document: its title, and the headings of each.
+    """The text before the chunks of a document: its title, and the headings of each.
 
     They have `limit` tokens at most, and a quarter of `characters`, if given. `dropped` counts
     the tokens of the title that are more.
@@ -559,7 +559,7 @@ class _Heads:
         self._has_title = bool(document.title)
         self._outer = tuple(document.headings) if prepend_headings else ()
         self._tokenizer, self._limit, self.characters = tokenizer, limit, characters
-        self._known: dict[tuple[str, ...], _TitleTokens] = {(): _NO_TITLE}
+        self._tokens_by_names: dict[tuple[str, ...], _TitleTokens] = {(): _NO_TITLE}
 
     def headings(self, names: tuple[str, ...]) -> _TitleTokens:
         """The headings that are put before a window; of too many the innermost.
@@ -567,17 +567,17 @@ class _Heads:
         `names` are those in the document's text.
         """
         names = () if self._has_title else (*self._outer, *names)
-        head = self._known.get(names)
+        head = self._tokens_by_names.get(names)
         if head is None:
             head = self._cut_headings(names)
-            self._known[names] = head
+            self._tokens_by_names[names] = head
         return head
 
     def _cut_headings(self, names: tuple[str, ...]) -> _TitleTokens:
         while True:
             text = _HEADINGS_JOINT.join(names)
-            head, dropped = _cut_title(text, self._tokenizer, self._limit, self.characters)
-            if len(names) == 1 or (not dropped and head.text == text):
+            head, dropped_tokens = _cut_title(text, self._tokenizer, self._limit, self.characters)
+            if len(names) == 1 or (not dropped_tokens and head.text == text):
                 return head
             names = names[1:]
 

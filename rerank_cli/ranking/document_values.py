@@ -16,7 +16,7 @@ from rerank_cli.types import Document, Media, ScorerInfo
 
 
 def read_query(query: str | Document) -> tuple[str, Media | None, bool]:
-    """The text of a query, its image or video, and whether the text is only that one's label."""
+    """The text of a query, its image or video, and whether the text is only the label of that."""
     if not isinstance(query, Document):
         return query, None, False
     if query.media is not None and not query.text.strip():
@@ -125,11 +125,11 @@ def _as_document(item: object, place: int, info: ScorerInfo, root: str | None) -
     if isinstance(name, bool) or not isinstance(name, str | int | None):
         raise UsageError(f"document {place}: an id is a string or an integer, not {name!r}")
     is_used = media is not None and (not text or media.kind in info.mixed)
-    used = ("text", media.kind) if media is not None and is_used else ("text",)
+    used_keys = ("text", media.kind) if media is not None and is_used else ("text",)
     return Document(
         text or "",
         id=None if name is None else str(name),
-        fields={key: value for key, value in item.items() if key not in used},
+        fields={key: value for key, value in item.items() if key not in used_keys},
         media=media,
     )
 
@@ -141,11 +141,11 @@ def _media_in(
 
     Raises `InputError` for a file that cannot be read.
     """
-    found = {kind: item.get(kind) for kind in MEDIA_FIELDS if kind in info.media}
-    found = {kind: value for kind, value in found.items() if value not in (None, "")}
-    if not found:
+    media_values = {kind: item.get(kind) for kind in MEDIA_FIELDS if kind in info.media}
+    media_values = {kind: value for kind, value in media_values.items() if value not in (None, "")}
+    if not media_values:
         return None
-    ((kind, value), *others) = found.items()
+    ((kind, value), *others) = media_values.items()
     if others:
         raise UsageError(f"document {place} has an image and a video: make two documents of it")
     if isinstance(value, Media):

@@ -38,8 +38,8 @@ _WATCH_DOCUMENTS = 256  # between two calls of a watch
 # are chosen, and so many characters for each of these: to cut long ones takes most of the time.
 _CHUNK_FACTOR = 2
 _CUT_CHARACTERS = 1 << 11
-# Of the chunks of one document at most this share of what is chosen counts for that: a few long
-# documents would else keep all others out.
+# The chunks of one document count for at most this share of the choice: else a few long documents
+# would keep all others out.
 _DOCUMENT_SHARE = 0.1
 
 # Opens what compares meaning with a query, and remembers texts; None if the meaning of the query's
@@ -67,9 +67,9 @@ class CandidateLimits(NamedTuple):
     blanks: int | None = 0
     prior_field: str | None = None
 
-    def count_more_blanks(self, empty: int, kept: int) -> int:
+    def count_more_blanks(self, empty: int, kept_count: int) -> int:
         """How many blank documents are not kept only for want of room."""
-        return 0 if self.blanks == 0 else empty - kept
+        return 0 if self.blanks == 0 else empty - kept_count
 
 
 def limits_of(selection: Selection, passages: CandidateCount) -> CandidateLimits:
@@ -168,7 +168,7 @@ class _DocumentStream:
                 self.blanks.append((index, document))
 
     def again(self) -> Iterator[tuple[int, Document]]:
-        """The same once more."""
+        """All documents that are not blank, with their places, read once more."""
         for index, document in self._all(is_again=True):
             if document.text and not document.text.isspace():
                 yield index, document
@@ -220,13 +220,13 @@ class _PassageSearch:
 
     def take_first(self, prior_field: str | None) -> Sequence[Split]:
         """The first passages in the order of the input, or in that of earlier scores."""
-        room, chosen = self._count, []
+        room, splits = self._count, []
         for index, document in self._documents_in_order(prior_field):
             if room:
                 split = self._split(index, document)
-                chosen.append(_take(split, index, range(min(room, len(split.chunks)))))
-                room -= len(chosen[-1].chunks)
-        return chosen
+                splits.append(_take(split, index, range(min(room, len(split.chunks)))))
+                room -= len(splits[-1].chunks)
+        return splits
 
     def _documents_in_order(self, prior_field: str | None) -> Iterator[tuple[int, Document]]:
         """All documents as they come; or those with the highest earlier scores, best first."""
@@ -248,22 +248,22 @@ class _PassageSearch:
     def find_best(self) -> Sequence[Split]:
         """The passages that fit the query best; all, if these are not too many."""
         documents = self._reading.first()
-        held = list[tuple[int, Document]]()
+        first = list[tuple[int, Document]]()
         most = self._count * (self._sizes.chunk or 0)
         characters = 0
         for index, document in documents:
-            held.append((index, document))
+            first.append((index, document))
             characters += len(document.text)
-            if len(held) > self._count or characters > most > 0:
-                return self._choose(chain(held, documents))
-        splits = [self._split(index, document) for index, document in held]
+            if len(first) > self._count or characters > most > 0:
+                return self._choose(chain(first, documents))
+        splits = [self._split(index, document) for index, document in first]
         if sum(len(split.chunks) for split in splits) > self._count:
-            return self._choose(held)
-        for _, document in held:
+            return self._choose(first)
+        for _, document in first:
             self._note(document)
         return [
             split._replace(document_index=index)
-            for (index, _), split in zip(held, splits, strict=True)
+            for (index, _), split in zip(first, splits, strict=True)
         ]
 
     def _choose(self, documents: Iterable[tuple[int, Document]]) -> Sequence[Split]:
@@ -273,14 +273,14 @@ class _PassageSearch:
         if self.first_stage is FirstStage.HYBRID:
             meaning, notes = open_meaning_survey(self._open_meaning, query, memory, most)
             self.notes += tuple(notes)
-        first, named = list[tuple[int, Document]](), NamedFiles(query, most)
+        first, named_files = list[tuple[int, Document]](), NamedFiles(query, most)
         for batch in batch_documents(documents, self._sizes, memory):
             self._blocks += sum(batch.blocks)
             self._doubtful += self._sizes.count_doubtful(batch.documents)
             entries = [*zip(batch.places, batch.documents, strict=True)]
             if len(first) < most:
                 first += entries
-            named.add(entries)
+            named_files.add(entries)
             words.add(batch)
             if meaning is not None:
                 meaning.add(batch)
@@ -288,26 +288,29 @@ class _PassageSearch:
         if meaning is not None and not meaning.knows_language:
             meaning = None
         if meaning is not None:
-            chosen = self._fuse_chunks(words, meaning)
+            chunk_places = self._fuse_chunks(words, meaning)
         else:
             self.first_stage = FirstStage.BM25
-            chosen = self._choose_chunks(words)
-            if not chosen and not named:
+            chunk_places = self._choose_chunks(words)
+            if not chunk_places and not named_files:
                 self.notes += (_NO_WORDS_NOTE,)
-        ordered = dict.fromkeys([*self._passages_of(named), *chosen])
-        best = {*islice(ordered, self._count)}
+        places_in_order = dict.fromkeys([*self._passages_of(named_files), *chunk_places])
+        best = {*islice(places_in_order, self._count)}
         self._fill_up(best, first)
         places: dict[int, list[int]] = {}
         for index, place in sorted(best):
             places.setdefault(index, []).append(place)
-        return [_take(self._splits[index], index, taken) for index, taken in places.items()]
+        return [
+            _take(self._splits[index], index, chunk_numbers)
+            for index, chunk_numbers in places.items()
+        ]
 
-    def _passages_of(self, named: NamedFiles) -> Sequence[tuple[int, int]]:
+    def _passages_of(self, named_files: NamedFiles) -> Sequence[tuple[int, int]]:
         """The places of the first chunks of files that the query names, its line's before others.
 
-        They are half of what is chosen at most: many files may have that name, and one be long.
+        They are at most half of all candidates: many files may have that name, and some are long.
         """
-        places = named.places(lambda index, document: self._split(index, document).chunks)
+        places = named_files.places(lambda index, document: self._split(index, document).chunks)
         return [*islice(places, math.ceil(self._count / 2))]
 
     def _choose_chunks(self, survey: WordSurvey) -> Sequence[tuple[int, int]]:
@@ -336,13 +339,13 @@ class _PassageSearch:
         by_words = survey.best_blocks(self._reading.again, self._count)
         splits = self._cut_best(by_words, meaning.best()[: self._count])
         places = [(index, place) for index, split in splits for place in range(len(split.chunks))]
-        cut = [chunk for _, split in splits for chunk in split.chunks]
-        texts = searched_chunks(cut, self._memory)
+        chunks = [chunk for _, split in splits for chunk in split.chunks]
+        texts = searched_chunks(chunks, self._memory)
         # Ranks say little of others than the best: what is not cut would stand between them.
         orders = []
-        for scores in (map(survey.score_chunk, cut, texts), meaning.score_texts(texts)):
-            found = [entry for entry in zip(scores, places, strict=True) if entry[0] > 0]
-            best = sorted(found, key=_best_first)[: self._count]
+        for scores in (map(survey.score_chunk, chunks, texts), meaning.score_texts(texts)):
+            matches = [entry for entry in zip(scores, places, strict=True) if entry[0] > 0]
+            best = sorted(matches, key=_best_first)[: self._count]
             orders.append([place for _, place in best])
         return fuse(orders)[: self._count]
 
@@ -363,18 +366,18 @@ class _PassageSearch:
             characters += len(split.document.text)
         return splits
 
-    def _fill_up(self, chosen: set[tuple[int, int]], first: Sequence[tuple[int, Document]]) -> None:
+    def _fill_up(self, best: set[tuple[int, int]], first: Sequence[tuple[int, Document]]) -> None:
         """Choose passages of the first documents too, in their order, if there is room for some.
 
         With as many documents as passages are to be chosen there are enough.
         """
-        cut = ((index, split.document) for index, split in self._splits.items())
-        for index, document in sorted({**dict(first), **dict(cut)}.items()):
-            if len(chosen) == self._count:
+        cut_documents = ((index, split.document) for index, split in self._splits.items())
+        for index, document in sorted({**dict(first), **dict(cut_documents)}.items()):
+            if len(best) == self._count:
                 break
             places = ((index, place) for place in range(len(self._split(index, document).chunks)))
-            free = [place for place in places if place not in chosen]
-            chosen.update(free[: self._count - len(chosen)])
+            free = [place for place in places if place not in best]
+            best.update(free[: self._count - len(best)])
 
     def _split(self, index: int, document: Document) -> Split:
         split = self._splits.get(index)
@@ -391,7 +394,7 @@ class _PassageSearch:
 def open_meaning_survey(
     open_meaning: MeaningOpener | None, query: str, memory: TextMemory, count: int
 ) -> tuple[MeaningSurvey | None, Sequence[str]]:
-    """What compares meaning, with notes for the user; None if words alone are to choose."""
+    """Open the survey by meaning, with notes for the user; None if words alone choose."""
     try:
         meaning = None if open_meaning is None else open_meaning(query, memory)
     except ModelError as error:

@@ -40,7 +40,7 @@ _FOREIGN_WORDS = frozenset(
         "czy dla jak jest nie od się",
     )
 )
-# Of these, the ones that English has in names, and as codes: van der Waals, Las Vegas, El Niño, en.
+# Those of them that English has in names and as codes: van der Waals, Las Vegas, El Niño, en.
 _NAME_WORDS = frozenset(
     re.findall(r"\w+", "aux da das del der des dig du el en es est la las le les los od van von")
 )

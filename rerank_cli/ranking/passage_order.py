@@ -57,8 +57,8 @@ Place = tuple[int, int]  # of a document in the input, and of a chunk in the doc
 class InputFeed:
     """Documents of an input, which is read in a thread of its own if time is limited.
 
-    So nobody waits for a pipe to which nothing is written. `is_whole` says whether all of it was
-    taken.
+    So the ranking does not wait for a pipe to which nothing is written. `is_whole` says whether all
+    documents were taken.
     """
 
     def __init__(self, documents: Iterable[Document], spending: Spending) -> None:
@@ -89,11 +89,11 @@ class InputFeed:
                     yield block
                 if is_done and not self._items:
                     break
-                left = until - clock.now()
-                if left <= 0:
+                seconds = until - clock.now()
+                if seconds <= 0:
                     return
                 if not block:
-                    self._changed.wait(left)
+                    self._changed.wait(seconds)
         finally:
             self._is_closed = True
         if self._error is not None:
@@ -167,8 +167,8 @@ class PassageOrder:
         self._read: list[tuple[int, Document]] = []  # that are not blank
         self._blocks = self._doubtful = 0  # of these
         self._keys: dict[object, int] = {}
-        self._chosen: dict[int, Split] | None = None
-        self._named: Collection[Place] = ()
+        self._chosen_splits: dict[int, Split] | None = None
+        self._named_places: Collection[Place] = ()
         self._words: WordSurvey | None = None
         self._meaning: MeaningSurvey | None = None
 
@@ -213,19 +213,19 @@ class PassageOrder:
 
     def count_documents(self) -> int:
         """How many documents there are to score."""
-        return len(self._read if self._chosen is None else self._chosen)
+        return len(self._read if self._chosen_splits is None else self._chosen_splits)
 
     def count_passages(self) -> tuple[int, bool]:
         """How many passages there are to score, and whether that is an estimate."""
-        if self._chosen is not None:
-            return sum(len(split.chunks) for split in self._chosen.values()), False
+        if self._chosen_splits is not None:
+            return sum(len(split.chunks) for split in self._chosen_splits.values()), False
         chunks = blocks = doubtful = 0
         splits = [*self.splits.values()]  # another thread may go on to divide documents
         if splits:
-            divided = [split.document for split in splits]
+            documents = [split.document for split in splits]
             chunks = sum(len(split.chunks) for split in splits)
-            blocks = sum(self._sizes.counts([document.text for document in divided]))
-            doubtful = self._sizes.count_doubtful(divided)
+            blocks = sum(self._sizes.counts([document.text for document in documents]))
+            doubtful = self._sizes.count_doubtful(documents)
         return self._blocks - blocks + chunks, doubtful < self._doubtful
 
     def _take(self, block: Iterable[Document]) -> list[tuple[int, Document]]:
@@ -275,16 +275,18 @@ class PassageOrder:
         readings = iter([read_blocks()])
         parts = (self._plan, self._limits, None, self._open_meaning, self._memory)
         choice = choose_passages(lambda: next(readings, read), *parts)
-        self._chosen = {split.document_index or 0: split for split in choice.splits if split.chunks}
+        self._chosen_splits = {
+            split.document_index or 0: split for split in choice.splits if split.chunks
+        }
         if self._limits.first_stage is not FirstStage.INPUT:
             self._survey([self._candidates()])
         return choice
 
     def _candidates(self) -> Sequence[tuple[int, Document]]:
         """The documents to score, with their places."""
-        if self._chosen is None:
+        if self._chosen_splits is None:
             return self._read
-        return [(index, split.document) for index, split in self._chosen.items()]
+        return [(index, split.document) for index, split in self._chosen_splits.items()]
 
     def _rounds(self) -> Iterator[Sequence[Place]]:
         """Yield the places of chunks, the most promising first, in groups that grow."""
@@ -297,9 +299,9 @@ class PassageOrder:
         if self._meaning is not None:
             orders.append(self._meaning.best())
         blocks = fuse([[block.place for block in order] for order in orders])
-        ordered = list(dict.fromkeys(index for index, _ in blocks))
-        found = set(ordered)
-        waiting = deque([*ordered, *(index for index in documents if index not in found)])
+        matches = list(dict.fromkeys(index for index, _ in blocks))
+        match_set = set(matches)
+        waiting = deque([*matches, *(index for index in documents if index not in match_set)])
         pool: dict[Place, tuple[float, float]] = {}
         size = _FIRST_PASSAGES
         while (waiting or pool) and not self.spending.is_over:
@@ -318,11 +320,11 @@ class PassageOrder:
         def divide(index: int, document: Document) -> Sequence[Chunk]:
             return self.splits[index].chunks if self._divide(index, document) else ()
 
-        named = NamedFiles(self._plan.query, _MAX_MATCHES)
-        named.add(documents.items())
-        taken = [*islice(named.places(divide), _FIRST_PASSAGES)]
-        self._named = frozenset(taken)
-        return taken
+        named_files = NamedFiles(self._plan.query, _MAX_MATCHES)
+        named_files.add(documents.items())
+        places = [*islice(named_files.places(divide), _FIRST_PASSAGES)]
+        self._named_places = frozenset(places)
+        return places
 
     def _compare(
         self, index: int, document: Document, pool: dict[Place, tuple[float, float]]
@@ -337,8 +339,8 @@ class PassageOrder:
         if self._meaning is not None:
             nearness = self._meaning.score_texts(texts)
         scores = zip(map(self._words.score_chunk, chunks, texts), nearness, strict=True)
-        found = zip(places, scores, strict=True)
-        pool.update((place, values) for place, values in found if place not in self._named)
+        entries = zip(places, scores, strict=True)
+        pool.update((place, values) for place, values in entries if place not in self._named_places)
 
     def _order(self, pool: Mapping[Place, tuple[float, float]]) -> list[Place]:
         """The places in a pool, the most promising first."""
@@ -347,16 +349,16 @@ class PassageOrder:
         if self._meaning is not None:
             nearness = sorted((-scores[1], place) for place, scores in pool.items())
             orders.append([place for _, place in nearness])
-        ordered = fuse(orders)
-        found = set(ordered)
-        return [*ordered, *sorted(place for place in pool if place not in found)]
+        matches = fuse(orders)
+        match_set = set(matches)
+        return [*matches, *sorted(place for place in pool if place not in match_set)]
 
     def _divide(self, index: int, document: Document) -> list[Place]:
         """Divide a document; return the places of its chunks, none if it equals one before."""
-        if self._chosen is None:
+        if self._chosen_splits is None:
             split = self._memory.split(self._plan, document)._replace(document_index=index)
         else:
-            split = self._chosen[index]
+            split = self._chosen_splits[index]
         self.splits[index] = split
         key = self._key_of(split)
         if key is not None and (first := self._keys.setdefault(key, index)) != index:
@@ -366,9 +368,9 @@ class PassageOrder:
 
     def _batch(self, places: Iterable[Place]) -> Iterator[list[Split]]:
         iterator = iter(places)
-        while taken := list(islice(iterator, self._size)):
+        while batch := list(islice(iterator, self._size)):
             by_document: dict[int, list[int]] = {}
-            for index, place in taken:
+            for index, place in batch:
                 by_document.setdefault(index, []).append(place)
             began = self.spending.clock.now()
             yield [self._part(index, chunks) for index, chunks in by_document.items()]

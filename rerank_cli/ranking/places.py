@@ -10,14 +10,12 @@ model's own scores stay what they are.
 import math
 import re
 from bisect import bisect_left, bisect_right
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
 from pathlib import PurePosixPath
 from posixpath import normpath
-from typing import NamedTuple
 
-from rerank_cli.structure import Block, BlockKind, find_blocks, is_code, syntax_of
+from rerank_cli.ranking.definitions import DefinitionSearch
+from rerank_cli.structure import is_code, syntax_of
 from rerank_cli.types import Chunk, Document, Prior
 from rerank_cli.words import COMMON_WORDS, Words, identifier_words, normalise
 
@@ -45,8 +43,6 @@ _TEST = re.compile(
 _VERSION = re.compile(r"(?:\A|/)v(\d{1,3})(?=/)")  # the folder of a version: v1/, api/v2/
 _VERSION_NAME = re.compile(r"\bv\d+\b")
 _MAX_PATHS = 100_000  # that are held to find old versions
-_OTHER_CASE = 0.5  # the value of a definition whose name has another case
-_SCRIPTS = frozenset(("tsx", "typescript"))  # which are written as JavaScript is
 _CONFIGURATION = frozenset(("configuration", "css", "sql"))  # languages that are no programs
 _TOKEN = re.compile(r"\w+")
 _CALLED = re.compile(r"(?:\w+(?:\.|::|->|#))+([^\W\d]\w+)(?:\(\))?[,.:?]?|([^\W\d]\w*)\(\)[,.:?]?")
@@ -56,70 +52,11 @@ _DECLARED = re.compile(
     r"(?:(?:def|fn|func)\s+([^\W\d]\w*)|(?:class|enum|interface|struct|trait|type)\s+([A-Z]\w*))\W*"
 )
 # A query that is one name, perhaps with what it is in: app.handle, Session::new, use().
-_SOLE_NAME = re.compile(r"(?:\w+(?:\.|::|->|#|\\))*([^\W\d]\w*)(?:\(\))?[,.:;?]?", re.ASCII)
+_NAME_QUERY = re.compile(r"(?:\w+(?:\.|::|->|#|\\))*([^\W\d]\w*)(?:\(\))?[,.:;?]?", re.ASCII)
 _MAX_NAME_CHARACTERS = 100
-_LAST_NAME = re.compile(r"(\w+)\W*\Z")
-# Where a constant, a variable or a type gets its value: at the beginning of a line, or behind words
-# such as const and a type. {0} is its name. There may be others beside it: A, B = 1, 2.
-# Of what is repeated, a text can be read in one way alone, or it has a bound: lines may be long.
-_MODIFIER = (
-    r"(?:abstract|const|constexpr|data|declare|export|extern|final|global|implicit|inline|internal"
-    r"|late|lazy|let|local|mut|my|newtype|open|our|override|private|protected|pub(?:\([\w :]+\))?"
-    r"|public|readonly|ref|static|thread_local|transient|type|typealias|typeset|using|val|var"
-    r"|volatile)[ \t]+(?:-\w+[ \t]+)*"
-)
-# Atomic: A<B> C<D> is read in one way, up to the last >.
-_GENERIC = r"(?>(?:<[^=;(){{}}\n]{{1,120}}>)?)"
-_ASSIGNMENT = (
-    rf"^(?:\#[ \t]*define[ \t]+(?={{0}})|(?:[ \t]*(?:{_MODIFIER})+"
-    rf"(?:\??[\w.:]+{_GENERIC}[\[\]]*\??[ \t]+){{{{,3}}}})?"
-    r"\(?(?:[$\w.*]+[ \t]*[,=][ \t]*){{,8}}[$@%*]?(?={0}(?:[ \t]*,[ \t]*[$\w.*]+){{,8}}"
-    r"[ \t]*(?:\)[ \t]*)?(?::[^=\n]{{1,80}})?=(?![=~>])))({0})"
-)
-_DECLARATOR = (
-    rf"(?:(?!return\b|typedef\b)[a-z_][\w:]*{_GENERIC}[ \t*&]+){{{{1,6}}}}"
-    r"(?={0}[ \t]*(?:\[[^\]\n]{{,80}}\][ \t]*){{,3}}"
-)
-# A type is before a name and a * or [] may be at it; behind the body of a type; that of a type.
-_C_ASSIGNMENT = (
-    rf"^(?:(?:[ \t]*(?={_MODIFIER}))?{_DECLARATOR}=(?!=))|(?=static\b){_DECLARATOR};)"
-    r"|\}}[ \t]*\**(?={0}[ \t]*(?:\[[^\]\n]{{,80}}\][ \t]*){{,3}}=)"
-    r"|typedef\b[^;{{}}\n]{{1,200}}[\s*(](?={0}[ \t]*[;)\[]))({0})"
-)
-# How else some languages say it. A group of Go has lines with one tab, up to one without.
-OTHER_ASSIGNMENTS: Mapping[str, str] = {
-    "c": _C_ASSIGNMENT,
-    "cpp": _C_ASSIGNMENT,
-    "dart": _C_ASSIGNMENT,
-    "clojure": r"^\(def(?:once)?[ \t]+(?:\^\S+[ \t]+)*({0})",
-    "elixir": r"^[ \t]+@({0})[ \t]+(?=\S)",
-    "erlang": r"^-(?:define|opaque|record|type)\([ \t]*({0})|^-(?:opaque|type)[ \t]+({0})",
-    "go": r"^(?:(?:const|type|var)[ \t]+"
-    r"|(?:const|type|var)[ \t]*\([^\n]*\n(?:(?:[ \t][^\n]*)?\n)*?\t)"
-    r"(?:\w+,[ \t]*){{,8}}({0})(?![.(])",
-    "haskell": r"^(?:({0})[ \t]*::|(?:class|data|newtype|type)[ \t]+(?:[^\n=]*=>[ \t]*)?({0}))",
-    "javascript": r"^(?:(?:module\.)?exports\.({0})[ \t]*=(?![=>])"
-    r"|export[ \t]+(?:const|let|var)[ \t]*[{{\[][^}}\]=\n]{{,400}}({0})(?![ \t]*:)[^=\n]{{,400}}=)",
-    "kotlin": r"^[ \t]*(?:\w+[ \t]+)*va[lr][ \t]+({0})[ \t]*(?::[^=\n]{{1,80}})?\bby\b",
-    "lua": r"^(?:\w+[.]){{1,3}}({0})[ \t]*=(?!=)",
-    "perl": r"^[ \t]*use[ \t]+constant[ \t]+({0})",
-    "php": r"^[ \t]*define[ \t]*\([ \t]*['\"]({0})",
-    "r": r"^({0})[ \t]*<-",
-    "ruby": r"^[ \t]+(?=(?-i:[A-Z]))({0})[ \t]*=(?![=~>])",
-    "sql": r"^[ \t]*create[ \t]+(?:\w+[ \t]+){{1,4}}?(?:if[ \t]+not[ \t]+exists[ \t]+)?"
-    r"(?:[\"`\[]?\w+[\"`\]]?\.)?[\"`\[]?({0})",
-}
 # Behind a path, as grep and compilers write it: its line, and its column.
 _LINE_NUMBER = re.compile(r":(\d{1,9})(?::\d{1,9})?:?\Z")
 _INK = re.compile(r"\S")
-_NO_DEFINITION = re.compile(r"impl\b")  # of another name
-
-
-class Definition(NamedTuple):
-    """Where a symbol of a query is defined, and how well its name fits."""
-
-    place: int
-    value: float
 
 
 class QueryPath:
@@ -226,9 +163,9 @@ class NameSearch:
 
     def __init__(self, query: str) -> None:
         """Read a query; one of several words is no name."""
-        name = _sole_name(query.strip())
+        name = _name_in_query(query.strip())
         self._name = name if len(name) <= _MAX_NAME_CHARACTERS else ""
-        self._is_plain = len(identifier_words(self._name)) < 2 and "." not in self._name
+        self._is_word = len(identifier_words(self._name)) < 2 and "." not in self._name
         self._is_found = self._is_whole = False
 
     def watch(self, documents: Iterable[Document]) -> Iterable[Document]:
@@ -237,7 +174,7 @@ class NameSearch:
 
     def absent(self, *, in_code: bool) -> str:
         """The name if the whole input was read and does not have it in any case; else empty."""
-        is_known = self._is_whole and (in_code or not self._is_plain)
+        is_known = self._is_whole and (in_code or not self._is_word)
         return self._name if is_known and not self._is_found else ""
 
     def _look(self, documents: Iterable[Document]) -> Iterator[Document]:
@@ -249,14 +186,14 @@ class NameSearch:
         self._is_whole = True
 
 
-def _sole_name(query: str) -> str:
+def _name_in_query(query: str) -> str:
     """The name that a query is: of a file, if it is a path, or of something in one; else empty."""
     path = QueryPath(query)
     if path.has_suffix:
         return "" if "://" in query else path.place.name
     if declared := _DECLARED.fullmatch(query):
         return declared[1] or declared[2]
-    found = _SOLE_NAME.fullmatch(query)
+    found = _NAME_QUERY.fullmatch(query)
     return "" if found is None or normalise(found[1]) in COMMON_WORDS else found[1]
 
 
@@ -396,13 +333,7 @@ class PlacePrior:
         is_test = _TEST.search(str(self._path.place)) is not None
         self._wants_tests = is_test or "test" in self._stems_of(query)
         self._versions = frozenset(_VERSION_NAME.findall(query.lower()))
-        self._symbols = _symbols(query)
-        self._normalised = frozenset(map(normalise, self._symbols))
-        patterns = map(re.escape, self._symbols)
-        symbol = rf"\b(?:{'|'.join(patterns) or '(?!)'})\b"
-        self._symbol = re.compile(symbol, re.IGNORECASE)
-        self._symbol_source = symbol
-        self._assignments: dict[str, Sequence[re.Pattern[str]]] = {}  # by the syntax
+        self._definitions = DefinitionSearch(_symbols(query), members=len(query.split()) == 1)
 
     def weigh(
         self, document: Document, chunks: Sequence[Chunk], logits: Sequence[float]
@@ -440,7 +371,7 @@ class PlacePrior:
             "test": float(not self._wants_tests and _TEST.search(path) is not None),
             "old": float(self._is_old(path)),
         }
-        definitions = self._definitions(document)
+        definitions = self._definitions.find(document)
         # All of the file is what is asked for; of one that is cut, the part with the line.
         is_named = self._path.is_of(document)
         if not document.whole and self._path.line is not None:
@@ -488,40 +419,11 @@ class PlacePrior:
             return start
         found = [
             definition
-            for definition in self._definitions(chunk.document)
+            for definition in self._definitions.find(chunk.document)
             if chunk.start <= definition.place < chunk.end
         ]
         best = max(found, key=lambda definition: definition.value, default=None)
         return None if best is None else best.place
-
-    def _definitions(self, document: Document) -> Sequence[Definition]:
-        """The definitions of the query's symbols in a document."""
-        if not self._symbols or not is_code(document.syntax):
-            return ()
-        text = document.text
-        if self._symbol.search(text) is None:
-            return ()
-        found = []
-        blocks = find_blocks(text, document.syntax)
-        assignments = _find_assignments(text, blocks, self._assignments_of(document.syntax))
-        for place, name in chain(_find_definitions(text, blocks), assignments):
-            if name in self._symbols:
-                found.append(Definition(place, 1.0))
-            elif normalise(name) in self._normalised:
-                found.append(Definition(place, _OTHER_CASE))
-        return found
-
-    def _assignments_of(self, syntax: str) -> Sequence[re.Pattern[str]]:
-        """How the symbols of the query get their values in a language."""
-        found = self._assignments.get(syntax)
-        if found is None:
-            other = OTHER_ASSIGNMENTS.get("javascript" if syntax in _SCRIPTS else syntax)
-            # In Go a type is behind its name: const size int = 1.
-            sources = filter(None, [None if syntax == "go" else _ASSIGNMENT, other])
-            flags = re.IGNORECASE | re.MULTILINE
-            found = [re.compile(source.format(self._symbol_source), flags) for source in sources]
-            self._assignments[syntax] = found
-        return found
 
 
 def _words_of(name: str) -> Iterator[str]:
@@ -545,34 +447,6 @@ def _symbols(query: str) -> frozenset[str]:
     called = (match[1] or match[2] for match in map(_CALLED.fullmatch, words) if match)
     cased = (token for token in _TOKEN.findall(query) if len(identifier_words(token)) > 1)
     return frozenset((*called, *cased))
-
-
-def _find_definitions(text: str, blocks: Iterable[Block]) -> Iterator[tuple[int, str]]:
-    """Where classes and functions are named in a text, and their names."""
-    for block in blocks:
-        if block.kind not in (BlockKind.CLASS, BlockKind.FUNCTION):
-            continue
-        name = _LAST_NAME.search(block.name)
-        if name is not None and not _NO_DEFINITION.match(block.name):
-            place = text.find(block.name, block.start, block.end)  # behind comments before it
-            yield block.start if place < 0 else place, name[1]
-
-
-def _find_assignments(
-    text: str, blocks: Iterable[Block], assignments: Iterable[re.Pattern[str]]
-) -> Iterator[tuple[int, str]]:
-    """Where names get their values in a text, and the names.
-
-    Variables of a function are left out: each function has its own, and often by the same names.
-    """
-    functions = deque(block for block in blocks if block.kind is BlockKind.FUNCTION)
-    end = 0  # of the last function so far
-    matches = chain.from_iterable(each.finditer(text) for each in assignments)
-    for place, name in sorted((m.start(m.lastindex or 0), m[m.lastindex or 0]) for m in matches):
-        while functions and functions[0].start < place:
-            end = max(end, functions.popleft().end)
-        if place >= end:
-            yield place, name
 
 
 def _excess(logits: Sequence[float]) -> float:

@@ -1,4 +1,4 @@
-"""What some scorers can do beside scoring: protocols that a scorer may have.
+"""Protocols for powers that some scorers have beside scoring.
 
 instruct, instruct_some, show
                 give scorers an instruction, or an image as their query, if they take such
@@ -168,7 +168,7 @@ class ViewingScorer(Scorer, Protocol):
 
 
 def instruct(scorer: Scorer, instruction: str) -> Scorer:
-    """The same model with an instruction; raises `UsageError` if it takes none."""
+    """Give a model an instruction; raises `UsageError` if it takes none."""
     if not isinstance(scorer, InstructedScorer):
         raise UsageError(f"{scorer.info.model} takes no instruction")
     return scorer.with_instruction(instruction)
@@ -176,19 +176,19 @@ def instruct(scorer: Scorer, instruction: str) -> Scorer:
 
 def instruct_some(scorers: Sequence[Scorer], instruction: str) -> list[Scorer]:
     """Give an instruction to the models that take one; raises `UsageError` if none does."""
-    instructed, errors = [*scorers], list[UsageError]()
+    instructed_scorers, errors = [*scorers], list[UsageError]()
     for place, scorer in enumerate(scorers):
         try:
-            instructed[place] = instruct(scorer, instruction)
+            instructed_scorers[place] = instruct(scorer, instruction)
         except UsageError as error:
             errors.append(error)
     if len(errors) == len(scorers):
         raise UsageError("; ".join(map(str, errors)))
-    return instructed
+    return instructed_scorers
 
 
 def show(scorer: Scorer, media: Media, *, media_only: bool) -> Scorer:
-    """The same model with an image or a video in the query; raises `UsageError` if it takes none.
+    """Give a model an image or a video in the query; raises `UsageError` if it takes none.
 
     Raises `InputError` for a file that cannot be read.
     """

@@ -131,12 +131,12 @@ class Reranker:
         texts = self.scorer.text_memory if isinstance(self.scorer, RememberingScorer) else None
         self._texts = texts or TextMemory(options.passage_memory // MEMORY_SHARE)
         self._pool = ScorePool()
-        self._instructed: OrderedDict[str, Scorer] = OrderedDict()
+        self._instructed_scorers: OrderedDict[str, Scorer] = OrderedDict()
         self._is_closed = False
 
     @property
     def info(self) -> ScorerInfo:
-        """What is known about the model."""
+        """The facts about the model."""
         return self.scorer.info
 
     @property
@@ -464,12 +464,12 @@ class Reranker:
         if instruction is None:
             return self.scorer
         with self._pool.lock:
-            if instruction not in self._instructed:
-                self._instructed[instruction] = instruct(self.scorer, instruction)
-            self._instructed.move_to_end(instruction)
-            while len(self._instructed) > _MAX_INSTRUCTIONS:
-                self._instructed.popitem(last=False)
-            return self._instructed[instruction]
+            if instruction not in self._instructed_scorers:
+                self._instructed_scorers[instruction] = instruct(self.scorer, instruction)
+            self._instructed_scorers.move_to_end(instruction)
+            while len(self._instructed_scorers) > _MAX_INSTRUCTIONS:
+                self._instructed_scorers.popitem(last=False)
+            return self._instructed_scorers[instruction]
 
 
 class Pending(Future[Ranking]):
@@ -603,7 +603,7 @@ def _read(
     builder: RankingBuilder,
     selection: Selection,
 ) -> Iterator[Document]:
-    """The documents as the scorer reads them, each with its earlier score if that is wanted."""
+    """The documents as the scorer reads them, each with its earlier score if that counts."""
     read = builder.watch_documents(read_documents(documents, info, root, builder.notes))
     field = selection.prior_field
     return iter(read) if field is None else check_priors(read, field)
@@ -614,7 +614,7 @@ def _fill(
 ) -> None:
     """Add documents to a ranking that may have so many pairs being scored."""
     try:
-        with closing(batches):  # and what is open to read them, before anything is said of it
+        with closing(batches):  # and the files that they read, before an error is reported
             for batch in batches:
                 task.add(batch)
                 task.wait_for_room(max_pairs)

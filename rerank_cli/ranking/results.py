@@ -73,8 +73,8 @@ class RankingBuilder:
         self._selection = selection
         self._aggregate = AGGREGATES[Aggregation(aggregate)]
         if self._aggregate is take_adjusted_best and info.scale != "logit":
-            self._aggregate = take_best  # what many chunks are worth on other scales is not known
-        # The mark was measured for the best chunk's score.
+            self._aggregate = take_best  # the correction is measured in logits alone
+        # The limit of weak scores was measured for the score of the best chunk.
         is_best_chunk = self._aggregate in (take_best, take_adjusted_best)
         self._weak_below = info.weak_below if is_best_chunk else None
         least = least_score(selection, info)
@@ -110,8 +110,8 @@ class RankingBuilder:
             for order in self._orders:
                 order.top.offer_blank(Blank(index, split.document))
         for number, order in enumerate(self._orders):
-            unmatched = self._add_to(order, index, split, scores)
-            self._unmatched += 0 if number else unmatched
+            unmatched_count = self._add_to(order, index, split, scores)
+            self._unmatched += 0 if number else unmatched_count
         self._documents += 1
         self._empty += not split.chunks
         self._chunks += len(split.chunks)
@@ -127,21 +127,21 @@ class RankingBuilder:
         self, order: "Order", index: int, split: Split, scores: Sequence[float | None]
     ) -> int:
         """Offer the results of a document; return how many have no word of the query."""
-        selection, unmatched = self._selection, 0
+        selection, unmatched_count = self._selection, 0
         count = 1 if selection.passages else len(split.chunks) + split.left_out
         for group in _group_chunks(split, scores, order.prior, passages=selection.passages):
             chunks, values = group.chunks, group.values
             raw_score, decisive = self._aggregate(group.values, count)
             score, prior = raw_score, None
             if group.priors:
-                decisive = self._aggregate(group.weighed, count)[1]
-                places = self._deciding_places(group.weighed, decisive)
+                decisive = self._aggregate(group.total_values, count)[1]
+                places = self._deciding_places(group.total_values, decisive)
                 # The model's own score of these chunks is taken to the bit.
                 raw_score, _ = self._aggregate([group.values[place] for place in places], count)
                 prior = _mean_prior([group.priors[place] for place in places])
                 score = raw_score + prior.total
             if score == self._unmatched_score:
-                unmatched += 1
+                unmatched_count += 1
                 continue
             relevance_score = self._relevance(score)
             if not order.wants(score, relevance_score):
@@ -161,7 +161,7 @@ class RankingBuilder:
                 prior=prior,
             )
             order.top.offer(score, result)
-        return unmatched
+        return unmatched_count
 
     def _deciding_places(self, scores: Sequence[float], decisive: int) -> Sequence[int]:
         """The places of the chunks that make a document's score."""
@@ -381,7 +381,7 @@ class ResultCounter:
     def __init__(self, min_score: float | None, within: float | None) -> None:
         self._min_score = -math.inf if min_score is None else min_score
         self._within = within
-        self._counted = 0
+        self._count = 0
         self._best = -math.inf
         self._near = array("d")
         self._most = _MIN_NEAR_SCORES
@@ -391,7 +391,7 @@ class ResultCounter:
         if relevance_score < self._min_score:
             return
         if self._within is None:
-            self._counted += 1
+            self._count += 1
             return
         self._best = max(self._best, relevance_score)
         self._near.append(relevance_score)
@@ -404,7 +404,7 @@ class ResultCounter:
         """The number of results."""
         if self._within is not None:
             self._leave_out_others()
-        return self._counted + len(self._near)
+        return self._count + len(self._near)
 
     def _leave_out_others(self) -> None:
         """Forget the scores that are too far below the best."""
@@ -424,7 +424,7 @@ class _Group(NamedTuple):
     priors: Sequence[Prior]
 
     @property
-    def weighed(self) -> Sequence[float]:
+    def total_values(self) -> Sequence[float]:
         """The scores with their priors."""
         if not self.priors:
             return self.values
@@ -471,13 +471,13 @@ def _explain(
     """The chunks of a result that it shows: all in their order, or the best ones, best first."""
     if not (selection.explain or selection.best_passages):
         return ()
-    weighed = group.weighed
-    places: Sequence[int] = range(len(weighed))
+    total_values = group.total_values
+    places: Sequence[int] = range(len(total_values))
     if not selection.explain:
-        best_first = sorted(places, key=lambda place: (-weighed[place], place))
+        best_first = sorted(places, key=lambda place: (-total_values[place], place))
         places = best_first[: selection.best_passages]
     return tuple(
-        ScoredChunk(group.chunks[place], group.values[place], relevance(weighed[place]))
+        ScoredChunk(group.chunks[place], group.values[place], relevance(total_values[place]))
         for place in places
     )
 

@@ -37,7 +37,7 @@ _WATCH_SECONDS = 0.1  # between two calls of a watch, while the ranking waits fo
 
 
 class ScoreKey(NamedTuple):
-    """What a document's scores depend on: how it is cut and for which query, and its content.
+    """The identity of a document's scores: the way it is cut, the query, and its content.
 
     The content is `ScorerInfo.content_key`, if the scorer has one, or title, text and media.
     """
@@ -110,7 +110,7 @@ class ScoreStore:
 
 
 class ScorePool:
-    """What the rankings of one `Reranker` share.
+    """The state that the rankings of one `Reranker` share.
 
     lock        guards all of this, and the state of each ranking
     scoring     is held while a scorer that has only `score` is called
@@ -155,7 +155,7 @@ class DocumentBlock:
 
 @dataclass(eq=False)
 class RankingTask:
-    """One ranking, from its documents to a `Ranking`.
+    """A ranking in the making, from its documents to a `Ranking`.
 
     `add` takes documents, and `end` says that there are no more. `finish` is called once, from any
     thread: with the ranking, with the exception that ended it, or with None if it was cancelled.
@@ -216,7 +216,7 @@ class RankingTask:
                 block.scores.append(self._find_scores(split, block))
             self._read_documents += len(splits)
             if block.entries:
-                block.run = self._make_run(block.entries, self._wanted_pairs(block.entries))
+                block.run = self._make_run(block.entries, self._count_best_pairs(block.entries))
                 self.work = Work(self.work.done, self.work.read + sum(block.run.work))
             self._advance()
         self.call_watch()
@@ -279,12 +279,12 @@ class RankingTask:
         Rankings that wait for the scores of its documents go on: their runs begin in this thread.
         A service's error gets all requests of the ranking.
         """
-        adopted = self.close()
-        if adopted is None:
+        adopted_runs = self.close()
+        if adopted_runs is None:
             return False
         if isinstance(error, ProviderError):
             error.requests = (*self.builder.requests, *error.requests)
-        start_runs(adopted)
+        start_runs(adopted_runs)
         self.call_finish(error)
         return True
 
@@ -298,10 +298,10 @@ class RankingTask:
                 # An interrupt may have come before all of the last block was looked up.
                 for split, scores in zip(block.splits, block.scores, strict=False):
                     self.builder.add_unfinished(split, scores)
-            runs, adopted = self._close()
+            runs, adopted_runs = self._close()
         for run in runs:
             run.cancel()
-        start_runs(adopted)
+        start_runs(adopted_runs)
         self.give_ranking()
 
     def close(self) -> "Sequence[ScoringRun] | None":
@@ -313,10 +313,10 @@ class RankingTask:
         with self.pool.lock:
             if self.is_over:
                 return None
-            runs, adopted = self._close()
+            runs, adopted_runs = self._close()
         for run in runs:
             run.cancel()
-        return adopted
+        return adopted_runs
 
     def give_ranking(self) -> None:
         """Call `finish` with the ranking, which has all its scores."""
@@ -328,7 +328,7 @@ class RankingTask:
             self.call_finish(ranking)
 
     def call_finish(self, result: Ranking | BaseException | None) -> None:
-        """Call `finish`, and let go of it: its owner holds this task, and memory would stay."""
+        """Call `finish`, and drop it: its owner holds this task, and memory would stay in use."""
         finish, self.finish = self.finish, _do_nothing
         finish(result)
 
@@ -348,8 +348,8 @@ class RankingTask:
         complete = run.fill(part.places, values)
         self.scored_pairs += len(part.places)
         if run.work:
-            done = sum(run.work[place] for place in part.places)
-            self.work = Work(self.work.done + done, self.work.read)
+            tokens = sum(run.work[place] for place in part.places)
+            self.work = Work(self.work.done + tokens, self.work.read)
         self.pool.pairs -= len(part.places)
         if not run.missing_pairs:
             self._drop_run(run)
@@ -377,11 +377,11 @@ class RankingTask:
         is_shared = not (self.is_set or split.places)  # parts of documents are no documents
         key = score_key(self.key, split, self.scorer.info) if is_shared else None
         entry = None if key is None else self._store.pending.get(key)
-        known = None if key is None or entry is not None else self._store.cache.get(key)
-        if entry is not None or known is not None:
+        cached_scores = None if key is None or entry is not None else self._store.cache.get(key)
+        if entry is not None or cached_scores is not None:
             self.builder.duplicates += 1
-        if known is not None:
-            return known
+        if cached_scores is not None:
+            return cached_scores
         if entry is None:
             entry = ScoreEntry(key, split)
             # First among the block's, so that an interrupt leaves none that nobody scores.
@@ -392,9 +392,9 @@ class RankingTask:
         block.missing_entries += 1
         return entry.scores
 
-    def _wanted_pairs(self, entries: Sequence[ScoreEntry]) -> int | None:
+    def _count_best_pairs(self, entries: Sequence[ScoreEntry]) -> int | None:
         """How many of the best pairs of some documents need a score; None for all."""
-        # Of a document with several chunks any may be the best: they all need a score.
+        # Any chunk of a document may be its best: with several, they all need a score.
         if self.keep is None or not (
             self.passages
             or all(len(entry.split.chunks) + entry.split.left_out <= 1 for entry in entries)
@@ -448,7 +448,7 @@ class RankingTask:
             self._drop_run(run)
         orphans = [e for block in self._blocks for e in block.entries if e.missing_scores]
         self._blocks.clear()
-        adopted: dict[RankingTask, list[ScoreEntry]] = {}
+        entries_by_heir: dict[RankingTask, list[ScoreEntry]] = {}
         for entry in orphans:
             if entry.key is not None:
                 self._store.pending.pop(entry.key, None)
@@ -457,9 +457,9 @@ class RankingTask:
                 heir = entry.waiting[0]
                 heir.entries.append(entry)
                 heir.task._adopt(entry)
-                adopted.setdefault(heir.task, []).append(entry)
+                entries_by_heir.setdefault(heir.task, []).append(entry)
         self._changed.notify_all()
-        return runs, [task._make_run(entries, None) for task, entries in adopted.items()]
+        return runs, [task._make_run(entries, None) for task, entries in entries_by_heir.items()]
 
     def _adopt(self, entry: ScoreEntry) -> None:
         """Score a document from its beginning that another ranking has not scored to its end."""
@@ -523,7 +523,7 @@ class ScoringRun:
             job.cancel()
 
     def forget_job(self) -> None:
-        """Let go of the job, which holds this run, once all scores are there."""
+        """Drop the job once all scores are there: it holds this run."""
         self._job = None
 
     def receive(self, part: Part | BaseException) -> None:
@@ -579,7 +579,7 @@ class ScoringRun:
 def start_runs(runs: Iterable[ScoringRun]) -> None:
     """Start runs. Where a scorer refuses one, its ranking fails and others adopt its documents."""
     waiting = deque(runs)
-    failed: list[tuple[RankingTask, BaseException]] = []
+    failures: list[tuple[RankingTask, BaseException]] = []
     while waiting:
         run = waiting.popleft()
         try:
@@ -587,11 +587,11 @@ def start_runs(runs: Iterable[ScoringRun]) -> None:
         except StopRanking:
             run.task.stop_early()
         except BaseException as error:  # noqa: BLE001 - `Pending.result` raises it
-            adopted = run.task.close()
-            if adopted is not None:
-                waiting.extend(adopted)
-                failed.append((run.task, error))
-    for task, reason in failed:
+            adopted_runs = run.task.close()
+            if adopted_runs is not None:
+                waiting.extend(adopted_runs)
+                failures.append((run.task, error))
+    for task, reason in failures:
         task.call_finish(reason)
 
 
@@ -600,7 +600,7 @@ def _do_nothing(_result: object) -> None:
 
 
 def _check_scores(scored: Scored, expected: int, *, is_remote: bool) -> Sequence[float | None]:
-    """Hold a scorer to its contract: a finite number for every pair.
+    """Check that a scorer keeps its contract: a finite number for every pair.
 
     Only a service may give None for a pair. Raises `ScorerError`.
     """
@@ -614,7 +614,7 @@ def _check_scores(scored: Scored, expected: int, *, is_remote: bool) -> Sequence
 
 
 def score_key(plan: tuple[object, ...], split: Split, info: ScorerInfo) -> ScoreKey:
-    """What a document's scores depend on."""
+    """The identity of a document's scores."""
     if info.content_key is not None:
         return ScoreKey(plan, content=info.content_key(split.chunks))
     document = split.document
@@ -632,10 +632,11 @@ def score_key(plan: tuple[object, ...], split: Split, info: ScorerInfo) -> Score
 
 
 def _work_of(pairs: Sequence[Pair], info: ScorerInfo) -> list[int]:
-    """What each pair of one query takes to score, in tokens."""
-    fixed = fixed_work(pairs[0].query, info) if pairs else 0
+    """The tokens that each pair of one query takes to score."""
+    fixed_tokens = fixed_work(pairs[0].query, info) if pairs else 0
     return [
-        fixed + (pair.chunk.tokens or len(pair.chunk.text) // TOKEN_CHARACTERS) for pair in pairs
+        fixed_tokens + (pair.chunk.tokens or len(pair.chunk.text) // TOKEN_CHARACTERS)
+        for pair in pairs
     ]
 
 

@@ -75,7 +75,7 @@ class Sections:
 
     @classmethod
     def find(cls, document: Document) -> "Sections":
-        """Those of a document, if they are found quickly."""
+        """The sections of a document; none if it would take long to find them."""
         if document.blocks is not None:
             return cls(document.blocks)
         if len(document.text) > _READ_CHARACTERS or document.fields is not None:
@@ -128,7 +128,7 @@ def find_sentences(
     """
     check_type("ranking", ranking, Ranking)
     check_type("n", n, int)
-    found = _find_answers(ranking, n, score)
+    sentences = _find_answers(ranking, n, score)
     defining = [
         place
         for place, result in enumerate(ranking.results[:n])
@@ -141,8 +141,8 @@ def find_sentences(
         if start is not None:
             end = _LINE_END.search(passage.document.text, start, passage.end)
             span = start - passage.start, (end.start() if end else passage.end) - passage.start
-            found[place] = _part(passage, span, Sections.find(passage.document))
-    return found
+            sentences[place] = _part(passage, span, Sections.find(passage.document))
+    return sentences
 
 
 def _find_answers(
@@ -163,39 +163,41 @@ def _find_answers(
         most = max(info.spare_tokens, ranking.tokens // _TOKENS_A_SENTENCE_TOKEN)
         room = min(_MAX_SENTENCE_TOKENS, most)
     passages = [result.passage for result in ranking.results[:n]]
-    found = [sentence_in(*each) for each in zip(passages, repeat(words), sections)]
-    judged: list[tuple[int, _Sentence, Pair]] = []  # with the place of the result
+    answers = [sentence_in(*each) for each in zip(passages, repeat(words), sections)]
+    judged_sentences: list[tuple[int, _Sentence, Pair]] = []  # with the place of the result
     for place, passage in enumerate(passages):
         share = room // (len(passages) - place)
-        chosen = _Judging(ranking.query, info, passage, sections[place]).choose(words, share)
-        room -= sum(tokens for _, _, tokens in chosen)
-        judged += [(place, candidate, pair) for candidate, pair, _ in chosen]
-    if score is None or not judged:
-        return found
-    values = score([pair for _, _, pair in judged]).values
+        choices = _SentenceSelector(ranking.query, info, passage, sections[place]).choose(
+            words, share
+        )
+        room -= sum(tokens for _, _, tokens in choices)
+        judged_sentences += [(place, candidate, pair) for candidate, pair, _ in choices]
+    if score is None or not judged_sentences:
+        return answers
+    values = score([pair for _, _, pair in judged_sentences]).values
     scored: dict[int, list[tuple[_Sentence, float]]] = {}
-    for (place, candidate, _), value in zip(judged, values, strict=True):
+    for (place, candidate, _), value in zip(judged_sentences, values, strict=True):
         if value is not None:
             scored.setdefault(place, []).append((candidate, value))
     for place, candidates in scored.items():
         best = _best_scored(candidates, info.scale)
-        found[place] = _part(passages[place], (best.start, best.end), sections[place])
-    return found
+        answers[place] = _part(passages[place], (best.start, best.end), sections[place])
+    return answers
 
 
 def _find_sections(ranking: Ranking, n: int) -> Sequence[Sections]:
     """The sections of the document of each of the first results, within a bound."""
-    known: dict[int, Sections] = {}
+    sections_by_id: dict[int, Sections] = {}
     room = _MAX_READ_CHARACTERS
     for document in (result.document for result in ranking.results[:n]):
-        if id(document) not in known and room > 0:
-            known[id(document)] = Sections.find(document)
+        if id(document) not in sections_by_id and room > 0:
+            sections_by_id[id(document)] = Sections.find(document)
             room -= min(len(document.text), _READ_CHARACTERS)
-    return [known.get(id(result.document), _NO_SECTIONS) for result in ranking.results[:n]]
+    return [sections_by_id.get(id(result.document), _NO_SECTIONS) for result in ranking.results[:n]]
 
 
-class _Judging:
-    """The sentences of a passage that a model judges."""
+class _SentenceSelector:
+    """Selects the sentences of a passage that a model judges."""
 
     def __init__(self, query: str, info: ScorerInfo, passage: Chunk, sections: Sections) -> None:
         self._query = query
@@ -218,7 +220,7 @@ class _Judging:
         weights = _weigh_terms(candidates)
         order = sorted(candidates, key=lambda each: (-_word_value(each, weights), each.start))
         beside = tokenizer.count(self._query) + info.specials
-        chosen = list[tuple[_Sentence, Pair, int]]()
+        choices = list[tuple[_Sentence, Pair, int]]()
         for candidate in order:
             part = _part(passage, (candidate.start, candidate.end), self._sections)
             title = " › ".join(part.headings) or passage.title
@@ -230,8 +232,8 @@ class _Judging:
             room -= tokens + info.pair_tokens
             if room < 0:
                 break
-            chosen.append((candidate, pair, tokens + info.pair_tokens))
-        return chosen if len(chosen) > 1 else ()
+            choices.append((candidate, pair, tokens + info.pair_tokens))
+        return choices if len(choices) > 1 else ()
 
 
 def _with_title(chunk: Chunk, title: str) -> Chunk:
@@ -258,7 +260,7 @@ def _logit(score: float, scale: Scale) -> float:
 
 
 def _weigh_terms(candidates: Sequence[_Sentence]) -> Mapping[str, float]:
-    """What each term says, as BM25 weighs it: the fewer candidates have it, the more."""
+    """The weight of each term, as in BM25: the fewer candidates have it, the higher."""
     total = len(candidates)
     counts = Counter(term for candidate in candidates for term in candidate.terms)
     return {
@@ -301,24 +303,24 @@ def _find_candidates(chunk: Chunk, words: QueryWords, sections: Sections) -> Seq
     text = chunk.text[start : start + _SEARCHED_CHARACTERS]
     rest = iter(words.marks(text))
     mark = next(rest, None)
-    found = list[_Sentence]()
+    sentences = list[_Sentence]()
     for first, last in _find_spans(text, chunk.document):
         terms = set[str]()
         while mark is not None and mark.start < last:
             terms.add(mark.term)
             mark = next(rest, None)
-        found.append(_Sentence(start + first, start + last, frozenset(terms)))
-    said = [
+        sentences.append(_Sentence(start + first, start + last, frozenset(terms)))
+    candidates = [
         each
-        for each in found
+        for each in sentences
         if not sections.is_heading(chunk.start + each.start, chunk.start + each.end)
-    ] or found
+    ] or sentences
     return [
         each
-        for each in said
+        for each in candidates
         if _says_something(text := chunk.text[each.start : each.end])
         or (each.terms and not _TERM.fullmatch(text))
-    ] or said
+    ] or candidates
 
 
 def _find_spans(text: str, document: Document) -> Iterator[Span]:
@@ -404,7 +406,7 @@ def _densest_part(text: str, words: QueryWords) -> int:
         return 0
     before = place - _SENTENCE_CHARACTERS
     breaks = (text.rfind(white, before, place) for white in ("\n", " "))
-    return next((found + 1 for found in breaks if found >= 0), place)
+    return next((white_place + 1 for white_place in breaks if white_place >= 0), place)
 
 
 def _part(chunk: Chunk, span: Span, sections: Sections) -> Chunk:

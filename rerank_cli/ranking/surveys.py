@@ -35,7 +35,7 @@ from rerank_cli.words import (
 _BLOCK_CHARACTERS_PER_TOKEN = 2
 _LOOK_BACK_CHARACTERS = 64  # for white space at which a block ends
 # Documents with a word of the query are kept to be scored once all are read, up to about this size.
-# Of more the input is read again.
+# A larger input is read again.
 _MAX_KEPT_CHARACTERS = 1 << 23
 _DOCUMENT_CHARACTERS = 500  # that the rest of a document takes in memory
 FUSION_RANK = 60  # k of reciprocal rank fusion, as in its paper
@@ -277,7 +277,7 @@ class WordSurvey:
     def __init__(self, query: str, sizes: BlockSizes, memory: TextMemory = NO_MEMORY) -> None:
         self._memory = memory
         self._kept_characters = 0
-        self._kept: list[tuple[int, Document, Sequence[TermBlock]]] | None = []
+        self._kept_rows: list[tuple[int, Document, Sequence[TermBlock]]] | None = []
         self._finder = QueryTermFinder(without_common_words(query))
         self._terms = self._finder.terms
         self._code_terms = self._terms - len({*self._finder.query.terms})  # which come last
@@ -290,8 +290,8 @@ class WordSurvey:
         if batch.titles:
             heads = map(_head_length, batch.titles)
             length += sum(map(mul, batch.blocks, heads))
-        found = self._find(batch)
-        for number, blocks in found.items():
+        blocks_by_number = self._find(batch)
+        for number, blocks in blocks_by_number.items():
             for block in blocks:
                 self._collection.add(block.length, block.counts)
                 length -= block.length
@@ -326,8 +326,8 @@ class WordSurvey:
     ) -> Iterator[Sequence[FoundBlock]]:
         """The blocks with a word of the query of each document that has some."""
         rows: Iterable[tuple[int, Document, Sequence[TermBlock]]]
-        if self._kept is not None:
-            rows = self._kept
+        if self._kept_rows is not None:
+            rows = self._kept_rows
         else:
             rows = (
                 (batch.places[number], batch.documents[number], blocks)
@@ -351,7 +351,7 @@ class WordSurvey:
         title_terms: dict[int, list[tuple[int, int]]] = {}
         if batch.titles:
             title_terms = self._find_terms([*map(normalise, batch.titles)])
-        found: dict[int, Sequence[TermBlock]] = {}
+        blocks_by_number: dict[int, Sequence[TermBlock]] = {}
         for number in sorted(terms.keys() | title_terms.keys()):
             text, count = batch.texts[number], batch.blocks[number]
             is_source = is_code(batch.documents[number].syntax)
@@ -364,31 +364,31 @@ class WordSurvey:
                 if any(counts) or any(title)
             ]
             if blocks:  # there are none in prose with words of an identifier alone
-                found[number] = blocks
-        return found
+                blocks_by_number[number] = blocks
+        return blocks_by_number
 
     def _find_terms(self, texts: Sequence[str]) -> dict[int, list[tuple[int, int]]]:
         """Where texts have terms of the query, and which, by the numbers of those that have some.
 
         Texts of plain words are looked through as one.
         """
-        found: dict[int, list[tuple[int, int]]] = {}
+        places_by_number: dict[int, list[tuple[int, int]]] = {}
         plain: Sequence[int] = range(len(texts))
-        joined = _JOINT.join(texts)
-        if not joined.isascii():
+        joint_text = _JOINT.join(texts)
+        if not joint_text.isascii():
             plain = [number for number, text in enumerate(texts) if not is_special(text)]
-            joined = _JOINT.join([texts[number] for number in plain])
+            joint_text = _JOINT.join([texts[number] for number in plain])
             for number in {*range(len(texts))}.difference(plain):
                 if places := self._finder.find(texts[number]):
-                    found[number] = places
-        places = self._finder.find_plain(joined)
+                    places_by_number[number] = places
+        places = self._finder.find_plain(joint_text)
         if places:
             ends = [*accumulate([len(texts[number]) + len(_JOINT) for number in plain])]
             for start, place in places:
                 number = bisect_right(ends, start)
                 before = ends[number - 1] if number else 0
-                found.setdefault(plain[number], []).append((start - before, place))
-        return found
+                places_by_number.setdefault(plain[number], []).append((start - before, place))
+        return places_by_number
 
     def _counts(self, terms: Sequence[tuple[int, int]], *, is_source: bool) -> list[int]:
         """How often each term is among some; those of parts of identifiers count in code alone."""
@@ -400,12 +400,12 @@ class WordSurvey:
         return counts
 
     def _keep(self, place: int, document: Document, blocks: Sequence[TermBlock]) -> None:
-        if self._kept is None:
+        if self._kept_rows is None:
             return
-        self._kept.append((place, document, blocks))
+        self._kept_rows.append((place, document, blocks))
         self._kept_characters += len(document.text) + _DOCUMENT_CHARACTERS
         if self._kept_characters > _MAX_KEPT_CHARACTERS:
-            self._kept = None
+            self._kept_rows = None
 
 
 class MeaningSurvey:
@@ -457,7 +457,7 @@ class MeaningSurvey:
         return sorted(self._heap, reverse=True)
 
     def _least_score(self) -> float:
-        """The score that a block must be above: of equal ones the first is the best."""
+        """The score that a block must exceed: of equal blocks the first is the best."""
         return self._heap[0].score if len(self._heap) == self._count else -math.inf
 
     def _take(self, block: FoundBlock) -> None:
@@ -472,14 +472,14 @@ def searched_text(text: str, memory: TextMemory = NO_MEMORY, *, is_code: bool) -
     if not is_code and text.isascii():
         return text.lower()
     key, is_kept = (searched_text, text, is_code), memory.takes(text)
-    known: str | None = memory.get(key) if is_kept else None
-    if known is not None:
-        return known
-    searched = with_identifier_words(text) if is_code else text
-    searched = searched.lower() if searched.isascii() else normalise(searched)
+    cached_text: str | None = memory.get(key) if is_kept else None
+    if cached_text is not None:
+        return cached_text
+    result = with_identifier_words(text) if is_code else text
+    result = result.lower() if result.isascii() else normalise(result)
     if is_kept:
-        memory.put(key, searched, text_size(text) + text_size(searched))
-    return searched
+        memory.put(key, result, text_size(text) + text_size(result))
+    return result
 
 
 def searched_chunks(chunks: Sequence[Chunk], memory: TextMemory) -> list[str]:

@@ -1,11 +1,11 @@
-"""What is made of texts to choose passages, for the next queries, within a number of bytes.
+"""Remembers what a first stage makes of texts, for the next queries, within a number of bytes.
 
-    text ─ get ─ what was made of an equal one      what was made ─ put
+    text ─ get ─ the value of an equal text      text, value ─ put
 
 A first stage looks at all documents for each query. Most of what it makes of them depends on their
-texts alone: the text as it is searched, the rows of its words, the chunks. It is found by the text
-itself, so that it does not matter whether the same text comes as another `Document`. What is kept
-changes no result.
+texts alone: the text as it is searched, the rows of its words, the chunks. The key of a value is
+the text itself, so that it is found if the same text comes as another `Document`. A value from
+memory equals a new one.
 """
 
 import sys
@@ -45,10 +45,10 @@ class _KeptValue:
 class TextMemory:
     """Remembers what was made of texts. Any thread may use it.
 
-    If it is full, what was not used for longest goes, but nothing that the present query has used:
-    of more texts than have room some are always found.
+    If it is full, it forgets what was not used longest, but nothing that the present query used.
+    So some texts are always found, also where not all have room.
 
-    leave_room  is told how many bytes it takes, before it takes them of a memory for others
+    leave_room  is called with a number of bytes before they are taken from a memory for others
     """
 
     def __init__(
@@ -67,11 +67,11 @@ class TextMemory:
             self._query += 1
 
     def takes(self, text: str) -> bool:
-        """Whether what is made of a text is worth being kept."""
+        """Whether values made of a text are worth keeping."""
         return self.max_bytes > 0 and len(text) >= _LEAST_CHARACTERS
 
     def get(self, key: Hashable) -> Any:
-        """What was kept; None if there is nothing."""
+        """The value of a key; None if there is none."""
         with self._changing:
             entry = self._entries.get(key)
             if entry is None:
@@ -98,18 +98,22 @@ class TextMemory:
         tokenizer, is_label = plan.tokenizer, document.text_is_label
         names = (document.title, *document.headings)
         key = (_KeptSplit, text, names, document.syntax, is_label, plan.cut_key)
-        kept: _KeptSplit | None = self.get(key)
-        if kept is not None and kept.tokenizer is tokenizer and kept.blocks == document.blocks:
-            return _for_document(kept.split, document)
+        kept_split: _KeptSplit | None = self.get(key)
+        if (
+            kept_split is not None
+            and kept_split.tokenizer is tokenizer
+            and kept_split.blocks == document.blocks
+        ):
+            return _for_document(kept_split.split, document)
         split = plan.split(document)
         # The rest of a document, as a record's other fields, may take any number of bytes.
         bare = _for_document(split, Document(text))
-        kept = _KeptSplit(bare, document.blocks, tokenizer)
-        self.put(key, kept, sum(map(text_size, names)) + kept.size)
+        kept_split = _KeptSplit(bare, document.blocks, tokenizer)
+        self.put(key, kept_split, sum(map(text_size, names)) + kept_split.size)
         return split
 
     def _make_room(self, size: int) -> bool:
-        """Forget the oldest entries if so many bytes have room then; return whether they have.
+        """Forget the oldest entries if that makes room for so many bytes; return whether it does.
 
         Called with the lock held.
         """
@@ -145,7 +149,7 @@ class _KeptSplit(NamedTuple):
 
 
 def _for_document(split: Split, document: Document) -> Split:
-    """The same windows of another document with the same text."""
+    """Move windows to another document with the same text."""
     chunks = [replace(chunk, document=document) for chunk in split.chunks]
     return split._replace(document=document, chunks=chunks)
 

@@ -94,10 +94,10 @@ class _WindowLayout:
         self._lay(len(spans))
 
     def _lay(self, count: int) -> None:
-        tree, opened, block = self._tree, list[int](), 0
-        while opened or block < len(tree.first):
-            while opened and tree.after[opened[-1]] <= block:
-                closed = opened.pop()
+        tree, open_blocks, block = self._tree, list[int](), 0
+        while open_blocks or block < len(tree.first):
+            while open_blocks and tree.after[open_blocks[-1]] <= block:
+                closed = open_blocks.pop()
                 self._take_gap(tree.last[closed])
                 if tree.stands_alone(closed) or tree.is_table(closed):
                     self._lay_parts(closed)
@@ -111,7 +111,7 @@ class _WindowLayout:
             is_alone = tree.stands_alone(block)
             has_text = tree.has_text(block)
             if is_alone:
-                self._lay_parts(opened[-1] if opened else -1)
+                self._lay_parts(open_blocks[-1] if open_blocks else -1)
             start = self._start_of_headings(first)
             is_leaf = tree.after[block] == block + 1
             if is_alone and has_text and self._fits(start, last, block):
@@ -119,8 +119,8 @@ class _WindowLayout:
                 self._parts.clear()
             elif not is_leaf and (is_alone or not self._fits(start, last, block)):
                 if tree.is_table(block):
-                    self._lay_parts(opened[-1] if opened else -1)
-                opened.append(block)
+                    self._lay_parts(open_blocks[-1] if open_blocks else -1)
+                open_blocks.append(block)
                 block += 1
                 continue
             else:
@@ -240,17 +240,17 @@ class _WindowLayout:
 
 def join_windows(windows: Sequence[Window], room: Room) -> list[Window]:
     """Join neighbours while they fit, whatever blocks they are."""
-    joined: list[Window] = []
+    joint_windows: list[Window] = []
     for window in windows:
-        before = joined[-1] if joined else None
+        before = joint_windows[-1] if joint_windows else None
         if before is not None:
             headings = _common(before.headings, window.headings)
             prefix = _common(before.prefix, headings)
             if window.last - before.first <= room(before.first, prefix):
-                joined[-1] = Window(before.first, window.last, headings, prefix)
+                joint_windows[-1] = Window(before.first, window.last, headings, prefix)
                 continue
-        joined.append(window)
-    return joined
+        joint_windows.append(window)
+    return joint_windows
 
 
 def _common(names: tuple[str, ...], others: tuple[str, ...]) -> tuple[str, ...]:
@@ -287,16 +287,18 @@ class BlockRanges:
         self.first = [0 if first <= lead else first for first in begins]
         self.last = [skip_white(bisect_right(ends, block.end)) for block in blocks]
         self.after = [len(blocks)] * len(blocks)
-        self._named = [-1] * len(blocks)  # the innermost block with a name around each
+        self._named_ancestors = [-1] * len(blocks)  # the innermost block with a name around each
         self._headings = [0] * (len(blocks) + 1)  # the tokens of headings before each
-        opened: list[int] = []
+        open_blocks: list[int] = []
         for place, block in enumerate(blocks):
-            while len(opened) > block.depth:
-                self.after[opened.pop()] = place
-            if opened:
-                outer = opened[-1]
-                self._named[place] = outer if blocks[outer].name else self._named[outer]
-            opened.append(place)
+            while len(open_blocks) > block.depth:
+                self.after[open_blocks.pop()] = place
+            if open_blocks:
+                outer = open_blocks[-1]
+                self._named_ancestors[place] = (
+                    outer if blocks[outer].name else self._named_ancestors[outer]
+                )
+            open_blocks.append(place)
             tokens = self.last[place] - self.first[place] if self.is_heading(place) else 0
             self._headings[place + 1] = self._headings[place] + tokens
         self._paths: dict[int, tuple[str, ...]] = {-1: ()}
@@ -325,7 +327,7 @@ class BlockRanges:
                 self._blocks[block].name and self.first[block] <= first and last <= self.last[block]
             ):
                 return block
-            block = self._named[block]
+            block = self._named_ancestors[block]
         return -1
 
     def headings(self, block: int) -> tuple[str, ...]:
@@ -333,7 +335,7 @@ class BlockRanges:
         chain = list[int]()
         while block not in self._paths:
             chain.append(block)
-            block = self._named[block]
+            block = self._named_ancestors[block]
         path = self._paths[block]
         for inner in reversed(chain):
             name = self._blocks[inner].name
@@ -342,7 +344,7 @@ class BlockRanges:
         return path
 
     def prefix(self, block: int, first: int, *, headings: bool) -> tuple[str, ...]:
-        """What is put before a window in a block that begins at a token.
+        """The names before a window in a block that begins at a token.
 
         That is the header of the table that it is in, if this has begun before; with `headings`,
         the names of all blocks that have.
@@ -354,7 +356,7 @@ class BlockRanges:
                 if headings:
                     return self.headings(block)
                 return (self._blocks[block].name,) if self.is_table(block) else ()
-            block = self._named[block]
+            block = self._named_ancestors[block]
         return ()
 
 
@@ -379,9 +381,9 @@ def windows(
     start, count = (0, len(spans)) if part is None else part
     end = start
     while count - start > (most := room if fit is None else min(room, fit(start))):
-        left, common = count - start, min(overlap, most // 4)
-        shares = -(-(left - common) // (most - common))
-        share = start + -(-(left + (shares - 1) * common) // shares)
+        rest, common = count - start, min(overlap, most // 4)
+        shares = -(-(rest - common) // (most - common))
+        share = start + -(-(rest + (shares - 1) * common) // shares)
         reach = most // 4
         own = _first_own(text, spans, end, start + most)
         first = max(end if own is None else own, min(body, start + most - 1)) + 1

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rerank_cli.types import Blend, Chunk, Document, Envelope, Ranked, Ranking, Unread
     from rerank_cli.words import QueryWords
 
-TABLE_RESULTS = 10  # that a table on a terminal shows, if nothing else is asked for
+TABLE_RESULTS = 10  # that a table on a terminal shows by default
 _SCORE_DIGITS = 7  # a model's float32 holds no more
 
 
@@ -47,8 +47,8 @@ class Style:
     passages     whether it is a ranking of passages
     explained    whether results show all their chunks, and else at most their best ones
     scores       whether a score goes before each record
-    separated    whether lines of ours may stand between records that have several; not in a file
-                 of the user's that is written anew
+    separated    whether separator lines may stand between records of several lines; not in a file
+                 of the user that is replaced
     null         whether NUL ends each record or path
     full         whether a table shows whole passages
     interactive  whether the results go to a terminal, which control characters could change
@@ -79,11 +79,11 @@ class Style:
 
 
 class Sources(Protocol):
-    """What a writer may ask about the inputs before anything is scored."""
+    """The facts about the inputs that a writer may need before anything is scored."""
 
     @property
     def has_texts(self) -> bool:
-        """Whether some documents were given directly, and come from no source."""
+        """Whether some documents are texts that the user gave directly."""
 
     @property
     def has_unnamed(self) -> bool:
@@ -234,7 +234,7 @@ def document_place(document: Document) -> str:
 
 
 def media_note(document: Document) -> str:
-    """What image or video a text has, for people; empty if it has none."""
+    """The image or video of a text, for people; empty if it has none."""
     media = document.media
     if media is None or document.text_is_label:
         return ""
@@ -250,7 +250,7 @@ def blend_note(blend: Blend) -> str:
 
 
 def prior_note(result: Ranked, style: Style) -> str:
-    """What the prior of an explained result is made of, for people; empty if there is none."""
+    """The parts of the prior of an explained result, for people; empty if there is none."""
     if result.prior is None or not style.explained:
         return ""
     parts = ", ".join(f"{part} {value:+.1f}" for part, value in result.prior.parts.items())
@@ -259,7 +259,7 @@ def prior_note(result: Ranked, style: Style) -> str:
 
 
 def ranked_part(result: Ranked, *, passages: bool) -> Chunk | Document:
-    """What was ranked, with its text, line and page: the passage or the document."""
+    """The passage or the document that was ranked, with its text, line and page."""
     return result.passage if passages else result.document
 
 
@@ -281,9 +281,9 @@ def original_bytes(document: Document, start: int, end: int) -> bytes | None:
 def shown_sentence(result: Ranked, words: QueryWords, style: Style) -> Chunk:
     """The sentence of a result's passage that is shown, as a chunk: its span, text and line.
 
-    It is the one that was found best, where that is known; else the one with the most of the
-    query's words, or the first whole one. With context, its document has the lines of the source
-    that are shown around it.
+    It is the best one by the scores of sentences, if there are such; else the one with the most of
+    the query's words, or the first whole one. With context, its document has the lines of the
+    source that are shown around it.
     """
     from rerank_cli.ranking.sentences import sentence_in
 
@@ -292,7 +292,7 @@ def shown_sentence(result: Ranked, words: QueryWords, style: Style) -> Chunk:
 
 
 def _widen(sentence: Chunk, count: int) -> Chunk:
-    """A sentence of a part of a text, as one of that part and of the lines around it."""
+    """A sentence in a document that has the lines around it too."""
     document = sentence.document
     if document.neighbours is None or document.line is None:
         return sentence
@@ -302,7 +302,7 @@ def _widen(sentence: Chunk, count: int) -> Chunk:
     first, own, last = (encodable(raw.decode(encoding, errors)) for raw in parts)
     place = len(first) + max(0, own.find(document.text))
     text = first + own + last
-    widened = replace(
+    wide_document = replace(
         document,
         text=text,
         raw=b"".join(parts),
@@ -311,7 +311,7 @@ def _widen(sentence: Chunk, count: int) -> Chunk:
         neighbours=None,
     )
     return replace(
-        sentence, document=widened, start=sentence.start + place, end=sentence.end + place
+        sentence, document=wide_document, start=sentence.start + place, end=sentence.end + place
     )
 
 
@@ -353,13 +353,13 @@ def lines_around(sentence: Chunk, count: int) -> list[SourceLine]:
 
 
 def lines_text(sentence: Chunk, count: int) -> str:
-    """Those lines as they are in the document."""
+    """The text of the lines around a sentence, as it is in the document."""
     lines = lines_around(sentence, count)
     return sentence.document.text[lines[0].start : lines[-1].end]
 
 
 def describe_unread(unread: Unread, limits: Mapping[str, str], share: float | None) -> str:
-    """What the model did not read, as a limit was reached, in words.
+    """Say in words what the model did not read because a limit was reached.
 
     `limits` has what a user gave as limits, by their names, and `share` is that of the input that
     was read; None if it is not known.

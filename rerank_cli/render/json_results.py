@@ -93,7 +93,7 @@ def _ranking_object(ranking: Ranking, style: Style) -> dict[str, Any]:
 
 
 def _calibration_fields(info: ScorerInfo) -> dict[str, Any]:
-    """That relevance scores are probabilities, and on what data; nothing if they are not."""
+    """The calibration, if relevance scores are probabilities; else nothing."""
     if info.calibration is None or not info.is_calibrated:
         return {}
     return {"calibration": dict(info.calibration.summary())}
@@ -116,19 +116,19 @@ def _result_lists(ranking: Ranking, style: Style) -> dict[str, Any]:
 
 
 def _blend_object(ranking: Ranking) -> dict[str, Any]:
-    """What the model's order is joined with: scores in a field, or the order of the input."""
+    """The order that is joined with the model's: scores in a field, or the order of the input."""
     return {"k": FUSION_RANK, "prior_field": ranking.prior_field}
 
 
 def stage_fields(ranking: Ranking) -> dict[str, Any]:
-    """What each model of a cascade has judged; nothing for one model."""
+    """The results of each model of a cascade; nothing for one model."""
     return {"stages": [*map(_stage_object, ranking.stages)]} if ranking.stages else {}
 
 
 def _stage_object(stage: Stage) -> dict[str, Any]:
     info = stage.info
-    judged = {} if stage.results is None else {"results": stage.results}
-    return {"model": info.model, "scale": info.scale, "pairs": stage.pairs, **judged}
+    result_count = {} if stage.results is None else {"results": stage.results}
+    return {"model": info.model, "scale": info.scale, "pairs": stage.pairs, **result_count}
 
 
 def judge_fields(ranking: Ranking, result: Ranked) -> dict[str, str]:
@@ -160,7 +160,7 @@ class _SentencePlaces:
         self._style = style
 
     def of(self, result: Ranked) -> Chunk | None:
-        """That of a result; None if it is no text, or comes too late."""
+        """The sentence of a result; None if it is no text, or is not among the first results."""
         if result.document.text_is_label or result.rank > _MAX_SENTENCES:
             return None
         return shown_sentence(result, self._words, self._style)
@@ -212,13 +212,13 @@ def result_object(
 
 
 def request_object(request: ServiceRequest) -> dict[str, Any]:
-    """A request to a service as an object: the fields of `ServiceRequest` that say something."""
-    said = {name: value for name, value in vars(request).items() if value or name == "cost"}
-    said.pop("price", None)  # that of all requests is the ranking's
+    """A request to a service as an object: the fields of `ServiceRequest` that are not empty."""
+    fields = {name: value for name, value in vars(request).items() if value or name == "cost"}
+    fields.pop("price", None)  # the ranking has the price of all requests
     if request.cost is None:
-        del said["cost"]
+        del fields["cost"]
     return {
-        **said,
+        **fields,
         "documents": request.documents,
         "statuses": list(request.statuses),
         "seconds": round(request.seconds, 3),

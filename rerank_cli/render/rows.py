@@ -35,7 +35,7 @@ _QUERY_ID = "1"  # of the only query, in a TREC run
 _NO_SCORE = "-inf"
 # White space, and surrogates: bytes of a file's name that are not text.
 _NOT_IN_RUN_NAMES = re.compile("[\\s\ud800-\udfff]")
-# What ends the first line of a text in a record, which is one line to grep.
+# The end of the first line of a text in a record, which is one line for grep.
 _LINE_ENDS = re.compile(r"[\r\n]")
 # As GNU grep calls standard input in its own output, and as --grep knows it.
 _STDIN_NAME = "(standard input)"
@@ -110,8 +110,8 @@ def write_trec(ranking: Ranking, style: Style) -> Iterator[bytes]:
 def run_score(ranking: Ranking, result: Ranked) -> str:
     """The score of a result in a run: the raw score, with the prior if there is one.
 
-    Programs that read runs sort by it. Where the results are not in the order of these scores,
-    as several models gave these or an earlier order counts too, it is the place from the end.
+    Programs that read runs sort by it. If the results are not in the order of these scores, because
+    several models gave them or an earlier order counts too, it is the place from the end.
     """
     if ranking.is_in_order_of_scores:
         return format_score(result.score)
@@ -153,12 +153,12 @@ def write_grep(ranking: Ranking, style: Style) -> Iterator[bytes]:
         yield from _grep_groups([*sentences, *blanks], style.context, path_end)
         return
     may_repeat = style.passages or any(result.explanation for result in ranking.results)
-    written = set[tuple[str | None, int, int]]()
+    line_keys = set[tuple[str | None, int, int]]()
     for sentence in sentences:
         line = _grep_line(sentence)
-        if line.key not in written or not may_repeat:
+        if line.key not in line_keys or not may_repeat:
             yield line.encode(b":", path_end, heading=_untold_heading(sentence))
-        written.add(line.key)
+        line_keys.add(line.key)
     for blank in blanks:
         yield _grep_line(blank).encode(b":", path_end)
 
@@ -183,7 +183,7 @@ class _GrepLine(NamedTuple):
 
     @property
     def key(self) -> tuple[str | None, int, int]:
-        """What tells it from all other lines; a line of the source itself has its number.
+        """The identity of the line; a line of the source itself has its number.
 
         A line of HTML may have many of the text.
         """
@@ -213,7 +213,7 @@ def _grep_line(chunk: Chunk) -> _GrepLine:
 
 
 def _first_character(document: Document) -> Chunk:
-    """The place of what is first in a blank document, or in one without a score."""
+    """An empty chunk where the text of a blank document, or of one without a score, begins."""
     text = document.text
     start = len(text) - len(text.lstrip()) if text.strip() else 0
     return Chunk(document, start, start, "", 0)
@@ -222,7 +222,7 @@ def _first_character(document: Document) -> Chunk:
 def _untold_heading(sentence: Chunk) -> str:
     """The headings of a sentence, without those that are in its line anyway.
 
-    Long ones would push the line itself out of a list in an editor: of these it is the inner ones.
+    Long headings would push the line itself out of a list in an editor: they lose the outer ones.
     """
     first, last = _line_span(sentence.document, sentence.start)
     line, names = sentence.document.text[first:last], list(sentence.headings)
@@ -242,16 +242,16 @@ def _grep_groups(sentences: Sequence[Chunk], count: int, path_end: bytes) -> Ite
 
     Groups of one source that touch or overlap are one, at the place of the first of them.
     """
-    found: dict[str | None, dict[tuple[int, int], tuple[int, _GrepLine]]] = {}
+    lines_by_source: dict[str | None, dict[tuple[int, int], tuple[int, _GrepLine]]] = {}
     matches = set[tuple[str | None, int, int]]()
     for rank, sentence in enumerate(sentences):
-        lines = found.setdefault(sentence.document.source, {})
+        lines = lines_by_source.setdefault(sentence.document.source, {})
         match = _grep_line(sentence)
         matches.add(match.key)
         for line in (match, *_context_lines(sentence, count)):
             lines.setdefault(line.key[1:], (rank, line))
     groups: list[tuple[int, list[_GrepLine]]] = []
-    for lines in found.values():
+    for lines in lines_by_source.values():
         before = None
         for (number, _), (rank, line) in sorted(lines.items(), key=itemgetter(0)):
             if before is None or number > before + 1:

@@ -122,10 +122,10 @@ def draw_table(ranking: Ranking, console: Console, style: Style) -> None:
             grid.add_row(*layout.cells(row, passage))
         console.print(grid)
     results = [row.mark != _CHUNK_MARK for row in rows]
-    shown, hidden = sum(results[: len(passages)]), sum(results[len(passages) :])
-    if left_out := ranking.more + hidden:
-        proposed = f"-n {_NEXT_RESULTS}, or " if shown + left_out > _NEXT_RESULTS else ""
-        console.print(Text(f"… {left_out:,} more ({proposed}-n 0 for all)", style="dim"))
+    result_count, hidden_count = sum(results[: len(passages)]), sum(results[len(passages) :])
+    if left_out := ranking.more + hidden_count:
+        proposal = f"-n {_NEXT_RESULTS}, or " if result_count + left_out > _NEXT_RESULTS else ""
+        console.print(Text(f"… {left_out:,} more ({proposal}-n 0 for all)", style="dim"))
 
 
 def _judge_line(ranking: Ranking, stage: int) -> str:
@@ -134,7 +134,7 @@ def _judge_line(ranking: Ranking, stage: int) -> str:
 
 
 class Row(NamedTuple):
-    """What a row shows.
+    """A row of the table.
 
     mark       the rank, or what marks a row below a result
     relevance  the score; None for no score
@@ -197,7 +197,7 @@ def _find_rows(ranking: Ranking, style: Style) -> list[Row]:
             is_same = chunk is passage
             other = chunk if style.full else sentence_in(chunk, words)
             more = {"lines": 1, "stage": result.stage, "is_same": is_same}
-            # The result's own score is lowered for many passages: beside it theirs look too high.
+            # A result with many passages has a lower score, beside which theirs look too high.
             score = relevance if style.explained else None
             place = sentence if is_same else other
             add(_CHUNK_MARK, score, chunk, place, style="dim", **more)
@@ -211,8 +211,8 @@ def _find_rows(ranking: Ranking, style: Style) -> list[Row]:
 def _further_chunks(result: Ranked, style: Style) -> Sequence[ScoredChunk]:
     """The chunks to show below a result. A single chunk would only repeat the result.
 
-    Of the best ones those that are not far below the result and are more likely relevant than not,
-    and not its own passage.
+    These are the best ones that are not far below the result and more likely relevant than not,
+    without its own passage.
     """
     if style.explained:
         return result.explanation if len(result.explanation) > 1 else ()
@@ -239,7 +239,7 @@ def _lay_out(
 ) -> list[Text]:
     """The passages of the rows that are shown: as many as fit the height, and at least some.
 
-    All have as many lines as there is room for, and the first ones what is left.
+    All have as many lines as there is room for, and the first ones get the rest.
     """
 
     def draw(row: Row, lines: int) -> Text:
@@ -255,8 +255,8 @@ def _lay_out(
     while sum(map(layout.height, passages)) > room and lines > 1:
         lines -= 1
         passages = [draw(row, lines) for row in rows]
-    shown = sum(total <= room for total in accumulate(map(layout.height, passages)))
-    passages = passages[: max(shown, _MIN_RESULTS if style.context is None else 1)]
+    fit_count = sum(total <= room for total in accumulate(map(layout.height, passages)))
+    passages = passages[: max(fit_count, _MIN_RESULTS if style.context is None else 1)]
     room -= sum(map(layout.height, passages))
     for place, row in enumerate(rows[: len(passages)]):
         longer = draw(row, min(lines + 1, _EXTRACT_LINES))
@@ -290,8 +290,8 @@ def _passage(
 class Layout:
     """The columns of a table: rank, score, bar, place and passage.
 
-    Where there is no room for the place beside the passage, the score, the bar and the place stand
-    above it; so they do if told. The bar is left out before the place is cut. Headings are where
+    If the place has no room beside the passage, or with `is_above`, the score, the bar and the
+    place stand above it. The bar is left out before the place is cut. Headings are where
     they take no line of their own: behind a place that is above, or below one that is beside.
     `widths` are those of the columns before the last one, and `text_width` is that of the passage,
     all in cells. `is_above` says whether the place stands above.
@@ -309,18 +309,20 @@ class Layout:
         mark_width = max(len(row.mark) for row in rows)
         self._score_width = max(len(self._score(row)) for row in rows)
         longest = max(cell_len(row.place) for row in rows)
-        left = width - mark_width - self._score_width - 2 * GAP_CELLS
-        beside = left - longest - GAP_CELLS if longest else left
+        room = width - mark_width - self._score_width - 2 * GAP_CELLS
+        beside = room - longest - GAP_CELLS if longest else room
         self.is_above = is_above or (
             longest > 0 and (beside < _PASSAGE_BESIDE_PLACE_CELLS or longest > width * _PLACE_SHARE)
         )
         if not self.is_above and longest:
-            wanted = min(max(cell_len(row.heading) for row in rows), int(width * _HEADING_SHARE))
+            heading_cells = min(
+                max(cell_len(row.heading) for row in rows), int(width * _HEADING_SHARE)
+            )
             spare = max(0, beside - _PASSAGE_CELLS - _BAR_CELLS - GAP_CELLS)
-            longest += min(max(0, wanted - longest), spare)
-            beside = left - longest - GAP_CELLS
-        self._place_width = min(longest, left) if self.is_above else longest
-        spare = left - longest if self.is_above else beside - _PASSAGE_CELLS
+            longest += min(max(0, heading_cells - longest), spare)
+            beside = room - longest - GAP_CELLS
+        self._place_width = min(longest, room) if self.is_above else longest
+        spare = room - longest if self.is_above else beside - _PASSAGE_CELLS
         has_bar = spare >= _BAR_CELLS + GAP_CELLS and width >= _BAR_SCREEN_CELLS
         self._bar_width = _BAR_CELLS if has_bar else 0
         widths = [self._score_width, self._bar_width, self._place_width]
@@ -388,7 +390,7 @@ def _scores_of(ranking: Ranking, stage: int) -> list[float]:
 
 
 def _heading(row: Row, width: int) -> Text:
-    """The headings of a row in a width in cells: the inner ones, or as much of the innermost."""
+    """The headings of a row in a width in cells: the inner ones, or a part of the innermost."""
     heading = row.heading
     while cell_len(heading) > width and _HEADING_GAP in heading.removeprefix(_LEFT_OUT):
         heading = _LEFT_OUT + heading.removeprefix(_LEFT_OUT).partition(_HEADING_GAP)[2]
@@ -418,7 +420,7 @@ def _on_one_line(place: str) -> str:
 
 
 def _shorten(place: str, width: int) -> str:
-    """Cut a place at its left, where it says least, to a width in cells; if it can, at a folder."""
+    """Cut a place at its left, which says least, to a width in cells; at a folder if possible."""
     if cell_len(place) <= width:
         return place
     while cell_len(place) > width - 1:
@@ -465,7 +467,7 @@ class Extracts:
         return _join(extract)
 
     def _extract(self, sentence: Chunk, passage: Chunk, shown_from: int, count: int) -> list[Text]:
-        """Those lines; what of the passage is before `shown_from` is left out unseen."""
+        """The lines of `around`, without the part of the passage before `shown_from`."""
         text = passage.text[shown_from:]
         begin = passage.start + shown_from
         first, last = sentence.start - begin, sentence.end - begin
@@ -517,34 +519,34 @@ class Extracts:
         for number, (start, end, is_shown) in zip(numbers, lines, strict=True):
             text = document.text[start : min(end, start + _EXTRACT_CHARACTERS)]
             text = printable(text.rstrip().expandtabs(4))
-            line = self._marked(text, 0, len(text) if is_shown else 0)
+            line = self._mark_words(text, 0, len(text) if is_shown else 0)
             gutter = f"{number or '':>{digits}}{':' if is_shown else '-'} "
             row = Text.assemble((gutter, "dim"), line, overflow="ellipsis", no_wrap=True)
             row.truncate(self._width, overflow="ellipsis")
             rows.append(row)
         return _join(rows)
 
-    def _marked(self, text: str, first: int, last: int) -> Text:
+    def _mark_words(self, text: str, first: int, last: int) -> Text:
         """A text whose sentence, from `first` to `last`, stands out from the rest."""
-        marked = Text(text, overflow="fold")
-        marked.stylize("dim", 0, first)
-        marked.stylize("dim", last)
+        extract = Text(text, overflow="fold")
+        extract.stylize("dim", 0, first)
+        extract.stylize("dim", last)
         for start, end in self._words.spans(text):
             is_in = first <= start and end <= last
-            marked.stylize(_MARK_STYLE if is_in else _MARK_BESIDE_STYLE, start, end)
-        return marked
+            extract.stylize(_MARK_STYLE if is_in else _MARK_BESIDE_STYLE, start, end)
+        return extract
 
     def _wrap(self, text: str, first: int, last: int, width: int) -> list[Text]:
-        marked = self._marked(text, first, last)
+        extract = self._mark_words(text, first, last)
         room = width
         while True:
-            lines = list(marked.wrap(self._console, room))
+            lines = list(extract.wrap(self._console, room))
             for line in lines:
                 line.rstrip()
             excess = max((_max_cells(line.plain) for line in lines), default=0) - width
             if excess <= 0 or room == 1:
                 return lines
-            # The line that is too wide says by what share there have to be fewer cells.
+            # The widest line decides by what share the cells are reduced.
             room = max(1, min(room - 1, room * width // (width + excess)))
 
 
@@ -561,7 +563,7 @@ def _one_line(text: str, first: int = 0, last: int | None = None) -> tuple[str, 
 
 
 def _has_lines(sentence: Chunk) -> bool:
-    """Whether the lines around a sentence mean something, so that no two are shown in one."""
+    """Whether line breaks around a sentence mean something, so that lines are not joined."""
     syntax = sentence.document.syntax
     return is_code(syntax) or syntax == LOG or sentence.text.startswith(_ROW_START)
 
@@ -592,15 +594,15 @@ def _code_lines(text: str, first: int, last: int, indent: str) -> tuple[str, int
     indents = [len(line) - len(line.lstrip()) for line in lines if line.strip()]
     margin = min(indents, default=0)
 
-    def shown(line: str) -> str:
+    def format_line(line: str) -> str:
         bare = line.lstrip()
         indentation = min(max(len(line) - len(bare) - margin, 0), _MAX_INDENT_CELLS)
         return " " * indentation + printable(bare)
 
-    before = "".join(f"{shown(line.rstrip())}\n" for line in above if line.strip())
-    before += shown(lead)
+    before = "".join(f"{format_line(line.rstrip())}\n" for line in above if line.strip())
+    before += format_line(lead)
     after = printable(rest.rstrip()) + "".join(
-        f"\n{shown(line.rstrip())}" for line in below if line.strip()
+        f"\n{format_line(line.rstrip())}" for line in below if line.strip()
     )
     return before + part + after, len(before), len(before) + len(part)
 

@@ -1,9 +1,9 @@
 """A ranking as text to read on: the records as they came, or passages in Markdown.
 
 Records keep their own bytes, with a byte-order mark, a header and scores if needed. The bytes
-change only if records have several encodings, or go to a terminal. Where nothing else says where a
-record of several lines ends, a line of ours does: `--` as in grep, and the name of a whole file as
-in head.
+change only if records have several encodings, or go to a terminal. If the end of a record of
+several lines is not visible, a separator line shows it: `--` as in grep, and the name of a whole
+file as in head.
 """
 
 import re
@@ -66,11 +66,11 @@ def write_text(ranking: Ranking, style: Style) -> Iterator[bytes]:
 
 
 class _Separators:
-    """The lines of ours before records.
+    """The separator lines before records.
 
-    Whole files have their names if they are some of several documents. Passages, texts that were
-    given directly, and parts of files are parted if the end of one of them cannot be seen. Lines,
-    paragraphs, rows and what NUL ends have ends of their own.
+    Whole files have their names if there are several documents. Passages, texts that the user gave
+    directly, and parts of files have a separator if the end of one of them is not visible. Lines,
+    paragraphs, rows and records that end with NUL have ends of their own.
     """
 
     def __init__(self, ranking: Ranking, style: Style) -> None:
@@ -87,7 +87,7 @@ class _Separators:
         self._is_first = True
 
     def before(self, document: Document) -> tuple[str, str]:
-        """What parts the next record from the one before, and its heading; empty for nothing."""
+        """The separator before the next record, and its heading; empty for none."""
         is_first, self._is_first = self._is_first, False
         if self._are_named and _is_file(document):
             source = "standard input" if document.source == STDIN else str(document.source)
@@ -139,7 +139,7 @@ class _RecordWriter:
     def record(
         self, raw: bytes, envelope: Envelope, score: str, separator: str = "", heading: str = ""
     ) -> bytes:
-        """The bytes of a record, behind its score and heading, and what is before all these."""
+        """The bytes of a record, behind its separator, score and heading."""
         if envelope.encoding != self._encoding:
             raw = raw.decode(envelope.encoding, "replace").encode(self._encoding, "replace")
         raw = self._encode(heading) + raw
@@ -153,7 +153,7 @@ class _RecordWriter:
         return raw.removesuffix(own) + self._terminator.encode(self._encoding)
 
     def _encode(self, line: str) -> bytes:
-        """A line of ours. The name of a file keeps its bytes, if the encoding has any."""
+        """A separator line. The name of a file keeps its bytes, if the encoding has any."""
         if self._encoding == "utf-8":
             return line.encode("utf-8", "surrogateescape")
         return encodable(line).encode(self._encoding, "replace")
@@ -233,16 +233,16 @@ def write_markdown(ranking: Ranking, style: Style) -> Iterator[bytes]:
     words = QueryWords(ranking.query)
     separator = ""
     for result in ranking.results:
-        shown, text = result.passage, result.passage.text
+        part, text = result.passage, result.passage.text
         if style.context is not None:
-            shown = shown_sentence(result, words, style)
-            text = lines_text(shown, style.context)
+            part = shown_sentence(result, words, style)
+            text = lines_text(part, style.context)
         notes = [prior_note(result, style)]
         if ranking.stages:
             notes.append(f"by {code_span(ranking.stages[result.stage].info.model)}")
         if result.blend is not None:
             notes.append(blend_note(result.blend))
-        yield encodable(separator + _item(result, shown, text, [*filter(None, notes)])).encode()
+        yield encodable(separator + _item(result, part, text, [*filter(None, notes)])).encode()
         separator = "\n"
     if ranking.blanks:
         are_empty = not any(blank.document.text.strip() for blank in ranking.blanks)
@@ -251,7 +251,7 @@ def write_markdown(ranking: Ranking, style: Style) -> Iterator[bytes]:
         yield encodable("".join(lines)).encode()
 
 
-def _item(result: Ranked, shown: Chunk, text: str, notes: Sequence[str]) -> str:
+def _item(result: Ranked, part: Chunk, text: str, notes: Sequence[str]) -> str:
     """An item with a text, and the place and heading of the chunk that this is of.
 
     If explained, it has notes on how its place was found.
@@ -260,8 +260,8 @@ def _item(result: Ranked, shown: Chunk, text: str, notes: Sequence[str]) -> str:
     indent = " " * len(marker)
     document = result.document
     if not result.explanation:
-        where = shown.place or document.id or ""
-        title = _title(result.relevance_score, where, shown.heading, media_note(document))
+        where = part.place or document.id or ""
+        title = _title(result.relevance_score, where, part.heading, media_note(document))
         return marker + title + _fence(text, indent)
     where = document_place(document) or document.id or ""
     chunks = [

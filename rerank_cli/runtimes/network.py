@@ -108,7 +108,7 @@ class Network(Protocol):
 
     @property
     def passages(self) -> "PassageMemory | None":
-        """What is known of passages; None for a model that reads none alone."""
+        """The memory of passages; None for a model that reads none alone."""
 
     def scores(self, rows: Sequence[TokenRow]) -> list[float]:
         """Score pairs in one run; raises `ScorerError`.
@@ -119,7 +119,7 @@ class Network(Protocol):
 
     @property
     def encode(self) -> "Callable[[Sequence[int]], np.ndarray] | None":
-        """What makes a vector of one text alone; None for a model that makes none."""
+        """A function that makes the vector of a text alone; None for a model that makes none."""
 
     def open_wide(self) -> "Network | None":
         """Open the same model with all cores for each run; None if that is not possible."""
@@ -189,7 +189,7 @@ def is_out_of_memory(message: str) -> bool:
 
 
 class Findings(NamedTuple):
-    """What was found out about a graph when its prepared copy was made; stored beside the copy.
+    """The facts about a graph from the making of its prepared copy; stored beside the copy.
 
     `scale` is that of its scores, and `output` the one that has them. `are_batches_alike` says
     whether pairs of one length score the same in one run as alone.
@@ -226,7 +226,7 @@ TrialOutcome = tuple[str, str, str | None]  # its kind, a message, and a hint
 
 
 class TrialLimits(NamedTuple):
-    """What a trial may take: the time until it is allowed more, and the memory."""
+    """The limits of a trial: the time until it is allowed more, and the memory."""
 
     seconds: float
     memory_bytes: int
@@ -326,7 +326,7 @@ def serve(requests: BinaryIO) -> None:
 
 
 def _run_child(limits: TrialLimits, task: Task, arguments: tuple[Any, ...]) -> TrialOutcome | None:
-    """The outcome of a task; None if there is no child process."""
+    """The outcome of a task in a child process; None if there is no such process."""
     if not sys.executable or getattr(sys, "frozen", False):
         return None
     try:
@@ -355,21 +355,21 @@ def _run_child(limits: TrialLimits, task: Task, arguments: tuple[Any, ...]) -> T
 
 
 def _read_outcome(output: BinaryIO) -> TrialOutcome | None:
-    """The last outcome that a child process reported, or what libraries said of its end."""
+    """The last outcome that a child process reported, or the messages of libraries at its end."""
     outcome: TrialOutcome | None = None
     for line in iter(lambda: output.readline(_MAX_LINE_BYTES), b""):
         if line.startswith(_MARK):
             kind, message, hint = json.loads(line[len(_MARK) :])
             outcome = kind, message, hint
-        elif found := _TIMEOUT.match(line):
-            outcome = "", f"was still being opened after {found[1].decode()}", None
+        elif match := _TIMEOUT.match(line):
+            outcome = "", f"was still being opened after {match[1].decode()}", None
         elif is_out_of_memory(line.decode("utf-8", "replace")):
             outcome = _NO_MEMORY, "", None
     return outcome
 
 
 def _ending(code: int) -> str:
-    """How a process ended that has not said how, in words."""
+    """Describe the end of a process that has reported nothing."""
     if code == -getattr(signal, "SIGKILL", 0):
         return "the process that opened it was killed, as the system does for want of memory"
     if code >= 0:

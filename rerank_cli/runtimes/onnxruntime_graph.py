@@ -177,11 +177,10 @@ class Session:
             )
 
 
-def _specs(declared: Sequence[Any]) -> dict[str, TensorSpec]:
-    """What a graph says of its inputs or its outputs, by name."""
+def _specs(values: Sequence[Any]) -> dict[str, TensorSpec]:
+    """The specifications of a graph's inputs or outputs, by name."""
     return {
-        str(spec.name): TensorSpec(spec.type, _DTYPES.get(spec.type), spec.shape)
-        for spec in declared
+        str(spec.name): TensorSpec(spec.type, _DTYPES.get(spec.type), spec.shape) for spec in values
     }
 
 
@@ -250,7 +249,7 @@ def open_graph(
 
 
 class OpeningWay(NamedTuple, Generic[Loaded]):
-    """How graphs of a kind are opened.
+    """The way to open graphs of a kind.
 
     `load` opens one, `attempt` does so in a trial, and `make` writes a copy into a folder; `file`
     is then the one to load.
@@ -355,9 +354,9 @@ def session_options(threads: int = 1) -> onnxruntime.SessionOptions:
 
 
 def recipe(folder: ModelFolder, answers: AnswerTokens | None = None) -> str:
-    """What a prepared graph depends on besides the model's files, in one line.
+    """The facts on which a prepared graph depends besides the model's files, in one line.
 
-    That are the runtime and the processor, and what `make_copy` is called with.
+    These are the runtime and the processor, and the arguments of `make_copy`.
     """
     return (
         f"graph {_FORMAT_VERSION}; onnxruntime {onnxruntime.__version__}; "

@@ -253,7 +253,7 @@ def _precision(core: Any) -> str:
 
 
 def _recipe(openvino: Any, settings: dict[str, Any]) -> str:
-    """What a compiled graph depends on besides the model's files, in one line."""
+    """The facts on which a compiled graph depends besides the model's files, in one line."""
     library = f"openvino {openvino.__version__} {settings['INFERENCE_PRECISION_HINT']}"
     return f"graph {_FORMAT_VERSION}; {library}; {machine.signature()}"
 

@@ -45,7 +45,7 @@ from rerank_cli.runtimes.tensors import (
     score_alike,
 )
 
-_IDS, _MASK = "ids", "mask"  # what else it may take of a text than the encoder's outputs
+_IDS, _MASK = "ids", "mask"  # other inputs of the reader than the encoder's outputs
 _WHOLE = "pooled"  # the encoder's output of a whole text, in a model that `rerank` trains
 _MASKED_FILE = "masked.onnx"
 _MAX_QUERY_BYTES = 1 << 24  # of the states of queries that are remembered
@@ -91,10 +91,10 @@ class PartedGraph:
                 "encoded alone",
                 hint="export the model with a dynamic axis for texts",
             )
-        if taken := sorted({_IDS, _MASK} & self._encoder.outputs.keys()):
+        if reserved_names := sorted({_IDS, _MASK} & self._encoder.outputs.keys()):
             raise ModelError(
-                f"{self._encoder.path}: has an output called {taken[0]}, which is the name of what "
-                "is known of a text without it",
+                f"{self._encoder.path}: has an output called {reserved_names[0]}, which is the "
+                "name of what is known of a text without it",
                 hint="give the output another name, and the inputs of the reader that take it",
             )
         self._check_inputs()
@@ -123,7 +123,7 @@ class PartedGraph:
 
     @property
     def encode(self) -> Callable[[Sequence[int]], np.ndarray] | None:
-        """What makes a vector (hidden,) of a whole query; None if the encoder gives none."""
+        """Makes the vector (hidden,) of a whole query; None if the encoder gives none."""
         name = f"{QUERY_INPUT}{_WHOLE}"
         if name not in self._reader.inputs:
             return None
@@ -136,11 +136,11 @@ class PartedGraph:
         return encode
 
     def encode_query(self, ids: Sequence[int]) -> TextStates:
-        """What the reader takes of a query; raises `ScorerError`."""
+        """The states of a query that the reader takes; raises `ScorerError`."""
         return self._encode(ids, QUERY_INPUT)
 
     def encode_passage(self, ids: Sequence[int]) -> TextStates:
-        """What the reader takes of a passage; raises `ScorerError`."""
+        """The states of a passage that the reader takes; raises `ScorerError`."""
         return self._encode(ids, PASSAGE_INPUT)
 
     def read(self, query: TextStates, passage: TextStates) -> float:
@@ -162,16 +162,16 @@ class PartedGraph:
     def _encode(self, ids: Sequence[int], side: str) -> TextStates:
         feed = self._layout.feed([(ids, [0] * len(ids))])
         names = self._outputs[side]
-        found = self._encoder.run(names, feed, f"a text of {len(ids)} tokens") if names else ()
-        values = dict(zip(names, found, strict=True))
+        outputs = self._encoder.run(names, feed, f"a text of {len(ids)} tokens") if names else ()
+        values = dict(zip(names, outputs, strict=True))
         values[_IDS] = feed["input_ids"]
         values[_MASK] = feed.get(MASK_INPUT, np.ones_like(feed["input_ids"]))
-        taken = {}
+        states = {}
         for name, spec in self._reader.inputs.items():
             if name.startswith(side):
                 value = values[name.removeprefix(side)]
-                taken[name] = value if spec.dtype is None else value.astype(spec.dtype, copy=False)
-        return TextStates(len(ids), taken)
+                states[name] = value if spec.dtype is None else value.astype(spec.dtype, copy=False)
+        return TextStates(len(ids), states)
 
     def _outputs_for(self, side: str) -> list[str]:
         """The encoder's outputs that the reader takes of a query or of a passage."""
@@ -179,8 +179,8 @@ class PartedGraph:
         return [source for source in sources if source not in (_IDS, _MASK)]
 
     def _check_inputs(self) -> None:
-        """Check that the reader's inputs can be had of the encoder; raises `ModelError`."""
-        reader, given = self._reader.path, self._encoder.outputs
+        """Check that the encoder gives the reader's inputs; raises `ModelError`."""
+        reader, outputs = self._reader.path, self._encoder.outputs
         sides = set()
         for name, spec in self._reader.inputs.items():
             side = next(
@@ -200,16 +200,16 @@ class PartedGraph:
                         f"{reader}: its input {name} is a {spec.type_name}, and the {source} of a "
                         "text are whole numbers"
                     )
-            elif source not in given:
+            elif source not in outputs:
                 raise ModelError(
                     f"{reader}: takes {name}, and {ENCODER} has no output called {source}",
-                    hint=f"its outputs are {', '.join(given) or 'none'}; the two files are of two "
-                    "models, or of two exports of one",
+                    hint=f"its outputs are {', '.join(outputs) or 'none'}; the two files are of "
+                    "two models, or of two exports of one",
                 )
-            elif not _fits(spec, given[source]):
+            elif not _fits(spec, outputs[source]):
                 raise ModelError(
                     f"{reader}: its input {name} is a {_form(spec)}, and {ENCODER} gives "
-                    f"{source} as a {_form(given[source])}",
+                    f"{source} as a {_form(outputs[source])}",
                     hint="the two files are of two models, or of two exports of one",
                 )
         if len(sides) < 2:
@@ -260,32 +260,32 @@ def make_copies(path: Path, folder: Path, longest: int, loading: LoadOptions) ->
 
 def _unmask_encoder(graph: PartedGraph, folder: Path, longest: int, loading: LoadOptions) -> None:
     """Remove the mask from the encoder's copy, if that changes no score."""
-    encoder, masked = folder / ENCODER, folder / _MASKED_FILE
-    encoder.rename(masked)
+    encoder, masked_file = folder / ENCODER, folder / _MASKED_FILE
+    encoder.rename(masked_file)
     is_better = False
     with suppress(ModelError):  # the mask can stay
-        is_better = unmask(masked, encoder) and score_alike(
+        is_better = unmask(masked_file, encoder) and score_alike(
             graph, PartedGraph(graph.path, loading), longest
         )
     if is_better:
-        masked.unlink()
+        masked_file.unlink()
     else:
-        masked.replace(encoder)
+        masked_file.replace(encoder)
 
 
 def _parts(path: Path) -> tuple[Path, Path]:
     return path.with_name(ENCODER), path
 
 
-def _fits(taken: TensorSpec, given: TensorSpec) -> bool:
+def _fits(input_spec: TensorSpec, output_spec: TensorSpec) -> bool:
     """Whether an input can take an output: sizes that are not known are right."""
-    if taken.type_name != given.type_name:
+    if input_spec.type_name != output_spec.type_name:
         return False
-    if not taken.shape or not given.shape:
+    if not input_spec.shape or not output_spec.shape:
         return True
-    return len(taken.shape) == len(given.shape) and all(
+    return len(input_spec.shape) == len(output_spec.shape) and all(
         first == second or not isinstance(first, int) or not isinstance(second, int)
-        for first, second in zip(taken.shape, given.shape, strict=True)
+        for first, second in zip(input_spec.shape, output_spec.shape, strict=True)
     )
 
 

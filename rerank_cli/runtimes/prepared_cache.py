@@ -112,7 +112,7 @@ class PreparedCache:
         firsts = [source, *beside]
         try:
             sources = self._find_sources(firsts, needs)
-            made_of = [*(found.digest for found in sources), recipe]
+            made_of = [*(source_file.digest for source_file in sources), recipe]
             # The name is not unique; the manifest has all that a folder was made of.
             target = self.root / f"{made_of[0][:32]}-{_short_name('/'.join(made_of[1:]))}"
             if not self._verify(target, made_of):
@@ -156,13 +156,13 @@ class PreparedCache:
 
     def _find_source(self, path: Path, needs: Needs | None, *, may_read: bool) -> SourceFile:
         stamp = file_stamp(path)
-        known = self._read.get(path)
+        source_before = self._read.get(path)
         if (
-            known is not None
-            and known.stamp == stamp
-            and (needs is None or known.needs is not None)
+            source_before is not None
+            and source_before.stamp == stamp
+            and (needs is None or source_before.needs is not None)
         ):
-            return known
+            return source_before
         # Not resolved: `..` after a link means another folder than it does in the text of a path.
         name = str(path.absolute())
         record_path = self.root / _KNOWN_FOLDER / f"{_short_name(name)}.json"
@@ -176,17 +176,17 @@ class PreparedCache:
         digest, others = file_digest(path), None if needs is None else list(needs(path))
         if file_stamp(path) != stamp:
             raise PreparationError(f"{path}: changed while it was read")
-        found = SourceFile(stamp, digest, others)
+        source_file = SourceFile(stamp, digest, others)
         if not _may_have_changed(stamp, began):
-            self._remember(path, found)
+            self._remember(path, source_file)
             with suppress(OSError):  # it is read again the next time
                 record_path.parent.mkdir(parents=True, exist_ok=True)
-                _write_json(record_path, {"path": name, **found._asdict()})
-        return found
+                _write_json(record_path, {"path": name, **source_file._asdict()})
+        return source_file
 
-    def _remember(self, path: Path, found: SourceFile) -> SourceFile:
-        self._read[path] = found
-        return found
+    def _remember(self, path: Path, source_file: SourceFile) -> SourceFile:
+        self._read[path] = source_file
+        return source_file
 
     def _read_record(self, path: Path) -> dict[str, Any]:
         """Read what is known of a source; what is no record is removed, and that is noted."""
@@ -218,7 +218,7 @@ class PreparedCache:
         if not isinstance(files, dict) or not files or manifest.get("made_of") != made_of:
             self.discard(target, "it has no list of its files")
             return False
-        moved = False
+        has_moved = False
         for name, entry in files.items():
             path = target / name
             try:
@@ -235,8 +235,8 @@ class PreparedCache:
                 self.discard(target, f"{name} is missing")
                 return False
             entry["stamp"] = stamp
-            moved = True
-        if moved:  # the folder may have been copied: note the new stamps, if we may write here
+            has_moved = True
+        if has_moved:  # the folder may have been copied: note the new stamps, if we may write here
             with suppress(OSError):
                 _write_json(target / _MANIFEST_FILE, manifest)
         return True

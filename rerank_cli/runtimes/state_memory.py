@@ -1,7 +1,6 @@
-"""What a model in parts knows of the texts that it has read, within a number of bytes.
+"""The memory of a model in parts for the texts that it has read, within a number of bytes.
 
-States depend on the token ids of their text alone. So whatever is kept or forgotten changes no
-score, and costs time alone.
+States depend on the token ids of their text alone. So the memory changes no score, only the time.
 """
 
 import threading
@@ -18,7 +17,7 @@ _MAX_USES = 1 << 16  # that are noted
 
 
 class TextStates(NamedTuple):
-    """What is known of one text alone: the reader's inputs that are of it, by name."""
+    """The states of one text alone: those inputs of the reader that depend on it, by name."""
 
     tokens: int
     values: Mapping[str, Any]
@@ -92,8 +91,8 @@ class StateMemory:
     def _forget_oldest(self) -> None:
         """Forget what was not used for longest, until the rest has room."""
         while self.size > self._room and len(self._states) > self._min_texts:
-            oldest, forgotten = self._states.popitem(last=False)
-            self.size -= _size_of(oldest, forgotten.result())
+            oldest, future = self._states.popitem(last=False)
+            self.size -= _size_of(oldest, future.result())
 
     def _note_use(self, _key: bytes, *, is_known: bool) -> int | None:
         """Note that a text is used; return how long ago it was used before, in uses of texts.
@@ -110,10 +109,10 @@ class StateMemory:
 class PassageMemory(StateMemory):
     """The states of passages, which are often needed in the same order for each query.
 
-    If they do not all have room, to forget what was not used for longest would always forget the
-    one that is needed next, and nothing would ever be found. So a passage that was forgotten, and
-    is needed again, is kept only if all that would have to go for it has not been used for longer
-    than the passage itself.
+    If they do not all have room, forgetting the state that was not used longest would always forget
+    the one that is needed next, and nothing would ever be found. So a passage that was forgotten,
+    and is needed again, is kept only if all states that it would replace have not been used for
+    longer than the passage itself.
     """
 
     _min_texts = 0
@@ -148,8 +147,8 @@ class PassageMemory(StateMemory):
         for key, future in self._states.items():  # the one that was not used for longest is first
             if missing <= 0:
                 break
-            used = self._uses.get(hash(key))
-            if used is not None and self._time - used < pause:
+            last_use = self._uses.get(hash(key))
+            if last_use is not None and self._time - last_use < pause:
                 return False
             missing -= _size_of(key, future.result())
         return True

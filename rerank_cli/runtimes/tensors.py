@@ -155,9 +155,9 @@ def _fixed_size(shapes: Sequence[Sequence[Any]], axis: int, path: Path) -> int |
     """The one size that inputs have along an axis; None if any size will do."""
     sizes = {shape[axis] for shape in shapes if len(shape) > axis and isinstance(shape[axis], int)}
     if len(sizes) > 1 or min(sizes, default=1) < 1:
-        found = " and ".join(map(str, sorted(sizes)))
+        size_text = " and ".join(map(str, sorted(sizes)))
         raise ModelError(
-            f"{path}: its inputs have sizes that do not fit: {found}", hint=_EXPORT_HINT
+            f"{path}: its inputs have sizes that do not fit: {size_text}", hint=_EXPORT_HINT
         )
     return next(iter(sizes), None)
 
@@ -248,8 +248,8 @@ def probe_seconds(network: Network) -> float:
     except ScorerError as error:
         if is_out_of_memory(str(error)):
             raise
-    spent = time.monotonic() - began
-    return min(_MAX_PROBING_SECONDS, _LEAST_PROBING_SECONDS + _SHORT_RUNS * spent)
+    seconds = time.monotonic() - began
+    return min(_MAX_PROBING_SECONDS, _LEAST_PROBING_SECONDS + _SHORT_RUNS * seconds)
 
 
 def score_alike(first: Network, second: Network, longest: int) -> bool:
@@ -388,14 +388,14 @@ class _Walk:
                 return _kind_made_by(name, operator, is_selected)
             is_selected |= name in _SELECTING
             sources = operator.sources()
-            # Of two classes that are joined, the second is the score.
+            # If two classes are joined, the second one is the score.
             operator = (
                 (sources[-1] if name == "Concat" else sources[0]) if sources else Operator("")
             )
         return _CONSTANT
 
     def _merged_kind(self, name: str, operator: Operator, depth: int, is_selected: bool) -> Any:
-        """The scale of what an operator makes of several inputs."""
+        """The scale of the output of an operator with several inputs."""
         sources = operator.sources()[name in _CONDITIONAL :]
         kinds = [self.kind_of(source, depth + 1, is_selected=is_selected) for source in sources]
         varying = {kind for kind in kinds if kind != _CONSTANT}
@@ -411,7 +411,7 @@ class _Walk:
 
 
 def _kind_made_by(name: str, operator: Operator, is_selected: bool) -> Scale:
-    """The scale of what an operator gives that changes values."""
+    """The scale of the output of an operator that changes values."""
     if _LINEAR.match(name) and not operator.activation:
         return "logit"
     name = operator.activation or name

@@ -92,12 +92,12 @@ def open_scorer(
 
     _check_memory()
     from rerank_cli.models import find
-    from rerank_cli.scorers.calibrations import calibrated
+    from rerank_cli.scorers.calibrations import info_with_calibration
     from rerank_cli.scorers.cross_encoder import open_local
 
     scorer = open_local(find(model), runtime, instruction)
     if instruction is None:
-        scorer.info = calibrated(scorer)
+        scorer.info = info_with_calibration(scorer)
     if file is None:
         return scorer
 
@@ -107,10 +107,10 @@ def open_scorer(
 
 
 def split_models(model: str | None) -> list[str]:
-    """The names of a cascade's models, which commas part: `mini,bge-reranker-base`.
+    """The names of a cascade's models, which commas separate: `mini,bge-reranker-base`.
 
-    A comma in the path of a folder that exists, or of a file, parts nothing. There is no name for
-    the default model. Raises `UsageError` if a name is missing.
+    A comma in the path of an existing file or folder separates nothing. The default model has no
+    name. Raises `UsageError` if a name is missing.
     """
     parts, names = (model or "").split(","), list[str]()
     if len(parts) == 1:
@@ -120,9 +120,9 @@ def split_models(model: str | None) -> list[str]:
     while parts:
         length = 1
         if is_path(parts[0]):
-            joined = (",".join(parts[:count]) for count in range(len(parts), 1, -1))
-            found = next((path for path in joined if expand_user(path).exists()), parts[0])
-            length += found.count(",")
+            paths = (",".join(parts[:count]) for count in range(len(parts), 1, -1))
+            model_path = next((path for path in paths if expand_user(path).exists()), parts[0])
+            length += model_path.count(",")
         names.append(",".join(parts[:length]))
         del parts[:length]
     if not all(name.strip() for name in names):
@@ -144,18 +144,18 @@ def check_single(model: str | None, command: str) -> None:
 def share_remote_options(
     models: Sequence[str | None], remote: RemoteOptions
 ) -> list[RemoteOptions]:
-    """The options of each model of a cascade: those for providers go to their models alone.
+    """The options of each model of a cascade. Those for providers are for providers' models alone.
 
     Raises `UsageError` for options that are for one of several providers.
     """
     are_remote = [*map(is_remote, models)]
-    given = {
+    has_option = {
         "--base-url": remote.base_url is not None,
         "--header": bool(remote.headers),
         "--set": bool(remote.fields),
         "--tokenizer": remote.tokenizer is not None,
     }
-    names = [name for name, has_value in given.items() if has_value]
+    names = [name for name, has_value in has_option.items() if has_value]
     if sum(are_remote) > 1 and names:
         raise UsageError(
             f"{', '.join(names)}: for one provider, and -m names models of several",
@@ -169,7 +169,7 @@ def share_remote_options(
 
 
 def clean_instruction(instruction: str | None) -> str | None:
-    """An instruction, or None for a blank one, which is none wherever it is given."""
+    """An instruction, or None for a blank one."""
     check_type("instruction", instruction, str, None)
     return instruction if instruction is not None and instruction.strip() else None
 
@@ -234,7 +234,7 @@ def reads_passages_alone(model: str | None) -> bool:
 def remote_fingerprint(model: str | None, remote: RemoteOptions) -> str:
     """A hash of all that decides the scores of a provider's model; empty for another model.
 
-    That are the provider's entry, which may be the user's own, and the options for it.
+    These are the provider's entry, which may be the user's own, and the options for it.
     """
     if model is None or not is_remote(model):
         return ""
@@ -300,10 +300,10 @@ def is_remote(model: str | None) -> bool:
 
 
 def check_model(model: str) -> None:
-    """Raise what keeps a model from being opened, as far as its name and its files' names tell.
+    """Raise the error of opening a model, as far as its name and its files' names tell.
 
-    That is `UsageError` for an unknown name, `NotInstalled` and other `ModelError`s. Whether there
-    is a key for a provider is not asked.
+    That is `UsageError` for an unknown name, `NotInstalled` and other `ModelError`s. It does
+    not look for the key of a provider.
     """
     if is_remote(model):
         provider, _, name = model.partition("/")
@@ -370,14 +370,14 @@ def _open_remote(
     credentials = find_credentials(table, options.headers, dry_run=options.dry_run)
 
     # Imported last: a missing key or model is reported without the HTTP client.
-    from rerank_cli.scorers.calibrations import calibrated
+    from rerank_cli.scorers.calibrations import info_with_calibration
     from rerank_cli.scorers.remote import open_remote
 
     scorer = open_remote(
         provider, name, options, credentials, instruction=instruction, chunks=chunks
     )
     if instruction is None:
-        scorer.info = calibrated(scorer)
+        scorer.info = info_with_calibration(scorer)
     dry_run = None
     if options.dry_run:
         from rerank_cli.scorers.dry_run import DryRunScorer

@@ -61,12 +61,12 @@ class CachedScorer:
         identity = scorer.identity
         self._identity = blake2b(identity.encode("utf-8", "surrogatepass")).digest()
         self._is_lasting = bool(identity)
-        # How many scores were wanted and known, also by the same model with other instructions.
+        # How many scores were needed and known, also by the same model with other instructions.
         self._counts: Counter[str] = Counter()
         self._counting = threading.Lock()
 
     def with_instruction(self, instruction: str) -> "CachedScorer":
-        """The same with another instruction; raises `UsageError` if the model takes none."""
+        """The same scorer with another instruction; raises `UsageError` if its model takes none."""
         return self._with(self.scorer.with_instruction(instruction))
 
     def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
@@ -85,18 +85,18 @@ class CachedScorer:
         if not self._is_lasting:
             return self.scorer.start(pairs, receive, keep=keep, client=client)
         keys = self._keys(pairs)
-        known = self.file.find([key for key in keys if key])
-        places = [place for place, key in enumerate(keys) if key in known]
-        rest = [place for place, key in enumerate(keys) if key not in known]
+        known_scores = self.file.find([key for key in keys if key])
+        places = [place for place, key in enumerate(keys) if key in known_scores]
+        rest = [place for place, key in enumerate(keys) if key not in known_scores]
         with self._counting:
-            self._counts.update(wanted=len(keys), known=len(places))
+            self._counts.update(scores=len(keys), known=len(places))
         if places:
-            values = [known[keys[place]] for place in places]
+            values = [known_scores[keys[place]] for place in places]
             scored = self.scorer.recall([pairs[place] for place in places], values)
             notes = (*scored.notes, *self.file.take_notes())
             receive(Part(places, replace(scored, notes=notes, cached=len(places))))
         if not rest:
-            return _DoneJob()
+            return _EmptyJob()
 
         def take(part: Part | BaseException) -> None:
             if isinstance(part, BaseException):
@@ -110,17 +110,17 @@ class CachedScorer:
                 )
             receive(Part(whole, part.scored))
 
-        # Of a request's documents all scores are asked for, whatever `keep` is: it costs the same,
+        # A request asks for the scores of all its documents, whatever `keep` is: it costs the same,
         # and the next run needs them.
         return self.scorer.start([pairs[place] for place in rest], take, client=client)
 
-    def find_unknown(self, pairs: Sequence[Pair]) -> list[Pair]:
+    def find_missing_pairs(self, pairs: Sequence[Pair]) -> list[Pair]:
         """The pairs that would have to be scored."""
         if not self._is_lasting:
             return list(pairs)
         keys = self._keys(pairs)
-        known = self.file.find([key for key in keys if key])
-        return [pair for pair, key in zip(pairs, keys, strict=True) if key not in known]
+        known_scores = self.file.find([key for key in keys if key])
+        return [pair for pair, key in zip(pairs, keys, strict=True) if key not in known_scores]
 
     @property
     def passage_counts(self) -> PassageCounts | None:
@@ -129,7 +129,7 @@ class CachedScorer:
 
     @property
     def shipped_encoder(self) -> Encoder | None:
-        """What makes a vector of a query, if the scorer has the model that ships open."""
+        """Makes the vector of a query, if the scorer has the model that ships open."""
         return self.scorer.shipped_encoder if isinstance(self.scorer, EncodingScorer) else None
 
     @property
@@ -138,10 +138,10 @@ class CachedScorer:
         return self.scorer.text_memory if isinstance(self.scorer, RememberingScorer) else None
 
     def account(self) -> str:
-        """What the scorer says, and how many scores were known."""
+        """The scorer's account, and how many scores were known."""
         with self._counting:
-            wanted, known = self._counts["wanted"], self._counts["known"]
-        words = f"cache: {known:,} of {format_count(wanted, 'score')} known from before"
+            score_count, known_count = self._counts["scores"], self._counts["known"]
+        words = f"cache: {known_count:,} of {format_count(score_count, 'score')} known from before"
         if not self._is_lasting:
             words = "cache: not used, as these scores may differ the next time"
         elif self.file.problem:
@@ -192,11 +192,11 @@ class CachedViewingScorer(CachedScorer):
     scorer: "RemoteScorer | DryRunScorer"
 
     def with_media(self, media: Media, *, media_only: bool) -> CachedScorer:
-        """The same with an image or a video in the query; see `ViewingScorer`."""
+        """The same scorer with an image or a video in the query; see `ViewingScorer`."""
         return self._with(self.scorer.with_media(media, media_only=media_only))
 
     def within(self, spending: Spending) -> CachedScorer:
-        """The same within a budget: see `ThriftyScorer`. Scores that are known cost nothing."""
+        """The same scorer within a budget: see `ThriftyScorer`. Known scores cost nothing."""
         return self._with(self.scorer.within(spending))
 
 
@@ -211,27 +211,27 @@ class CachedPricedScorer(CachedViewingScorer):
         return self.scorer.requests
 
     def cost_of(self, totals: RequestTotals) -> Price | None:
-        """What some requests cost."""
+        """The cost of some requests."""
         return self.scorer.cost_of(totals)
 
     def estimate(self, batches: Iterable[Sequence[Pair]]) -> tuple[int, Price | None]:
         """How many requests it takes to score what is not known of some batches, and the price."""
-        return self.scorer.estimate(map(self.find_unknown, batches))
+        return self.scorer.estimate(map(self.find_missing_pairs, batches))
 
     def limit_seconds(self, share: float, seconds: float, *, is_read: bool) -> float:
         """How long the rest takes with limits a minute; see `LimitedScorer`."""
         return self.scorer.limit_seconds(share, seconds, is_read=is_read)
 
 
-class _DoneJob:
-    """A job of which nothing is left to score."""
+class _EmptyJob:
+    """A job without pairs to score."""
 
     def cancel(self) -> None:
         pass
 
 
 def _passage_content(chunk: Chunk, info: ScorerInfo) -> bytes:
-    """What is scored of a chunk, as bytes; empty if that may change, as what is behind a URL."""
+    """The scored content of a chunk, as bytes; empty if it may change, as that of a URL may."""
     media = chunk.document.media
     if media is not None and not has_lasting_content(media):
         return b""

@@ -1,8 +1,8 @@
 """The calibrations of a user's models, in `calibrations.toml` beside `config.toml`.
 
-Each has a table, whose name is a hash of what its model is: of a model of this machine, of its
-files; of a service's, of its name, its URL and the scale of its scores. Another revision has
-another hash. Its calibration stays in the file, and is not used.
+Each has a table, whose name is a hash that identifies its model: for a model of this machine, of
+its files; for a service's model, of its name, its URL and the scale of its scores. Another revision
+has another hash: the calibration of the former one stays in the file, and is not used.
 """
 
 import json
@@ -36,7 +36,7 @@ class LocalModel(Protocol):
 
 
 def model_key(scorer: Scorer) -> str:
-    """A hash of what a scorer's model is; raises `UsageError` if that is not known."""
+    """A hash that identifies a scorer's model; raises `UsageError` if there is none."""
     scorer = getattr(scorer, "scorer", scorer)  # of one with a cache
     info = scorer.info
     if isinstance(scorer, LocalModel) and scorer.find_digests is not None:
@@ -74,7 +74,7 @@ def read_calibrations() -> dict[str, Calibration]:
 
 
 def write_calibration(key: str, calibration: Calibration) -> Path:
-    """Keep a model's calibration, in the place of an older one; return the file's path."""
+    """Write a model's calibration, in place of an older one; return the file's path."""
     from rerank_cli.atomic_files import set_toml_value  # not at every start
 
     names = (*_TEXTS, *_COUNTS, *_NUMBERS, "transform")
@@ -93,18 +93,18 @@ def forget_calibrations(model: str) -> int:
     """Remove the calibrations of a model by its name, of all its revisions; return how many."""
     from rerank_cli.atomic_files import remove_toml_key
 
-    found = [key for key, own in read_calibrations().items() if own.model == model]
-    return sum(remove_toml_key(calibrations_file(), key) for key in found)
+    keys = [key for key, own in read_calibrations().items() if own.model == model]
+    return sum(remove_toml_key(calibrations_file(), key) for key in keys)
 
 
-def calibrated(scorer: Scorer) -> ScorerInfo:
+def info_with_calibration(scorer: Scorer) -> ScorerInfo:
     """A scorer's info with the calibration of its model, which may be that of other files of it."""
     info = scorer.info
-    found = read_calibrations()
-    same_name = [own for own in found.values() if own.model == info.model]
-    if not found or (info.scope == "set" and not same_name):
+    calibrations = read_calibrations()
+    same_name = [own for own in calibrations.values() if own.model == info.model]
+    if not calibrations or (info.scope == "set" and not same_name):
         return info
-    calibration = found.get(model_key(scorer))
+    calibration = calibrations.get(model_key(scorer))
     if calibration is None and same_name:
         calibration = replace(same_name[-1], is_current=False)
     return replace(info, calibration=calibration)
@@ -126,7 +126,9 @@ def _read_table(table: Any) -> Calibration:
     values |= {name: _number(table[name]) for name in _NUMBERS}
     values |= {name: _number(table[name]) for name in _OPTIONAL_NUMBERS if name in table}
     points = [(_number(score), _number(share)) for score, share in table.get("points", ())]
-    rises = all(left[0] < right[0] and left[1] <= right[1] for left, right in pairwise(points))
+    rises = all(
+        before[0] < after[0] and before[1] <= after[1] for before, after in pairwise(points)
+    )
     if table["transform"] not in ("identity", "logit"):
         raise ValueError("transform is neither identity nor logit")
     if values["temperature"] <= 0 or not rises or not all(0 <= share <= 1 for _, share in points):

@@ -80,11 +80,11 @@ def _find_digests(folder: ModelFolder, store: PreparedCache | None) -> Mapping[s
     if store is None:
         return folder.digests()
     try:
-        found = {path.name: store.find_source(path).digest for path in folder.files()}
+        digests = {path.name: store.find_source(path).digest for path in folder.files()}
     except (OSError, PreparationError) as error:
         raise ModelError(f"{folder.graph}: {error}", hint="run the same again") from error
     folder.check_unchanged()
-    return found
+    return digests
 
 
 def _check_files(folder: ModelFolder, store: PreparedCache | None) -> ModelFolder:
@@ -98,8 +98,8 @@ def _check_files(folder: ModelFolder, store: PreparedCache | None) -> ModelFolde
 
     try:
         if store is not None and (folder.hashes or store.is_writable()):
-            found = [store.find_source(graph, needs).needs or () for graph in folder.graphs]
-            names = {name: None for names in found for name in names}
+            weight_names = [store.find_source(graph, needs).needs or () for graph in folder.graphs]
+            names = {name: None for names in weight_names for name in names}
             weights = [folder.graph.parent / name for name in names]
         else:
             weights = folder.weights()
@@ -183,7 +183,7 @@ class LocalScorer:
         self._counts: Counter[str] = Counter()
         self._counting = Lock()
         passages = network.passages
-        # What is kept of texts before they are scored is kept in the same memory.
+        # What a first stage makes of texts is kept in the same memory.
         self.text_memory = (
             None
             if passages is None
@@ -203,9 +203,9 @@ class LocalScorer:
 
     @property
     def identity(self) -> str:
-        """What its scores depend on besides a pair: see `LastingScorer`.
+        """The facts on which its scores depend besides a pair: see `LastingScorer`.
 
-        That are the files, the libraries, the processor, and the prompt with its instruction.
+        These are the files, the libraries, the processor, and the prompt with its instruction.
         Neither threads nor prepared copies change a score; but padding on a GPU does, so that such
         scores do not stay.
         """
@@ -249,8 +249,8 @@ class LocalScorer:
         Raises `ScorerError` for a pair that is longer than the model takes.
         """
         queries = {query: self._tokenizer.encode_query(query) for query in {p.query for p in pairs}}
-        encoded = [(queries[pair.query], self._passage(pair.chunk)) for pair in pairs]
-        lengths = [self._template.specials + len(q) + len(p) for q, p in encoded]
+        rows = [(queries[pair.query], self._passage(pair.chunk)) for pair in pairs]
+        lengths = [self._template.specials + len(q) + len(p) for q, p in rows]
         if (longest := max(lengths, default=0)) > self._length:
             raise ScorerError(
                 f"a pair has {longest} tokens, and {self.info.model} takes {self._length}"
@@ -268,7 +268,7 @@ class LocalScorer:
             receive(Part(places, Scored(result.value, usage=usage, notes=self.notes)))
 
         return self._scheduler.submit(
-            [[encoded[place] for place in batch] for batch in batches],
+            [[rows[place] for place in batch] for batch in batches],
             [sum(lengths[place] for place in batch) for batch in batches],
             take,
             client,
@@ -306,7 +306,7 @@ class LocalScorer:
 
     @property
     def shipped_encoder(self) -> Encoder | None:
-        """What makes a vector of a query; None unless this is the model that ships."""
+        """A function that makes the vector of a query; None unless this is the model that ships."""
         return self._network.encode if self._is_shipped else None
 
     def _passage(self, chunk: Chunk) -> Sequence[int]:

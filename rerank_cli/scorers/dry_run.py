@@ -80,11 +80,11 @@ class DryRunScorer:
 
     @property
     def identity(self) -> str:
-        """That of the real scorer."""
+        """The identity of the real scorer."""
         return self.scorer.identity
 
     def recall(self, pairs: Sequence[Pair], values: Sequence[float]) -> Scored:
-        """What the real scorer says of pairs whose scores are known."""
+        """The real scorer's answer for pairs whose scores are known."""
         return self.scorer.recall(pairs, values)
 
     def with_instruction(self, instruction: str) -> "DryRunScorer":
@@ -98,7 +98,7 @@ class DryRunScorer:
         return self
 
     def account(self) -> str:
-        """What the real scorer has to say besides; `plans` has the result."""
+        """The real scorer's remarks; `plans` has the result."""
         return "\n".join(self.scorer.remarks)
 
     def close(self) -> None:

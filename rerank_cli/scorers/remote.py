@@ -42,7 +42,7 @@ from rerank_cli.providers.requests import (
 )
 from rerank_cli.providers.responses import (
     Result,
-    Sent,
+    SentDocuments,
     describe_requests,
     field_names,
     parse_body,
@@ -159,10 +159,10 @@ class RemoteScorer:
 
     @property
     def identity(self) -> str:
-        """What its scores depend on besides a pair: see `LastingScorer`. It has no secret."""
+        """The facts on which its scores depend besides a pair: see `LastingScorer`. No secrets."""
         parts = [__version__, public_base_url(self.address.url), self._headers]
-        sent = self.builder.identity()
-        return sent and json.dumps([*parts, sent])
+        request_identity = self.builder.identity()
+        return request_identity and json.dumps([*parts, request_identity])
 
     def recall(self, pairs: Sequence[Pair], values: Sequence[float]) -> Scored:
         """Its answer for pairs whose scores are known, for which nothing is sent."""
@@ -198,8 +198,8 @@ class RemoteScorer:
             reports: list[ServiceRequest] = []
             try:
                 replies = future.result()
-                answered = [each.request for each in replies if each.reply is not None]
-                notes = (*start_notes, *self.comparability_notes(answered))
+                answered_requests = [each.request for each in replies if each.reply is not None]
+                notes = (*start_notes, *self.comparability_notes(answered_requests))
                 for each in replies:
                     scored = self._scores_of(each, keep, notes)
                     if scored is None:
@@ -255,32 +255,32 @@ class RemoteScorer:
         return self._client.limit_seconds(whole, seconds)
 
     def cost_of(self, totals: RequestTotals) -> Price | None:
-        """What some requests cost: as the service says, or else by the price that is known."""
+        """The cost of some requests: as the service states it, or else by the known price."""
         costs, estimates = totals.costs.items(), totals.estimates.items()
         prices = [Price(amount, name, self._says, estimated=False) for name, amount in costs]
         if self._tariff is not None:
             prices += [Price(amount, name, self._tariff.source) for name, amount in estimates]
-        total, known = Price.total(prices), totals.stated + totals.estimated
-        if total is None or known >= totals.answered:
+        total, priced_count = Price.total(prices), totals.stated + totals.estimated
+        if total is None or priced_count >= totals.answered:
             return total
-        some = f"of {known:,} of {totals.answered:,} requests"
-        return total._replace(source=f"{total.source}, {some}")
+        share = f"of {priced_count:,} of {totals.answered:,} requests"
+        return total._replace(source=f"{total.source}, {share}")
 
     def estimate(self, batches: Iterable[Sequence[Pair]]) -> tuple[int, Price | None]:
         """How many requests it takes to score some batches of pairs, and at what price."""
         requests = [request for pairs in batches for request in self.builder.build(pairs)]
         return len(requests), Price.total(map(self.price_of, requests))
 
-    def price_of(self, request: Request, said: ServiceRequest | None = None) -> Price | None:
+    def price_of(self, request: Request, report: ServiceRequest | None = None) -> Price | None:
         """The price of a request: what the service says, by its units, or by estimated tokens."""
-        if said is not None and said.cost is not None:
-            return Price(said.cost, said.currency or "unknown", self._says, estimated=False)
-        counts = () if said is None else (said.billed, said.usage)
+        if report is not None and report.cost is not None:
+            return Price(report.cost, report.currency or "unknown", self._says, estimated=False)
+        counts = () if report is None else (report.billed, report.usage)
         tariff, tokens = self._tariff, (request.query_tokens, request.chunk_tokens)
         return None if tariff is None else tariff.price_of(*tokens, counts)
 
     def account(self) -> str:
-        """What was sent, what it cost, and the service's ids of the last requests, in words."""
+        """The requests, their cost, and the service's ids of the last ones, in words."""
         with self._counting:  # other threads may still read answers
             totals, trace_ids = RequestTotals() + self._totals, [*self._trace_ids]
         words = describe_requests(
@@ -290,37 +290,39 @@ class RemoteScorer:
 
     def _send_all(self, request: Request, keep: int | None, body: bytes) -> list[RequestReply]:
         """Send a request, in parts if need be; all that was sent is in the result or the error."""
-        done: list[RequestReply] = []
+        replies: list[RequestReply] = []
         try:
-            self._send(request, keep, body, done)
+            self._send(request, keep, body, replies)
         except ProviderError as error:
             # What was answered before the failure is not read any more, but may have to be paid.
             with hide_in_lines(self._client.redact):
                 earlier = [
-                    report if reply is None else self._unread(request, reply)
-                    for request, reply, report, _ in done
+                    report if reply is None else self._report_unread(request, reply)
+                    for request, reply, report, _ in replies
                 ]
             error.requests = (*earlier, *error.requests)
             raise
-        return done
+        return replies
 
     def _send(
-        self, request: Request, keep: int | None, body: bytes, done: list[RequestReply]
+        self, request: Request, keep: int | None, body: bytes, replies: list[RequestReply]
     ) -> None:
-        """Send a request, or each half of it if it is too large, and so on; add each to `done`."""
+        """Send a request, or each half of it if it is too large, and so on; add to `replies`."""
         if not self.builder.is_too_large(request, len(body)):
             reserved = self.price_of(request)
             seconds, is_divisible = self._client.expected_seconds(), len(request.chunks) > 1
             if not self._spending.reserve(reserved, seconds, divisible=is_divisible):
                 if is_divisible and not self._spending.is_over:
-                    self._send_halves(request, keep, done)
+                    self._send_halves(request, keep, replies)
                 else:
-                    done.append(RequestReply(request, None, ServiceRequest(), without_budget=True))
+                    replies.append(
+                        RequestReply(request, None, ServiceRequest(), without_budget=True)
+                    )
                 return
             try:
                 reply = self._client.send(body, request.tokens, self._spending.deadline)
                 self._spending.settle(reserved, self._price_paid(request, reply))
-                done.append(RequestReply(request, reply, ServiceRequest()))
+                replies.append(RequestReply(request, reply, ServiceRequest()))
                 return
             except ProviderError as error:
                 self._spending.settle(reserved, None)
@@ -335,29 +337,29 @@ class RemoteScorer:
                 )
                 if isinstance(error, OutOfTime):
                     self._spending.fail(str(error))
-                    done.append(RequestReply(request, None, report, without_budget=True))
+                    replies.append(RequestReply(request, None, report, without_budget=True))
                     return
                 if not isinstance(error, RequestTooLarge):
                     error.requests = (report,)
                     raise
                 if not is_halved:
-                    named = _name_document(error, request.chunks[0])
-                    named.requests = (replace(report, error=str(named)),)
-                    raise named from error
-                done.append(RequestReply(request, None, report))
+                    named_error = _name_document(error, request.chunks[0])
+                    named_error.requests = (replace(report, error=str(named_error)),)
+                    raise named_error from error
+                replies.append(RequestReply(request, None, report))
                 self.builder.learn_limit(request, len(body), by_count=error.by_count)
-        self._send_halves(request, keep, done)
+        self._send_halves(request, keep, replies)
 
-    def _send_halves(self, request: Request, keep: int | None, done: list[RequestReply]) -> None:
+    def _send_halves(self, request: Request, keep: int | None, replies: list[RequestReply]) -> None:
         # The best `keep` of all are among the best of each half.
         for half in request.halves():
-            self._send(half, keep, self.builder.body(half, keep), done)
+            self._send(half, keep, self.builder.body(half, keep), replies)
 
     def _scores_of(
-        self, sent: RequestReply, keep: int | None, notes: Sequence[str]
+        self, result: RequestReply, keep: int | None, notes: Sequence[str]
     ) -> Scored | None:
         """The scores that a request brought; None if its halves have them."""
-        request, reply, report, without_budget = sent
+        request, reply, report, without_budget = result
         if without_budget:
             count, reports = len(request.chunks), (report,) if report.statuses else ()
             return Scored([None] * count, missing=self._spending.missing(count), requests=reports)
@@ -378,19 +380,19 @@ class RemoteScorer:
                 len(request.chunks),
                 shape=self.provider.answer.shape,
                 headers=reply.headers,
-                sent=self._sent(request.chunks),
+                sent_documents=self._sent_documents(request.chunks),
                 currency=self.provider.answer.currency,
             )
         except AnswerError as error:
             suffix = f" (request {reply.trace_id})" if reply.trace_id else ""
-            failed = AnswerError(
+            failure = AnswerError(
                 self._client.redact(f"{self.provider.name}: {error}{self._client.way}{suffix}"),
                 hint=error.hint if self._client.proxy is None else self._client.proxy.hint,
             )
             report = read_request(content, reply.headers, self.provider.answer.currency)
-            report = self._report(report, request, reply, error=str(failed))
-            failed.requests = (self._count(report),)
-            raise failed from error
+            report = self._report(report, request, reply, error=str(failure))
+            failure.requests = (self._count(report),)
+            raise failure from error
         values: list[float | None] = [None] * len(request.chunks)
         for result in answer.results:
             values[result.index] = result.score
@@ -399,11 +401,11 @@ class RemoteScorer:
         notes = (*notes, *self._notes(answer.results, report.warnings))
         return Scored(values, report.usage, notes, missing, (report,))
 
-    def _sent(self, chunks: Sequence[Chunk]) -> Sent:
-        """What was sent for some chunks, by which their results may be recognized."""
+    def _sent_documents(self, chunks: Sequence[Chunk]) -> SentDocuments:
+        """The content that was sent for some chunks, by which their results may be recognized."""
         ids = [chunk.document.id for chunk in chunks] if self._names_documents else ()
         key = self.info.content_key
-        return Sent(
+        return SentDocuments(
             texts=[chunk.scored_text for chunk in chunks],
             ids=ids,
             content_of=lambda place: None if key is None else key([chunks[place]]),
@@ -412,31 +414,31 @@ class RemoteScorer:
     def _price_paid(self, request: Request, reply: Reply) -> Price | None:
         """The price of a request that was answered, as far as a budget needs it."""
         is_needed = self._spending.budget.max_cost is not None
-        return self.price_of(request, self._said(reply)) if is_needed else None
+        return self.price_of(request, self._read_report(reply)) if is_needed else None
 
-    def _said(self, reply: Reply) -> ServiceRequest:
-        """What an answer says of itself, besides its scores."""
+    def _read_report(self, reply: Reply) -> ServiceRequest:
+        """Read the facts in an answer about itself, besides its scores."""
         try:
             content = parse_body(reply.content, reply.headers.get("content-type", ""))
         except AnswerError:
             content = None
         return read_request(content, reply.headers, self.provider.answer.currency)
 
-    def _unread(self, request: Request, reply: Reply) -> ServiceRequest:
+    def _report_unread(self, request: Request, reply: Reply) -> ServiceRequest:
         """The report of a request whose scores are of no use, as another one failed."""
-        return self._count(self._report(self._said(reply), request, reply))
+        return self._count(self._report(self._read_report(reply), request, reply))
 
     def _report(
-        self, said: ServiceRequest, request: Request, reply: Reply, error: str = ""
+        self, report: ServiceRequest, request: Request, reply: Reply, error: str = ""
     ) -> ServiceRequest:
-        """What an answer said of itself, and how the request for it went."""
+        """Complete the facts in an answer about itself with those about its request."""
         return replace(
-            said,
+            report,
             documents=len(request.chunks),
             statuses=reply.statuses,
             seconds=reply.seconds,
             error=error,
-            price=self.price_of(request, said) if said.cost is not None or not error else None,
+            price=self.price_of(request, report) if report.cost is not None or not error else None,
             trace_id=reply.trace_id or "",
         )
 
@@ -502,10 +504,10 @@ def open_remote(
             f"--set {path}: this field of {name} has the documents, whose scores come back",
             hint="-d, files or a pipe give documents",
         )
-    given = options.request_options
+    given_values = options.request_options
     if instruction is not None:
-        given = {"instruction": instruction, **given}
-    values = {**provider.sent_defaults, **given}
+        given_values = {"instruction": instruction, **given_values}
+    values = {**provider.sent_defaults, **given_values}
     if (read := document_tokens(provider, values, options.fields)) is not None:
         provider = provider.reading(read)
     if options.chunk == Cutting.REMOTE and needs_local_chunks(provider, chunks):
@@ -515,19 +517,17 @@ def open_remote(
         )
     cutting = choose_cutting(provider, options, chunks)
     if cutting is Cutting.REMOTE:
-        given = {**given, **chunk_sizes(chunks)}
+        given_values = {**given_values, **chunk_sizes(chunks)}
     defaults = {
         option: value
         for option, value in provider.sent_defaults.items()
-        if option not in given and (cutting is Cutting.REMOTE or option not in CHUNK_OPTIONS)
+        if option not in given_values and (cutting is Cutting.REMOTE or option not in CHUNK_OPTIONS)
     }
-    request_options = RequestOptions(
-        values={**defaults, **given},
-        fields=options.fields,
-    )
+    request_options = RequestOptions(values={**defaults, **given_values}, fields=options.fields)
     problems = find_problems(provider, request_options, model)
     # It may also be told to cut off the rest of a document.
-    cuts_off = "max-document-tokens" in given or options.truncate in (Truncate.START, Truncate.END)
+    ends = (Truncate.START, Truncate.END)
+    cuts_off = "max-document-tokens" in given_values or options.truncate in ends
     if options.chunk == Cutting.REMOTE and not (provider.limits.chunks or cuts_off):
         problems.append(f"{name} does not cut documents into chunks")
     # The user's own server may send logits, and so may any server with other fields.
@@ -582,11 +582,11 @@ def _address(
             f"--insecure is for servers on this machine, and not for {public_url(url)}",
             hint="SSL_CERT_FILE names a file with the certificates to trust",
         )
-    given = {name.lower() for name in options.headers}  # HTTP takes a header's name in any case
+    own_names = {name.lower() for name in options.headers}  # HTTP takes a header's name in any case
     own = {
         name: value
         for name, value in {**provider.headers, **credentials.headers}.items()
-        if name.lower() not in given
+        if name.lower() not in own_names
     }
     poll = provider.poll
     if poll is not None and options.base_url is not None:  # only to the host that the user named
@@ -614,7 +614,7 @@ def _info(
     chunks: ChunkOptions,
     cutting: Cutting,
 ) -> ScorerInfo:
-    """What is known of a provider's model: its limits in tokens, its scale, its tokenizer."""
+    """The facts about a provider's model: its limits in tokens, its scale, its tokenizer."""
     limits = provider.limits
     tokenizer: Tokenizer = EstimatedTokenizer()
     if (own := options.tokenizer) is not None:

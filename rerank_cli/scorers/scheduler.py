@@ -4,7 +4,7 @@ The next piece is for the client that has had the least work so far. A client's 
 and a job's costliest piece first, so that all threads finish at about the same time. A piece that
 runs alone is told so, because it may use all cores.
 
-Also waits for what any scorer that works for many callers gives in parts.
+`wait_for_scores` waits for the parts of scores that any concurrent scorer gives.
 """
 
 import threading
@@ -30,7 +30,7 @@ class Piece(NamedTuple):
 
 
 class PieceResult(NamedTuple):
-    """What running a piece returned, and the piece's place in its job."""
+    """The result of a piece, and the piece's place in its job."""
 
     place: int
     value: Any

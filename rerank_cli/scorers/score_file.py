@@ -5,8 +5,8 @@
     .lock               held by the process that makes the file or sets it aside
 
 A row has the key and the score, the number of its model, the time of its last use, and a checksum
-of all these, because SQLite does not see that a byte has changed. Of a key that is not there, the
-rows beside its place are checked too: the row may be one of them, and its key be damaged.
+of all these, because SQLite does not see that a byte has changed. If a key is missing, the rows
+beside its place are checked too: its row may be one of them, with a damaged key.
 
 A file never fails a run. If it cannot be used, it gives no scores and keeps none, and says so once.
 """
@@ -84,8 +84,8 @@ Row = tuple[Any, ...]
 Result = TypeVar("Result")
 
 
-class _Damaged(Exception):
-    """A file holds what was not written there."""
+class _DamagedFile(Exception):
+    """A file does not have the content that was written."""
 
 
 class ModelScores(NamedTuple):
@@ -148,7 +148,7 @@ class ScoreFile:
         return self._problem
 
     def take_notes(self) -> Sequence[str]:
-        """What a user should know and was not told yet."""
+        """Take the notes that the user has not seen yet."""
         if not self._notes:
             return ()
         notes, self._notes = self._notes, []
@@ -158,12 +158,12 @@ class ScoreFile:
         """The scores that are known, by their keys of `KEY_BYTES`."""
         with self._adding:
             pending = self._pending
-            found = {key: pending[key][0] for key in keys if key in pending}
-        rest = [key for key in dict.fromkeys(keys) if key not in found]
+            scores = {key: pending[key][0] for key in keys if key in pending}
+        rest = [key for key in dict.fromkeys(keys) if key not in scores]
         if rest:
             nothing: dict[bytes, float] = {}
-            found |= self._run(lambda connection: self._read(connection, rest), nothing)
-        return found
+            scores |= self._run(lambda connection: self._read(connection, rest), nothing)
+        return scores
 
     def put(self, scores: Mapping[bytes, float], model: str) -> None:
         """Keep scores of a model. They are written within a second or so, by another thread."""
@@ -181,7 +181,7 @@ class ScoreFile:
         self._has_pending.set()
 
     def flush(self, wait_seconds: float = _CLOSE_SECONDS) -> None:
-        """Write what is kept so far, and wait so long for other processes at most."""
+        """Write pending scores; wait at most so many seconds for other processes."""
         deadline = time.monotonic() + wait_seconds
         while not self._write_pending():
             if time.monotonic() >= deadline:
@@ -191,7 +191,7 @@ class ScoreFile:
             time.sleep(_WAIT_SECONDS / 10)
 
     def close(self) -> None:
-        """Write what is kept, and close the file."""
+        """Write pending scores, and close the file."""
         self._is_closing.set()
         self._has_pending.set()
         if self._writer is not None:
@@ -227,7 +227,7 @@ class ScoreFile:
         return total
 
     def prune(self, max_bytes: int, unused_seconds: float | None = None) -> int:
-        """Remove scores that were not used for so long, and then the oldest of what is too much.
+        """Remove scores that were not used for a time, then the oldest ones above a size.
 
         Returns how many were removed. `problem` says if that failed.
         """
@@ -236,10 +236,10 @@ class ScoreFile:
             count = 0
             if unused_seconds is not None:
                 before = int(max(0.0, self._clock() - unused_seconds))  # also of infinity
-                while removed := _delete_oldest(connection, before=before):
-                    count += removed
-            while removed := _make_room(connection, max_bytes):
-                count += removed
+                while removed_count := _delete_oldest(connection, before=before):
+                    count += removed_count
+            while removed_count := _make_room(connection, max_bytes):
+                count += removed_count
             _shrink(connection)
             return count
 
@@ -271,7 +271,7 @@ class ScoreFile:
         try:
             connection = self._connect()
             return default if connection is None else action(connection)
-        except (_Damaged, sqlite3.Error) as error:
+        except (_DamagedFile, sqlite3.Error) as error:
             self._judge(error)
         except (OSError, TimeoutError) as error:
             self._turn_off(error.strerror or str(error))
@@ -289,7 +289,7 @@ class ScoreFile:
         elif code is not None and code & _PRIMARY_CODE in _UNUSABLE_CODES:
             is_closed = not is_writable(self.path.parent)
             if code == sqlite3.SQLITE_READONLY and not is_closed and os.access(self.path, os.W_OK):
-                # The system lets it be written: it is its head that says another version.
+                # The system allows writing: the head of the file states another version.
                 self._set_aside(str(error))
                 return
             self._turn_off("the folder cannot be written" if is_closed else str(error))
@@ -307,20 +307,20 @@ class ScoreFile:
         """Rename a damaged file, unless another process has done that already."""
         inode = self._inode
         self._disconnect()
-        damaged = self.path.with_name(FILE_NAME + DAMAGED_END)
+        damaged_file = self.path.with_name(FILE_NAME + DAMAGED_END)
         try:
             with self._lock():
                 if inode and self._find_inode() not in (0, inode):
                     return
                 for end in _SIDE_ENDS:
                     remove_file(self.path.with_name(FILE_NAME + end))
-                self.path.replace(damaged)
+                self.path.replace(damaged_file)
         except FileNotFoundError:  # another process is as far
             return
         except OSError as error:
             self._turn_off(f"it is damaged, and cannot be set aside: {error.strerror or error}")
             return
-        self._notes.append(f"{self.path}: damaged ({reason}): it is now {damaged.name}")
+        self._notes.append(f"{self.path}: damaged ({reason}): it is now {damaged_file.name}")
 
     def _find_inode(self) -> int:
         """The number by which the system knows the file; 0 if there is none."""
@@ -355,7 +355,7 @@ class ScoreFile:
         connection = _open(self.path, "rw")
         self._connection, self._inode = connection, self._find_inode()
         if connection.execute("PRAGMA user_version").fetchone() != (_FORMAT,):
-            raise _Damaged("it is not a file of scores")
+            raise _DamagedFile("it is not a file of scores")
         connection.execute("PRAGMA synchronous = NORMAL")
         return connection
 
@@ -386,8 +386,8 @@ class ScoreFile:
                 connection.close()
 
     def _read(self, connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, float]:
-        """The scores of some keys; raises `_Damaged`."""
-        found: dict[bytes, float] = {}
+        """The scores of some keys; raises `_DamagedFile`."""
+        found_scores: dict[bytes, float] = {}
         used_before = int(self._clock()) - _NOTE_USE_SECONDS
         old: dict[int, dict[bytes, float]] = {}
         with _transaction(connection, "DEFERRED"):
@@ -396,21 +396,21 @@ class ScoreFile:
                 marks = ",".join("?" * len(part))
                 query = f"SELECT {_COLUMNS} FROM scores WHERE key IN ({marks})"  # noqa: S608
                 for row in connection.execute(query, part):
-                    key, score, model, used = _check(row)
-                    found[key] = score
-                    if used < used_before:
+                    key, score, model, use_time = _check(row)
+                    found_scores[key] = score
+                    if use_time < used_before:
                         old.setdefault(model, {})[key] = score
             for key in keys:
-                if key not in found:
+                if key not in found_scores:
                     for row in connection.execute(_BESIDE, (key,)):
                         _check(row)
             names = dict(connection.execute("SELECT number, name FROM models")) if old else {}
         for number, scores in old.items():
             self.put(scores, _read_name(names.get(number)))
-        return found
+        return found_scores
 
     def _write_on(self) -> None:
-        """Write what is kept now and then, until the file is closed."""
+        """Write pending scores now and then, until the file is closed."""
         while not self._is_closing.is_set():
             self._has_pending.wait()
             self._is_closing.wait(_FLUSH_SECONDS)
@@ -427,7 +427,7 @@ class ScoreFile:
         self.flush(_SIGNAL_SECONDS)
 
     def _write_pending(self) -> bool:
-        """Write all that is kept so far; False if another process is in the way."""
+        """Write all pending scores; return False if another process is in the way."""
         if self._is_off:
             return True
         with self._adding:
@@ -452,16 +452,21 @@ class ScoreFile:
         self, connection: sqlite3.Connection, scores: Mapping[bytes, tuple[float, str]]
     ) -> bool:
         """Write scores, and make room for them; returns True."""
-        used = int(self._clock())
+        use_time = int(self._clock())
         with _transaction(connection, "IMMEDIATE"):
             numbers = {}
             for name in dict.fromkeys(name for _, name in scores.values()):
-                encoded = name.encode("utf-8", "replace").decode()
-                connection.execute("INSERT OR IGNORE INTO models (name) VALUES (?)", (encoded,))
-                found = connection.execute("SELECT number FROM models WHERE name = ?", (encoded,))
-                numbers[name] = _read_number(found.fetchone())
+                encoded_name = name.encode("utf-8", "replace").decode()
+                connection.execute(
+                    "INSERT OR IGNORE INTO models (name) VALUES (?)", (encoded_name,)
+                )
+                number_rows = connection.execute(
+                    "SELECT number FROM models WHERE name = ?", (encoded_name,)
+                )
+                numbers[name] = _read_number(number_rows.fetchone())
             rows = (
-                _make_row(key, score, numbers[name], used) for key, (score, name) in scores.items()
+                _make_row(key, score, numbers[name], use_time)
+                for key, (score, name) in scores.items()
             )
             # In the order of the keys, so that neighbours are written together.
             connection.executemany(
@@ -499,22 +504,22 @@ def _transaction(connection: sqlite3.Connection, kind: str) -> Iterator[None]:
     connection.execute("COMMIT")
 
 
-def _make_row(key: bytes, score: float, model: int, used: int) -> Row:
+def _make_row(key: bytes, score: float, model: int, use_time: int) -> Row:
     content = _SCORE.pack(score)
-    return key, content, model, used, crc32(key + content + _USE.pack(model, used))
+    return key, content, model, use_time, crc32(key + content + _USE.pack(model, use_time))
 
 
 def _check(row: Row) -> tuple[bytes, float, int, int]:
-    """The key, the score, the model and the time of use in a row; raises `_Damaged`."""
-    key, content, model, used, checksum = row
+    """The key, the score, the model and the time of use in a row; raises `_DamagedFile`."""
+    key, content, model, use_time, checksum = row
     try:
-        if checksum == crc32(key + content + _USE.pack(model, used)) and len(key) == KEY_BYTES:
+        if checksum == crc32(key + content + _USE.pack(model, use_time)) and len(key) == KEY_BYTES:
             (score,) = _SCORE.unpack(content)
             if isfinite(score):
-                return key, score, model, used
+                return key, score, model, use_time
     except (TypeError, struct.error):
         pass
-    raise _Damaged("a score is not as it was written")
+    raise _DamagedFile("a score is not as it was written")
 
 
 def _read_name(content: object) -> str:
@@ -523,9 +528,9 @@ def _read_name(content: object) -> str:
 
 
 def _read_number(row: Row | None) -> int:
-    """A model's number in a row; raises `_Damaged`."""
+    """A model's number in a row; raises `_DamagedFile`."""
     if row is None or not isinstance(row[0], int):
-        raise _Damaged("a model has no number")
+        raise _DamagedFile("a model has no number")
     return row[0]
 
 

@@ -136,14 +136,14 @@ class StaticVectors:
         are left out do not count; None if there are no others.
         """
         words = {*_cut([text])} - _LEFT_OUT - {_MARK}
-        known = [word for word in words if len(word) > 1 and word in self._vocabulary]
-        return len(known) / len(words) if words else None
+        known_words = [word for word in words if len(word) > 1 and word in self._vocabulary]
+        return len(known_words) / len(words) if words else None
 
-    def count_known(self, found: TextRows) -> tuple[int, int]:
+    def count_known_words(self, text_rows: TextRows) -> tuple[int, int]:
         """How many words of texts are in the vocabulary, and how many are not."""
-        rows = found.rows[~found.is_common[found.rows]]
-        unknown = np.count_nonzero(rows >= self._tokens)
-        return int(np.count_nonzero(rows) - unknown), int(unknown)
+        rows = text_rows.rows[~text_rows.is_common[text_rows.rows]]
+        unknown_count = np.count_nonzero(rows >= self._tokens)
+        return int(np.count_nonzero(rows) - unknown_count), int(unknown_count)
 
     def find_rows(
         self,
@@ -153,35 +153,39 @@ class StaticVectors:
     ) -> TextRows:
         """The rows of the words of texts, in the order of the texts.
 
-        Those of groups of texts are kept; without groups each text is one. What was kept of an
-        earlier generation of the table is not found.
+        The rows of each group of texts are remembered; without groups each text is a group. Rows of
+        an earlier generation of the table are not used.
         """
         if not memory.max_bytes:
             return self._look_up(texts)
         groups, generation = groups or [*map(TextGroup, texts)], self._generation
-        kept, missing, start = list[np.ndarray | None](), list[str](), 0
+        kept_rows, missing, start = list[np.ndarray | None](), list[str](), 0
         for group in groups:
             is_kept = memory.takes(group.text)
-            kept.append(memory.get((self, generation, group)) if is_kept else None)
-            if kept[-1] is None:
+            kept_rows.append(memory.get((self, generation, group)) if is_kept else None)
+            if kept_rows[-1] is None:
                 missing += texts[start : start + group.parts]
             start += group.parts
-        found = self._look_up(missing)
-        if found.generation != generation:
-            return found if len(missing) == len(texts) else self._look_up(texts)
-        starts = [*np.flatnonzero(found.rows == 0).tolist(), len(found.rows)]
+        text_rows = self._look_up(missing)
+        if text_rows.generation != generation:
+            return text_rows if len(missing) == len(texts) else self._look_up(texts)
+        starts = [*np.flatnonzero(text_rows.rows == 0).tolist(), len(text_rows.rows)]
         place, parts = 0, list[np.ndarray]()
-        for group, known in zip(groups, kept, strict=True):
-            rows = known
+        for group, rows_before in zip(groups, kept_rows, strict=True):
+            rows = rows_before
             if rows is None:
-                rows = found.rows[starts[place] : starts[place + group.parts]]
+                rows = text_rows.rows[starts[place] : starts[place + group.parts]]
                 place += group.parts
                 if memory.takes(group.text):
                     rows = rows.astype(np.int32)
                     size = rows.nbytes + text_size(group.text) + text_size(group.title)
                     memory.put((self, generation, group), rows, size)
             parts.append(rows)
-        return found._replace(rows=np.concatenate(parts)) if len(missing) < len(texts) else found
+        return (
+            text_rows._replace(rows=np.concatenate(parts))
+            if len(missing) < len(texts)
+            else text_rows
+        )
 
     def _look_up(self, texts: Sequence[str]) -> TextRows:
         """The rows of the words of texts, each looked up."""
@@ -195,7 +199,7 @@ class StaticVectors:
             return TextRows(self._rows, self._is_common, rows, self._generation)
 
     def _learn(self, names: Sequence[str]) -> None:
-        """Give the next rows the vectors of words: the sums of those of their tokens."""
+        """Add the vectors of words in the next rows: each is the sum of its tokens' vectors."""
         encodings = self._tokenizer.encode_batch_fast(names, add_special_tokens=False)
         tokens = [[0, *encoding.ids] for encoding in encodings]
         starts = np.cumsum([0, *map(len, tokens[:-1])])
@@ -214,7 +218,7 @@ class StaticVectors:
 
     def _forget_words(self) -> None:
         self._row_of = _WordRows({**self._vocabulary, _MARK: 0}, self._tokens)
-        self._rows = self._rows[: self._tokens]  # what was given away keeps the words
+        self._rows = self._rows[: self._tokens]  # rows that were returned keep the words
         self._is_common = self._is_common[: self._tokens]
         self._count = self._tokens
         self._generation += 1
@@ -230,14 +234,14 @@ class QueryMeaning:
     the text is: the mean over its words of the cosine with the whole query, _MEAN_WEIGHT times. In
     both, words count by the lengths of their vectors, and rare ones have long vectors.
 
-    `encoded` is what the encoder makes of the query (components,), projected. `knows_query` says
+    `vector` is the encoder's vector of the query (components,), projected. `knows_query` says
     whether the vocabulary has enough of the query's words.
     """
 
     def __init__(
         self,
         query: str,
-        encoded: np.ndarray,
+        vector: np.ndarray,
         vectors: StaticVectors,
         memory: TextMemory = NO_MEMORY,
         *,
@@ -245,20 +249,20 @@ class QueryMeaning:
     ) -> None:
         self._vectors = vectors
         self._knows_query = knows_query
-        self._known = self._unknown = 0  # words of texts, where it does not
+        self._known_count = self._unknown_count = 0  # words of texts, where it does not
         self._memory = memory
-        found = vectors.find_rows([query])
-        rows, places = np.unique(found.rows, return_index=True)
+        text_rows = vectors.find_rows([query])
+        rows, places = np.unique(text_rows.rows, return_index=True)
         # Words of several tokens have rows in the order in which they come up in any text.
         rows = rows[np.argsort(places)]
-        words = found.vectors[rows[~found.is_common[rows]]].astype(np.float64)
-        self._query, self._query_length = encoded, max(1.0, float(_lengths_of(encoded)))
+        words = text_rows.vectors[rows[~text_rows.is_common[rows]]].astype(np.float64)
+        self._query, self._query_length = vector, max(1.0, float(_lengths_of(vector)))
         lengths = _lengths_of(words)
         rarest = np.argsort(-lengths, kind="stable")[:_MAX_QUERY_WORDS]
         rarest = rarest[lengths[rarest] > 0]
         self._words, self._word_lengths = words[rarest], lengths[rarest]
         self._weights: list[int] = np.rint(lengths[rarest]).astype(np.int64).tolist()
-        self._generation = found.generation
+        self._generation = text_rows.generation
         # Of each row of the table of vectors, once it comes up in a text:
         self._is_compared = np.zeros(0, np.bool_)
         self._cosines = np.zeros((len(rarest), 0), np.int16)  # with the words of the query
@@ -270,56 +274,61 @@ class QueryMeaning:
         """How near each text is to the query; 0 for one without words."""
         if not texts:
             return []
-        found = self._vectors.find_rows(texts, self._memory, groups)
+        text_rows = self._vectors.find_rows(texts, self._memory, groups)
         if not self._knows_query:
-            known, unknown = self._vectors.count_known(found)
-            self._known, self._unknown = self._known + known, self._unknown + unknown
-        self._compare(found)
-        starts = np.flatnonzero(found.rows == 0)  # row 0 has a cosine of 0 with all words
+            known_count, unknown_count = self._vectors.count_known_words(text_rows)
+            self._known_count, self._unknown_count = (
+                self._known_count + known_count,
+                self._unknown_count + unknown_count,
+            )
+        self._compare(text_rows)
+        starts = np.flatnonzero(text_rows.rows == 0)  # row 0 has a cosine of 0 with all words
         nearest = np.zeros(len(starts), np.int64)
         for weight, cosines in zip(self._weights, self._cosines, strict=True):
-            nearest += weight * np.maximum.reduceat(cosines[found.rows], starts).astype(np.int64)
+            nearest += weight * np.maximum.reduceat(cosines[text_rows.rows], starts).astype(
+                np.int64
+            )
         nearness, lengths = (
-            np.add.reduceat(table[found.rows], starts, dtype=np.int64)
+            np.add.reduceat(table[text_rows.rows], starts, dtype=np.int64)
             for table in (self._nearness, self._lengths)
         )
         means = nearness / np.maximum(lengths, 1)
         scores = nearest / max(1, _COSINE_SCALE * sum(self._weights)) + _MEAN_WEIGHT * means
-        listed: list[float] = scores.tolist()
-        return listed
+        values: list[float] = scores.tolist()
+        return values
 
     @property
     def knows_language(self) -> bool:
         """Whether the query, or what was scored so far, is in the language of the vocabulary.
 
-        In a text of that a word of several tokens, such as the name of a drug or of a program, is
-        rather like others with some of these.
+        In a text of that language, a word of several tokens, such as the name of a drug or of a
+        program, resembles other words with some of these tokens.
         """
-        words = self._known + self._unknown
-        return self._knows_query or self._known > _LEAST_KNOWN_SHARE_OF_TEXTS * words
+        words = self._known_count + self._unknown_count
+        return self._knows_query or self._known_count > _LEAST_KNOWN_SHARE_OF_TEXTS * words
 
-    def _compare(self, found: TextRows) -> None:
+    def _compare(self, text_rows: TextRows) -> None:
         """Compare the rows that were not compared before.
 
         All are integers in doubles, so that their sums are exact in any order. `einsum` takes less
         time than products of matrices, for which threads are woken up.
         """
-        if found.generation != self._generation:
+        if text_rows.generation != self._generation:
             self._is_compared[:] = False
-            self._generation = found.generation
-        if (room := len(found.vectors) - len(self._is_compared)) > 0:
+            self._generation = text_rows.generation
+        if (room := len(text_rows.vectors) - len(self._is_compared)) > 0:
             self._is_compared = np.pad(self._is_compared, (0, room))
             self._cosines = np.pad(self._cosines, ((0, 0), (0, room)))
             self._nearness = np.pad(self._nearness, (0, room))
             self._lengths = np.pad(self._lengths, (0, room))
-        new = np.unique(found.rows[~self._is_compared[found.rows]])
+        new = np.unique(text_rows.rows[~self._is_compared[text_rows.rows]])
         for start in range(0, len(new), _SLICE_TOKENS):
             rows = new[start : start + _SLICE_TOKENS]
-            vectors = found.vectors[rows].astype(np.float64)
+            vectors = text_rows.vectors[rows].astype(np.float64)
             lengths = _lengths_of(vectors)
             products = self._word_lengths[:, None] * np.maximum(lengths, 1)
             cosines = np.einsum("wc,rc->wr", self._words, vectors) / products
-            cosines[:, found.is_common[rows]] = 0
+            cosines[:, text_rows.is_common[rows]] = 0
             self._cosines[:, rows] = np.rint(cosines * _COSINE_SCALE)
             nearness = np.einsum("rc,c->r", vectors, self._query) / self._query_length
             self._nearness[rows] = np.rint(nearness * _LENGTH_SCALE)
@@ -332,8 +341,8 @@ def open_query_meaning(
 ) -> QueryMeaning | None:
     """Compare texts with a query by the vectors that ship; raises `ModelError`.
 
-    Returns None for a query without words, and for one of which most are not in their vocabulary if
-    it is in another script, or has digits, as codes do. The rows of texts are kept in a memory. A
+    Returns None for a query without words, and for one in another script or with digits, as codes
+    have, if the vocabulary lacks most of its words. The rows of texts are kept in a memory. A
     `scorer` that has the model that ships open reads the query; else the model is opened for that.
     """
     vectors = _open_vectors()
@@ -346,12 +355,12 @@ def open_query_meaning(
         with _opening:  # several threads would each open a model
             encode = _open_encoder()
     try:
-        encoded = encode(vectors.query_ids(query))
+        vector = encode(vectors.query_ids(query))
     except ScorerError as error:
         raise ModelError(str(error), hint=error.hint) from error
     return QueryMeaning(
         query,
-        vectors.project(encoded),
+        vectors.project(vector),
         vectors,
         memory,
         knows_query=share >= _LEAST_KNOWN_SHARE,
@@ -365,7 +374,7 @@ def _open_vectors() -> StaticVectors:
 
 @cache
 def _open_encoder() -> Encoder:
-    """What reads a query where the scorer is another model; raises `ModelError`."""
+    """Open the encoder of queries if the scorer is another model; raises `ModelError`."""
     encode = open_local(find(None), RuntimeOptions(threads=1)).shipped_encoder
     if encode is None:
         raise ModelError(
@@ -377,8 +386,8 @@ def _open_encoder() -> Encoder:
 def _read_checked(path: Path) -> bytes:
     """The content of a file; raises `ValueError` if it has not the hash that is noted beside it."""
     content = path.read_bytes()
-    noted = (path.parent / CHECKSUMS).read_text(encoding="utf-8").split()
-    hashes = dict(zip(noted[1::2], noted[::2], strict=False))
+    lines = (path.parent / CHECKSUMS).read_text(encoding="utf-8").split()
+    hashes = dict(zip(lines[1::2], lines[::2], strict=False))
     if hashes.get(path.name) != hashlib.sha256(content).hexdigest():
         raise ValueError(f"damaged, or not the one of {CHECKSUMS}")
     return content
@@ -437,17 +446,17 @@ def _sum_rows(table: np.ndarray, rows: np.ndarray, starts: np.ndarray) -> np.nda
     counts = np.diff(starts, append=len(rows))
     order = np.argsort(-counts, kind="stable")
     starts, counts = starts[order], counts[order]
-    ordered = np.zeros((len(order), table.shape[1]), np.int64)
+    sorted_sums = np.zeros((len(order), table.shape[1]), np.int64)
     place, stretches = 0, len(order)
     while stretches >= _LEAST_STRETCHES:
-        ordered[:stretches] += table[rows[starts[:stretches] + place]]
+        sorted_sums[:stretches] += table[rows[starts[:stretches] + place]]
         place += 1
         stretches = int(np.searchsorted(-counts, -place))
     for number in range(stretches):
         rest = rows[starts[number] + place : starts[number] + counts[number]]
-        ordered[number] += table[rest].sum(0, dtype=np.int64)
-    sums = np.empty_like(ordered)
-    sums[order] = ordered
+        sorted_sums[number] += table[rest].sum(0, dtype=np.int64)
+    sums = np.empty_like(sorted_sums)
+    sums[order] = sorted_sums
     return sums
 
 

@@ -144,8 +144,8 @@ class ModelTokenizer:
     def text_template(self) -> "TextTemplate":
         """Find out what is put around a query's text and a passage's; raises `ModelError`.
 
-        A template for pairs tells, if it gives the passage a beginning of its own, by token types;
-        otherwise that for one text.
+        The template for pairs tells it by token types, if it gives the passage a beginning of its
+        own; otherwise the template for one text does.
         """
         with self._name_failures("cannot encode a text"):
             single = _around(self._any_tokenizer().encode("a"), 0, 0)
@@ -168,8 +168,8 @@ class ModelTokenizer:
     def template(self) -> "PairTemplate":
         """Find out how a pair is joined, by joining one; raises `ModelError`."""
         with self._name_failures("cannot encode a pair of texts"):
-            joined = self._any_tokenizer().encode("a", "b")
-        sequences = joined.sequence_ids
+            encoding = self._any_tokenizer().encode("a", "b")
+        sequences = encoding.sequence_ids
         if 0 not in sequences or 1 not in sequences:
             raise ModelError(f"{self.path}: cannot encode a pair of texts")
         query = sequences.index(0)
@@ -181,7 +181,7 @@ class ModelTokenizer:
                 f"{self.path}: puts nothing between a query and a passage",
                 hint="it needs a post_processor with a template for pairs",
             )
-        ids, types = joined.ids, joined.type_ids
+        ids, types = encoding.ids, encoding.type_ids
         return PairTemplate(
             before=ids[:query],
             between=ids[query_end:passage],
@@ -220,7 +220,7 @@ def open_tokenizer(
 ) -> ModelTokenizer:
     """Open a tokenizer.json, with the index that `store` has or can make; raises `ModelError`.
 
-    It has a trial before. One of a causal model, or of one in parts, joins no pairs.
+    A new one has a trial first. That of a causal model, or of a model in parts, joins no pairs.
     """
     size = path.stat().st_size
     if is_trusted and size < _MIN_INDEXED_BYTES:
@@ -367,7 +367,7 @@ class PairTemplate:
         return len(self.before) + len(self.between) + len(self.after)
 
     def row(self, query: Sequence[int], passage: Sequence[int]) -> TokenRow:
-        """What a network takes of a pair: its token ids and types, from its texts' token ids."""
+        """The input of a network for a pair: token ids and types, from its texts' token ids."""
         return self.ids(query, passage), self.types(len(query), len(passage))
 
     def ids(self, query: Sequence[int], passage: Sequence[int]) -> list[int]:
@@ -398,6 +398,6 @@ class TextTemplate:
         return sum(len(part) for part in (*self.query, *self.passage))
 
     def row(self, query: Sequence[int], passage: Sequence[int]) -> TokenRow:
-        """What a network in parts takes of a pair: the token ids of its two texts."""
+        """The input of a network in parts for a pair: the token ids of its two texts."""
         (before, after), (passage_before, passage_after) = self.query, self.passage
         return [*before, *query, *after], [*passage_before, *passage, *passage_after]

@@ -42,7 +42,7 @@ class Vocabulary:
         if not self.is_usable:
             return
         self._skeleton = tokenizers.Tokenizer.from_str(json.dumps(saved["tokenizer"]))
-        self._unknown: int = about["unknown"]
+        self._unknown_id: int = about["unknown"]
         self._always: Sequence[int] = about["always"]
         self._longest: int = about["longest"]
         self._byte_fallback: bool = about["byte_fallback"]
@@ -66,13 +66,13 @@ class Vocabulary:
         """A tokenizer of a text's pieces only, and the ids of these in the whole vocabulary."""
         words = self._words(text)
         self._look_up(words)
-        found = set(self._always)
+        piece_ids = set(self._always)
         for word in words:
-            found.update(self._word_pieces[word])
-        ids = sorted(found)
+            piece_ids.update(self._word_pieces[word])
+        ids = sorted(piece_ids)
         model = tokenizers.models.Unigram(
             [self._entry(piece_id) for piece_id in ids],
-            unk_id=ids.index(self._unknown),
+            unk_id=ids.index(self._unknown_id),
             byte_fallback=self._byte_fallback,
         )
         tokenizer = tokenizers.Tokenizer(model)
@@ -111,14 +111,14 @@ class Vocabulary:
 
     def _find_ids(self, parts: Sequence[str]) -> dict[str, int]:
         """Find the ids of the parts that are pieces, by their hashes and then by their bytes."""
-        encoded = [part.encode("utf-8", "surrogatepass") for part in parts]
-        hashes = np.fromiter(map(crc32, encoded), np.uint32, len(encoded))
+        contents = [part.encode("utf-8", "surrogatepass") for part in parts]
+        hashes = np.fromiter(map(crc32, contents), np.uint32, len(contents))
         starts = np.searchsorted(self._hashes, hashes)
         ends = np.searchsorted(self._hashes, hashes, side="right")
         ids = {}
         for number in np.flatnonzero(starts < ends).tolist():
             for candidate in self._ids[starts[number] : ends[number]].tolist():
-                if self._piece(candidate) == encoded[number]:
+                if self._piece(candidate) == contents[number]:
                     ids[parts[number]] = candidate
         return ids
 
@@ -174,14 +174,14 @@ def _write_index(content: dict[str, Any], folder: Path) -> None:
     np.save(folder / "ends.npy", ends)
     np.save(folder / "scores.npy", scores)
     (folder / "pieces.bin").write_bytes(b"".join(pieces))
-    unknown, byte_fallback = int(model["unk_id"]), bool(model.get("byte_fallback"))
+    unknown_id, byte_fallback = int(model["unk_id"]), bool(model.get("byte_fallback"))
     # The tokenizer derives the score of unknown text from the lowest score of all pieces.
-    always = {unknown, int(scores.argmin())}
+    always = {unknown_id, int(scores.argmin())}
     if byte_fallback:
         always |= {number for number, piece in enumerate(pieces) if _is_byte(piece)}
     about = {
         "worth": True,
-        "unknown": unknown,
+        "unknown": unknown_id,
         "always": sorted(always),
         "longest": max(len(piece) for piece, _ in vocabulary),
         "byte_fallback": byte_fallback,
@@ -212,8 +212,8 @@ def _can_be_indexed(content: dict[str, Any]) -> bool:
         and model.get("type") == "Unigram"
         and len(vocabulary := model.get("vocab") or ()) >= _MIN_PIECES
         and max(len(piece) for piece, _ in vocabulary) <= _MAX_PIECE_CHARACTERS
-        and isinstance(unknown := model.get("unk_id"), int)
-        and 0 <= unknown < len(vocabulary)
+        and isinstance(unknown_id := model.get("unk_id"), int)
+        and 0 <= unknown_id < len(vocabulary)
         and all(added.get("special") for added in content.get("added_tokens") or ())
     )
 

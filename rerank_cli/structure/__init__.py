@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
+from functools import cache
 from importlib import import_module
 from pathlib import PurePath
 from typing import NamedTuple
@@ -65,6 +66,18 @@ _NAMES = {"makefile": "configuration", "dockerfile": "configuration", "rakefile"
 _FINDERS = {MARKDOWN: "markdown", RST: "rst", **dict.fromkeys(_CODE, "code")}
 _NAME_CHARACTERS = 120  # the longest name
 _LONE_RETURN = re.compile(r"\r(?!\n)")
+# Brackets, and what may have some that do not count: strings, comments, lines of a preprocessor,
+# generic types, annotations. What has no end goes up to that of its line or of the text, so that
+# every character is read once.
+_STRINGS = r""""(?:[^"\\\n]+|\\.)*"?|'(?:[^'\\\n]+|\\.)*'?"""
+_RUST_STRINGS = r""""(?:[^"\\]+|(?s:\\.))*"?|'(?:\\[^'\n]{1,10}|[^'\\\n])'"""  # 'a is none
+_MARKS = (
+    r"//[^\n]*|/\*(?:[^*]+|\*(?!/))*(?:\*/)?|^[ \t]*\#(?![\[!])[^\n]*|`[^`]*`?|@[\w.]+"
+    r"|<[^=;(){}\n]{1,120}>|[()\[\]{}]|"
+)
+_OPENERS, _CLOSERS = ("(", "[", "{"), (")", "]", "}")
+_TRIPLE = r'"""(?:[^"\\]+|(?s:\\.)|"(?!""))*(?:""")?'
+_PYTHON_MARKS = rf"\#[^\n]*|[()\[\]{{}}]|{_TRIPLE}|{_TRIPLE.replace(chr(34), chr(39))}|{_STRINGS}"
 
 
 class BlockKind(IntEnum):
@@ -125,6 +138,36 @@ def find_blocks(text: str, syntax: str = PLAIN) -> Sequence[Block]:
     with pause_collection():
         blocks: Sequence[Block] = finder.find_blocks(text, syntax)
     return blocks
+
+
+def find_direct_code(text: str, start: int, end: int, syntax: str) -> str:
+    """The code of a class that is in no function, value or class in it.
+
+    All else between `start`, where the class begins, and `end` is blank, and so are comments and
+    strings. Brackets stay around what is blank. Takes time in proportion to the text.
+    """
+    own_depth = int(syntax != "python")
+    found, depth, place = list[str](), 0, start
+    for mark in _marks(syntax).finditer(text, start, end):
+        code, place = text[place : mark.start()], mark.end()
+        found.append(code if depth == own_depth else " " * len(code))
+        outside = depth
+        if mark[0] in _OPENERS:
+            depth += 1
+        elif mark[0] in _CLOSERS:
+            outside = depth = max(0, depth - 1)
+        is_shown = len(mark[0]) == 1 and outside in (own_depth - 1, own_depth)
+        found.append(mark[0] if is_shown else " " * len(mark[0]))
+    rest = text[place:end]
+    found.append(rest if depth == own_depth else " " * len(rest))
+    return "".join(found)
+
+
+@cache
+def _marks(syntax: str) -> re.Pattern[str]:
+    if syntax == "python":
+        return re.compile(_PYTHON_MARKS)
+    return re.compile(_MARKS + (_RUST_STRINGS if syntax == "rust" else _STRINGS), re.MULTILINE)
 
 
 @contextmanager

@@ -27,9 +27,9 @@ def sample(data: Path, count: int, folders: Sequence[Path]) -> list[str]:
         with gzip.open(corpus, "rt", encoding="utf-8") as lines:
             texts = sorted({" ".join(json.loads(line)["text"].split()) for line in lines} - {""})
         draw.shuffle(texts)
-        wanted = count * (number + 1) // len(corpora)
+        target_count = count * (number + 1) // len(corpora)
         for text in texts:
-            if len(passages) == wanted:
+            if len(passages) == target_count:
                 break
             if all(len(one.encode(QUERY, text).ids) <= LENGTH for one in tokenizers):
                 passages.append(text)

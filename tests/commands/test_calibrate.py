@@ -15,8 +15,8 @@ from rerank_cli.errors import ConfigError
 from rerank_cli.ranking.calibration import Calibration
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.scorers.calibrations import (
-    calibrated,
     forget_calibrations,
+    info_with_calibration,
     read_calibrations,
     write_calibration,
 )
@@ -197,7 +197,7 @@ def test_a_service_of_unknown_scale_has_probabilities() -> None:
     write_calibration(
         "other", replace(CALIBRATION, model="other/model", points=[(0, 0.1), (2, 0.4)])
     )
-    info = calibrated(service)  # type: ignore[arg-type]
+    info = info_with_calibration(service)  # type: ignore[arg-type]
     assert info.calibration is not None
     assert info.is_bounded
     assert info.calibration.probability(2.0) == pytest.approx(0.5)

@@ -37,6 +37,17 @@ def test_nothing_comes_out_unless_that_is_asked(rerank: Run) -> None:
     assert "answered 503: no available channel" in ran.err
 
 
+@pytest.mark.parametrize("more", [[], ["--on-error", "keep"]])
+def test_records_that_are_left_out_are_named_if_scoring_fails(rerank: Run, more: list[str]) -> None:
+    records = b'{"text": "one"}\n{"text": \n{"text": "two"}\n'
+    with serve("tei", faults=FAILS) as server:
+        arguments = ["-m", "tei/m", "--base-url", server.url, "two", "--input-format", "jsonl"]
+        ran = rerank(*arguments, *more, stdin=records)
+    assert ran.code == 3
+    assert ran.err.count("left out") == 1
+    assert ran.err.index("left out") < ran.err.index("answered 503") or more
+
+
 def test_records_come_as_they_came_from_a_pipe_too(rerank: Run) -> None:
     ran = piped(rerank)
     assert (ran.code, ran.raw, ran.err) == (3, LINES, SAID)

@@ -141,7 +141,7 @@ def test_what_a_page_shows(markup: str, expected: str) -> None:
 
 def test_what_a_page_has_that_is_no_text() -> None:
     markup = b"<img src=a><img alt=x><img alt=''><video></video><iframe></iframe>"
-    assert convert(markup, InputFormat.HTML).lost == {"picture": 1, "embedded object": 2}
+    assert convert(markup, InputFormat.HTML).losses == {"picture": 1, "embedded object": 2}
 
 
 def test_no_text_of_a_deep_page_is_cut() -> None:
@@ -187,7 +187,7 @@ def picture_page(text: str = "") -> bytes:
 def test_pages_that_are_pictures_are_told(rerank: Run, tmp_path: Path) -> None:
     found = convert(picture_page(), InputFormat.PDF, "a.pdf")
     assert [str(fault) for fault in found.faults] == ["a.pdf, page 1: a picture without text"]
-    assert found.lost == {"picture": 1}
+    assert found.losses == {"picture": 1}
     assert convert(picture_page("text"), InputFormat.PDF).faults == []
     assert convert(pdf(""), InputFormat.PDF).faults == []  # a blank page
     (tmp_path / "a.pdf").write_bytes(picture_page())
@@ -398,7 +398,7 @@ def test_without_its_library_the_extra_is_named(
     assert "rerank-cli[docs]" in str(raised.value.hint)
     inputs = inputs_of(tmp_path, recursive=True)
     assert list(inputs) == []
-    assert inputs.report.skipped == {"in need of the extra docs": 1}
+    assert inputs.report.skip_counts == {"in need of the extra docs": 1}
     assert inputs.report.problems == []
 
 

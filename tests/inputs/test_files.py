@@ -333,10 +333,10 @@ def test_named_paths_come_first_and_folders_are_gone_through(tmp_path: Path) -> 
     paths = [str(tmp_path / name) for name in ("b", "folder")]
     found = find_sources(paths, [paths[0]], recursive=True)
     assert found.places == [
-        SourcePath(paths[0], named=True),
-        SourcePath(str(Path(paths[1], "x")), named=False),
-        SourcePath(str(Path(paths[1], "y")), named=False),
-        SourcePath(paths[0], named=False),
+        SourcePath(paths[0], is_named=True),
+        SourcePath(str(Path(paths[1], "x")), is_named=False),
+        SourcePath(str(Path(paths[1], "y")), is_named=False),
+        SourcePath(paths[0], is_named=False),
     ]
     assert found.size == 16
 
@@ -378,7 +378,7 @@ def test_standard_input_that_is_no_file_has_no_size(monkeypatch: pytest.MonkeyPa
     for stdin in (None, io.TextIOWrapper(io.BytesIO())):
         monkeypatch.setattr(sys, "stdin", stdin)
         found = find_sources(["-"], [], recursive=False)
-        assert (found.places, found.size) == ([SourcePath("-", named=True)], None)
+        assert (found.places, found.size) == ([SourcePath("-", is_named=True)], None)
 
 
 @pytest.mark.parametrize(
@@ -435,7 +435,7 @@ def test_a_list_s_files_that_are_gone_do_not_stop_the_others(tmp_path: Path) -> 
     listed = [str(tmp_path / name) for name in ("gone", "a.txt", "b.txt", "c.jsonl")]
     inputs = inputs_of(listed=listed)
     assert names(list(inputs), tmp_path) == ["a.txt", "c.jsonl"]
-    assert inputs.report.skipped == {"binary": 1}
+    assert inputs.report.skip_counts == {"binary": 1}
     assert inputs.report.binary == []
     assert [str(p).removeprefix(str(tmp_path))[1:] for p in inputs.report.problems] == [
         "gone: no such file",

@@ -159,7 +159,7 @@ def test_binary_files_are_counted(tmp_path: Path) -> None:
     (tmp_path / "found").write_bytes(b"a.py:3:x\nBinary file b.bin matches\n")
     inputs = inputs_of(tmp_path / "found", grep=True)
     assert len(list(inputs)) == 1
-    assert inputs.report.skipped == {"binary": 1}
+    assert inputs.report.skip_counts == {"binary": 1}
 
 
 def test_a_stream_of_any_length_is_read_as_it_comes() -> None:

@@ -163,10 +163,10 @@ def test_a_folder_has_images_texts_and_what_only_has_the_name(pictures: Path) ->
         "note.md": False,
         "pointer.png": False,
     }
-    assert inputs.report.skipped["binary"] == 1
+    assert inputs.report.skip_counts["binary"] == 1
     plain = inputs_of(pictures, recursive=True)
     assert not any(document.media for document in plain)
-    assert plain.report.skipped["binary"] == 3
+    assert plain.report.skip_counts["binary"] == 3
 
 
 def test_a_file_of_records_in_a_folder_is_one_though_an_image_is_missing(pictures: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import select
 import sys
 import threading
+import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -87,13 +88,53 @@ def test_a_pipe_that_pauses_is_known_by_what_has_come() -> None:
 
 
 @needs_poll
-def test_the_start_of_a_pipe_is_waited_for_until_it_has_a_line() -> None:
+@pytest.mark.parametrize("kind", ["none", "gz"])
+@pytest.mark.parametrize("end", ["\n", "\0"])
+def test_the_lines_of_a_pipe_that_pauses_come_before_its_end(
+    monkeypatch: pytest.MonkeyPatch, kind: str, end: str
+) -> None:
+    monkeypatch.setattr(text_module, "READ_BYTES", 1 << 18)
+    reading, writing = os.pipe()
+    packer = zlib.compressobj(wbits=31)
+
+    def packed(content: str) -> bytes:
+        raw = content.encode()
+        return raw if kind == "none" else packer.compress(raw) + packer.flush(zlib.Z_SYNC_FLUSH)
+
+    found: list[bytes] = []
+
+    def read_lines() -> None:
+        with open(reading, "rb") as stream:
+            _, content = decompress(stream, "some.file", end.encode())
+            lines = TextSource(content, "some.file", terminator=end).lines()
+            next(lines)
+            for line in (f"two{end}", f"three{end}"):
+                found.append(next(lines)[1])
+                os.write(writing, packed(line))
+            found.append(next(lines)[1])
+            os.close(writing)
+
+    long = "x" * (3 * HEAD_BYTES)  # more than the start
+    os.write(writing, packed(f"{long}{end}one{end}"))
+    reader = threading.Thread(target=read_lines, daemon=True)
+    reader.start()
+    reader.join(20)  # would wait for ever
+    assert [line.decode().rstrip(end) for line in found] == ["one", "two", "three"]
+
+
+@needs_poll
+@pytest.mark.parametrize(
+    ("first", "second", "left"), [(b"BZ", b"h91AY&SY", 1), (b"BZ", b"h is no mark", 0)]
+)
+def test_the_start_of_a_pipe_is_waited_for_until_it_has_a_line_or_a_mark(
+    first: bytes, second: bytes, left: int
+) -> None:
     reading, writing = os.pipe()
 
     class Written(io.FileIO):
         """Gets more only once it is asked for more."""
 
-        pieces = [b"BZ", b"h91AY&SY", b"\n"]  # noqa: RUF012 - for this test
+        pieces = [first, second, b"\n"]  # noqa: RUF012 - for this test
 
         def readinto(self, buffer: Any) -> int:
             if self.pieces:
@@ -103,8 +144,8 @@ def test_the_start_of_a_pipe_is_waited_for_until_it_has_a_line() -> None:
             return super().readinto(buffer)
 
     with io.BufferedReader(Written(reading, "rb")) as stream:
-        assert _read_head(stream) == b"BZh91AY&SY\n"
-    assert Written.pieces == []
+        assert _read_head(stream, stream) == first + second + b"\n" * (not left)
+    assert len(Written.pieces) == left
     os.close(writing)
 
 
@@ -130,7 +171,8 @@ def test_the_start_of_a_pipe_that_gives_a_line_now_and_then_is_not_waited_for(
 
     monkeypatch.setattr(select, "poll", SlowPipe, raising=False)
     monkeypatch.setattr(streams, "monotonic", lambda: clock[0])
-    assert _read_head(cast("BinaryIO", SlowPipe())) == b"line\n" * 4
+    pipe = cast("BinaryIO", SlowPipe())
+    assert _read_head(pipe, pipe) == b"line\n" * 4
 
 
 @kinds
@@ -217,7 +259,7 @@ texts = st.text(st.sampled_from("ab \r\n\u0a00\u0a0a\u0d0a\u000a\u0100é😀"), 
 
 @pytest.fixture(autouse=True)
 def tiny_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_module, "_READ_BYTES", 3)
+    monkeypatch.setattr(text_module, "READ_BYTES", 3)
 
 
 def pieces(content: bytes, encoding: str = "utf-8", terminator: str = "\n") -> list[bytes]:

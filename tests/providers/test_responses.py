@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 
 from rerank_cli.errors import AnswerError, ExitCode
 from rerank_cli.providers import responses
-from rerank_cli.providers.responses import Answer, AnswerShape, Sent, parse_body, read_answer
+from rerank_cli.providers.responses import (
+    Answer,
+    AnswerShape,
+    SentDocuments,
+    parse_body,
+    read_answer,
+)
 from tests.support.json_values import LEAVES, NAMES, UNSAFE, VALUES
 
 TWO = [{"index": 1, "relevance_score": 0.9}, {"index": 0, "relevance_score": 0.2}]
@@ -443,46 +449,63 @@ def test_results_without_an_index_are_told_by_their_texts() -> None:
         [{**one, "document": one["document"]["text"]} for one in ECHOED],  # type: ignore[index]
         [{"text": one["document"]["text"], "score": one["relevance_score"]} for one in ECHOED],  # type: ignore[index]
     ):
-        answer = read_answer({"results": results}, 3, sent=Sent(texts))
+        answer = read_answer({"results": results}, 3, sent_documents=SentDocuments(texts))
         assert [(one.index, one.score) for one in answer.results] == [(2, 1.0), (1, 0.9), (0, 0.8)]
     twice = read_answer(
-        [{"text": "a", "score": 2}, {"text": "a", "score": 1}], 3, sent=Sent(["a", "b", "a"])
+        [{"text": "a", "score": 2}, {"text": "a", "score": 1}],
+        3,
+        sent_documents=SentDocuments(["a", "b", "a"]),
     )
     assert places(twice) == [0, 2]
     with pytest.raises(AnswerError, match="texts that were not sent"):
-        read_answer(ECHOED, 3, sent=Sent(["alpha", "beta", "delta"]))
+        read_answer(ECHOED, 3, sent_documents=SentDocuments(["alpha", "beta", "delta"]))
     # Texts that the server changed tell nothing, and then results are one for each in order.
-    assert places(read_answer(ECHOED, 3, sent=Sent(["x", "y", "z"]))) == [0, 1, 2]
+    assert places(read_answer(ECHOED, 3, sent_documents=SentDocuments(["x", "y", "z"]))) == [
+        0,
+        1,
+        2,
+    ]
 
 
 def test_an_id_is_no_index_where_documents_have_ids() -> None:
     results = [{"id": "2", "score": 0.9}, {"id": "0", "score": 0.5}, {"id": "1", "score": 0.1}]
     assert places(read_answer(results, 3)) == [2, 0, 1]
-    assert places(read_answer(results, 3, sent=Sent(ids=["a", "b", "c"]))) == [0, 1, 2]
+    assert places(read_answer(results, 3, sent_documents=SentDocuments(ids=["a", "b", "c"]))) == [
+        0,
+        1,
+        2,
+    ]
 
 
 def test_results_without_an_index_are_told_by_the_ids_that_were_sent() -> None:
     results: list[dict[str, Any]] = [{"id": "7", "score": 0.9}, {"id": 0, "score": 0.5}]
-    assert pairs(read_answer(results, 2, sent=Sent(ids=["0", "7"]))) == [(1, 0.9), (0, 0.5)]
+    assert pairs(read_answer(results, 2, sent_documents=SentDocuments(ids=["0", "7"]))) == [
+        (1, 0.9),
+        (0, 0.5),
+    ]
     inner = [{"document": {"id": one["id"], "text": "a"}, "score": one["score"]} for one in results]
-    sent = Sent(["a", "a"], ["0", "7"], content_of=lambda place: place)
-    assert places(read_answer(inner, 2, sent=sent)) == [1, 0]
-    fewer = read_answer(inner[:1], 2, sent=sent)
+    sent_documents = SentDocuments(["a", "a"], ["0", "7"], content_of=lambda place: place)
+    assert places(read_answer(inner, 2, sent_documents=sent_documents)) == [1, 0]
+    fewer = read_answer(inner[:1], 2, sent_documents=sent_documents)
     assert places(fewer) == [1]
     # An index is one all the same, and ids of which two are the same tell nothing.
     stated = [{"index": 0, **results[0]}, {"index": 1, **results[1]}]
-    assert places(read_answer(stated, 2, sent=sent)) == [0, 1]
+    assert places(read_answer(stated, 2, sent_documents=sent_documents)) == [0, 1]
     with pytest.raises(AnswerError, match="several documents have one text"):
-        read_answer(inner, 2, sent=Sent(["a", "a"], ["7", "7"], content_of=lambda place: place))
+        read_answer(
+            inner,
+            2,
+            sent_documents=SentDocuments(["a", "a"], ["7", "7"], content_of=lambda place: place),
+        )
 
 
 def test_one_text_that_was_sent_with_several_titles_is_not_guessed() -> None:
     results = [{"text": "a", "score": 0.9}, {"text": "a", "score": 0.5}, {"text": "b", "score": 0}]
-    sent = Sent(["a", "b", "a"], content_of=lambda place: place)
+    sent_documents = SentDocuments(["a", "b", "a"], content_of=lambda place: place)
     with pytest.raises(AnswerError, match="several documents have one text"):
-        read_answer(results, 3, sent=sent)
-    alike = Sent(["a", "b", "a"], content_of=lambda place: place % 2)
-    assert places(read_answer(results, 3, sent=alike)) == [0, 2, 1]
+        read_answer(results, 3, sent_documents=sent_documents)
+    alike = SentDocuments(["a", "b", "a"], content_of=lambda place: place % 2)
+    assert places(read_answer(results, 3, sent_documents=alike)) == [0, 2, 1]
 
 
 SCORES = st.floats() | st.integers(0, 1) | st.none() | st.just("0.5")

@@ -4,7 +4,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Self
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any, Self
 
 import pytest
 from hypothesis import given
@@ -376,6 +378,17 @@ def test_a_limit_that_makes_no_sense_is_refused(seconds: float) -> None:
             reranker.rank(QUERY, ["cats"], max_time=seconds)
         with pytest.raises(UsageError, match="more than 0"):
             reranker.rank(QUERY, ["cats"], max_cost=seconds)
+
+
+@pytest.mark.parametrize("kind", [Decimal, Fraction, int, float])
+def test_a_limit_is_any_real_number(kind: Callable[[int], Any]) -> None:
+    spending = Spending(Budget(max_seconds=kind(50), max_cost=kind(2), clock=FakeClock()))
+    assert (spending.seconds, f"{spending.budget.max_cost:g}") == (50.0, "2")
+    with Reranker(OverlapScorer(info())) as reranker:
+        assert len(reranker.rank(QUERY, ["cats"], max_time=kind(50))) == 1
+    assert len(rank(QUERY, ["cats"], OverlapScorer(info()), max_time=kind(50))) == 1
+    with pytest.raises(UsageError, match="more than 0"):
+        Budget(max_cost=kind(-1)).check()
 
 
 def test_what_can_keep_to_no_budget_is_refused() -> None:

@@ -25,31 +25,19 @@ from rerank_cli.ranking.places import (
 )
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.scorers.bm25 import BM25Scorer
-from rerank_cli.structure import syntax_of
 from rerank_cli.types import Chunk
 from tests.support.fakes import OverlapScorer, words_info
+from tests.support.places import CODE, file, values
 
-CODE = "value = 1\n"
 names = st.sampled_from(["a.py", "cats.py", "cats_test.py", "src/cats/a.go", "b.md", "c.txt"])
 texts = st.lists(
     st.sampled_from(["cats", "dogs", "birds\n", "def cats():\n", "    return 1\n"]), max_size=30
 ).map(" ".join)
 
 
-def file(name: str, text: str = CODE) -> Document:
-    return Document(text, source=name, line=1, whole=True, syntax=syntax_of(name))
-
-
 def scorer(**changes: object) -> OverlapScorer:
     """A scorer whose windows have eight words."""
     return OverlapScorer(words_info(8, scale="logit", **changes))
-
-
-def values(query: str, name: str, text: str = CODE) -> dict[str, float]:
-    """What a file of one passage has of each part."""
-    document = file(name, text)
-    (found,) = PlacePrior(query).values(document, [Chunk(document, 0, len(text), text, 0)], [0.0])
-    return {part: value for part, value in found.items() if value}
 
 
 def sources(ranking: Ranking) -> list[str | None]:
@@ -191,136 +179,6 @@ def test_a_file_has_all_that_its_path_as_query_can_give(path: str, form: str) ->
     found = values(form.format(path), path)
     assert (found["name"], found["definition"]) == (1.0, 1.0)
     assert "test" not in found
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "value"),
-    [
-        ("a.js", "function go() {\n  const user = 1\n}\n", 0.0),
-        ("a.js", "const user = 1\n\nfunction go() {\n  const user = 2\n}\n", 1.0),
-        ("a.js", "function go() {\n  return 1\n}\n\nconst user = 1\n", 1.0),
-        ("a.js", "function go() {\n  function inner() {\n  }\n  const user = 1\n}\n", 0.0),
-        ("a.js", "const user = () => {\n  return 1\n}\n", 1.0),
-        ("a.rs", "impl A {\n    fn go() {\n        let user = 1;\n    }\n}\n", 0.0),
-        ("a.rs", "impl A {\n    const user: usize = 1;\n}\n", 1.0),
-        ("a.kt", "class A {\n    val user = 1\n    fun go() {\n    }\n}\n", 1.0),
-        ("a.cpp", "class A {\n    static const int user = 1;\n};\n", 1.0),
-    ],
-)
-def test_variables_of_functions_are_no_definitions(name: str, text: str, value: float) -> None:
-    assert values("user", name, text).get("definition", 0.0) == value
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("a.py", "user, other = 1, 2"),
-        ("a.py", "other, user = 1, 2"),
-        ("a.py", "(other, *user) = range(3)"),
-        ("a.py", "other = user = 1"),
-        ("a.rb", "module A\n  User = 5\nend"),
-        ("a.lua", "local other, user = 1, 2"),
-        ("a.lua", "M.user = 1"),
-        ("a.go", "const user int = 1"),
-        ("a.go", "var user = 1"),
-        ("a.go", "var user map[string]int"),
-        ("a.go", "var other, user = 1, 2"),
-        ("a.go", "type user func(int) error"),
-        ("a.go", "const (\n\tother = iota\n\n\t// of a user\n\tuser\n)"),
-        ("a.c", "static const char *user[] = {"),
-        ("a.c", "const char *const user = 0;"),
-        ("a.c", "int user[3][4] = {0};"),
-        ("a.c", "unsigned user = 3;"),
-        ("a.c", "static struct lock user;"),
-        ("a.c", "static struct {\n  int a;\n} user[] = {"),
-        ("a.c", "typedef unsigned long user;"),
-        ("a.c", "typedef int (*user)(int a);"),
-        ("a.c", "#  define user 5"),
-        ("a.cpp", "namespace n {\n  static const std::map<int, char> user = {\n"),
-        ("a.cpp", "using user = int;"),
-        ("a.rs", "static user: u8 = 1;"),
-        ("a.rs", "pub(crate) const user: [u8; 2] = [1, 2];"),
-        ("a.rs", "static mut user: u8 = 1;"),
-        ("a.ts", "export const user: Map<string, number> = new Map()"),
-        ("a.ts", "export const { other, user } = actions"),
-        ("a.js", "module.exports.user = 1"),
-        ("a.ts", "declare type user = string"),
-        ("a.java", "class A {\n  static final Map<String, List<Integer>> user = f();\n}"),
-        ("a.java", "class A {\n  public static final byte[] user = {1};\n}"),
-        ("a.cs", "class A {\n  internal static readonly string? user = null;\n}"),
-        ("a.kt", "class A {\n  private val user: Int by lazy { 1 }\n}"),
-        ("a.swift", "public typealias user = Int"),
-        ("a.scala", "object A {\n  implicit val user: Int = 1\n}"),
-        ("a.dart", "final List<int> user = [];"),
-        ("a.php", "<?php\nclass A {\n  public static ?string $user = null;\n}"),
-        ("a.php", "<?php\ndefine('user', 1);"),
-        ("a.pl", "use constant user => 1;"),
-        ("a.pl", "our @user = (1);"),
-        ("a.sh", "readonly user=1"),
-        ("a.sh", "declare -r -x user=1"),
-        ("a.r", "user <- 1"),
-        ("a.ex", "defmodule A do\n  @user 5_000\nend"),
-        ("a.erl", "-define(user, 1)."),
-        ("a.clj", "(def ^:private user 1)"),
-        ("a.hs", "user :: Int\nuser = 1"),
-        ("a.jl", "const user = 1"),
-        ("a.zig", "pub const user: u8 = 1;"),
-        ("a.sql", "CREATE TABLE IF NOT EXISTS app.user (id int);"),
-    ],
-)
-def test_what_gets_a_value_outside_of_functions_is_defined(name: str, text: str) -> None:
-    query = "User" if name == "a.rb" else "user"
-    assert values(query, name, f"{text}\n").get("definition") == 1.0
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("a.py", "other(user=1)"),
-        ("a.py", "user[0] = 1"),
-        ("a.py", "user, other == 1, 2"),
-        ("a.py", "other = user == 1"),
-        ("a.py", "user += 1"),
-        ("a.py", "from user import other"),
-        ("a.rb", "  user = 5"),
-        ("a.go", "const other user = 1"),
-        ("a.go", "func f() {\n\tvar user = 1\n}"),
-        ("a.go", "import (\n\tuser\n)"),
-        ("a.go", "var (\n\tother = 1\n)\n\tuser"),
-        ("a.go", "var (\n\tuser.other()\n)"),
-        ("a.c", "static const user other = 1;"),
-        ("a.c", "struct user;"),
-        ("a.c", "extern int user;"),
-        ("a.c", "static int user(void);"),
-        ("a.c", "int f(void) {\n    static int user = 1;\n}"),
-        ("a.cpp", "using namespace user;"),
-        ("a.js", "exports.user == 1"),
-        ("a.ts", 'const { user } = require("other")'),
-        ("a.ts", "export const { user: other } = actions"),
-        ("a.sh", "echo user"),
-        ("a.sql", "insert into user values (1);"),
-    ],
-)
-def test_what_only_names_a_symbol_does_not_define_it(name: str, text: str) -> None:
-    assert "definition" not in values("user", name, f"{text}\n")
-
-
-@pytest.mark.parametrize(
-    "part",
-    [
-        *("static ", "const (\n", "const (\n\t", "a, ", "a = ", "a<", "typedef a ", "} ", "$"),
-        *(" ", "*", "int *", "a<b> ", "user,", "a.", "(", "[a]"),
-    ],
-)
-@pytest.mark.parametrize("name", ["a.py", "a.c", "a.go", "a.ts", "a.hs", "a.sql", "a.kt"])
-def test_long_lines_and_groups_end_no_search_for_definitions(name: str, part: str) -> None:
-    """A pattern that can match such a text in many ways would not come to its end."""
-    prior = PlacePrior("user")
-    long = part * 20_000
-    lines = [f"user {long}", f"{long}user", f"int{long}(user)", f"export const {{ {long}"]
-    text = "\n".join(lines)
-    found = [pattern.findall(text) for pattern in prior._assignments_of(syntax_of(name))]
-    assert max(map(len, found)) < 9
 
 
 def test_a_name_with_its_namespace_is_found_in_whatever_file() -> None:

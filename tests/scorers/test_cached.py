@@ -176,7 +176,7 @@ def test_a_scorer_without_an_identity_is_not_cached(file: ScoreFile) -> None:
     scorer = CachedScorer(LastingFake(""), file)
     pairs = [Pair.from_texts("q", "a")]
     assert [scorer.score(pairs).cached for _ in range(2)] == [0, 0]
-    assert scorer.find_unknown(pairs) == pairs
+    assert scorer.find_missing_pairs(pairs) == pairs
     assert "not used" in scorer.account()
 
 
@@ -200,7 +200,7 @@ def test_a_model_here_gives_the_same_ranking(model: str) -> None:
     with Reranker(path, cache=True) as reranker:  # sentences are scored too
         reranker.find_sentences(reranker.rank(query, LINES))
         assert isinstance(reranker.scorer, CachedScorer)
-        assert reranker.scorer._counts["known"] == reranker.scorer._counts["wanted"]
+        assert reranker.scorer._counts["known"] == reranker.scorer._counts["scores"]
 
 
 def test_another_model_in_its_place_is_another(tmp_path: Path) -> None:

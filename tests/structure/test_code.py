@@ -556,6 +556,9 @@ def hostile_texts(size: int) -> Iterator[str]:
         '"',
         "'",
         "`",
+        '\\"',
+        "\\'",
+        '"\\',
         "/*",
     ):
         yield opening * (size // len(opening))

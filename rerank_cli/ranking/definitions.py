@@ -1,0 +1,210 @@
+"""Where code defines a symbol: its class or function, the value of a constant, a member of a class.
+
+Classes and functions come from `structure`. What gets a value, and what is a member, is found by
+patterns, a table by language. {0} in a pattern is the symbol. Of what is repeated in a pattern, a
+text can be read in one way alone, or it has a bound: lines may be long, and code may be hostile.
+"""
+
+import re
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import NamedTuple
+
+from rerank_cli.structure import Block, BlockKind, find_blocks, find_direct_code, is_code
+from rerank_cli.types import Document
+from rerank_cli.words import normalise
+
+_MEMBER_VALUE = 0.75  # of a member of a class as a definition, where it is all of the query
+_OTHER_CASE = 0.5  # the value of a definition whose name has another case
+_SCRIPTS = frozenset(("tsx", "typescript"))  # which are written as JavaScript is
+_LAST_NAME = re.compile(r"(\w+)\W*\Z")
+_NO_DEFINITION = re.compile(r"impl\b")  # of another name
+# Where a constant, a variable or a type gets its value: at the beginning of a line, or behind words
+# such as const and a type. {0} is its name. There may be others beside it: A, B = 1, 2.
+_MODIFIER = (
+    r"(?:abstract|const|constexpr|data|declare|export|extern|final|global|implicit|inline|internal"
+    r"|late|lazy|let|local|mut|my|newtype|open|our|override|private|protected|pub(?:\([\w :]+\))?"
+    r"|public|readonly|ref|static|thread_local|transient|type|typealias|typeset|using|val|var"
+    r"|volatile)[ \t]+(?:-\w+[ \t]+)*"
+)
+# Atomic: A<B> C<D> is read in one way, up to the last >.
+_GENERIC = r"(?>(?:<[^=;(){{}}\n]{{1,120}}>)?)"
+_ASSIGNMENT = (
+    rf"^(?:\#[ \t]*define[ \t]+(?={{0}})|(?:[ \t]*(?:{_MODIFIER})+"
+    rf"(?:\??[\w.:]+{_GENERIC}[\[\]]*\??[ \t]+){{{{,3}}}})?"
+    r"\(?(?:[$\w.*]+[ \t]*[,=][ \t]*){{,8}}[$@%*]?(?={0}(?:[ \t]*,[ \t]*[$\w.*]+){{,8}}"
+    r"[ \t]*(?:\)[ \t]*)?(?::[^=\n]{{1,80}})?=(?![=~>])))({0})"
+)
+_DECLARATOR = (
+    rf"(?:(?!return\b|typedef\b)[a-z_][\w:]*{_GENERIC}[ \t*&]+){{{{1,6}}}}"
+    r"(?={0}[ \t]*(?:\[[^\]\n]{{,80}}\][ \t]*){{,3}}"
+)
+# A type is before a name and a * or [] may be at it; behind the body of a type; that of a type.
+_C_ASSIGNMENT = (
+    rf"^(?:(?:[ \t]*(?={_MODIFIER}))?{_DECLARATOR}=(?!=))|(?=static\b){_DECLARATOR};)"
+    r"|\}}[ \t]*\**(?={0}[ \t]*(?:\[[^\]\n]{{,80}}\][ \t]*){{,3}}=)"
+    r"|typedef\b[^;{{}}\n]{{1,200}}[\s*(](?={0}[ \t]*[;)\[]))({0})"
+)
+# How else some languages say it.
+OTHER_ASSIGNMENTS: Mapping[str, str] = {
+    "c": _C_ASSIGNMENT,
+    "cpp": _C_ASSIGNMENT,
+    "dart": _C_ASSIGNMENT,
+    "clojure": r"^\(def(?:once)?[ \t]+(?:\^\S+[ \t]+)*({0})",
+    "elixir": r"^[ \t]+@({0})[ \t]+(?=\S)",
+    "erlang": r"^-(?:define|opaque|record|type)\([ \t]*({0})|^-(?:opaque|type)[ \t]+({0})",
+    "go": r"^(?:const|type|var)[ \t]+(?:\w+,[ \t]*){{,8}}({0})(?![.(])",
+    "haskell": r"^(?:({0})[ \t]*::|(?:class|data|newtype|type)[ \t]+(?:[^\n=]*=>[ \t]*)?({0}))",
+    "javascript": r"^(?:(?:module\.)?exports\.({0})[ \t]*=(?![=>])"
+    r"|export[ \t]+(?:const|let|var)[ \t]*[{{\[][^}}\]=\n]{{,400}}({0})(?![ \t]*:)[^=\n]{{,400}}=)",
+    "kotlin": r"^[ \t]*(?:\w+[ \t]+)*va[lr][ \t]+({0})[ \t]*(?::[^=\n]{{1,80}})?\bby\b",
+    "lua": r"^(?:\w+[.]){{1,3}}({0})[ \t]*=(?!=)",
+    "perl": r"^[ \t]*use[ \t]+constant[ \t]+({0})",
+    "php": r"^[ \t]*define[ \t]*\([ \t]*['\"]({0})",
+    "r": r"^({0})[ \t]*<-",
+    "ruby": r"^[ \t]+(?=(?-i:[A-Z]))({0})[ \t]*=(?![=~>])",
+    "sql": r"^[ \t]*create[ \t]+(?:\w+[ \t]+){{1,4}}?(?:if[ \t]+not[ \t]+exists[ \t]+)?"
+    r"(?:[\"`\[]?\w+[\"`\]]?\.)?[\"`\[]?({0})",
+}
+# The lines of a group of Go, up to one that is not indented.
+_INDENTED = r"[^\n]*\n(?:[ \t\r][^\n]*\n|\n)*"
+_GO_GROUP = re.compile(rf"^(?:const|type|var)[ \t]*\({_INDENTED}", re.MULTILINE)
+# Where a member gets its name in the code that is directly in a class, an enum or a group. A type
+# is before the name in most languages, and behind it in others; {0} is the name.
+_MEMBER_START = r"(?:^|[{{(}};,])[ \t]*"
+_ENUM_MEMBER = rf"{_MEMBER_START}(?:case[ \t]+)?({{0}})(?=[ \t\r]*(?:[=,;({{{{}}}}]|$))"
+_FIELD = (
+    rf"{_MEMBER_START}(?!(?:class|enum|friend|throws|typedef|using)\b"
+    r"|(?:struct|union)[ \t]+\w+[ \t]*;)(?:[\w:.?$]+(?:\[ *\])?[ \t*&]+){{1,6}}\$?({0})"
+    r"(?=[ \t]*(?:[=;,)\[{{]|:(?!:)))|[}},][ \t*]*({0})(?=[ \t]*[=;,)\[])"
+)
+_TYPED_FIELD = (
+    rf"{_MEMBER_START}(?:\w+(?:\( *\))?[ \t]+){{{{,4}}}}({{0}})(?=[?!]?[ \t]*(?::(?!:)|=(?![=>])))"
+)
+_GO_MEMBER = r"^\t(?:\w+,[ \t]*){{,8}}({0})(?![.(])"
+_FIELDS: Mapping[str, str] = {
+    **dict.fromkeys(("c", "cpp", "csharp", "dart", "java", "php"), _FIELD),
+    **dict.fromkeys(("javascript", "kotlin", "rust", "scala", "swift"), _TYPED_FIELD),
+    "go": rf"{_MEMBER_START}({{0}})(?=(?:,[ \t]*\w+){{{{,8}}}}[ \t]+[\w*\[(])",
+    "python": r"^[ \t]+(?:\w+[ \t]*[,=][ \t]*){{,8}}({0})(?:[ \t]*,[ \t]*\w+){{,8}}[ \t]*"
+    r"(?:=(?!=)|:[ \t])",
+}
+# What has members and is no class by name: an enum without one, a type of TypeScript.
+_ENUM = re.compile(r"^[ \t]*enum\s*\{[^{}]*", re.MULTILINE), _ENUM_MEMBER
+_TYPE = rf"^(?:export[ \t]+)?type[ \t][^=\n]{{,80}}=[ \t]*\{{{_INDENTED}"
+_NAMELESS_CLASSES: Mapping[str, tuple[re.Pattern[str], str]] = {
+    **dict.fromkeys(("c", "cpp"), _ENUM),
+    "javascript": (re.compile(_TYPE, re.MULTILINE), _TYPED_FIELD),
+}
+_NO_CLASS = re.compile(r"(?:extension|impl|mod|module|namespace|package)\b")
+_MAX_CLASS_DEPTH = 8  # of classes in classes, of which each is read by itself
+
+
+class Definition(NamedTuple):
+    """Where a symbol of a query is defined, and how well its name fits."""
+
+    place: int
+    value: float
+
+
+class DefinitionSearch:
+    """Finds the definitions of the symbols of a query.
+
+    Members of classes, enums and structs are found only if `members` is set: in a question their
+    names often mean something else.
+    """
+
+    def __init__(self, symbols: Collection[str], *, members: bool) -> None:
+        self._symbols, self._with_members = frozenset(symbols), members
+        self._normalised = frozenset(map(normalise, symbols))
+        self._symbol_source = rf"\b(?:{'|'.join(map(re.escape, symbols)) or '(?!)'})\b"
+        self._symbol = re.compile(self._symbol_source, re.IGNORECASE)
+
+    def find(self, document: Document) -> Sequence[Definition]:
+        """The definitions of the symbols in a document, in no order; none in prose."""
+        if not self._symbols or not is_code(document.syntax):
+            return ()
+        text = document.text
+        if self._symbol.search(text) is None:
+            return ()
+        found = []
+        syntax = "javascript" if document.syntax in _SCRIPTS else document.syntax
+        blocks = find_blocks(text, document.syntax)
+        variables = _leave_functions(blocks, self._find_assignments(text, syntax))
+        for place, name in chain(_find_definitions(text, blocks), variables):
+            if name in self._symbols:
+                found.append(Definition(place, 1.0))
+            elif normalise(name) in self._normalised:
+                found.append(Definition(place, _OTHER_CASE))
+        if self._with_members:
+            members = self._find_members(text, _find_bodies(text, blocks, syntax), syntax)
+            found += [
+                Definition(place, _MEMBER_VALUE)
+                for place, name in _leave_functions(blocks, members)
+                if name in self._symbols
+            ]
+        return found
+
+    def _find_assignments(self, text: str, syntax: str) -> Iterator[tuple[int, str]]:
+        """Where symbols of the query get their values in a text, and their names there."""
+        # In Go a type is behind its name: const size int = 1.
+        general = None if syntax == "go" else _ASSIGNMENT
+        for source in filter(None, (general, OTHER_ASSIGNMENTS.get(syntax))):
+            yield from self._find_names(source, text)
+        if syntax == "go":
+            groups = [(*match.span(), _GO_MEMBER) for match in _GO_GROUP.finditer(text)]
+            yield from self._find_members(text, groups, syntax)
+
+    def _find_members(
+        self, text: str, bodies: Iterable[tuple[int, int, str]], syntax: str
+    ) -> Iterator[tuple[int, str]]:
+        """Where symbols of the query are members of what has a start, an end and a pattern."""
+        for start, end, source in bodies:
+            if self._symbol.search(text, start, end) is not None:
+                code = find_direct_code(text, start, end, syntax)
+                yield from ((start + at, name) for at, name in self._find_names(source, code))
+
+    def _find_names(self, source: str, text: str) -> Iterator[tuple[int, str]]:
+        """Where a pattern has a symbol of the query, which is {0} in its `source`."""
+        pattern = re.compile(source.format(self._symbol_source), re.IGNORECASE | re.MULTILINE)
+        for match in pattern.finditer(text):
+            group = match.lastindex or 0
+            yield match.start(group), match[group]
+
+
+def _find_definitions(text: str, blocks: Iterable[Block]) -> Iterator[tuple[int, str]]:
+    """Where classes and functions are named in a text, and their names."""
+    for block in blocks:
+        if block.kind not in (BlockKind.CLASS, BlockKind.FUNCTION):
+            continue
+        name = _LAST_NAME.search(block.name)
+        if name is not None and not _NO_DEFINITION.match(block.name):
+            place = text.find(block.name, block.start, block.end)  # behind comments before it
+            yield block.start if place < 0 else place, name[1]
+
+
+def _find_bodies(text: str, blocks: Iterable[Block], syntax: str) -> Iterator[tuple[int, int, str]]:
+    """What has members in a text: its start, its end, and the pattern of a member."""
+    field = _FIELDS.get(syntax, "")
+    for block in blocks if field else ():
+        is_class = block.kind is BlockKind.CLASS and not _NO_CLASS.match(block.name)
+        if is_class and block.depth < _MAX_CLASS_DEPTH:
+            start = max(block.start, text.find(block.name, block.start, block.end))
+            yield start, block.end, _ENUM_MEMBER if block.name.startswith("enum ") else field
+    pattern, source = _NAMELESS_CLASSES.get(syntax, (None, ""))
+    if pattern is not None:
+        yield from ((*match.span(), source) for match in pattern.finditer(text))
+
+
+def _leave_functions(
+    blocks: Iterable[Block], names: Iterable[tuple[int, str]]
+) -> Iterator[tuple[int, str]]:
+    """Leave names in functions out: each has its own variables, and often by the same names."""
+    functions = deque(block for block in blocks if block.kind is BlockKind.FUNCTION)
+    end = 0  # of the last function so far
+    for place, name in sorted(names):
+        while functions and functions[0].start < place:
+            end = max(end, functions.popleft().end)
+        if place >= end:
+            yield place, name

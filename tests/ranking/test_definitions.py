@@ -1,0 +1,293 @@
+"""Where a symbol of a query is defined, in many languages, and what is no definition of it."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rerank_cli.ranking.definitions import DefinitionSearch, _find_bodies
+from rerank_cli.structure import Block, BlockKind, code, find_direct_code, syntax_of
+from tests.support.places import file, values
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("a.js", "function go() {\n  const user = 1\n}\n", 0.0),
+        ("a.js", "const user = 1\n\nfunction go() {\n  const user = 2\n}\n", 1.0),
+        ("a.js", "function go() {\n  return 1\n}\n\nconst user = 1\n", 1.0),
+        ("a.js", "function go() {\n  function inner() {\n  }\n  const user = 1\n}\n", 0.0),
+        ("a.js", "const user = () => {\n  return 1\n}\n", 1.0),
+        ("a.rs", "impl A {\n    fn go() {\n        let user = 1;\n    }\n}\n", 0.0),
+        ("a.rs", "impl A {\n    const user: usize = 1;\n}\n", 1.0),
+        ("a.kt", "class A {\n    val user = 1\n    fun go() {\n    }\n}\n", 1.0),
+        ("a.cpp", "class A {\n    static const int user = 1;\n};\n", 1.0),
+    ],
+)
+def test_variables_of_functions_are_no_definitions(name: str, text: str, value: float) -> None:
+    assert values("user", name, text).get("definition", 0.0) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.py", "user, other = 1, 2"),
+        ("a.py", "other, user = 1, 2"),
+        ("a.py", "(other, *user) = range(3)"),
+        ("a.py", "other = user = 1"),
+        ("a.rb", "module A\n  User = 5\nend"),
+        ("a.lua", "local other, user = 1, 2"),
+        ("a.lua", "M.user = 1"),
+        ("a.go", "const user int = 1"),
+        ("a.go", "var user = 1"),
+        ("a.go", "var user map[string]int"),
+        ("a.go", "var other, user = 1, 2"),
+        ("a.go", "type user func(int) error"),
+        ("a.go", "const (\n\tother = iota\n\n\t// of a user\n\tuser\n)"),
+        ("a.c", "static const char *user[] = {"),
+        ("a.c", "const char *const user = 0;"),
+        ("a.c", "int user[3][4] = {0};"),
+        ("a.c", "unsigned user = 3;"),
+        ("a.c", "static struct lock user;"),
+        ("a.c", "static struct {\n  int a;\n} user[] = {"),
+        ("a.c", "typedef unsigned long user;"),
+        ("a.c", "typedef int (*user)(int a);"),
+        ("a.c", "#  define user 5"),
+        ("a.cpp", "namespace n {\n  static const std::map<int, char> user = {\n"),
+        ("a.cpp", "using user = int;"),
+        ("a.rs", "static user: u8 = 1;"),
+        ("a.rs", "pub(crate) const user: [u8; 2] = [1, 2];"),
+        ("a.rs", "static mut user: u8 = 1;"),
+        ("a.ts", "export const user: Map<string, number> = new Map()"),
+        ("a.ts", "export const { other, user } = actions"),
+        ("a.js", "module.exports.user = 1"),
+        ("a.ts", "declare type user = string"),
+        ("a.java", "class A {\n  static final Map<String, List<Integer>> user = f();\n}"),
+        ("a.java", "class A {\n  public static final byte[] user = {1};\n}"),
+        ("a.cs", "class A {\n  internal static readonly string? user = null;\n}"),
+        ("a.kt", "class A {\n  private val user: Int by lazy { 1 }\n}"),
+        ("a.swift", "public typealias user = Int"),
+        ("a.scala", "object A {\n  implicit val user: Int = 1\n}"),
+        ("a.dart", "final List<int> user = [];"),
+        ("a.php", "<?php\nclass A {\n  public static ?string $user = null;\n}"),
+        ("a.php", "<?php\ndefine('user', 1);"),
+        ("a.pl", "use constant user => 1;"),
+        ("a.pl", "our @user = (1);"),
+        ("a.sh", "readonly user=1"),
+        ("a.sh", "declare -r -x user=1"),
+        ("a.r", "user <- 1"),
+        ("a.ex", "defmodule A do\n  @user 5_000\nend"),
+        ("a.erl", "-define(user, 1)."),
+        ("a.clj", "(def ^:private user 1)"),
+        ("a.hs", "user :: Int\nuser = 1"),
+        ("a.jl", "const user = 1"),
+        ("a.zig", "pub const user: u8 = 1;"),
+        ("a.sql", "CREATE TABLE IF NOT EXISTS app.user (id int);"),
+    ],
+)
+def test_what_gets_a_value_outside_of_functions_is_defined(name: str, text: str) -> None:
+    query = "User" if name == "a.rb" else "user"
+    assert values(query, name, f"{text}\n").get("definition") == 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.py", "other(user=1)"),
+        ("a.py", "user[0] = 1"),
+        ("a.py", "user, other == 1, 2"),
+        ("a.py", "other = user == 1"),
+        ("a.py", "user += 1"),
+        ("a.py", "from user import other"),
+        ("a.rb", "  user = 5"),
+        ("a.go", "const other user = 1"),
+        ("a.go", "func f() {\n\tvar user = 1\n}"),
+        ("a.go", "import (\n\tuser\n)"),
+        ("a.go", "var (\n\tother = 1\n)\n\tuser"),
+        ("a.go", "var (\n\tuser.other()\n)"),
+        ("a.c", "static const user other = 1;"),
+        ("a.c", "struct user;"),
+        ("a.c", "extern int user;"),
+        ("a.c", "static int user(void);"),
+        ("a.c", "int f(void) {\n    static int user = 1;\n}"),
+        ("a.cpp", "using namespace user;"),
+        ("a.js", "exports.user == 1"),
+        ("a.ts", 'const { user } = require("other")'),
+        ("a.ts", "export const { user: other } = actions"),
+        ("a.sh", "echo user"),
+        ("a.sql", "insert into user values (1);"),
+    ],
+)
+def test_what_only_names_a_symbol_does_not_define_it(name: str, text: str) -> None:
+    assert "definition" not in values("user", name, f"{text}\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.go", "const (\n\tother = iota\n\tuser\n)"),
+        ("a.go", "type A struct {\n\tother, user int\n}"),
+        ("a.go", "type A struct {\n\tother int\n\n\tuser map[string]func(int) // of it\n}"),
+        ("a.go", 'type (\n\tA struct {\n\t\tuser *int `json:"x"`\n\t}\n)'),
+        ("a.py", "class A:\n    user = 3"),
+        ("a.py", 'class A(\n    B,\n):\n    """user."""\n\n    user: int'),
+        ("a.py", "class A:\n    def go(self):\n        pass\n\n    other = user = 3"),
+        ("a.py", "class A(Enum):\n    class B:\n        user = auto()"),
+        (
+            "a.py",
+            "class A:\n    x = {\n        1: 2}\n    user: 'B' = field(\n        default=3,\n    )",
+        ),
+        ("a.ts", "export enum A {\n  other = 'x{',\n  /** of it { */\n  user,\n}"),
+        ("a.ts", "enum A { other, user }"),
+        ("a.ts", "interface A {\n  other: B<C, D>;\n  readonly user?: number;\n}"),
+        ("a.ts", "class A {\n  user = 3;\n}"),
+        ("a.ts", "class A {\n  go() {\n    return `{`\n  }\n  private user!: number\n}"),
+        ("a.ts", "export type A = {\n  other: { a: b };\n  user: number;\n}"),
+        ("a.js", "class A {\n  user = 3\n}"),
+        ("a.java", "public enum A {\n  OTHER(1),\n  USER(2);\n  private int a;\n}"),
+        ("a.java", "enum A { OTHER, USER; }"),
+        ("a.java", "class A {\n  private Map<String, Integer> user;\n}"),
+        ("a.java", "record A(int other, List<B> user) {\n}"),
+        ("a.kt", "enum class A(val x: Int) {\n    OTHER(1),\n    USER(2);\n    fun go() = 1\n}"),
+        ("a.kt", "data class A(val other: Int, val user: Int) {\n}"),
+        ("a.kt", "class A {\n    lateinit var user: B\n}"),
+        ("a.c", "enum a {\n  OTHER = 1, /* of it */\n  USER\n};"),
+        ("a.c", "enum { USER = 3 };"),
+        ("a.c", "typedef enum {\n  OTHER,\n#ifdef X\n  USER,\n#endif\n} a;"),
+        ("a.c", "struct a {\n  const struct b *user;\n  int c;\n};"),
+        ("a.c", "typedef struct {\n  int other, user;\n} a;"),
+        ("a.c", "struct a {\n  struct {\n    int b;\n  } user;\n};"),
+        ("a.c", "struct a {\n  unsigned user : 3;\n  char other[3];\n};"),
+        ("a.cpp", "enum class A : char {\n  OTHER,\n  USER,\n};"),
+        (
+            "a.cpp",
+            "namespace n {\nclass A {\npublic:\n  int go();\n  std::map<int, B> user;\n};\n}",
+        ),
+        ("a.cpp", "struct A {\n  int user{3};\n};"),
+        ("a.rs", "pub enum A {\n    #[default]\n    Other(Vec<u8>),\n    User { a: u8 },\n}"),
+        ("a.rs", "pub struct A<'a> {\n    other: &'a str,\n    pub(crate) user: HashMap<K, V>,\n}"),
+        ("a.cs", "public enum A {\n  Other,\n  User = 3\n}"),
+        ("a.cs", "class A {\n  public int User { get; set; }\n}"),
+        ("a.swift", "enum A {\n    case other, user\n}"),
+        ("a.swift", "struct A {\n    @State var user: Int\n}"),
+        ("a.php", "<?php\nenum A: string {\n    case User = 'r';\n}"),
+        ("a.php", "<?php\nclass A {\n  protected ?B $user;\n}"),
+        ("a.dart", "enum A {\n  other,\n  user;\n}"),
+        ("a.dart", "class A {\n  late final B user;\n}"),
+        ("a.scala", "case class A(other: Int, user: Int) {\n}"),
+    ],
+)
+@pytest.mark.parametrize("has_grammar", [True, False])
+def test_members_are_defined_for_a_query_that_is_their_name(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str, has_grammar: bool
+) -> None:
+    if not has_grammar:
+        monkeypatch.setattr(code, "_grammar", lambda _: None)
+    is_group = name == "a.go" and text.startswith("const")
+    query = re.findall(r"\buser\b", text, re.IGNORECASE)[-1]
+    for found in (f"{text}\n", text.replace("\n", "\r\n")):
+        assert values(query, name, found).get("definition") == (1.0 if is_group else 0.75)
+    assert values(query.swapcase(), name, f"{text}\n").get("definition") == (
+        0.5 if is_group else None
+    )
+    if not is_group:
+        assert "definition" not in values(f"how {query}() works", name, f"{text}\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.go", "var (\n\tother = f(\n\t\tuser,\n\t)\n)"),
+        ("a.go", "type A struct {\n\tuser\n\t*user\n\tb.user\n\tother user\n}"),
+        ("a.go", "type A interface {\n\tuser(int) error\n}"),
+        ("a.go", "func f() {\n\ttype a struct {\n\t\tuser int\n\t}\n}"),
+        ("a.py", "class A:\n    def go(self):\n        user = 3"),
+        ("a.py", "def f():\n    class A:\n        user = 3"),
+        ("a.py", 'class A:\n    """Of it.\n\n    user: of it\n    user = 3\n    """'),
+        ("a.py", "class A:\n    other = f(\n        user=3,\n    )"),
+        ("a.py", "class A:\n    other = user\n    user.go()\n    user == 3\n    other: user = 3"),
+        ("a.py", "class A:\n    pass\n\nif a:\n    user()"),
+        ("a.ts", "enum A {\n  other = user,\n}"),
+        ("a.ts", "interface A {\n  other: user;\n  go(user: number): user;\n}"),
+        ("a.ts", "class A {\n  go() {\n    user = 3;\n  }\n  other = { user: 3 };\n}"),
+        ("a.ts", "class A {\n  // user: number\n  other = 'user: x'\n}"),
+        ("a.java", "enum A {\n  OTHER(USER, B);\n}"),
+        ("a.java", "class A {\n  int go(int user) throws user;\n  int user();\n  user other;\n}"),
+        ("a.java", "class A extends B implements C, user {\n}"),
+        ("a.java", "@B(c = 1, user = 2)\nclass A {\n}"),
+        ("a.c", "struct a {\n  struct user *other;\n  int go(int user);\n  int x[user];\n};"),
+        ("a.c", "enum a {\n  OTHER = USER,\n  B = X | USER,\n};"),
+        (
+            "a.cpp",
+            "class A {\n  friend class user;\n  int user();\n  B<C, user, D> x;\n};",
+        ),
+        ("a.cpp", "class A {\n  A() : x(1), user(2) {\n  }\n};"),
+        ("a.rs", "pub enum A {\n    Other(user, User),\n    B { user: u8 },\n}"),
+        ("a.rs", "impl A {\n    fn go(user: u8) -> B {\n        let user: u8 = 1;\n    }\n}"),
+        ("a.rs", "trait A {\n    fn go(user: u8);\n}"),
+        ("a.cs", "class A {\n  user Other { get; }\n}"),
+        ("a.swift", "extension A {\n    func go(user: Int) {\n    }\n}"),
+    ],
+)
+def test_what_is_in_a_member_or_beside_one_is_no_definition(name: str, text: str) -> None:
+    for query in ("user", "USER", "User"):
+        assert "definition" not in values(query, name, f"{text}\n")
+
+
+def test_all_names_of_a_query_in_one_group_are_defined() -> None:
+    text = "const (\n\tmaxSize = 1\n\tminSize\n)\n\nvar (\n\tmidSize int\n)\n"
+    document = file("a.go", text)
+    found = DefinitionSearch(["maxSize", "minSize", "midSize"], members=False).find(document)
+    names = [text[definition.place :].split()[0] for definition in found]
+    assert names == ["maxSize", "minSize", "midSize"]
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        *("static ", "const (\n", "const (\n\t", "a, ", "a = ", "a<", "typedef a ", "} ", "$"),
+        *(" ", "*", "int *", "a<b> ", "user,", "a.", "(", "[a]"),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.py", "a.c", "a.go", "a.ts", "a.hs", "a.sql", "a.kt"])
+def test_long_lines_and_groups_end_no_search_for_definitions(name: str, part: str) -> None:
+    """A pattern that can match such a text in many ways would not come to its end."""
+    search, syntax = DefinitionSearch(["user"], members=False), syntax_of(name)
+    long = part * 20_000
+    lines = [f"user {long}", f"{long}user", f"int{long}(user)", f"export const {{ {long}"]
+    text = "\n".join(lines)
+    syntax = "javascript" if syntax == "typescript" else syntax
+    assert len([*search._find_assignments(text, syntax)]) < 30
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        *("a, ", "a<", "<", "@a.", " ", "\n", "(", ")", "{", "}", "[a]", "a( ) ", "user,", "user "),
+        *("'", '"', "\\'", '\\"', '""', "'" * 3, "`", "/*", "*/", "#", "*a", "a::", "a = ", "'a"),
+        *("enum {", "enum\n", "const (\n\t", "type a = {\n"),
+    ],
+)
+@pytest.mark.parametrize("syntax", ["python", "c", "go", "javascript", "rust"])
+def test_long_lines_and_brackets_end_no_search_for_members(syntax: str, part: str) -> None:
+    long = part * 2_000
+    text = f"class A {{\n\tuser {long}\n  user {long}user"
+    blocks = [Block(0, len(text), BlockKind.CLASS, 0, name) for name in ("class A", "enum A")]
+    bodies = [*_find_bodies(text, blocks, syntax)]
+    # What is read again is bounded: the text twice as it has two classes, and the others once.
+    assert sum(end - start for start, end, _ in bodies) <= 3 * len(text)
+    assert (
+        len([*DefinitionSearch(["user"], members=True)._find_members(text, bodies, syntax)])
+        < 10_000
+    )
+
+
+@given(
+    st.sampled_from(["python", "c", "go", "javascript", "rust"]),
+    st.lists(st.sampled_from([*"(){}[]<>\"'`\\#/*\n ,;=@", "a", "//", '"' * 3])).map("".join),
+)
+def test_direct_code_keeps_each_character_at_its_place(syntax: str, text: str) -> None:
+    found = find_direct_code(text, 0, len(text), syntax)
+    assert len(found) == len(text)
+    assert all(own in (" ", other) for own, other in zip(found, text, strict=True))

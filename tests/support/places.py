@@ -1,0 +1,19 @@
+"""Files with a path and a language, and what the prior makes of them."""
+
+from rerank_cli import Document
+from rerank_cli.ranking.places import PlacePrior
+from rerank_cli.structure import syntax_of
+from rerank_cli.types import Chunk
+
+CODE = "value = 1\n"
+
+
+def file(name: str, text: str = CODE) -> Document:
+    return Document(text, source=name, line=1, whole=True, syntax=syntax_of(name))
+
+
+def values(query: str, name: str, text: str = CODE) -> dict[str, float]:
+    """What a file of one passage has of each part of the prior."""
+    document = file(name, text)
+    (found,) = PlacePrior(query).values(document, [Chunk(document, 0, len(text), text, 0)], [0.0])
+    return {part: value for part, value in found.items() if value}

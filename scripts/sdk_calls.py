@@ -13,8 +13,8 @@ from importlib.metadata import version
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from tests.support.asking import dialect_of
 from tests.support.loopback import serve
+from tests.support.remote_commands import dialect_of
 from tests.support.sdks import call_table, calls_of, exchange, key_of, packages
 
 # Parameters that are about the connection, or that a client has from elsewhere.

@@ -40,7 +40,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 ROOT = Path(__file__).parent.parent
 MODELS = ROOT / "tests" / "models"
 DATA = ROOT / "tests" / "support" / "data"
-# By which a terminal is known. The developer's own must not show in a test.
+# Variables that identify a terminal. The developer's own terminal must not matter in a test.
 TERMINAL_VARIABLES = (
     "FORCE_HYPERLINK", "KITTY_WINDOW_ID", "KONSOLE_VERSION", "TERM_PROGRAM", "TERM_PROGRAM_VERSION",
     "NO_COLOR", "TMUX", "VTE_VERSION", "WT_SESSION",
@@ -49,7 +49,7 @@ TERMINAL_VARIABLES = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run left: its exit code, and what it wrote, as bytes and as text."""
+    """The outcome of a run: its exit code, and its output, as bytes and as text."""
 
     code: int
     raw: bytes
@@ -61,7 +61,7 @@ class Outcome:
 
 
 class Stream(io.TextIOWrapper):
-    """Standard input, output or error of a run in this process; a terminal if it is said to be."""
+    """Standard input, output or error of a run in this process, perhaps as a terminal."""
 
     def __init__(self, content: bytes = b"", *, terminal: bool = False) -> None:
         super().__init__(io.BytesIO(content), encoding="utf-8", newline="")
@@ -70,7 +70,7 @@ class Stream(io.TextIOWrapper):
     def isatty(self) -> bool:
         return self._terminal
 
-    def written(self) -> bytes:
+    def content(self) -> bytes:
         self.flush()
         return bytes(self.buffer.getvalue())  # type: ignore[attr-defined]
 
@@ -91,20 +91,20 @@ def home(
     # pytest would look for a free number among the folders of all tests before.
     folder = tmp_path_factory.mktemp(f"home{next(_home_numbers)}", numbered=False)
     monkeypatch.setenv("RERANK_HOME", str(folder))
-    # Nearly every test may as well find what another has had made.
+    # Nearly every test may use the prepared copies of earlier tests.
     monkeypatch.setenv("RERANK_PREPARED", str(tmp_path_factory.getbasetemp() / "prepared"))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True, scope="session")
-def built_once() -> Iterator[None]:
+def cache_commands() -> Iterator[None]:
     """Build each command of ours once, and not at each run: that is a quarter of a short one."""
     build_any = typer.main.get_command
     build_once = functools.cache(build_any)
 
-    def build(given: typer.Typer) -> Any:
-        return build_once(given) if given is app.app else build_any(given)
+    def build(program: typer.Typer) -> Any:
+        return build_once(program) if program is app.app else build_any(program)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(typer.main, "get_command", build)
@@ -113,8 +113,8 @@ def built_once() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def one_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Open models without a child process, as where there can be none: it takes half a second."""
+def forbid_child_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Open models without a child process, which takes half a second."""
     if request.node.get_closest_marker("trial") is None:
         monkeypatch.setattr(network, "_run_child", lambda *_: None)
 
@@ -135,7 +135,7 @@ def rerank(monkeypatch: pytest.MonkeyPatch) -> Run:
         monkeypatch.setenv("COLUMNS", str(terminal or 80))
         code = app.run(list(arguments))
         wait_for_openers()
-        return Outcome(code, out.written(), err.written().decode())
+        return Outcome(code, out.content(), err.content().decode())
 
     return run
 
@@ -171,7 +171,7 @@ def process(
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A Hub on loopback, which is the one that is asked."""
+    """A Hub on loopback, to which all requests to the Hub go."""
     with Hub() as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HTTPS_PROXY", "HTTP_PROXY"):
@@ -180,7 +180,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 
 @pytest.fixture
-def served(hub: Hub) -> Repository:
+def hub_model(hub: Hub) -> Repository:
     """A model of the catalogue on that Hub, in int8."""
     return hub.add(REPOSITORY, files_of())
 

@@ -77,7 +77,7 @@ def run(
         patch.setattr(sys, "stderr", err)
         patch.setenv("COLUMNS", "60")
         code = app.run(["a fox", "-m", "bm25", "--color=never", *options, *recursive, argument])
-    return Outcome(code, out.written(), err.written().decode())
+    return Outcome(code, out.content(), err.content().decode())
 
 
 def check_ending(content: bytes, options: list[str], place: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.support.loopback import DIALECTS, Server, logit_of, score_of, serve
-from tests.support.loopback.client import Got, ask, connect
+from tests.support.loopback.client import Answer, ask, connect
 from tests.support.loopback.samples import (
     CASES,
     INSTRUCTED,
@@ -32,7 +32,7 @@ from tests.support.loopback.samples import (
 APART = {"deepinfra", "vllm-score", "nvidia-hosted"}
 
 
-def items_at(got: Got, at: str) -> Any:
+def items_at(got: Answer, at: str) -> Any:
     found = got.json
     for name in filter(None, at.split(".")):
         found = found[name]
@@ -205,17 +205,17 @@ def test_a_scheme_without_a_key_is_refused() -> None:
 
 def test_a_connection_is_kept_and_chunks_are_read() -> None:
     with serve("openai-like") as server:
-        kept = connect(server)
+        connection = connect(server)
         for _ in range(3):
-            assert ask(server, "/v1/rerank", A, kept=kept).code == 200
-        kept.request(
+            assert ask(server, "/v1/rerank", A, connection=connection).code == 200
+        connection.request(
             "POST",
             "/v1/rerank",
             iter([json.dumps(A).encode()[:9], json.dumps(A).encode()[9:]]),
             {"Content-Type": "application/json"},
         )
-        assert kept.getresponse().read()
-        kept.close()
+        assert connection.getresponse().read()
+        connection.close()
         assert (server.connections, server.requests[3].json) == (1, A)
 
 
@@ -225,11 +225,11 @@ def at_once(server: Server, count: int, rounds: int = 1) -> list[int]:
     together = threading.Barrier(count)
 
     def work() -> None:
-        kept = connect(server)
-        kept.connect()
+        connection = connect(server)
+        connection.connect()
         together.wait()
-        codes.extend(ask(server, "/rerank", TEI, kept=kept).code for _ in range(rounds))
-        kept.close()
+        codes.extend(ask(server, "/rerank", TEI, connection=connection).code for _ in range(rounds))
+        connection.close()
 
     threads = [threading.Thread(target=work) for _ in range(count)]
     for thread in threads:

@@ -43,14 +43,14 @@ from tests.support.loopback import (
     serve,
     share,
 )
-from tests.support.loopback.client import JSON, Got, ask, connect
+from tests.support.loopback.client import JSON, Answer, ask, connect
 from tests.support.loopback.samples import QUERY, RANKING, TEXTS
 
 BODY = {"model": "m", "query": QUERY, "documents": TEXTS}
 PATH = "/v1/rerank"
 
 
-def answer(fault: Fault, name: str = "openai-like") -> Got:
+def answer(fault: Fault, name: str = "openai-like") -> Answer:
     with serve(name, faults=fault) as server:
         return ask(server, PATH, BODY)
 
@@ -103,19 +103,19 @@ def test_an_answer_in_another_manner(fault: Fault, code: int, kind: str | None, 
 
 def test_a_delay_comes_before_the_answer() -> None:
     with serve("openai-like", faults=Delay(60)) as server:
-        kept = connect(server, timeout=0.05)
+        connection = connect(server, timeout=0.05)
         with pytest.raises(TimeoutError):
-            ask(server, PATH, BODY, kept=kept)
-        kept.close()
+            ask(server, PATH, BODY, connection=connection)
+        connection.close()
 
 
 def test_a_drip_comes_in_pieces() -> None:
     with serve("openai-like", faults=Drip(50, 0.1)) as server:
-        kept = connect(server)
-        kept.request("POST", PATH, json.dumps(BODY), JSON)
-        reply = kept.getresponse()
+        connection = connect(server)
+        connection.request("POST", PATH, json.dumps(BODY), JSON)
+        reply = connection.getresponse()
         assert 0 < len(reply.read1()) < int(reply.headers["content-length"])
-        kept.close()
+        connection.close()
 
 
 @pytest.mark.parametrize(
@@ -135,21 +135,21 @@ def test_an_answer_that_breaks_off(fault: Fault, error: type[Exception]) -> None
 
 def test_a_connection_that_closes_without_a_word() -> None:
     with serve("openai-like", faults=first(1, CloseAfter())) as server:
-        kept = connect(server)
-        got = ask(server, PATH, BODY, kept=kept)
+        connection = connect(server)
+        got = ask(server, PATH, BODY, connection=connection)
         assert (got.code, "connection" in got.headers) == (200, False)
         time.sleep(0.02)
         with pytest.raises((http.client.RemoteDisconnected, ConnectionError)):
-            ask(server, PATH, BODY, kept=kept)
-        kept.close()
+            ask(server, PATH, BODY, connection=connection)
+        connection.close()
 
 
 def test_stopping_does_not_wait_for_what_is_under_way() -> None:
     with ExitStack() as stack:
         server = stack.enter_context(serve("openai-like", faults=Delay(600)))
-        kept = stack.enter_context(closing(connect(server, timeout=0.05)))
+        connection = stack.enter_context(closing(connect(server, timeout=0.05)))
         with pytest.raises(TimeoutError):
-            ask(server, PATH, BODY, kept=kept)
+            ask(server, PATH, BODY, connection=connection)
         stopping = threading.Thread(target=stack.pop_all().close, daemon=True)
         stopping.start()
         stopping.join(timeout=60)

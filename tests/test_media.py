@@ -130,7 +130,7 @@ def test_an_image_is_one_chunk_and_equal_ones_are_scored_once() -> None:
     picture = Document(long, media=Media("image", URL), text_is_label=True)
     documents = [picture, Document(long)] * 2
     ranking = rank("fox", documents, viewer, chunk_tokens=8, explain=True)
-    assert viewer.seen.count(Media("image", URL)) == 1
+    assert viewer.media_log.count(Media("image", URL)) == 1
     assert {result.chunks for result in ranking if result.document.media} == {1}
     assert ranking.duplicates == 2
 
@@ -209,10 +209,10 @@ def test_a_file_that_was_changed_is_scored_again(pictures: Path) -> None:
     with Reranker(viewer) as reranker:
         for _ in range(2):
             reranker.rank("fox", [fox])
-        assert len(viewer.seen) == 1
+        assert len(viewer.media_log) == 1
         path.write_bytes(png() + b"more")
         reranker.rank("fox", [fox])
-        assert len(viewer.seen) == 2
+        assert len(viewer.media_log) == 2
 
 
 # Python.
@@ -232,7 +232,7 @@ def test_mappings_have_images(pictures: Path) -> None:
     assert [found[n].text for n in range(4)] == ["a fox", URL, "a dog", "a cat"]
     assert [found[n].text_is_label for n in range(4)] == [False, True, False, False]
     assert (found[0].fields, found[0].media) == ({"id": 1}, Media("image", URL))
-    assert viewer.seen.count(None) == 1
+    assert viewer.media_log.count(None) == 1
 
 
 def test_files_of_mappings_are_in_a_folder_that_is_given(pictures: Path) -> None:
@@ -267,7 +267,7 @@ def test_two_pictures_with_one_caption_are_two_documents() -> None:
     viewer = Viewer()
     places = [URL, DATA, URL]
     ranking = rank("fox", [Document("x", media=Media("image", place)) for place in places], viewer)
-    assert (len(viewer.seen), ranking.duplicates) == (2, 1)
+    assert (len(viewer.media_log), ranking.duplicates) == (2, 1)
 
 
 def test_a_query_with_an_image_needs_a_model_that_takes_one() -> None:

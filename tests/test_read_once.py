@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import ROOT, Outcome, Run
 from tests.support.batches import record
 from tests.support.command_line import COMMAND
-from tests.support.reading import fed
+from tests.support.reading import feed_fifo
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="FIFOs of POSIX")
 
@@ -121,7 +121,7 @@ def run_with(
     if not as_fifo:
         return rerank(*paths)
     (folder / name).unlink()
-    with fed(folder / name, FILES[name]):
+    with feed_fifo(folder / name, FILES[name]):
         return rerank(*paths)
 
 
@@ -178,7 +178,7 @@ def test_one_stream_is_not_read_for_two(
 ) -> None:
     if arguments[0] == "eval":
         pytest.importorskip("ir_measures", reason="needs the extra eval")
-    with fed(tmp_path / "p", LINES) as fifo:
+    with feed_fifo(tmp_path / "p", LINES) as fifo:
         ran = rerank(*(word.format(fifo=fifo) for word in arguments))
     assert (ran.code, ran.out) == (2, "")
     assert f"{fifo} can be read only once" in ran.err
@@ -187,7 +187,7 @@ def test_one_stream_is_not_read_for_two(
 def test_a_list_that_names_a_stream_twice_says_so_and_reads_it_once(
     tmp_path: Path, rerank: Run
 ) -> None:
-    with fed(tmp_path / "p", LINES) as fifo:
+    with feed_fifo(tmp_path / "p", LINES) as fifo:
         (tmp_path / "list").write_text(f"{fifo}\n{ROOT / 'examples' / 'faq.txt'}\n{fifo}\n-\n")
         arguments = ("-q", "late", "-m", "bm25", "--files-from", str(tmp_path / "list"))
         ran = rerank(*arguments, "-f", "tsv", "--unit", "line", stdin=b"late\n")

@@ -102,7 +102,7 @@ def cohere(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
-@pytest.mark.usefixtures("cohere", "served")
+@pytest.mark.usefixtures("cohere", "hub_model")
 @pytest.mark.parametrize("command", RUNNING)
 def test_the_commands_run(command: str, clone: Path) -> None:
     tools = [part.split()[0] for part in command.split(" | ")]

@@ -128,7 +128,7 @@ def _read_pdf(data: bytes, allowance: Allowance) -> Conversion:
             problem,
             hint="ocrmypdf --force-ocr reads pages from their pictures",
             is_doubt=True,
-            what="page",
+            noun="page",
             count=len(pages),
         )
         for pages, problem in (

@@ -563,7 +563,7 @@ def say_what_was_read(inputs: Inputs, terminal: Terminal) -> None:
     """Say for --verbose what was read, and what was left out."""
     if skips := describe_skips(inputs):
         terminal.say(f"left out of folders and lists: {skips}")
-    if rows := sum(fault.count for fault in inputs.report.faults if fault.what == "row"):
+    if rows := sum(fault.count for fault in inputs.report.faults if fault.noun == "row"):
         terminal.say(f"{format_count(rows, 'row')} did not fit the header")
     if losses := inputs.report.losses:
         things = [format_count(count, kind) for kind, count in sorted(losses.items())]

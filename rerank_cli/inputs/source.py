@@ -359,7 +359,7 @@ class SourceReader:
             else:
                 has_read = True
                 yield document
-        if not has_read and (failure := source.unread_records()) is not None:
+        if not has_read and (failure := source.unread_error()) is not None:
             raise failure
 
     def _parts(self, source: TextSource, unit: Unit) -> Iterator[Document]:

@@ -1,15 +1,15 @@
 """Sources that can be read only once: standard input, pipes, sockets and devices.
 
-    is_stream          tells one by its path
+    is_stream          recognises such a source by its path
     check_open         refuses standard input that is closed
-    stream_key         tells one from another
-    check_read_once    refuses to read one twice
+    stream_key         identifies a stream, whatever path names it
+    check_read_once    refuses to read a stream twice
     OnePass            a source that is read from its start to its end
     SeekableInput      a source that is read in any order: a file, or the copy of a stream
     decompress         the content of a stream, without compression
 
 The shell's `<(…)`, /dev/stdin and a FIFO are such sources too. Each source is opened once: a FIFO
-gives its content only to the first that opens it, and a file that is replaced meanwhile is another.
+gives its content only to the first reader, and a file may be replaced by another in the meantime.
 """
 
 import io
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _STDIN_NAMES = (STDIN, "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 _COPY_BYTES = 1 << 20
-_HEAD_SECONDS = 0.1  # that the rest of a pipe's start is waited for, once a line has come
+_HEAD_SECONDS = 0.1  # the longest wait for the rest of a pipe's head, once a line has come
 _COMPRESSION_MARKS = {
     b"\x1f\x8b\x08": "gzip",
     b"BZh": "bzip2",
@@ -53,7 +53,7 @@ def is_stream(path: str) -> bool:
 
 
 def stream_key(path: str) -> tuple[int, ...] | None:
-    """What tells one stream from another; None for what is none, or is not there."""
+    """A key that is the same for all paths of a stream; None if a path names no stream."""
     try:
         status = os.fstat(sys.stdin.fileno()) if path == STDIN else Path(path).stat()
     except (AttributeError, OSError, ValueError):  # closed, not a file, or a NUL in the name
@@ -65,9 +65,9 @@ def stream_key(path: str) -> tuple[int, ...] | None:
 
 
 def check_read_once(sources: Iterable[tuple[str, str | None]]) -> None:
-    """Raise `UsageError` if one stream is to be read twice.
+    """Raise `UsageError` if one stream would be read twice.
 
-    `sources` are options or arguments, each with the path that it has; None stands for no path.
+    `sources` are options or arguments, each with its path; None stands for no path.
     """
     first_options: dict[tuple[int, ...], str] = {}
     for option, path in sources:
@@ -78,19 +78,21 @@ def check_read_once(sources: Iterable[tuple[str, str | None]]) -> None:
             if path == STDIN:
                 raise UsageError("standard input (-) can be read only once")
             first = first_options[key]
-            who = f"{first} names it twice" if first == option else f"{first} and {option} name it"
-            raise UsageError(f"{path} can be read only once, and {who}", hint="give it as a file")
+            users = (
+                f"{first} names it twice" if first == option else f"{first} and {option} name it"
+            )
+            raise UsageError(f"{path} can be read only once, and {users}", hint="give it as a file")
         first_options[key] = option
 
 
 def check_open(path: str) -> None:
-    """Raise `InputError` for standard input, by whatever name, if the caller has closed it."""
+    """Raise `InputError` if a path names standard input, and the caller has closed it."""
     if sys.stdin is None and path in _STDIN_NAMES:
         raise InputError("standard input is closed")
 
 
 def open_source(path: str) -> BinaryIO:
-    """Open a source. Standard input is not to be closed. Raises `InputError`."""
+    """Open a source. Do not close standard input. Raises `InputError`."""
     check_open(path)
     if path == STDIN:
         return sys.stdin.buffer
@@ -103,7 +105,7 @@ def open_source(path: str) -> BinaryIO:
 class OnePass(io.RawIOBase):
     """The bytes of a source, from its start to its end, and their hash.
 
-    A file is read as long as it was when it was opened: what is added to it later is not read.
+    A file is read up to the size that it had when it was opened; bytes after that are not read.
     """
 
     def __init__(self, path: str) -> None:
@@ -120,26 +122,26 @@ class OnePass(io.RawIOBase):
         return None if self._status is None else self._status.st_size
 
     def digest(self) -> str:
-        """The hash of a file before it is read; raises `InputError`."""
+        """The hash of a file before it is read; `check` compares with it. Raises `InputError`."""
         self._digest = self._content_digest()
         return self._digest
 
     def check(self) -> bool:
-        """Read a file to its end, and compare it with what it was.
+        """Read a file to its end, and compare its content with the content when it was opened.
 
-        Returns whether it has grown since it was opened. Raises `InputError` if it has changed.
+        Returns whether it has grown since then. Raises `InputError` if it has changed.
         """
         if self._status is None:
             return False
         while self.read(_COPY_BYTES):
             pass
-        found, now = self._hash.hexdigest(), os.fstat(self._stream.fileno())
-        expected = found if self._digest is None else self._digest
-        if self._digest is None and _stamp(now) != _stamp(self._status):
-            expected = self._content_digest()
-        if found != expected or self.read_bytes < self._status.st_size:
+        digest, status = self._hash.hexdigest(), os.fstat(self._stream.fileno())
+        expected_digest = digest if self._digest is None else self._digest
+        if self._digest is None and _stamp(status) != _stamp(self._status):
+            expected_digest = self._content_digest()
+        if digest != expected_digest or self.read_bytes < self._status.st_size:
             raise _changed_error(self.path)
-        return now.st_size > self._status.st_size
+        return status.st_size > self._status.st_size
 
     def close(self) -> None:
         """Close the source, unless it is standard input."""
@@ -158,7 +160,7 @@ class OnePass(io.RawIOBase):
         size = len(view)
         if self._status is not None:
             size = min(size, self._status.st_size - self.read_bytes)
-        piece = self._stream.read1(size)  # what a pipe has by now
+        piece = self._stream.read1(size)  # the bytes that a pipe has so far
         view[: len(piece)] = piece
         self.read_bytes += len(piece)
         if self._status is not None:
@@ -166,13 +168,13 @@ class OnePass(io.RawIOBase):
         return len(piece)
 
     def _content_digest(self) -> str:
-        """The hash of a file's first bytes, as many as it had; the place stays."""
+        """The hash of a file's bytes up to its size when it was opened; keeps the place."""
         place = self._stream.tell()
         self._stream.seek(0)
-        content, left = _new_hash(), self.size or 0
-        while left and (piece := self._stream.read(min(left, _COPY_BYTES))):
+        content, rest_bytes = _new_hash(), self.size or 0
+        while rest_bytes and (piece := self._stream.read(min(rest_bytes, _COPY_BYTES))):
             content.update(piece)
-            left -= len(piece)
+            rest_bytes -= len(piece)
         self._stream.seek(place)
         return content.hexdigest()
 
@@ -180,8 +182,8 @@ class OnePass(io.RawIOBase):
 class SeekableInput:
     """A source that is read in any order. A stream is copied to `folder()` first.
 
-    With `unpack` so is what is compressed. Raises `InputError`, and `OutputError` if the folder has
-    no room.
+    With `unpack` a compressed file is copied too, without its compression. Raises `InputError`, and
+    `OutputError` if the folder has no room.
     """
 
     def __init__(self, path: str, folder: Callable[[], Path], *, unpack: bool = False) -> None:
@@ -204,7 +206,7 @@ class SeekableInput:
         self.stream.seek(0)
 
     def digest(self) -> str:
-        """The hash of the content as it came; raises `InputError`."""
+        """The hash of the content, still compressed if it was; raises `InputError`."""
         self._digest = self._content_digest()
         return self._digest
 
@@ -230,15 +232,15 @@ class SeekableInput:
         return content.hexdigest()
 
     def replace_content(self, stream: BinaryIO) -> BinaryIO:
-        """Copy to disk what a stream makes of the content; returns that, which is `stream` now.
+        """Copy another form of the content to disk; returns the copy, which is now `stream`.
 
-        `digest` and `check` are about the source as before.
+        `digest` and `check` are still about the source.
         """
         self.stream = self._copy(stream)
         return self.stream
 
     def _copy(self, stream: BinaryIO) -> BinaryIO:
-        """Copy a stream to a file without a name; it is gone when it is closed."""
+        """Copy a stream to a file without a name, which is gone when it is closed."""
         directory: Path | None = None
         try:
             directory = self._folder()
@@ -256,9 +258,9 @@ class SeekableInput:
 def copy_to_disk(
     stream: BinaryIO, directory: Path, *, owner: object, first: bytes = b""
 ) -> BinaryIO:
-    """Copy a stream to a nameless file in a directory, behind what was read of it at `first`.
+    """Copy a stream to a nameless file in a directory, behind its `first` bytes, read before.
 
-    The file is closed, and gone, when its owner is. Raises `OSError`.
+    The file is closed, and gone, when its owner is gone. Raises `OSError`.
     """
     directory.mkdir(parents=True, exist_ok=True)
     import tempfile  # few runs need it
@@ -301,8 +303,8 @@ class _Readable(Protocol):
 def decompress(stream: BinaryIO, name: str, end: bytes = b"\n") -> tuple[bytes, BinaryIO]:
     """Remove the compression of a stream, if it has any.
 
-    Returns the first `HEAD_BYTES` of the content, and the whole content; of a slow pipe fewer, once
-    a line has come, which `end` ends. Reading raises `InputError` for damaged data.
+    Returns the first `HEAD_BYTES` of the content, and the whole content. The head of a slow pipe is
+    shorter if a line has come, which ends with `end`. Reading raises `InputError` for damaged data.
     """
     head = _read_head(stream, stream, end)
     whole = _HeadAndRest(head, stream, name)
@@ -311,13 +313,13 @@ def decompress(stream: BinaryIO, name: str, end: bytes = b"\n") -> tuple[bytes, 
         return head, io.BufferedReader(whole, READ_BYTES)
     inner = _decompressor(kind, cast("BinaryIO", whole))
     plain = io.BufferedReader(_HeadAndRest(b"", inner, name, kind), HEAD_BYTES)
-    # What was unpacked at once comes at once: gzip waits for more before it gives the rest.
+    # Give all bytes that were unpacked at once: gzip waits for more input before it gives the rest.
     head = _read_head(plain, stream, end, READ_BYTES)
     return head[:HEAD_BYTES], io.BufferedReader(_HeadAndRest(head, inner, name, kind), READ_BYTES)
 
 
 def _find_compression(head: bytes) -> str:
-    """How a content is compressed that begins with some bytes; empty if it is not."""
+    """The compression of a content by its first bytes; empty if it has none."""
     kind = next((kind for mark, kind in _COMPRESSION_MARKS.items() if head.startswith(mark)), "")
     return "" if kind == "bzip2" and head[4:10] not in _BZIP2_BLOCK_MARKS else kind
 
@@ -325,9 +327,10 @@ def _find_compression(head: bytes) -> str:
 def _read_head(
     stream: BinaryIO, pipe: BinaryIO, end: bytes = b"\n", most: int = HEAD_BYTES
 ) -> bytes:
-    """The first `HEAD_BYTES` of what comes of a pipe, or up to `most` that come with them.
+    """The first `HEAD_BYTES` of a stream, or up to `most` bytes that come with them.
 
-    Of a slow pipe, what came soon after a line, which `end` ends, or after a mark of compression.
+    The head of a slow pipe may be shorter: it ends soon after a line, which ends with `end`, or
+    after a mark of compression.
     """
     read = getattr(stream, "read1", None)
     if read is None:
@@ -346,7 +349,7 @@ def _read_head(
 
 
 def _is_paused(stream: BinaryIO, seconds: float) -> bool:
-    """Whether nothing comes from a pipe within some seconds, where the system can tell."""
+    """Whether nothing comes from a pipe within some seconds; false if the system cannot tell."""
     if not hasattr(select, "poll"):  # as on Windows
         return False
     try:
@@ -358,7 +361,7 @@ def _is_paused(stream: BinaryIO, seconds: float) -> bool:
 
 
 class _HeadAndRest(io.RawIOBase):
-    """A stream whose first bytes were read already: these bytes, and the rest of the stream."""
+    """A stream of which the head was read already: its head, and the rest of the stream."""
 
     def __init__(self, head: bytes, rest: _Readable, name: str, kind: str = "") -> None:
         self._head = head
@@ -379,7 +382,7 @@ class _HeadAndRest(io.RawIOBase):
         return len(piece)
 
     def _read_rest(self, size: int) -> bytes:
-        # Of a pipe what is there by now, if the stream can tell: else all of the size comes.
+        # `read1` gives the bytes that a pipe has so far; `read` waits for the whole size.
         read: Callable[[int], bytes] = getattr(self._rest, "read1", self._rest.read)
         if not self._kind:
             return read(size)

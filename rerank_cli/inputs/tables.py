@@ -333,7 +333,7 @@ class _Table:
 
     def _note(self, kind: str, problem: str, *, is_doubt: bool) -> None:
         where = f"{self._source.name}:{self._row[0][0]}"
-        self._source.faults[kind] = Fault(where, problem, is_doubt=is_doubt, what="row")
+        self._source.faults[kind] = Fault(where, problem, is_doubt=is_doubt, noun="row")
 
     # A header that is none.
 

@@ -1,9 +1,9 @@
 """Bytes to text: encodings, lines, parts and whole files.
 
     envelope_of    the encoding, by the byte-order mark or the NUL bytes of UTF-16
-    guess_encoding what text that is not UTF-8 may be in, for a hint
+    guess_encoding the likely encoding of text that is not UTF-8, for a hint
     TextSource     the content in blocks: each has its text and its own bytes
-    Fault          what was wrong with a source, for its user
+    Fault          a problem of records of a source, for the user
 
 Undecodable bytes are replaced in the text, and kept in the bytes of a block. No document takes more
 memory than `max_bytes` allows, whatever the source is.
@@ -25,17 +25,17 @@ from rerank_cli.structure.units import TextPart
 from rerank_cli.terminal import encodable, format_count, format_size
 from rerank_cli.types import Envelope
 
-HEAD_BYTES = 1 << 13  # the start of a source, by which its kind is known
-READ_BYTES = 1 << 18  # that are read at once
-_MAX_PROBLEMS = 5  # of records, that are told apart; the others count as the last
+HEAD_BYTES = 1 << 13  # the start of a source, which shows its kind
+READ_BYTES = 1 << 18  # the most that is read at once
+_MAX_PROBLEMS = 5  # of records that are reported; all others count as the last of these
 _NAMED_LINES = 5
-_LEFT_OUT = "; left out"
-_RECORD = "record"  # what a fault is of
-# Of so many bytes at a time a text is divided into parts, if not at once. What is a heading may
-# depend on those before it, so these are many.
+_SKIP_SUFFIX = "; left out"
+_RECORD_NOUN = "record"  # of the faults of records
+# The size of the pieces in which a text is divided, if not as a whole. They are large because a
+# heading may depend on the headings before it.
 _DIVIDED_BYTES = 1 << 20
-# The end of a document that is too large is looked for within so many bytes, or within so many
-# times the size that it may have.
+# The end of a document that is too large must be within so many bytes, or within so many times
+# the size that is allowed.
 _MIN_SKIPPED_BYTES = 256 << 20
 _SKIP_FACTOR = 4
 # UTF-32 comes first: its little-endian mark begins with that of UTF-16.
@@ -46,14 +46,16 @@ _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
-# Text in UTF-16 without a mark is known only if most of it is Latin: it has many NUL bytes then, on
-# one side, and no other control characters. Binary data may look like a shorter one.
+# Text in UTF-16 without a mark is recognised only if most of it is Latin. It then has many NUL
+# bytes, all at even or all at odd places, and no other control characters. Binary data may look
+# like a shorter text.
 _MIN_UTF16_BYTES = 8
 _MIN_UTF16_NULS = 0.7  # for each character
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ufffe\uffff]")
 _PDF_MARK = b"%PDF-"
-# Encodings by iconv's names and Python's. In text of each such characters have so large a share of
-# those that are not ASCII, or of all letters where they are most of them. The first one fits.
+# Encodings: the name in iconv, the name in Python, and characters that are frequent in text of the
+# encoding, with their least share of the characters that are not ASCII, or of all letters if the
+# last value is true. The first encoding that fits counts.
 _ENCODINGS = (
     (
         "SHIFT_JIS",
@@ -71,9 +73,9 @@ _ENCODINGS = (
 
 
 def envelope_of(head: bytes, *, null: bool = False) -> Envelope:
-    """The encoding of a source by its first bytes; UTF-8 if they do not tell.
+    """The encoding of a source by its first bytes; UTF-8 if they do not show it.
 
-    With `null` its lines end with NUL, and only a byte-order mark tells.
+    With `null` its lines end with NUL, and only a byte-order mark shows another encoding.
     """
     for mark, encoding in _BYTE_ORDER_MARKS.items():
         if head.startswith(mark):
@@ -82,7 +84,7 @@ def envelope_of(head: bytes, *, null: bool = False) -> Envelope:
 
 
 def _utf16_without_mark(head: bytes) -> str | None:
-    """The encoding of text in UTF-16 that has no byte-order mark; None if it is something else."""
+    """The encoding of text in UTF-16 without a byte-order mark; None if it is not UTF-16."""
     units = len(head) // 2
     if len(head) < _MIN_UTF16_BYTES or b"\0" not in head:
         return None
@@ -96,35 +98,35 @@ def _utf16_without_mark(head: bytes) -> str | None:
 
 
 def is_binary(head: bytes, envelope: Envelope) -> bool:
-    """Whether a source is not text: a PDF, or with a NUL byte, which text in UTF-8 has not."""
+    """Whether a source in UTF-8 is not text: a PDF, or a file with a NUL byte."""
     return envelope.encoding == "utf-8" and (b"\0" in head or head.startswith(_PDF_MARK))
 
 
 def guess_encoding(sample: bytes) -> str | None:
-    """The name that iconv has for the encoding that text seems to be in; None if that is unclear.
+    """The likely encoding of text, by its name in iconv; None if it is unclear.
 
-    For a hint only: the same bytes are often text in several encodings.
+    This is for a hint only: the same bytes are often text in several encodings.
     """
-    for name, codec, pattern, least, of_letters in _ENCODINGS:
+    for name, codec, pattern, least_share, counts_letters in _ENCODINGS:
         try:
             text = codecs.getincrementaldecoder(codec)().decode(sample)  # it may end in a character
         except UnicodeDecodeError:
             continue
-        counted = str.isalpha if of_letters else lambda character: not character.isascii()
-        others = "".join(filter(counted, text))
-        # A letter with an accent and the next one may look like one of Chinese, but not like two.
+        counts = str.isalpha if counts_letters else lambda character: not character.isascii()
+        others = "".join(filter(counts, text))
+        # A letter with an accent and its neighbour may look like one Chinese character, not two.
         is_some = codec.startswith("cp125") or re.search("[\u3000-\uffff]{2}", text)
-        if others and is_some and len(re.findall(pattern, others)) >= least * len(others):
+        if others and is_some and len(re.findall(pattern, others)) >= least_share * len(others):
             return name
     return None
 
 
 class BoundExceeded(InputError):
-    """A document would take more than one may. It is left out, and the others are ranked."""
+    """A document takes more than a document may. It is left out, and the others are ranked."""
 
 
 class DocumentTooLarge(BoundExceeded):
-    """A document is larger than `--max-document`. With `rest`, all behind it is lost too."""
+    """A document is larger than `--max-document`. With `rest`, all text behind it is lost too."""
 
     def __init__(self, where: str, max_bytes: int, *, rest: bool = False) -> None:
         problem = f"{where}: larger than {format_size(max_bytes)}"
@@ -146,9 +148,9 @@ class DocumentTooSlow(BoundExceeded):
 
 @dataclass(slots=True)
 class Allowance:
-    """What the conversion of one document may take: bytes in all, and seconds from now on.
+    """The limits for the conversion of one document: bytes in all, and seconds from now on.
 
-    The seconds are the processor's: what else a machine does must not change what is read.
+    These are seconds of the processor: other work of the machine must not change the result.
     """
 
     name: str
@@ -158,7 +160,7 @@ class Allowance:
     _start: float = field(default_factory=time.thread_time)
 
     def take(self, size: int) -> None:
-        """Count bytes; raises `BoundExceeded` for too many of them, or after too long a time."""
+        """Count bytes; raises `BoundExceeded` after too many bytes or too long a time."""
         self._bytes += size
         if self._bytes > self.max_bytes:
             raise DocumentTooLarge(self.name, self.max_bytes)
@@ -182,12 +184,12 @@ def read_whole(stream: BinaryIO, name: str, max_bytes: int) -> bytes:
 
 @dataclass(slots=True)
 class Fault:
-    """What was wrong with some records of a source: where that was first, and how many there were.
+    """A problem of some records of a source: the place of the first one, and their number.
 
     is_lost   whether they were left out
     is_doubt  whether their text may be wrong
-    what      what they are, in the singular
-    lines     where some of the others are
+    noun      the word for such a record, in the singular
+    lines     the lines of some of the others
     """
 
     where: str
@@ -195,19 +197,19 @@ class Fault:
     hint: str | None = None
     is_lost: bool = False
     is_doubt: bool = False
-    what: str = "document"
+    noun: str = "document"
     count: int = 1
     lines: list[int] = field(default_factory=list)
 
     def __str__(self) -> str:
         others = ""
         if self.count > 1:
-            others = f" (and {format_count(self.count - 1, f'other {self.what}')}{self._places})"
+            others = f" (and {format_count(self.count - 1, f'other {self.noun}')}{self._places})"
         return f"{self.where}: {self.problem}{others}"
 
     @property
     def _places(self) -> str:
-        """The places of the others, in words."""
+        """The lines of the other records, in words."""
         if not self.lines:
             return ""
         places = [*map(str, self.lines), *["…"] * (len(self.lines) < self.count - 1)]
@@ -215,7 +217,7 @@ class Fault:
 
 
 class SourceBlock(NamedTuple):
-    """A part of a source: its text, the line where it begins (from 1), and its own bytes."""
+    """A part of a source: its text, its first line (from 1), and its own bytes."""
 
     text: str
     line: int
@@ -226,7 +228,7 @@ class PartBlock(NamedTuple):
     """A part of a source with a structure, as `SourceBlock`.
 
     part            its place in the text around it, its headings and its blocks
-    start_line      the line where its bytes begin, which may be blank
+    start_line      the first line of its bytes, which may be blank
     is_apart        whether its bytes end with a blank line
     is_undecodable  whether some of its bytes are not of the encoding
     """
@@ -247,13 +249,13 @@ class TextSource:
     stream       the content after the byte-order mark
     name         the name of the source in messages
     envelope     the source's encoding
-    terminator   what ends a line: a newline, NUL or a carriage return
-    max_bytes    the size that a document may reach
+    terminator   the end of a line: a newline, NUL or a carriage return
+    max_bytes    the largest size of a document
     head         the first bytes of the content
     controls     whether JSON may have control characters
     strict       whether a record that cannot be read is an error, and not left out
-    undecodable  how many blocks had bytes that are not of the encoding
-    faults       what was wrong: the first fault of each kind, which counts the others
+    undecodable  the number of blocks with bytes that are not of the encoding
+    faults       the first fault of each kind, which counts the others
     """
 
     stream: BinaryIO
@@ -273,11 +275,11 @@ class TextSource:
 
     @property
     def max_skipped_bytes(self) -> int:
-        """Within how much the end of a document that is too large is looked for."""
+        """The most bytes within which the end of a document that is too large may be."""
         return max(_MIN_SKIPPED_BYTES, self.max_bytes * _SKIP_FACTOR)
 
     def decode(self, raw: bytes) -> str:
-        """Decode a block. What cannot be decoded is replaced, and counted."""
+        """Decode a block. Undecodable bytes are replaced, and their block is counted."""
         try:
             return raw.decode(self.encoding)
         except UnicodeDecodeError:
@@ -288,7 +290,7 @@ class TextSource:
         return raw.decode(self.encoding, "replace")
 
     def lines(self) -> Iterator[tuple[int, bytes]]:
-        """Yield lines with their numbers and terminators. The last line gets one if it has none.
+        """Yield lines with their numbers and terminators. The last line always gets a terminator.
 
         A line that is too large is left out. Raises `DocumentTooLarge` if its end is far away.
         """
@@ -310,9 +312,9 @@ class TextSource:
 
     def note_too_large(self, line: int) -> None:
         """Note that the document of a line is too large, and left out."""
-        known = self.faults.get(_TOO_LARGE)
-        if known is not None:
-            known.count += 1
+        fault = self.faults.get(_TOO_LARGE)
+        if fault is not None:
+            fault.count += 1
             return
         problem = f"larger than {format_size(self.max_bytes)}: left out"
         where = f"{self.name}:{line}"
@@ -323,24 +325,24 @@ class TextSource:
         if self.strict:
             raise error
         where = f"{self.name}:{line}"
-        problem = f"{str(error).removeprefix(f'{where}: ')}{_LEFT_OUT}"
-        kinds = [kind for kind, fault in self.faults.items() if fault.what == _RECORD]
+        problem = f"{str(error).removeprefix(f'{where}: ')}{_SKIP_SUFFIX}"
+        kinds = [kind for kind, fault in self.faults.items() if fault.noun == _RECORD_NOUN]
         kind = problem if problem in kinds or len(kinds) < _MAX_PROBLEMS else kinds[-1]
-        known = self.faults.get(kind)
-        if known is None:
-            self.faults[kind] = Fault(where, problem, error.hint, is_lost=True, what=_RECORD)
+        earlier_fault = self.faults.get(kind)
+        if earlier_fault is None:
+            self.faults[kind] = Fault(where, problem, error.hint, is_lost=True, noun=_RECORD_NOUN)
             return
-        known.count += 1
-        if len(known.lines) < _NAMED_LINES:
-            known.lines.append(line)
+        earlier_fault.count += 1
+        if len(earlier_fault.lines) < _NAMED_LINES:
+            earlier_fault.lines.append(line)
 
-    def unread_records(self) -> InputError | None:
-        """The error of a source all of whose records were left out; they are noted no more."""
-        kinds = [kind for kind, fault in self.faults.items() if fault.what == _RECORD]
+    def unread_error(self) -> InputError | None:
+        """The error of a source all of whose records were left out. Removes their faults."""
+        kinds = [kind for kind, fault in self.faults.items() if fault.noun == _RECORD_NOUN]
         faults = [self.faults.pop(kind) for kind in kinds]
         if not faults:
             return None
-        faults[0].problem = faults[0].problem.removesuffix(_LEFT_OUT)
+        faults[0].problem = faults[0].problem.removesuffix(_SKIP_SUFFIX)
         faults[0].count = sum(fault.count for fault in faults)
         return InputError(str(faults[0]), hint=faults[0].hint)
 
@@ -349,23 +351,23 @@ class TextSource:
         return DocumentTooLarge(f"{self.name}:{line}", self.max_bytes, rest=True)
 
     def _missing_end(self, previous: bytes) -> bytes:
-        """The terminator that the last line lacks, as the line before it has it."""
+        """The terminator that the last line lacks, as it is in the line before."""
         end = self.terminator
         is_pair = end == "\n" and previous.endswith("\r\n".encode(self.encoding))
         return ("\r\n" if is_pair else end).encode(self.encoding)
 
     def _skip_line(self, number: int) -> None:
         """Read to the end of a line that is too large."""
-        skipped = 0
+        skipped_bytes = 0
         while piece := self.stream.readline(READ_BYTES):
-            skipped += len(piece)
+            skipped_bytes += len(piece)
             if piece.endswith(b"\n"):
                 return
-            if skipped > self.max_skipped_bytes:
+            if skipped_bytes > self.max_skipped_bytes:
                 raise self.too_large_error(number)
 
     def line_blocks(self) -> Iterator[SourceBlock]:
-        """Yield lines; with another terminator, `line` is the number of the record."""
+        """Yield lines. With a terminator other than a newline, `line` is the record's number."""
         ends = "\r\n" if self.terminator == "\n" else self.terminator
         decode = self.decode
         for number, raw in self.lines():
@@ -376,10 +378,11 @@ class TextSource:
     ) -> Iterator[PartBlock]:
         """Yield the parts of the text that `divide` finds: its paragraphs, or its sections.
 
-        Together their bytes are the source. The last part gets a blank line if the one before has
-        one, so that parts in a new order stay apart. `divide` gets the whole text `at_once`, or so
-        many lines that memory does not grow with the source. Raises `DocumentTooLarge` for a whole
-        text that is too large; any other part that is too large is left out.
+        Together their bytes are the source. The last part gets a blank line if the part before it
+        has one, so that parts in a new order stay apart. With `at_once`, `divide` gets the whole
+        text; otherwise it gets some lines at a time, so that memory does not grow with the source.
+        Raises `DocumentTooLarge` for a whole text that is too large; otherwise a part that is too
+        large is left out.
         """
         if at_once:
             self.stream = io.BytesIO(read_whole(self.stream, self.name, self.max_bytes))
@@ -392,21 +395,22 @@ class TextSource:
             last = part
         if last is not None:
             self.undecodable += last.is_undecodable
-            missing = b"" if last.is_apart or not is_apart else self._missing_end(last.raw)
-            yield last._replace(raw=last.raw + missing)
+            missing_end = b"" if last.is_apart or not is_apart else self._missing_end(last.raw)
+            yield last._replace(raw=last.raw + missing_end)
 
     def _divide_lines(
         self, divide: Callable[[str], Sequence[TextPart]], *, at_once: bool
     ) -> Iterator[PartBlock]:
-        lines, size, wanted = list[bytes](), 0, _DIVIDED_BYTES
-        first = expected = 1  # the lines that `lines` begins with, and that comes next
-        # Whether the part of this line is too large, and whether the blank lines behind it began.
+        lines, size, least_bytes = list[bytes](), 0, _DIVIDED_BYTES
+        first = next_number = 1  # the first line of `lines`, and the next line
+        # Whether the part of this line is too large, and whether the blank lines behind that part
+        # have begun.
         is_skipped = is_ended = False
         for number, line in self.lines():
-            if number != expected and lines:  # a line between them was too large
+            if number != next_number and lines:  # a line between them was too large
                 yield from self._parts_in(b"".join(lines), first, divide)
                 lines, size = [], 0
-            expected = number + 1
+            next_number = number + 1
             if is_skipped:
                 is_blank = not line.decode(self.encoding, "replace").strip()
                 is_ended = is_ended or is_blank
@@ -416,24 +420,24 @@ class TextSource:
             first = first if lines else number
             lines.append(line)
             size += len(line)
-            if at_once or size < wanted:
+            if at_once or size < least_bytes:
                 continue
             parts = self._parts_in(b"".join(lines), first, divide)
             yield from filter(self._fits, parts[:-1])
-            # What comes next may belong to the last part.
+            # The next lines may belong to the last part.
             lines, size = [], 0
             for part in parts[-1:]:
                 if self._fits(part):
                     lines, size, first = [part.raw], len(part.raw), part.start_line
                 else:
                     is_skipped, is_ended = True, part.is_apart
-            wanted = max(_DIVIDED_BYTES, 2 * size)
+            least_bytes = max(_DIVIDED_BYTES, 2 * size)
         yield from filter(self._fits, self._parts_in(b"".join(lines), first, divide))
 
     def _fits(self, part: PartBlock) -> bool:
-        """Whether a part is not too large; notes it if it is."""
+        """Whether a part is not too large; notes a part that is."""
         size = len(part.raw)
-        # The end that the last line lacked does not count.
+        # A terminator that was added to the last line does not count.
         if size <= self.max_bytes or size - len(self._missing_end(b"")) <= self.max_bytes:
             return True
         self.note_too_large(part.line)
@@ -442,20 +446,20 @@ class TextSource:
     def _parts_in(
         self, raw: bytes, line: int, divide: Callable[[str], Sequence[TextPart]]
     ) -> list[PartBlock]:
-        """The parts of some lines, of which the first one has a number."""
-        decoded = _DecodedLines(raw, self)
-        text, place, blocks = decoded.text, 0, list[PartBlock]()
+        """The parts of some lines, which begin with line `line`."""
+        decoded_lines = _DecodedLines(raw, self)
+        text, place, blocks = decoded_lines.text, 0, list[PartBlock]()
         for part in divide(text):
             line += text.count("\n", place, part.start)
             place = part.start
             block = PartBlock(
                 text[part.first : part.last],
                 line + text.count("\n", part.start, part.first),
-                decoded.raw_of(part.start, part.end),
+                decoded_lines.raw_of(part.start, part.end),
                 part,
                 start_line=line,
                 is_apart=text.count("\n", part.last, part.end) > 1,
-                is_undecodable=decoded.is_changed(part.start, part.end),
+                is_undecodable=decoded_lines.is_changed(part.start, part.end),
             )
             blocks.append(block)
         return blocks
@@ -474,7 +478,7 @@ _TOO_LARGE = "too large"  # a kind of fault
 
 
 class _DecodedLines:
-    """The text of some lines, and the bytes of each part of it that is whole lines."""
+    """The text of some lines, and the bytes of each part of it that consists of whole lines."""
 
     def __init__(self, raw: bytes, source: TextSource) -> None:
         self._raw, self._encoding, self._errors = raw, source.encoding, "strict"
@@ -520,35 +524,35 @@ class _DecodedLines:
 
 
 def _split(source: TextSource) -> Iterator[bytes]:
-    """Split a source after each terminator that stands at a multiple of its own length.
+    """Split a source after each terminator whose place is a multiple of its own length.
 
-    An empty line stands for one that is too large.
+    An empty line stands for a line that is too large.
     """
     end, limit = source.terminator.encode(source.encoding), source.max_bytes
-    width, left, searched = len(end), bytearray(), 0
-    number, skipped = 1, 0  # `skipped` is how much of this line was left out
-    # Of a pipe what is there by now, if the stream can tell.
+    width, buffer, search_start = len(end), bytearray(), 0
+    number, skipped_bytes = 1, 0  # `skipped_bytes` of this line were left out
+    # `read1` gives the bytes that a pipe has so far.
     read: Callable[[int], bytes] = getattr(source.stream, "read1", source.stream.read)
     while block := read(READ_BYTES):
-        left += block
+        buffer += block
         start = 0
-        place = _find_end(left, end, searched)
+        place = _find_end(buffer, end, search_start)
         while place >= 0:
-            is_large = skipped or place - start > limit
-            yield b"" if is_large else bytes(left[start : place + width])
-            number, skipped = number + 1, 0
+            is_large = skipped_bytes or place - start > limit
+            yield b"" if is_large else bytes(buffer[start : place + width])
+            number, skipped_bytes = number + 1, 0
             start = place + width
-            place = _find_end(left, end, start)
-        del left[:start]
-        if skipped or len(left) > limit:
-            whole = len(left) - len(left) % width
-            skipped += whole
-            del left[:whole]
-            if skipped > source.max_skipped_bytes:
+            place = _find_end(buffer, end, start)
+        del buffer[:start]
+        if skipped_bytes or len(buffer) > limit:
+            whole_bytes = len(buffer) - len(buffer) % width
+            skipped_bytes += whole_bytes
+            del buffer[:whole_bytes]
+            if skipped_bytes > source.max_skipped_bytes:
                 raise source.too_large_error(number)
-        searched = max(0, len(left) - len(left) % width - width)
-    if left or skipped:
-        yield b"" if skipped else bytes(left)
+        search_start = max(0, len(buffer) - len(buffer) % width - width)
+    if buffer or skipped_bytes:
+        yield b"" if skipped_bytes else bytes(buffer)
 
 
 def _find_end(data: bytearray, end: bytes, start: int) -> int:

@@ -1,8 +1,8 @@
 """Where code defines a symbol: its class or function, the value of a constant, a member of a class.
 
-Classes and functions come from `structure`. What gets a value, and what is a member, is found by
-patterns, a table by language. {0} in a pattern is the symbol. Of what is repeated in a pattern, a
-text can be read in one way alone, or it has a bound: lines may be long, and code may be hostile.
+Classes and functions come from `structure`. Assignments and members are found by patterns, in a
+table by language. {0} in a pattern is the symbol. Lines may be long, and code may be hostile: so
+each repetition in a pattern has a bound, or can match a text in one way alone.
 """
 
 import re
@@ -15,13 +15,13 @@ from rerank_cli.structure import Block, BlockKind, find_blocks, find_direct_code
 from rerank_cli.types import Document
 from rerank_cli.words import normalise
 
-_MEMBER_VALUE = 0.75  # of a member of a class as a definition, where it is all of the query
+_MEMBER_VALUE = 0.75  # the value of a member of a class, whose name must be the whole query
 _OTHER_CASE = 0.5  # the value of a definition whose name has another case
-_SCRIPTS = frozenset(("tsx", "typescript"))  # which are written as JavaScript is
+_SCRIPT_SYNTAXES = frozenset(("tsx", "typescript"))  # languages with the patterns of JavaScript
 _LAST_NAME = re.compile(r"(\w+)\W*\Z")
 _NO_DEFINITION = re.compile(r"impl\b")  # of another name
 # Where a constant, a variable or a type gets its value: at the beginning of a line, or behind words
-# such as const and a type. {0} is its name. There may be others beside it: A, B = 1, 2.
+# such as const and a type. {0} is its name. Other names may stand beside it: A, B = 1, 2.
 _MODIFIER = (
     r"(?:abstract|const|constexpr|data|declare|export|extern|final|global|implicit|inline|internal"
     r"|late|lazy|let|local|mut|my|newtype|open|our|override|private|protected|pub(?:\([\w :]+\))?"
@@ -40,13 +40,14 @@ _DECLARATOR = (
     rf"(?:(?!return\b|typedef\b)[a-z_][\w:]*{_GENERIC}[ \t*&]+){{{{1,6}}}}"
     r"(?={0}[ \t]*(?:\[[^\]\n]{{,80}}\][ \t]*){{,3}}"
 )
-# A type is before a name and a * or [] may be at it; behind the body of a type; that of a type.
+# A variable behind its type, perhaps with * or []; a variable behind the body of its type; the name
+# of a typedef.
 _C_ASSIGNMENT = (
     rf"^(?:(?:[ \t]*(?={_MODIFIER}))?{_DECLARATOR}=(?!=))|(?=static\b){_DECLARATOR};)"
     r"|\}}[ \t]*\**(?={0}[ \t]*(?:\[[^\]\n]{{,80}}\][ \t]*){{,3}}=)"
     r"|typedef\b[^;{{}}\n]{{1,200}}[\s*(](?={0}[ \t]*[;)\[]))({0})"
 )
-# How else some languages say it.
+# Other forms of assignments and definitions in some languages.
 OTHER_ASSIGNMENTS: Mapping[str, str] = {
     "c": _C_ASSIGNMENT,
     "cpp": _C_ASSIGNMENT,
@@ -67,11 +68,12 @@ OTHER_ASSIGNMENTS: Mapping[str, str] = {
     "sql": r"^[ \t]*create[ \t]+(?:\w+[ \t]+){{1,4}}?(?:if[ \t]+not[ \t]+exists[ \t]+)?"
     r"(?:[\"`\[]?\w+[\"`\]]?\.)?[\"`\[]?({0})",
 }
-# The lines of a group of Go, up to one that is not indented.
-_INDENTED = r"[^\n]*\n(?:[ \t\r][^\n]*\n|\n)*"
-_GO_GROUP = re.compile(rf"^(?:const|type|var)[ \t]*\({_INDENTED}", re.MULTILINE)
-# Where a member gets its name in the code that is directly in a class, an enum or a group. A type
-# is before the name in most languages, and behind it in others; {0} is the name.
+# The rest of a line and the indented lines below it.
+_INDENTED_LINES = r"[^\n]*\n(?:[ \t\r][^\n]*\n|\n)*"
+# A group of Go: const (…).
+_GO_GROUP = re.compile(rf"^(?:const|type|var)[ \t]*\({_INDENTED_LINES}", re.MULTILINE)
+# Where a member gets its name in the code that is directly in a class, an enum or a group. In most
+# languages the type is before the name, in others behind it; {0} is the name.
 _MEMBER_START = r"(?:^|[{{(}};,])[ \t]*"
 _ENUM_MEMBER = rf"{_MEMBER_START}(?:case[ \t]+)?({{0}})(?=[ \t\r]*(?:[=,;({{{{}}}}]|$))"
 _FIELD = (
@@ -90,19 +92,20 @@ _FIELDS: Mapping[str, str] = {
     "python": r"^[ \t]+(?:\w+[ \t]*[,=][ \t]*){{,8}}({0})(?:[ \t]*,[ \t]*\w+){{,8}}[ \t]*"
     r"(?:=(?!=)|:[ \t])",
 }
-# What has members and is no class by name: an enum without one, a type of TypeScript.
+# Definitions that have members and are not found as classes: an enum without a name, a type of
+# TypeScript.
 _ENUM = re.compile(r"^[ \t]*enum\s*\{[^{}]*", re.MULTILINE), _ENUM_MEMBER
-_TYPE = rf"^(?:export[ \t]+)?type[ \t][^=\n]{{,80}}=[ \t]*\{{{_INDENTED}"
+_TYPE = rf"^(?:export[ \t]+)?type[ \t][^=\n]{{,80}}=[ \t]*\{{{_INDENTED_LINES}"
 _NAMELESS_CLASSES: Mapping[str, tuple[re.Pattern[str], str]] = {
     **dict.fromkeys(("c", "cpp"), _ENUM),
     "javascript": (re.compile(_TYPE, re.MULTILINE), _TYPED_FIELD),
 }
 _NO_CLASS = re.compile(r"(?:extension|impl|mod|module|namespace|package)\b")
-_MAX_CLASS_DEPTH = 8  # of classes in classes, of which each is read by itself
+_MAX_CLASS_DEPTH = 8  # of classes in classes; each class is read by itself
 
 
 class Definition(NamedTuple):
-    """Where a symbol of a query is defined, and how well its name fits."""
+    """The place where a symbol of a query is defined, and how well its name fits."""
 
     place: int
     value: float
@@ -111,13 +114,13 @@ class Definition(NamedTuple):
 class DefinitionSearch:
     """Finds the definitions of the symbols of a query.
 
-    Members of classes, enums and structs are found only if `members` is set: in a question their
+    It finds members of classes, enums and structs only if `members` is set: in a question their
     names often mean something else.
     """
 
     def __init__(self, symbols: Collection[str], *, members: bool) -> None:
         self._symbols, self._with_members = frozenset(symbols), members
-        self._normalised = frozenset(map(normalise, symbols))
+        self._normalised_symbols = frozenset(map(normalise, symbols))
         self._symbol_source = rf"\b(?:{'|'.join(map(re.escape, symbols)) or '(?!)'})\b"
         self._symbol = re.compile(self._symbol_source, re.IGNORECASE)
 
@@ -128,27 +131,27 @@ class DefinitionSearch:
         text = document.text
         if self._symbol.search(text) is None:
             return ()
-        found = []
-        syntax = "javascript" if document.syntax in _SCRIPTS else document.syntax
+        definitions = []
+        syntax = "javascript" if document.syntax in _SCRIPT_SYNTAXES else document.syntax
         blocks = find_blocks(text, document.syntax)
         variables = _leave_functions(blocks, self._find_assignments(text, syntax))
         for place, name in chain(_find_definitions(text, blocks), variables):
             if name in self._symbols:
-                found.append(Definition(place, 1.0))
-            elif normalise(name) in self._normalised:
-                found.append(Definition(place, _OTHER_CASE))
+                definitions.append(Definition(place, 1.0))
+            elif normalise(name) in self._normalised_symbols:
+                definitions.append(Definition(place, _OTHER_CASE))
         if self._with_members:
             members = self._find_members(text, _find_bodies(text, blocks, syntax), syntax)
-            found += [
+            definitions += [
                 Definition(place, _MEMBER_VALUE)
                 for place, name in _leave_functions(blocks, members)
                 if name in self._symbols
             ]
-        return found
+        return definitions
 
     def _find_assignments(self, text: str, syntax: str) -> Iterator[tuple[int, str]]:
-        """Where symbols of the query get their values in a text, and their names there."""
-        # In Go a type is behind its name: const size int = 1.
+        """The places in a text where symbols of the query get values, with their names there."""
+        # In Go a type is behind the name: const size int = 1.
         general = None if syntax == "go" else _ASSIGNMENT
         for source in filter(None, (general, OTHER_ASSIGNMENTS.get(syntax))):
             yield from self._find_names(source, text)
@@ -159,14 +162,17 @@ class DefinitionSearch:
     def _find_members(
         self, text: str, bodies: Iterable[tuple[int, int, str]], syntax: str
     ) -> Iterator[tuple[int, str]]:
-        """Where symbols of the query are members of what has a start, an end and a pattern."""
+        """The places of members that are symbols of the query, with their names there.
+
+        A body has a start, an end and the pattern of its members.
+        """
         for start, end, source in bodies:
             if self._symbol.search(text, start, end) is not None:
                 code = find_direct_code(text, start, end, syntax)
-                yield from ((start + at, name) for at, name in self._find_names(source, code))
+                yield from ((start + place, name) for place, name in self._find_names(source, code))
 
     def _find_names(self, source: str, text: str) -> Iterator[tuple[int, str]]:
-        """Where a pattern has a symbol of the query, which is {0} in its `source`."""
+        """The places and names of symbols where a pattern matches; {0} in `source` is a symbol."""
         pattern = re.compile(source.format(self._symbol_source), re.IGNORECASE | re.MULTILINE)
         for match in pattern.finditer(text):
             group = match.lastindex or 0
@@ -174,7 +180,7 @@ class DefinitionSearch:
 
 
 def _find_definitions(text: str, blocks: Iterable[Block]) -> Iterator[tuple[int, str]]:
-    """Where classes and functions are named in a text, and their names."""
+    """The places of the names of classes and functions in a text, with the names."""
     for block in blocks:
         if block.kind not in (BlockKind.CLASS, BlockKind.FUNCTION):
             continue
@@ -185,7 +191,7 @@ def _find_definitions(text: str, blocks: Iterable[Block]) -> Iterator[tuple[int,
 
 
 def _find_bodies(text: str, blocks: Iterable[Block], syntax: str) -> Iterator[tuple[int, int, str]]:
-    """What has members in a text: its start, its end, and the pattern of a member."""
+    """The bodies with members in a text: start, end, and the pattern of a member."""
     field = _FIELDS.get(syntax, "")
     for block in blocks if field else ():
         is_class = block.kind is BlockKind.CLASS and not _NO_CLASS.match(block.name)
@@ -200,7 +206,7 @@ def _find_bodies(text: str, blocks: Iterable[Block], syntax: str) -> Iterator[tu
 def _leave_functions(
     blocks: Iterable[Block], names: Iterable[tuple[int, str]]
 ) -> Iterator[tuple[int, str]]:
-    """Leave names in functions out: each has its own variables, and often by the same names."""
+    """Leave out the names in functions: these are local variables, often of the same names."""
     functions = deque(block for block in blocks if block.kind is BlockKind.FUNCTION)
     end = 0  # of the last function so far
     for place, name in sorted(names):

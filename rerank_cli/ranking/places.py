@@ -1,10 +1,10 @@
-"""What a programmer knows of a file before reading it: a prior beside the model's scores.
+"""A prior beside the model's scores: what a programmer knows of a file before reading it.
 
     query ─ PlacePrior ─ weigh: a document, its passages, their logits ─ Prior…
 
-The prior is a sum of a few parts, in logits. Each is a value that a formula gives, times a weight.
+The prior is a sum of a few parts, in logits. Each part is the value of a formula times a weight.
 `scripts/bench_code.py` has learned the weights, and docs/code.md says what each part is worth. The
-model's own scores stay what they are.
+model's own scores do not change.
 """
 
 import math
@@ -19,7 +19,7 @@ from rerank_cli.structure import is_code, syntax_of
 from rerank_cli.types import Chunk, Document, Prior
 from rerank_cli.words import COMMON_WORDS, Words, identifier_words, normalise
 
-DEFINITION, REPEAT = "definition", "repeat"  # of which this module knows more than the weight
+DEFINITION, REPEAT = "definition", "repeat"  # the parts with code of their own in this module
 # The weight of each part, in logits.
 WEIGHTS: Mapping[str, float] = {
     "name": 2.0,
@@ -31,9 +31,9 @@ WEIGHTS: Mapping[str, float] = {
     REPEAT: -6.0,
 }
 LINE = "line"  # a part without a weight: it puts the passage with the line of a query before others
-_LINE_LEAD = 1.0  # of that passage before the best one, in logits
+_LINE_LEAD = 1.0  # the lead of that passage before the best one, in logits
 _LEAST_COMMON_START = 4  # characters that a word and a longer one have in common: config, configur
-# Names of files that say nothing: their folder's name says it.
+# Names of files that say nothing; the name of their folder counts instead.
 _NAMELESS = frozenset(("__init__", "__main__", "index", "mod", "main", "lib"))
 # Paths of tests: tests/, test_app.py, app_test.go, app.spec.ts, AppTest.java.
 _TEST = re.compile(
@@ -42,16 +42,19 @@ _TEST = re.compile(
 )
 _VERSION = re.compile(r"(?:\A|/)v(\d{1,3})(?=/)")  # the folder of a version: v1/, api/v2/
 _VERSION_NAME = re.compile(r"\bv\d+\b")
-_MAX_PATHS = 100_000  # that are held to find old versions
+_MAX_PATHS = 100_000  # of programs, which are remembered to find old versions
 _CONFIGURATION = frozenset(("configuration", "css", "sql"))  # languages that are no programs
 _TOKEN = re.compile(r"\w+")
-_CALLED = re.compile(r"(?:\w+(?:\.|::|->|#))+([^\W\d]\w+)(?:\(\))?[,.:?]?|([^\W\d]\w*)\(\)[,.:?]?")
-# A query as a definition begins: def print, class Live. A type has a capital, as a class action is
-# no code.
-_DECLARED = re.compile(
+# A word that is written as code: app.handle, use().
+_CODE_WORD = re.compile(
+    r"(?:\w+(?:\.|::|->|#))+([^\W\d]\w+)(?:\(\))?[,.:?]?|([^\W\d]\w*)\(\)[,.:?]?"
+)
+# A query that is the beginning of a definition: def print, class Live. The name of a type needs a
+# capital, because "class action" is no code.
+_DECLARATION = re.compile(
     r"(?:(?:def|fn|func)\s+([^\W\d]\w*)|(?:class|enum|interface|struct|trait|type)\s+([A-Z]\w*))\W*"
 )
-# A query that is one name, perhaps with what it is in: app.handle, Session::new, use().
+# A query that is one name, perhaps behind the names around it: app.handle, Session::new, use().
 _NAME_QUERY = re.compile(r"(?:\w+(?:\.|::|->|#|\\))*([^\W\d]\w*)(?:\(\))?[,.:;?]?", re.ASCII)
 _MAX_NAME_CHARACTERS = 100
 # Behind a path, as grep and compilers write it: its line, and its column.
@@ -71,7 +74,7 @@ class QueryPath:
     """
 
     def __init__(self, query: str) -> None:
-        """Read a query; whatever is no path is that of no file."""
+        """Read a query; one that is no path matches no file."""
         query = query.strip()
         number = _LINE_NUMBER.search(query)
         self.line = int(number[1]) if number else None
@@ -87,35 +90,37 @@ class QueryPath:
     def __bool__(self) -> bool:
         return bool(self._parts)
 
-    def is_of(self, document: Document) -> bool:
+    def matches(self, document: Document) -> bool:
         """Whether a document is of the file, with its suffix or without."""
         if not self._parts:
             return False
-        own = _parts_of(_path_of(document).casefold())
-        count = min(len(own), len(self._parts))
+        own_parts = _parts_of(_path_of(document).casefold())
+        count = min(len(own_parts), len(self._parts))
         if count < min(2, len(self._parts)):
             return False
         *folders, name = self._parts[-count:]
-        if own[-count:-1] != folders:
+        if own_parts[-count:-1] != folders:
             return False
-        return own[-1] == name or (not self.has_suffix and own[-1].startswith(f"{name}."))
+        return own_parts[-1] == name or (
+            not self.has_suffix and own_parts[-1].startswith(f"{name}.")
+        )
 
     def find_line(self, document: Document) -> int | None:
-        """Where the text of the line is in a document; None if it is not there.
+        """The place of the line's text in a document; None if it is not there.
 
-        If the line is blank, it is where the text goes on.
+        If the line is blank, this is the place where the text goes on.
         """
-        if self.line is None or not self.is_of(document):
+        if self.line is None or not self.matches(document):
             return None
         start = _line_start(document, self.line)
-        found = None if start is None else _INK.search(document.text, start)
-        return found.start() if found else None
+        match = None if start is None else _INK.search(document.text, start)
+        return match.start() if match else None
 
 
 class NamedFiles:
-    """The documents of the files that a query names, taken while an input is read.
+    """The documents of the files that a query names, collected while an input is read.
 
-    At most `most` are kept of those with the line that it names, and of the others.
+    It keeps at most `most` documents with the line that the query names, and as many others.
     """
 
     def __init__(self, query: str, most: int) -> None:
@@ -128,9 +133,9 @@ class NamedFiles:
         return bool(self._documents or self._lines)
 
     def add(self, entries: Iterable[tuple[int, Document]]) -> None:
-        """Take those documents that are of such a file; each comes with its place."""
+        """Keep the documents of such files. Each entry has a document and its place."""
         for index, document in entries if self._path else ():
-            if not self._path.is_of(document):
+            if not self._path.matches(document):
                 continue
             start = self._path.find_line(document)
             if start is not None and len(self._lines) < self._most:
@@ -141,7 +146,10 @@ class NamedFiles:
     def places(
         self, divide: Callable[[int, Document], Sequence[Chunk]]
     ) -> Iterator[tuple[int, int]]:
-        """Yield the places of their chunks, those with the line first; each is divided once."""
+        """Yield the places of the documents' chunks, first the chunks with the line.
+
+        Each document is divided once.
+        """
         later: list[tuple[int, int]] = []
         for index, document, start in self._lines:
             for place, chunk in enumerate(divide(index, document)):
@@ -155,14 +163,14 @@ class NamedFiles:
 
 
 class NameSearch:
-    """Looks for the name that a query is, of a file or in one, while an input is read.
+    """Looks for the name that a query consists of while an input is read.
 
-    A plain word is a name in code alone: elsewhere texts may say the same in other words. What is
-    longer than `_MAX_NAME_CHARACTERS` is none.
+    It is the name of a file, or of something in one. A plain word is a name in code alone:
+    elsewhere texts may say the same in other words. No name is longer than `_MAX_NAME_CHARACTERS`.
     """
 
     def __init__(self, query: str) -> None:
-        """Read a query; one of several words is no name."""
+        """Read a query; a query of several words is no name."""
         name = _name_in_query(query.strip())
         self._name = name if len(name) <= _MAX_NAME_CHARACTERS else ""
         self._is_word = len(identifier_words(self._name)) < 2 and "." not in self._name
@@ -172,7 +180,7 @@ class NameSearch:
         """Pass documents on, and look for the name in them, unless all were read before."""
         return self._look(documents) if self._name and not self._is_whole else documents
 
-    def absent(self, *, in_code: bool) -> str:
+    def absent_name(self, *, in_code: bool) -> str:
         """The name if the whole input was read and does not have it in any case; else empty."""
         is_known = self._is_whole and (in_code or not self._is_word)
         return self._name if is_known and not self._is_found else ""
@@ -187,47 +195,50 @@ class NameSearch:
 
 
 def _name_in_query(query: str) -> str:
-    """The name that a query is: of a file, if it is a path, or of something in one; else empty."""
+    """The name that a query consists of; empty if it is none.
+
+    If the query is a path, this is the name of the file.
+    """
     path = QueryPath(query)
     if path.has_suffix:
         return "" if "://" in query else path.place.name
-    if declared := _DECLARED.fullmatch(query):
-        return declared[1] or declared[2]
-    found = _NAME_QUERY.fullmatch(query)
-    return "" if found is None or normalise(found[1]) in COMMON_WORDS else found[1]
+    if declaration := _DECLARATION.fullmatch(query):
+        return declaration[1] or declaration[2]
+    match = _NAME_QUERY.fullmatch(query)
+    return "" if match is None or normalise(match[1]) in COMMON_WORDS else match[1]
 
 
 class FileCounter:
     """Counts the files of documents, by whether they are code.
 
-    Configuration is neither. What comes from no file, or is a record or a line, is no code.
+    Configuration is neither. A document from no file, a record and a line are no code.
     """
 
     def __init__(self) -> None:
-        self._code = self._others = 0
+        self._code_count = self._other_count = 0
         self._paths: set[str] = set()  # of programs
-        self._is_done = False
+        self._is_complete = False
 
     def watch(self, documents: Iterable[Document]) -> Iterator[Document]:
         """Pass documents on, and count their files, unless all were counted before.
 
-        A first stage may read them a second time, and leave off before the end.
+        A first stage may read the documents a second time, and stop before their end.
         """
-        if self._is_done:
+        if self._is_complete:
             yield from documents
             return
-        self._code = self._others = 0
+        self._code_count = self._other_count = 0
         self._paths.clear()
         source: str | None = None
         for document in documents:
             if document.source is None or document.source != source:
                 source = document.source
                 if is_program(document):
-                    self._code += 1
+                    self._code_count += 1
                     self._note(_path_of(document))
-                self._others += not is_code(document.syntax)
+                self._other_count += not is_code(document.syntax)
             yield document
-        self._is_done = True
+        self._is_complete = True
 
     def _note(self, path: str) -> None:
         if len(self._paths) < _MAX_PATHS:
@@ -236,31 +247,36 @@ class FileCounter:
     @property
     def is_code(self) -> bool:
         """Whether more files are code than are not."""
-        return self._code > self._others
+        return self._code_count > self._other_count
 
     @property
     def old_folders(self) -> Sequence[str]:
         """The folders of old versions among the files so far, each with a slash at its end.
 
-        A version is old if a higher one is beside it. v1 is old too if the folder above has most
-        of its files: v1/fields.py, fields.py. No higher one is, as there it is the newer one.
+        A version is old if a higher version is beside it. v1 is also old if the folder above has
+        most of its files: v1/fields.py, fields.py. This goes for no higher version, because v2 is
+        the newer one there.
         """
-        found: dict[str, dict[int, list[str]]] = {}
+        versions_by_parent: dict[str, dict[int, list[str]]] = {}
         for path in self._paths:
             for match in _VERSION.finditer(path):
-                versions = found.setdefault(path[: match.start(1) - 1], {})
+                versions = versions_by_parent.setdefault(path[: match.start(1) - 1], {})
                 versions.setdefault(int(match[1]), []).append(path[match.end() + 1 :])
         return sorted(
             f"{parent}v{version}/"
-            for parent, versions in found.items()
+            for parent, versions in versions_by_parent.items()
             for version, names in versions.items()
             if version < max(versions) or (version == 1 and self._has_most(parent, names))
         )
 
     def _has_most(self, folder: str, names: Iterable[str]) -> bool:
-        """Whether a folder has most of some files, but for those that many folders have."""
-        own = [name for name in names if _stem_of(PurePosixPath(name)).lower() not in _NAMELESS]
-        return 2 * sum(folder + name in self._paths for name in own) > len(own)
+        """Whether a folder has most of some files; names that many folders have do not count."""
+        distinct_names = [
+            name for name in names if _stem_of(PurePosixPath(name)).lower() not in _NAMELESS
+        ]
+        return 2 * sum(folder + name in self._paths for name in distinct_names) > len(
+            distinct_names
+        )
 
 
 def is_program(document: Document) -> bool:
@@ -273,7 +289,7 @@ def _path_of(document: Document) -> str:
 
 
 def _parts_of(path: str) -> list[str]:
-    """The folders of a path and its file, without those that depend on where one is, as .. does."""
+    """The folders of a path and its file, without parts such as `..` that depend on the place."""
     return [part for part in normpath(path).split("/") if part.strip(".")]
 
 
@@ -287,7 +303,7 @@ def _line_start(document: Document, line: int) -> int | None:
         if not lines or line > lines[-1]:
             return None
         number = min(bisect_left(lines, line), bisect_right(lines, line) - 1)
-    if number < 0 or (number and document.fields is not None):  # a record is all at one line
+    if number < 0 or (number and document.fields is not None):  # a record has one line
         return None
     start = 0
     for _ in range(number):
@@ -298,20 +314,21 @@ def _line_start(document: Document, line: int) -> int | None:
 
 
 def _stem_of(place: PurePosixPath) -> str:
-    """A file's name up to its first dot; all of a name that begins with it."""
+    """A file's name up to its first dot; the whole name if it begins with a dot."""
     return place.name.partition(".")[0] or place.name
 
 
 def _name_of(place: PurePosixPath) -> str:
-    """What a file is called: by its folder if its own name says nothing."""
+    """The name of a file without suffixes; that of its folder if the file's own says nothing."""
     stem = _stem_of(place)
     return place.parent.name if stem.lower() in _NAMELESS else stem
 
 
 class PlacePrior:
-    """Weighs the passages of documents by what is known of their places, for one query.
+    """Weighs the passages of documents by their files and definitions, for one query.
 
-    `old_folders` are those of old versions. They are known where a first stage has read all files.
+    `old_folders` are the folders of old versions. They are known if a first stage has read all
+    files.
     """
 
     def __init__(
@@ -327,7 +344,7 @@ class PlacePrior:
         self._weights = weights
         self._words = Words()
         self._path = QueryPath(query)
-        # The folders of a path are not what its file is called.
+        # The folders of a path are no part of its file's name.
         name = _name_of(self._path.place) if self._path.has_suffix else ""
         self._stems = self._stems_of(name or query)
         is_test = _TEST.search(str(self._path.place)) is not None
@@ -338,7 +355,7 @@ class PlacePrior:
     def weigh(
         self, document: Document, chunks: Sequence[Chunk], logits: Sequence[float]
     ) -> list[Prior]:
-        """The prior of each passage of a document; `logits` are those of the model."""
+        """The prior of each passage of a document; `logits` are the model's scores."""
         weights = self._weights
         priors = [
             Prior({part: weights[part] * value for part, value in values.items() if value})
@@ -372,19 +389,23 @@ class PlacePrior:
             "old": float(self._is_old(path)),
         }
         definitions = self._definitions.find(document)
-        # All of the file is what is asked for; of one that is cut, the part with the line.
-        is_named = self._path.is_of(document)
+        # The query asks for the whole file, or for the part with the line if the file is cut.
+        is_named = self._path.matches(document)
         if not document.whole and self._path.line is not None:
             is_named = self._path.find_line(document) is not None
         least = float(is_named)
-        found = []
+        rows = []
         for chunk in chunks:
-            own = (each.value for each in definitions if chunk.start <= each.place < chunk.end)
-            found.append({**file_values, DEFINITION: max((least, *own))})
-        return found
+            definition_values = (
+                definition.value
+                for definition in definitions
+                if chunk.start <= definition.place < chunk.end
+            )
+            rows.append({**file_values, DEFINITION: max((least, *definition_values))})
+        return rows
 
     def _name_value(self, path: str) -> float:
-        """The share of the words of a file's name that the query has."""
+        """The share of the words of a file's name that are in the query."""
         stems = self._stems_of(_name_of(PurePosixPath(path)))
         return sum(map(self._has, stems)) / len(stems) if stems else 0.0
 
@@ -396,12 +417,13 @@ class PlacePrior:
         )
 
     def _has(self, stem: str) -> bool:
-        """Whether the query has a word, or one that begins with it or that it begins with."""
+        """Whether the query has a word, a longer word that begins with it, or its beginning."""
         if stem in self._stems:
             return True
         return len(stem) >= _LEAST_COMMON_START and any(
-            len(own) >= _LEAST_COMMON_START and (own.startswith(stem) or stem.startswith(own))
-            for own in self._stems
+            len(query_stem) >= _LEAST_COMMON_START
+            and (query_stem.startswith(stem) or stem.startswith(query_stem))
+            for query_stem in self._stems
         )
 
     def _stems_of(self, text: str) -> frozenset[str]:
@@ -410,19 +432,19 @@ class PlacePrior:
         return frozenset(map(self._words.stem, words - COMMON_WORDS or words))
 
     def find_definition(self, chunk: Chunk) -> int | None:
-        """Where the line is in a passage that the query names, or that defines a symbol of it.
+        """The place in a passage of the line that the query names, or that defines its symbol.
 
-        None if no line is or does.
+        None if there is no such line.
         """
         start = self._path.find_line(chunk.document)
         if start is not None and chunk.start <= start < chunk.end:
             return start
-        found = [
+        definitions = [
             definition
             for definition in self._definitions.find(chunk.document)
             if chunk.start <= definition.place < chunk.end
         ]
-        best = max(found, key=lambda definition: definition.value, default=None)
+        best = max(definitions, key=lambda definition: definition.value, default=None)
         return None if best is None else best.place
 
 
@@ -435,21 +457,21 @@ def _words_of(name: str) -> Iterator[str]:
 def _symbols(query: str) -> frozenset[str]:
     """The names in a query that may be defined somewhere.
 
-    A query without blanks is a name, unless it can only be a path. Among other words those are
-    names that are no plain words, the last part of one with dots, what has parentheses, and what
-    stands behind the word of its definition: app.handle, use(), class Live.
+    A query without blanks is a name, unless it can only be a path. Among several words names are
+    the compound ones, the last part of a word with dots (app.handle), a word with parentheses
+    (use()), and the word behind the keyword of its definition (class Live).
     """
     words = query.split()
-    if declared := _DECLARED.fullmatch(query.strip()):
-        return frozenset((declared[1] or declared[2],))
+    if declaration := _DECLARATION.fullmatch(query.strip()):
+        return frozenset((declaration[1] or declaration[2],))
     if len(words) == 1:
         return frozenset(_TOKEN.findall(query)[-1:] if QueryPath(query).is_name else ())
-    called = (match[1] or match[2] for match in map(_CALLED.fullmatch, words) if match)
-    cased = (token for token in _TOKEN.findall(query) if len(identifier_words(token)) > 1)
-    return frozenset((*called, *cased))
+    code_words = (match[1] or match[2] for match in map(_CODE_WORD.fullmatch, words) if match)
+    compounds = (token for token in _TOKEN.findall(query) if len(identifier_words(token)) > 1)
+    return frozenset((*code_words, *compounds))
 
 
 def _excess(logits: Sequence[float]) -> float:
-    """How far the logarithm of the sum of odds is above the best logit: several passages answer."""
+    """The logarithm of the sum of odds, less the best logit: high if several passages answer."""
     best = max(logits, default=0.0)
     return math.log(math.fsum(math.exp(logit - best) for logit in logits)) if logits else 0.0

@@ -238,7 +238,7 @@ class RankingBuilder:
             requests=self.requests,
             cost=Price.total(self._costs.values()),
             weak=self._is_weak(results),
-            absent=self._name.absent(in_code=order.prior is not None),
+            absent=self._name.absent_name(in_code=order.prior is not None),
             more=more,
             incomplete=self.incomplete,
             unscored=self._unscored,

@@ -2,8 +2,9 @@
 
     text, syntax ─ find_blocks ─ Block… ─ chunking, units
 
-Each module of this package owns the structure of one kind of text. `inputs` finds that of HTML,
-DOCX and PDF as it converts them. Nothing here cuts a text: `ranking.chunking` does, by the blocks.
+Each module of this package owns the structure of one kind of text. `inputs` finds the structure of
+HTML, DOCX and PDF as it converts them. No module here cuts a text: `ranking.chunking` does, by the
+blocks.
 """
 
 import gc
@@ -62,15 +63,15 @@ _SYNTAXES = {
     },
 }
 _NAMES = {"makefile": "configuration", "dockerfile": "configuration", "rakefile": "ruby"}
-# The modules that know a syntax; `plain` takes the others. They are imported when they are used.
+# The module of each syntax; `plain` is for all others. Modules are imported when they are used.
 _FINDERS = {MARKDOWN: "markdown", RST: "rst", **dict.fromkeys(_CODE, "code")}
 _NAME_CHARACTERS = 120  # the longest name
 _LONE_RETURN = re.compile(r"\r(?!\n)")
-# Brackets, and what may have some that do not count: strings, comments, lines of a preprocessor,
-# generic types, annotations. What has no end goes up to that of its line or of the text, so that
-# every character is read once.
+# Brackets, and the things whose brackets do not count: strings, comments, lines of a preprocessor,
+# generic types, annotations. A string or comment without an end goes up to the end of its line or
+# of the text, so that every character is read once.
 _STRINGS = r""""(?:[^"\\\n]+|\\.)*"?|'(?:[^'\\\n]+|\\.)*'?"""
-_RUST_STRINGS = r""""(?:[^"\\]+|(?s:\\.))*"?|'(?:\\[^'\n]{1,10}|[^'\\\n])'"""  # 'a is none
+_RUST_STRINGS = r""""(?:[^"\\]+|(?s:\\.))*"?|'(?:\\[^'\n]{1,10}|[^'\\\n])'"""  # 'a is no string
 _MARKS = (
     r"//[^\n]*|/\*(?:[^*]+|\*(?!/))*(?:\*/)?|^[ \t]*\#(?![\[!])[^\n]*|`[^`]*`?|@[\w.]+"
     r"|<[^=;(){}\n]{1,120}>|[()\[\]{}]|"
@@ -81,12 +82,12 @@ _PYTHON_MARKS = rf"\#[^\n]*|[()\[\]{{}}]|{_TRIPLE}|{_TRIPLE.replace(chr(34), chr
 
 
 class BlockKind(IntEnum):
-    """What a block is. Those up to `FUNCTION` stand alone: no passage has several of them."""
+    """The kinds of blocks. Kinds up to `FUNCTION` stand alone: no passage has several of them."""
 
-    SECTION = 1  # a heading, and what is below it; a page has no heading and no name
+    SECTION = 1  # a heading, and the text below it; a page has no heading and no name
     CLASS = 2
     FUNCTION = 3  # with its decorators and the comment before it
-    HEADING = 4  # never without what follows it
+    HEADING = 4  # never without the text that follows it
     PARAGRAPH = 5
     LIST = 6
     ITEM = 7
@@ -99,12 +100,12 @@ class BlockKind(IntEnum):
 class Block(NamedTuple):
     """A part of a text: its characters from `start` to `end`.
 
-    depth  the number of blocks that it is in
-    name   what a reader calls it, in one line: the text of a heading, `def evict`; may be empty
+    depth  the number of blocks around it
+    name   its name for a reader, in one line: the text of a heading, `def evict`; may be empty
 
     A text's blocks are in the order of their starts, an outer block before its inner ones. A block
-    is within the last block before it that has one less depth, and behind the last one that has
-    its own. It neither begins nor ends with white space; only the first line of code may be
+    of depth n is within the last block before it of depth n - 1, and behind the last block of
+    depth n. It neither begins nor ends with white space; only the first line of code may be
     indented. Text in no block belongs to the block around it.
     """
 
@@ -118,7 +119,7 @@ class Block(NamedTuple):
 def syntax_of(path: str) -> str:
     """The syntax of a file by its name: a language, or empty for plain text.
 
-    `path` is without the suffix of a compression.
+    `path` has no suffix of a compression.
     """
     name = PurePath(path.lower())
     return _SYNTAXES.get(name.suffix) or _NAMES.get(name.name, PLAIN)
@@ -130,9 +131,9 @@ def is_code(syntax: str) -> bool:
 
 
 def find_blocks(text: str, syntax: str = PLAIN) -> Sequence[Block]:
-    """The blocks of a text. An unknown syntax is taken for plain text.
+    """The blocks of a text. A text of an unknown syntax is read as plain text.
 
-    Takes time and memory in proportion to the text, whatever it is, and raises nothing.
+    Takes time and memory in proportion to any text, and raises nothing.
     """
     finder = import_module(f"{__name__}.{_FINDERS.get(syntax, 'plain')}")
     with pause_collection():
@@ -141,26 +142,26 @@ def find_blocks(text: str, syntax: str = PLAIN) -> Sequence[Block]:
 
 
 def find_direct_code(text: str, start: int, end: int, syntax: str) -> str:
-    """The code of a class that is in no function, value or class in it.
+    """The code of a class, with its inner functions, values and classes blank.
 
-    All else between `start`, where the class begins, and `end` is blank, and so are comments and
-    strings. Brackets stay around what is blank. Takes time in proportion to the text.
+    The class begins at `start` and ends at `end`. Comments and strings are blank too. The brackets
+    around blank code stay. Takes time in proportion to the text.
     """
     own_depth = int(syntax != "python")
-    found, depth, place = list[str](), 0, start
+    pieces, depth, place = list[str](), 0, start
     for mark in _marks(syntax).finditer(text, start, end):
         code, place = text[place : mark.start()], mark.end()
-        found.append(code if depth == own_depth else " " * len(code))
+        pieces.append(code if depth == own_depth else " " * len(code))
         outside = depth
         if mark[0] in _OPENERS:
             depth += 1
         elif mark[0] in _CLOSERS:
             outside = depth = max(0, depth - 1)
         is_shown = len(mark[0]) == 1 and outside in (own_depth - 1, own_depth)
-        found.append(mark[0] if is_shown else " " * len(mark[0]))
+        pieces.append(mark[0] if is_shown else " " * len(mark[0]))
     rest = text[place:end]
-    found.append(rest if depth == own_depth else " " * len(rest))
-    return "".join(found)
+    pieces.append(rest if depth == own_depth else " " * len(rest))
+    return "".join(pieces)
 
 
 @cache
@@ -172,9 +173,9 @@ def _marks(syntax: str) -> re.Pattern[str]:
 
 @contextmanager
 def pause_collection() -> Iterator[None]:
-    """Look for no garbage while many small objects are made, none of which is in a cycle.
+    """Pause the garbage collection while many small objects are made that are in no cycle.
 
-    It would take half of the time of a text with a million lists or headings.
+    The collection would take half of the time of a text with a million lists or headings.
     """
     is_on = gc.isenabled()
     gc.disable()
@@ -194,31 +195,33 @@ class Outline:
     def __init__(self, text: str) -> None:
         self.blocks: list[Block] = []
         self._text = text
-        self._open: list[tuple[int, int]] = []  # the level of each open section, and its index
+        self._open_sections: list[
+            tuple[int, int]
+        ] = []  # the level of each open section, and its index
 
     def add(self, start: int, end: int, kind: BlockKind, depth: int = 0, name: str = "") -> None:
-        """Add a block. `depth` is that within the section."""
-        self.blocks.append(Block(start, end, kind, depth + len(self._open), name))
+        """Add a block. `depth` is its depth within the section."""
+        self.blocks.append(Block(start, end, kind, depth + len(self._open_sections), name))
 
     def add_heading(self, start: int, end: int, level: int, name: str) -> None:
-        """End the sections of this level and of inner ones, and begin one."""
+        """End the open sections of this level and of inner levels, and begin a section."""
         name = heading_name(name)
         self._close(start, level)
-        self._open.append((level, len(self.blocks)))
-        depth = len(self._open) - 1
+        self._open_sections.append((level, len(self.blocks)))
+        depth = len(self._open_sections) - 1
         self.blocks.append(Block(start, end, BlockKind.SECTION, depth, name))
         self.blocks.append(Block(start, end, BlockKind.HEADING, depth + 1, name))
 
     def finish(self) -> list[Block]:
-        """The blocks, when there are no more."""
+        """End all sections and return the blocks."""
         self._close(len(self._text), -1)
         return self.blocks
 
     def _close(self, end: int, level: int) -> None:
         while end > 0 and self._text[end - 1].isspace():
             end -= 1
-        while self._open and self._open[-1][0] >= level:
-            index = self._open.pop()[1]
+        while self._open_sections and self._open_sections[-1][0] >= level:
+            index = self._open_sections.pop()[1]
             self.blocks[index] = self.blocks[index]._replace(end=end)
 
 

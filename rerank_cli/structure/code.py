@@ -3,8 +3,8 @@
     text ─ lines ─ definitions, by a grammar of tree-sitter or by indentation ─ blocks
 
 Definitions are whole lines, so that both ways give the same kind of spans. Grammars come with the
-extra `code`. Without them, lines that define something are known by their words, and the end of a
-definition by indentation. Statements are blocks by blank lines and indentation in both ways.
+extra `code`. Without them, the first line of a definition is found by its words, and its end by
+indentation. Both ways find statements by blank lines and indentation.
 """
 
 import re
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
 
 _PATH = Path(__file__).parent.parent / "data" / "languages.toml"
 _MAX_PARSED_CHARACTERS = 1 << 25  # a tree takes some 20 times the memory of its text
-# The time a parser may be behind, and what each byte allows: code takes a tenth of it. Text that is
-# not code may take seconds and gigabytes for 100 kB, and is then read by indentation.
+# The time that a parser may be late, and the time for each byte: code takes a tenth of it. Other
+# text may take seconds and gigabytes for 100 kB, and is then read by indentation.
 _PARSER_SECONDS, _PARSER_SECONDS_PER_BYTE = 0.5, 1e-6
-_PARSER_CALLS = 8  # between two looks at the clock, each of which some systems take long for
-_PIECE_BYTES = 1 << 16  # that a parser is given at once
-_MAX_NESTING = 32  # of definitions; inner ones are statements
+_PARSER_CALLS = 8  # between two looks at the clock, which takes long on some systems
+_PIECE_BYTES = 1 << 16  # of text that a parser gets at once
+_MAX_NESTING = 32  # of definitions; deeper definitions are statements
 _MAX_STATEMENT_NESTING = 12
-_LONG_CHARACTERS = 400  # of statements that have inner blocks, so that they can be cut there
+_LONG_CHARACTERS = 400  # longer statements get inner blocks, so that they can be cut there
 _MAX_HEADER_LINES, _MAX_HEADER_CHARACTERS = 30, 400  # of a definition up to its body; of its line
 _MAX_NAME_CHARACTERS = 120
 _CLOSERS = re.compile(
     r"[}\])]|end\b|esac\b|fi\b|done\b|(?:else|elif|elsif|except|finally|catch|rescue|ensure|when)\b"
 )
-# What stands between the start of a line and the name of what it defines, from its keyword on.
+# The text before the name of a definition in its line, from the keyword on.
 _KEYWORD = re.compile(
     r"(?:\b(?:enum[ \t]+)?class|\b(?:struct|enum|union|trait|interface|module|namespace|object"
     r"|protocol|record|extension|actor|mod|type|package|fn|func|function|sub|macro|const|let|var"
@@ -48,14 +48,14 @@ _KEYWORD = re.compile(
 )
 _NAMELESS = re.compile(rb"companion object|\b(?:namespace|object|class|function|init|deinit)\b")
 _TYPEDEF_END = re.compile(r"[ \t]*\}[ \t]*(\w+)[ \t]*;")
-# Lines of a comment or an attribute of several lines that do not begin it.
+# The lines behind the first one of a comment or an attribute of several lines.
 _NO_COMMENT_START, _NO_ATTRIBUTE_START = re.compile(r"(?!\s*/\*)"), re.compile(r"\s*(?![@#\[\s])")
 _LINE_END = re.compile(r"\r\n?|\n")
 _MARK = re.compile(r"[{}()\[\];]|=>")
 _INNER_FUNCTION = re.compile(r"=>|\bfunction\b")
 _SHORT_BODY = re.compile(r"\bend\b|\)[ \t]*=[^=~>]|\bdo:")
-# How the next line of a header begins whose parentheses are closed.
-_HEADER_GOES_ON = re.compile(
+# The beginning of the next line of a header, behind its closing parenthesis.
+_HEADER_CONTINUATION = re.compile(
     r"\s*(?:\Z|[{:,]|->|=>|(?:throws|where|const|noexcept|requires|override|final|extends|implements"
     r"|permits|with)\b)"
 )
@@ -64,7 +64,7 @@ _WORD, _GENERICS = re.compile(r"\w"), re.compile(r"<[^<>]*>")
 
 
 class _Language(NamedTuple):
-    """How a language's code is read without a grammar: the fields of data/languages.toml."""
+    """The patterns to read a language's code without a grammar, as data/languages.toml has them."""
 
     comment: str
     definition: str = ""
@@ -153,9 +153,9 @@ def find_blocks(text: str, syntax: str) -> Sequence[Block]:
 
 
 class _CodeLines:
-    """The lines of a text with \\n, their indentation, and which are comments.
+    """The lines of a text, their indentation, and which of them are comments.
 
-    `source` is the text with its own ends of lines.
+    The lines of `text` end with \\n; `source` is the same text with its original line ends.
     """
 
     def __init__(self, text: str, source: str, language: _Language) -> None:
@@ -175,7 +175,7 @@ class _CodeLines:
         self._attribute = re.compile(rf"\s*+(?:{language.attribute})")
 
     def span(self, first: int, last: int) -> tuple[int, int]:
-        """The characters of lines, which are not blank, in the source."""
+        """The span in the source of lines, of which the first and the last are not blank."""
         start, line = self._source_starts[first], self.texts[first]
         if line[len(line) - len(line.lstrip(" \t"))].isspace():
             start += len(line) - len(line.lstrip())
@@ -185,14 +185,14 @@ class _CodeLines:
         return self._comment.match(self.texts[number]) is not None
 
     def is_head(self, number: int) -> bool:
-        """Whether a line belongs to the one behind it."""
+        """Whether a line is a comment or an attribute, which belongs to the line behind it."""
         line = self.texts[number]
         return self.is_comment(number) or (
             len(line) <= _MAX_HEADER_CHARACTERS and self._attribute.match(line) is not None
         )
 
-    def attached(self, first: int, floor: int) -> int:
-        """The first line of the comments and attributes right before a line, from `floor` on."""
+    def head_start(self, first: int, floor: int) -> int:
+        """The first line of the comments and attributes right before a line; `floor` at least."""
         indents, texts = self.indents, self.texts
         indent, number = indents[first], first
         while number > floor and indents[number - 1] >= 0:
@@ -212,9 +212,9 @@ class _CodeLines:
 
 
 def _name(keyword: str, name: str) -> str:
-    """What a reader calls a definition, by the text of its line before its name."""
-    found = _KEYWORD.search(keyword[-_MAX_NAME_CHARACTERS:])
-    prefix = re.sub(r"[*&]\s*\Z", "", found[0]) if found else ""
+    """The name of a definition with its keyword, which is in the text before the name."""
+    match = _KEYWORD.search(keyword[-_MAX_NAME_CHARACTERS:])
+    prefix = re.sub(r"[*&]\s*\Z", "", match[0]) if match else ""
     joint = "" if prefix.endswith((".", ":")) or not prefix or not name else " "
     return heading_name(f"{prefix.strip()}{joint}{name}")
 
@@ -229,7 +229,7 @@ def _impl_name(header: str) -> str:
 
 @cache
 def _grammar(syntax: str) -> "Language | None":
-    """The grammar of a language; None if there is none, or it is not installed."""
+    """The grammar of a language; None if no grammar exists or is installed."""
     if not knows_grammar(syntax):
         return None
     module, _, function = _content()["grammars"][syntax].partition(":")
@@ -242,25 +242,25 @@ def _grammar(syntax: str) -> "Language | None":
 
 
 def _parse(text: str, syntax: str, grammar: "Language") -> Sequence[_Definition] | None:
-    """The definitions of a text by its tree; None if parsing it takes too long."""
+    """The definitions of a text by its syntax tree; None if parsing takes too long."""
     source = text.encode("utf-8", "replace")
-    late, reached, calls = time.thread_time() + _PARSER_SECONDS, 0, count()
+    deadline, reach, calls = time.thread_time() + _PARSER_SECONDS, 0, count()
     parse = import_module("tree_sitter").Parser(grammar).parse  # others may be here too
 
     def is_late(place: int, _has_error: bool) -> bool:
-        nonlocal late, reached
+        nonlocal deadline, reach
         if next(calls) % _PARSER_CALLS:
             return False
-        now, gained = time.thread_time(), max(0, place - reached)
-        late = min(late + _PARSER_SECONDS_PER_BYTE * gained, now + _PARSER_SECONDS)
-        reached += gained
-        return now > late
+        now, gain = time.thread_time(), max(0, place - reach)
+        deadline = min(deadline + _PARSER_SECONDS_PER_BYTE * gain, now + _PARSER_SECONDS)
+        reach += gain
+        return now > deadline
 
     try:
-        tree = parse(lambda at, _: source[at : at + _PIECE_BYTES], progress_callback=is_late)
+        tree = parse(lambda byte, _: source[byte : byte + _PIECE_BYTES], progress_callback=is_late)
     except ValueError:
         return None
-    # A walk of nodes with several lines: queries take quadratic time on errors.
+    # A walk over the nodes with several lines: queries take quadratic time on errors.
     definitions, kinds, cursor = list[_Definition](), _node_kinds(), tree.walk()
     if not cursor.goto_first_child():
         return definitions
@@ -278,15 +278,15 @@ def _parse(text: str, syntax: str, grammar: "Language") -> Sequence[_Definition]
 def _definition_of(
     node: "Node", source: bytes, kind: BlockKind, syntax: str
 ) -> Iterator[_Definition]:
-    """The definition that a node may be."""
-    is_more = node.is_named and _is_definition(node, syntax)
-    if is_more and (name := _name_of(node, source, kind, syntax)) is not None:
+    """The definition of a node, if it has one."""
+    is_definition = node.is_named and _is_definition(node, syntax)
+    if is_definition and (name := _name_of(node, source, kind, syntax)) is not None:
         first, (last, column) = node.start_point[0], node.end_point
         yield _Definition(first, max(first, last - (column == 0)), kind, name)
 
 
 def _is_definition(node: "Node", syntax: str) -> bool:
-    """Whether a node is more than a declaration, and no short function among others."""
+    """Whether a node is more than a declaration, and no variable with a function of one line."""
     type_ = node.type
     if type_ in _VARIABLE_NODES:
         value = node.child_by_field_name(_VARIABLE_NODES[type_][1])
@@ -296,7 +296,7 @@ def _is_definition(node: "Node", syntax: str) -> bool:
         inner = node.child_by_field_name("type")
         if inner is None or inner.child_by_field_name("body") is None:
             return False
-        return inner.child_by_field_name("name") is None  # else the inner one is it
+        return inner.child_by_field_name("name") is None  # else the inner node is the definition
     if type_ == "type_spec":
         inner = node.child_by_field_name("type")
         return inner is not None and inner.type in ("struct_type", "interface_type")
@@ -306,7 +306,7 @@ def _is_definition(node: "Node", syntax: str) -> bool:
 
 
 def _name_of(node: "Node", source: bytes, kind: BlockKind, syntax: str) -> str | None:
-    """What a reader calls a definition; None if it is a part of what uses it."""
+    """The name of a definition for a reader; None if it belongs to the code that uses it."""
     type_, start = node.type, node.start_byte
     head = source[start : start + _MAX_HEADER_CHARACTERS]
     if type_ == "impl_item":
@@ -332,7 +332,7 @@ def _name_of(node: "Node", source: bytes, kind: BlockKind, syntax: str) -> str |
 
 
 def _declared_name(node: "Node") -> "Node | None":
-    """The name inside of the declarators of C and C++."""
+    """The name within the declarators of C and C++."""
     name = None
     for _ in range(_MAX_NESTING):
         inner = node.child_by_field_name("declarator")
@@ -344,10 +344,10 @@ def _declared_name(node: "Node") -> "Node | None":
     return name
 
 
-class _Open(NamedTuple):
-    """A definition whose end is not found yet.
+class _OpenDefinition(NamedTuple):
+    """A definition whose end is not yet known.
 
-    Its body begins in line `header`, and ends there too if it `is_short`.
+    Its body begins in line `header`, and also ends there if it `is_short`.
     """
 
     first: int
@@ -360,14 +360,14 @@ class _Open(NamedTuple):
 
 def _find_definitions(text: str, lines: _CodeLines, language: _Language) -> Sequence[_Definition]:
     """The definitions of a text, by the words of their first lines and by indentation."""
-    hidden = _hidden_lines(text, lines.starts, language)
-    headers = _find_headers(text, lines, hidden, language)
+    hidden_kinds = _hidden_lines(text, lines.starts, language)
+    headers = _find_headers(text, lines, hidden_kinds, language)
     reader = _IndentationReader(lines, language)
     for number, indent in enumerate(lines.indents):
         if indent < 0:
             continue
-        if hidden[number]:
-            reader.last_code = number if hidden[number] == 1 else reader.last_code
+        if hidden_kinds[number]:
+            reader.last_code = number if hidden_kinds[number] == 1 else reader.last_code
             continue
         if number in headers:
             reader.begin(headers[number])
@@ -380,84 +380,84 @@ def _find_definitions(text: str, lines: _CodeLines, language: _Language) -> Sequ
 
 
 class _IndentationReader:
-    """Finds where definitions end. `last_code` is the line of code before the current one."""
+    """Finds the ends of definitions. `last_code` is the line of code before the current line."""
 
     def __init__(self, lines: _CodeLines, language: _Language) -> None:
         self.definitions: list[_Definition] = []
         self.last_code = 0
         self._lines, self._ends_by_mark = lines, bool(language.body)
-        self._open: list[_Open] = []
+        self._stack: list[_OpenDefinition] = []  # of open definitions
         self._end = re.compile(rf"[ \t]*(?:{language.end or '(?!)'})")
 
-    def begin(self, found: _Open) -> None:
-        """Take a line that defines something."""
-        if self._open and self._open[-1].header >= found.first:
-            return  # in the header of another one
-        self.close(found.indent)
-        if found.is_short:
-            self._add(found, found.header)
-        elif len(self._open) < _MAX_NESTING:
-            self._open.append(found)
+    def begin(self, definition: _OpenDefinition) -> None:
+        """Begin the definition of a line."""
+        if self._stack and self._stack[-1].header >= definition.first:
+            return  # in the header of another definition
+        self.close(definition.indent)
+        if definition.is_short:
+            self._add(definition, definition.header)
+        elif len(self._stack) < _MAX_NESTING:
+            self._stack.append(definition)
 
     def end_at(self, number: int, indent: int) -> None:
-        """Take another line, which may be the last one of definitions, or be behind them."""
-        if not self._open or self._open[-1].indent < indent:
+        """Read a line without a definition; it may be the last of open ones, or behind them."""
+        if not self._stack or self._stack[-1].indent < indent:
             return
         line = self._lines.texts[number]
         if self._end.match(line):
             self.close(indent + 1)
-            if self._open and self._open[-1].indent == indent and self._open[-1].header < number:
-                self._add(self._open.pop(), number)
-        elif self._open[-1].header < number and not (
+            if self._stack and self._stack[-1].indent == indent and self._stack[-1].header < number:
+                self._add(self._stack.pop(), number)
+        elif self._stack[-1].header < number and not (
             self._ends_by_mark or self._lines.is_comment(number) or _CLOSERS.match(line.lstrip())
         ):
             self.close(indent)
 
     def close(self, indent: int) -> None:
-        """End the definitions at an indentation and at deeper ones."""
-        while self._open and self._open[-1].indent >= indent:
-            self._add(self._open.pop(), self.last_code)
+        """End the open definitions with this indentation or a deeper one."""
+        while self._stack and self._stack[-1].indent >= indent:
+            self._add(self._stack.pop(), self.last_code)
 
-    def _add(self, found: _Open, last: int) -> None:
-        name, last = found.name, max(last, found.header)
+    def _add(self, definition: _OpenDefinition, last: int) -> None:
+        name, last = definition.name, max(last, definition.header)
         tail = _TYPEDEF_END.match(self._lines.texts[last])
-        if tail and found.kind is BlockKind.CLASS and " " not in name:
+        if tail and definition.kind is BlockKind.CLASS and " " not in name:
             name = f"{name} {tail[1]}"
-        self.definitions.append(_Definition(found.first, last, found.kind, name))
+        self.definitions.append(_Definition(definition.first, last, definition.kind, name))
 
 
 def _hidden_lines(text: str, starts: Sequence[int], language: _Language) -> bytearray:
-    """Which lines begin inside of a string of several lines (1), or a comment (2)."""
-    hidden = bytearray(len(starts))
+    """For each line 1 if it begins within a string, 2 if within a comment, else 0."""
+    kinds = bytearray(len(starts))
     if not language.hidden:
-        return hidden
+        return kinds
     for match in re.finditer(language.hidden, text, re.MULTILINE):
         if match.lastgroup is not None and "\n" in match[0]:
             first = bisect_right(starts, match.start())
             last = bisect_right(starts, match.end() - 1)
             mark = b"\1" if match[0][0] in "\"'`r" else b"\2"
-            hidden[first:last] = mark * (last - first)
-    return hidden
+            kinds[first:last] = mark * (last - first)
+    return kinds
 
 
 def _find_headers(
-    text: str, lines: _CodeLines, hidden: bytearray, language: _Language
-) -> dict[int, _Open]:
-    """What begins in the lines that define something."""
-    headers: dict[int, _Open] = {}
+    text: str, lines: _CodeLines, hidden_kinds: bytearray, language: _Language
+) -> dict[int, _OpenDefinition]:
+    """The definitions by the lines in which they begin."""
+    headers: dict[int, _OpenDefinition] = {}
 
     def add(match: re.Match[str], name: str | None, kind: BlockKind) -> None:
         number = bisect_right(lines.starts, match.start()) - 1
-        if name is None or hidden[number] or number in headers:
+        if name is None or hidden_kinds[number] or number in headers:
             return
         column = match.end() - lines.starts[number]
         body = _body_of(lines, number, column, language)
         if kind is BlockKind.CLASS:
             body = _class_body(lines, number, body, language)
         elif match.lastgroup == "variable" and body == (number, True):
-            return  # a short function among others
+            return  # a variable with a function of one line
         if body is not None:
-            headers[number] = _Open(number, *body, lines.indents[number], kind, name)
+            headers[number] = _OpenDefinition(number, *body, lines.indents[number], kind, name)
 
     if language.definition:
         for match in re.finditer(language.definition, text, re.MULTILINE):
@@ -472,7 +472,7 @@ def _find_headers(
 
 
 def _keyword_name(match: re.Match[str]) -> str | None:
-    """The name of what a line defines by a keyword; None if it is a part of what uses it."""
+    """The name of a line's definition by a keyword; None if it belongs to the code that uses it."""
     group = match.lastgroup
     if group == "impl":
         return _impl_name(match[group])
@@ -483,7 +483,7 @@ def _keyword_name(match: re.Match[str]) -> str | None:
 
 
 def _call_name(head: str, exceptions: Collection[str]) -> str | None:
-    """The name of a function by what is before its parentheses; None if it is no function."""
+    """The name of a function by the text before its parentheses; None if it is no function."""
     name = _LAST_NAME.search(head)
     if name is None or name[0] in exceptions or head.split()[0] in exceptions:
         return None
@@ -493,7 +493,7 @@ def _call_name(head: str, exceptions: Collection[str]) -> str | None:
 def _body_of(
     lines: _CodeLines, number: int, column: int, language: _Language
 ) -> tuple[int, bool] | None:
-    """The line where a definition's body begins, and whether it ends there too; None without.
+    """The line where a definition's body begins, and whether it also ends there; None without one.
 
     `column` is behind the definition's name, in its line `number`.
     """
@@ -506,12 +506,12 @@ def _body_of(
 
 
 def _braces_of(texts: Sequence[str], number: int, column: int) -> tuple[int, bool] | None:
-    """As `_body_of`, of a body in braces or, behind an arrow, up to a semicolon."""
+    """As `_body_of`, for a body in braces, or behind an arrow up to a semicolon."""
     depth, has_arrow, goes_on = 0, False, False
     for last, text in enumerate(texts, number):
         line = text[column if last == number else 0 :][: 4 * _MAX_HEADER_CHARACTERS]
         if last > number and depth == 0 and not goes_on:
-            goes_on = has_arrow or _HEADER_GOES_ON.match(line) is not None
+            goes_on = has_arrow or _HEADER_CONTINUATION.match(line) is not None
             if not goes_on:
                 return None
         for mark in _MARK.finditer(line):
@@ -533,14 +533,14 @@ def _braces_of(texts: Sequence[str], number: int, column: int) -> tuple[int, boo
 def _class_body(
     lines: _CodeLines, number: int, body: tuple[int, bool] | None, language: _Language
 ) -> tuple[int, bool] | None:
-    """A class's body; None if it is not indented, so that its end is not known."""
+    """The body of a class; None if it is not indented, so that its end is unknown."""
     if body is None or body[1] or _is_indented(lines, body[0], lines.indents[number]):
         return body
     return None if language.body or "{" in lines.texts[number] else (number, True)
 
 
 def _is_indented(lines: _CodeLines, header: int, indent: int) -> bool:
-    """Whether a body behind line `header` is deeper than `indent`; an unknown end is not."""
+    """Whether the body below line `header` is deeper than `indent`; false if that is unknown."""
     for number in range(header + 1, min(header + _MAX_HEADER_LINES, len(lines.texts))):
         if lines.indents[number] >= 0 and not _LABEL.fullmatch(lines.texts[number]):
             is_end = _CLOSERS.match(lines.texts[number].lstrip()) is not None
@@ -551,18 +551,18 @@ def _is_indented(lines: _CodeLines, header: int, indent: int) -> bool:
 def _nest(
     lines: _CodeLines, definitions: Sequence[_Definition]
 ) -> Iterator[tuple[int, _Definition]]:
-    """The definitions with what belongs to them, in their order, with their depth.
+    """The definitions in their order, with their depths and the comments before them.
 
-    One that shares a line with another is left out, and so is one that is nested too deep.
+    A definition that shares a line with another is left out, and so is one at too deep a level.
     """
-    lasts: list[int] = []  # of the definitions around the current one
-    floor = 0  # the first line that the next one may have
-    for first, last, kind, name in sorted(definitions, key=lambda found: (found[0], -found[1])):
+    lasts: list[int] = []  # the last lines of the definitions around the current one
+    floor = 0  # the first line that the next definition may have
+    for first, last, kind, name in sorted(definitions, key=lambda span: (span[0], -span[1])):
         while lasts and lasts[-1] < first:
             floor = max(floor, lasts.pop() + 1)
         if first < floor or (lasts and last > lasts[-1]) or len(lasts) >= _MAX_NESTING:
             continue
-        yield len(lasts), _Definition(lines.attached(first, floor), last, kind, name)
+        yield len(lasts), _Definition(lines.head_start(first, floor), last, kind, name)
         lasts.append(last)
         floor = first + 1
 
@@ -570,41 +570,41 @@ def _nest(
 def _lay_blocks(
     lines: _CodeLines, definitions: Iterator[tuple[int, _Definition]]
 ) -> Iterator[Block]:
-    """The blocks of definitions, and of the statements between them and in them."""
-    open_: list[_Definition] = []
+    """The blocks of definitions, and of the statements between and in them."""
+    open_definitions: list[_Definition] = []
     place = 0  # the first line that is in no block yet
 
-    def between(first: int, last: int) -> Iterator[Block]:
-        inner = open_[-1] if open_ else None
+    def statements_between(first: int, last: int) -> Iterator[Block]:
+        inner = open_definitions[-1] if open_definitions else None
         is_all = inner is not None and (first, last) == (inner.first, inner.last)
-        return _statements(lines, first, last, len(open_), is_all=is_all)
+        return _statements(lines, first, last, len(open_definitions), is_all=is_all)
 
     for depth, definition in definitions:
-        while len(open_) > depth:
-            yield from between(place, open_[-1].last)
-            place = open_.pop().last + 1
+        while len(open_definitions) > depth:
+            yield from statements_between(place, open_definitions[-1].last)
+            place = open_definitions.pop().last + 1
         if place < definition.first:
-            yield from between(place, definition.first - 1)
+            yield from statements_between(place, definition.first - 1)
         start, end = lines.span(definition.first, definition.last)
         yield Block(start, end, definition.kind, depth, definition.name)
-        open_.append(definition)
+        open_definitions.append(definition)
         place = definition.first
-    while open_:
-        yield from between(place, open_[-1].last)
-        place = open_.pop().last + 1
-    yield from between(place, len(lines.texts) - 1)
+    while open_definitions:
+        yield from statements_between(place, open_definitions[-1].last)
+        place = open_definitions.pop().last + 1
+    yield from statements_between(place, len(lines.texts) - 1)
 
 
 def _statements(
     lines: _CodeLines, first: int, last: int, depth: int, *, is_all: bool
 ) -> Iterator[Block]:
-    """The statements in lines, long ones with inner blocks.
+    """The statements in some lines; long statements have inner blocks.
 
-    `is_all` if the lines are all of the block around them, which is then cut only if it is long.
+    `is_all` if the lines are the whole block around them, which is then cut only if it is long.
     """
-    left = [(first, last, depth, 0)]
-    while left:
-        first, last, depth, nesting = left.pop()
+    stack = [(first, last, depth, 0)]
+    while stack:
+        first, last, depth, nesting = stack.pop()
         while first <= last and lines.indents[first] < 0:
             first += 1
         while last > first and lines.indents[last] < 0:
@@ -620,18 +620,18 @@ def _statements(
             if last - first < 3 and not any(map(_WORD.search, lines.texts[first : last + 1])):
                 continue  # the end of the block around it
             parts = _parts(lines, first, last, only_blank=True)
-            left += [(a, b, depth, 1) for a, b in reversed(parts)]
+            stack += [(a, b, depth, 1) for a, b in reversed(parts)]
             continue
         if first < last and size > _LONG_CHARACTERS and nesting < _MAX_STATEMENT_NESTING:
             parts = _parts(lines, first, last)
             if len(parts) > 1:
-                left += [(a, b, depth, nesting + 1) for a, b in reversed(parts)]
+                stack += [(a, b, depth, nesting + 1) for a, b in reversed(parts)]
 
 
 def _parts(
     lines: _CodeLines, first: int, last: int, *, only_blank: bool = False
 ) -> Sequence[tuple[int, int]]:
-    """Lines cut at blank lines at the outermost level of their body, else at each statement."""
+    """Cut lines at blank lines at the outermost level of their body, or else at each statement."""
     indents, texts = lines.indents, lines.texts
     inner = [
         number
@@ -644,7 +644,7 @@ def _parts(
     starts = [number for number in inner if indents[number] <= level]
     cuts = [number for number in starts if indents[number - 1] < 0]
     if not cuts and not only_blank:
-        # A comment goes with the statement behind it, and the head of a body with its first one.
+        # A comment stays with the statement behind it, and the head of a body with the first one.
         head = first if indents[first] < level else -1
         cuts = [n for n in starts if not (lines.is_head(n - 1) or n - 1 == head)]
     return [(a, b - 1) for a, b in pairwise([first, *cuts, last + 1]) if a < b]

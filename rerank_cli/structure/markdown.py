@@ -2,11 +2,11 @@
 
     text ─ slices ─ markdown-it-py ─ tokens, with their lines ─ blocks, with their characters
 
-markdown-it-py knows CommonMark to the letter, and says of each block which lines it has. Its parser
-of blocks takes 0.17 s of a core for 1 MB of documentation, up to 8 s where every line is a block;
-time grows with the text, and it follows 20 levels of nesting. A token has 360 bytes, and a short
-item five tokens, so a long text is parsed in slices. Tables are found in its paragraphs: its own
-have three tokens for each cell.
+markdown-it-py knows CommonMark to the letter, and gives the lines of each block. Its parser of
+blocks takes 0.17 s of a core for 1 MB of documentation, and up to 8 s if every line is a block.
+The time grows with the text, and the parser follows 20 levels of nesting. A token has 360 bytes,
+and a short item five tokens, so a long text is parsed in slices. Tables are found here, in
+paragraphs: the library's own tables have three tokens for each cell.
 """
 
 import html
@@ -21,7 +21,7 @@ from markdown_it.token import Token
 from rerank_cli.structure import Block, BlockKind, Outline, heading_name, replace_returns
 
 _SLICE_CHARACTERS = 1 << 17
-_SLICE_GROWTH = 4  # of a slice that ends in its first block
+_SLICE_GROWTH = 4  # the factor for a slice that ends in its first block
 
 _FRONT_MATTER = re.compile(
     r"\ufeff?(---|\+\+\+)[ \t\r]*\n(?=[\w\"'-]+[ \t]*[:=]|#)"
@@ -55,7 +55,7 @@ _ANCHOR = re.compile(r"\s*\{[#.:][^{}]*\}\Z")  # {#name}, as many tools have it
 _HTML_HEADING = re.compile(r"<h([1-6])\b[^>]*>(.*)</h\1>\s*\Z", re.DOTALL | re.IGNORECASE)
 _HTML_TAG = re.compile(r"<[^<>]*>")
 _HTML_ALTERNATIVE = re.compile(r"""\balt=["']([^"'<>]+)""", re.IGNORECASE)
-_HEADING_CHARACTERS = 1000  # of a heading that are looked at for its name
+_HEADING_CHARACTERS = 1000  # of a heading that are read for its name
 
 
 def find_blocks(text: str, _syntax: str) -> Sequence[Block]:
@@ -66,10 +66,10 @@ def find_blocks(text: str, _syntax: str) -> Sequence[Block]:
 class _Container(NamedTuple):
     """An open list, item or quote.
 
-    place    where it is among the blocks
+    place    its index among the blocks
     line     its first line
-    content  where what is in it may begin, on that line
-    end      where it ends
+    content  the place on that line where its content may begin
+    end      the place where it ends
     """
 
     place: int
@@ -87,8 +87,8 @@ class _MarkdownReader:
         self._starts = [0, *(match.end() for match in re.finditer("\n", text))]
         self._outline = Outline(text)
         self._containers: list[_Container] = []
-        self._blocks = MarkdownIt("commonmark").disable(["inline", "reference"])
-        self._inline: MarkdownIt | None = None
+        self._block_parser = MarkdownIt("commonmark").disable(["inline", "reference"])
+        self._inline_parser: MarkdownIt | None = None
 
     def find(self) -> list[Block]:
         """The blocks, by slices of the text."""
@@ -99,10 +99,10 @@ class _MarkdownReader:
             last = max(line + 1, bisect_right(self._starts, start + size) - 1)
             if start + size >= len(self._text):
                 last = len(self._starts)
-            tokens = self._blocks.parse(self._text[start : self._line_start(last)])
+            tokens = self._block_parser.parse(self._text[start : self._line_start(last)])
             count, next_line = len(tokens), last
             if last < len(self._starts):
-                count, lines = _complete(tokens)
+                count, lines = _count_complete_tokens(tokens)
                 if not lines:
                     size *= _SLICE_GROWTH
                     continue
@@ -116,7 +116,7 @@ class _MarkdownReader:
         return self._starts[line] if line < len(self._starts) else len(self._text)
 
     def _skip_front_matter(self) -> int:
-        """Add the YAML or TOML that a text begins with. Returns the line behind it."""
+        """Add the YAML or TOML at the start of the text. Returns the line behind it."""
         match = _FRONT_MATTER.match(self._text)
         if match is None:
             return 0
@@ -125,7 +125,7 @@ class _MarkdownReader:
         return bisect_right(self._starts, end)
 
     def _add(self, tokens: Sequence[Token], count: int, line: int, *, continues: bool) -> None:
-        """Add the blocks of the first tokens of a slice that begins at a line."""
+        """Add the blocks of the first `count` tokens of a slice, which begins at a line."""
         first = 0
         if continues:
             if tokens and tokens[0].type in _LISTS:
@@ -158,7 +158,7 @@ class _MarkdownReader:
         self._containers.append(container)
 
     def _end_container(self) -> None:
-        """End the last container. A paragraph that is all there is in an item is left out."""
+        """End the last container. A paragraph is left out if an item has nothing else."""
         place, blocks = self._containers.pop().place, self._outline.blocks
         is_list = blocks[place].kind is BlockKind.LIST
         is_single = len(blocks) == place + 2 and blocks[-1].kind is BlockKind.PARAGRAPH
@@ -166,7 +166,7 @@ class _MarkdownReader:
             blocks.pop()
 
     def _continue_list(self, token: Token, line: int) -> None:
-        """Give a list that began in an earlier slice its end in this one."""
+        """Move the end of a list that began in an earlier slice into this slice."""
         assert token.map is not None  # noqa: S101 - it opens a list
         place, blocks = self._containers[0].place, self._outline.blocks
         end = self._end(blocks[place].start, line + token.map[1], is_outer=True)
@@ -176,7 +176,7 @@ class _MarkdownReader:
     def _add_leaf(self, token: Token, content: str, line: int, last: int) -> None:
         start = self._start(line)
         end = self._end(start, last)
-        if start >= end:  # white space of other kinds than Markdown's
+        if start >= end:  # white space that Markdown does not know
             return
         kind = _LEAVES[token.type]
         if not self._containers:
@@ -190,14 +190,14 @@ class _MarkdownReader:
         if "|" in content and last - line > 1 and kind is BlockKind.PARAGRAPH:
             delimiter = _DELIMITER.search(content)
             if delimiter is not None:
-                line += self._text.count("\n", self._starts[line], start)  # content has none before
+                line += self._text.count("\n", self._starts[line], start)  # content begins there
                 header = line + content.count("\n", 0, delimiter.start()) - 1
                 if header >= line and self._add_table(line, header, last, content):
                     return
         self._outline.add(start, end, kind, len(self._containers))
 
     def _add_html_heading(self, start: int, end: int) -> bool:
-        """Add `<h1>…</h1>` as a heading, if a piece of HTML is nothing else."""
+        """Add `<h1>…</h1>` as a heading, if a piece of HTML has nothing else."""
         if end - start > _HEADING_CHARACTERS:
             return False
         match = _HTML_HEADING.match(self._text, start, end)
@@ -212,7 +212,7 @@ class _MarkdownReader:
         return True
 
     def _add_table(self, line: int, header: int, last: int, content: str) -> bool:
-        """Add the table in a paragraph, with its rows. False if it is none."""
+        """Add the table in a paragraph, with its rows. False if it is no table."""
         names, delimiters = content.split("\n", header - line + 2)[header - line :][:2]
         cells = _cells(names)
         if len(cells) != len(_cells(delimiters)):
@@ -232,7 +232,7 @@ class _MarkdownReader:
         return True
 
     def _start(self, line: int) -> int:
-        """Where the text of a line begins, in what is open."""
+        """The place where the text of a line begins, within the open containers."""
         start = self._starts[line]
         if self._containers:
             inner = self._containers[-1]
@@ -243,14 +243,14 @@ class _MarkdownReader:
                     if container.is_quote and (quote := _QUOTE.match(self._text, start)):
                         start = quote.end()
         spaces = _SPACES.match(self._text, start)
-        assert spaces is not None  # noqa: S101 - none are spaces too
+        assert spaces is not None  # noqa: S101 - it matches no spaces too
         start = spaces.end()
         while start < len(self._text) and self._text[start].isspace():
             start += 1
         return start
 
     def _end(self, start: int, last: int, *, is_outer: bool = False) -> int:
-        """Where what begins at a place and reaches to before a line ends."""
+        """The end of a block that begins at `start` and whose last line is before line `last`."""
         end = self._line_start(last)
         if self._containers and not is_outer:
             end = min(end, self._containers[-1].end)
@@ -266,14 +266,14 @@ class _MarkdownReader:
         content = _ANCHOR.sub("", content[:_HEADING_CHARACTERS])
         if _MARKUP.search(content) is None:
             return content
-        if self._inline is None:
-            self._inline = MarkdownIt("commonmark")
-        tokens = self._inline.parseInline(content)
+        if self._inline_parser is None:
+            self._inline_parser = MarkdownIt("commonmark")
+        tokens = self._inline_parser.parseInline(content)
         return _plain_text(tokens) or content
 
 
 def _plain_text(tokens: Sequence[Token]) -> str:
-    """What a reader sees of inline tokens. They are in few levels: images in links."""
+    """The text that a reader sees of inline tokens. They have few levels: images in links."""
     parts: list[str] = []
     for token in tokens:
         if token.type in ("inline", "image"):
@@ -285,10 +285,11 @@ def _plain_text(tokens: Sequence[Token]) -> str:
     return "".join(parts).strip()
 
 
-def _complete(tokens: Sequence[Token]) -> tuple[int, int]:
-    """How many tokens of a slice, and of how many lines, do not depend on what is behind it.
+def _count_complete_tokens(tokens: Sequence[Token]) -> tuple[int, int]:
+    """The number of tokens of a slice that do not depend on the text behind it, and their lines.
 
-    They are those before its last block, or before the last item of the list that it is.
+    These are the tokens before its last block. If the slice is one list, they are the tokens before
+    its last item.
     """
     for index in range(len(tokens) - 1, -1, -1):
         token = tokens[index]

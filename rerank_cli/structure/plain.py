@@ -1,9 +1,10 @@
 """The structure of plain text and logs.
 
-A plain text has paragraphs, with blank lines between them, and headings where a line surely is one:
-underlined, numbered in order, in capitals, `Chapter 3`, and those of manual pages. What could be
-an item of a list is none. A log has entries. Each begins as entries of this log do, and goes on
-with the lines that do not. A text without a known name is a log if nearly all its lines say when.
+A plain text has paragraphs, with blank lines between them. Its headings are lines that surely are
+headings: underlined, numbered in order, in capitals, `Chapter 3`, and the headings of manual pages.
+A line that could be an item of a list is no heading. A log has entries. Each entry of a log begins
+in the same way, and has the lines below that begin in another way. A text without a known name is a
+log if nearly all its lines have a time.
 """
 
 import re
@@ -13,18 +14,18 @@ from typing import NamedTuple
 
 from rerank_cli.structure import LOG, Block, BlockKind, Outline, replace_returns
 
-# What is between two paragraphs, from the end of the last line on.
+# The gap between two paragraphs, from the end of the last line on.
 _GAP = re.compile(r"\n[^\S\n]*\n\s*")
 
 _HEADING_CHARACTERS = 100  # the longest line that can be a heading
 _HEADING_END = re.compile(r"[.,;:!…。、，；：！]\Z")
 _UNDERLINE_SLACK_CHARACTERS = 3  # by which a line and its underline may differ
-_UNDERLINED = re.compile(
+_UNDERLINED_TITLE = re.compile(
     r"(?:([=\-~*^#])\1{2,}[ \t\r]*\n[ \t]*)?(?P<title>\S[^\n]{0,99})\n"
     r"[ \t]*(?P<rule>([=\-~*^])\4{2,})(?=[ \t\r]*(?:\n|\Z))"
 )
 _RULE_STARTS = frozenset("=-~*^")
-_NUMBERED = re.compile(r"(\d{1,3}(?:\.\d{1,3}){0,5})(\.?)[ \t]+(\S[^\n]*)\Z")
+_NUMBERED_TITLE = re.compile(r"(\d{1,3}(?:\.\d{1,3}){0,5})(\.?)[ \t]+(\S[^\n]*)\Z")
 _NUMBER = re.compile(r"\d{1,3}(?:\.\d{1,3}){0,5}\.?[)]?[ \t]")
 _CHAPTER = re.compile(
     r"(?i:(book|part)|chapter|section|appendix|article|act|scene|lesson)[ \t]+"
@@ -33,21 +34,21 @@ _CHAPTER = re.compile(
 )
 _CAPITALS = re.compile(r"[^\W\d_][^\W_]*(?:[ /&,'’()–—:\-]+[^\W_]+)*\)?\Z")
 _FEWEST_CAPITALS = 3
-_FEWEST_NUMBERED = 2
-# The ranks of headings, lower outside. Those of underlines are between chapters and the rest.
+_FEWEST_NUMBERED_TITLES = 2
+# The ranks of headings, lower outside. Underlined headings rank between chapters and the rest.
 _BOOK, _CHAPTER_RANK, _UNDERLINE_RANK, _RANK = 0, 1, 2, 10
 
 _FEWEST_MANUAL_HEADINGS = 2
 _SUBHEADING_INDENTATION = 3
-_ITEM_INDENTATION = 4  # the least of an option's name in a manual page
+_ITEM_INDENTATION = 4  # the least indentation of an option's name in a manual page
 
-_SAMPLE_LINES = 200  # of a log, by which its entries are known
+_SAMPLE_LINES = 200  # of a log, which show how its entries begin
 _FEWEST_ENTRIES = 2
-_PLAIN_SAMPLE_LINES = 20  # of another text, to see whether it is a log
+_PLAIN_SAMPLE_LINES = 20  # of another text, which show whether it is a log
 _MONTH = "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
 _WEEKDAY = "(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
 _CLOCK = r"\d\d:\d\d:\d\d"
-# How entries begin that say when. With at most a level, a priority or a bracket before it.
+# The beginnings of entries with a time. At most a level, a priority or a bracket is before it.
 _TIMES = (
     r"(?:[A-Z]{4,8}:? +)?[\[(<]?\d{4}[-/.]\d\d[-/.]\d\d(?:[T _:-]+\d\d:\d\d|[ \t,\])])",
     rf"(?:<\d+>)?(?:\d )?{_MONTH} [ \d]\d (?:\d{{4}} )?{_CLOCK}",
@@ -69,7 +70,7 @@ _STARTS = (
 )
 _LINE = re.compile(r"\S[^\n]*")
 _UNINDENTED_LINE = re.compile(r"(?m)^\S[^\n]*")  # of a traceback few are
-# A check of the first line, which is quick: most texts are no logs.
+# The quick check of the first line: most texts are no logs.
 _TIME = re.compile(rf"\s*+(?:{'|'.join(_TIMES)})")
 
 
@@ -83,7 +84,7 @@ def find_blocks(text: str, syntax: str) -> Sequence[Block]:
         if start:
             return _find_entries(text, start)
     paragraphs = list(_paragraphs(text))
-    headings = _surely_headings(text, paragraphs, _candidates(text, paragraphs))
+    headings = _sure_headings(text, paragraphs, _candidates(text, paragraphs))
     if headings:
         return _nest(text, paragraphs, headings)
     return [Block(start, end, BlockKind.PARAGRAPH) for start, end in paragraphs]
@@ -103,7 +104,7 @@ def _paragraphs(text: str) -> Iterator[tuple[int, int]]:
 
 
 class _Candidate(NamedTuple):
-    """What may be a heading: the paragraph `start` begins, or its first lines, up to `end`."""
+    """A paragraph that may be a heading, or its first lines, up to `end`."""
 
     end: int
     rank: int
@@ -113,14 +114,14 @@ class _Candidate(NamedTuple):
 
 
 def _candidates(text: str, paragraphs: Sequence[tuple[int, int]]) -> dict[int, _Candidate]:
-    """What may be headings, by the number of their paragraph."""
-    found: dict[int, _Candidate] = {}
+    """The candidates for headings, by the numbers of their paragraphs."""
+    candidates: dict[int, _Candidate] = {}
     rules: dict[str, int] = {}  # the rank of each kind of underline
     for index, (start, end) in enumerate(paragraphs):
         line_end = text.find("\n", start, min(end, start + _HEADING_CHARACTERS))
         if line_end >= 0:
             if text[line_end + 1] in _RULE_STARTS or text[start] in _RULE_STARTS:
-                candidate = _underlined(text, start, end, rules)
+                candidate = _underlined_heading(text, start, end, rules)
             elif text[line_end + 1] in " \t" and text[start - 1 : start] in ("", "\n"):
                 candidate = _manual_heading(text[start:line_end].rstrip(), start)
             else:
@@ -130,12 +131,14 @@ def _candidates(text: str, paragraphs: Sequence[tuple[int, int]]) -> dict[int, _
         else:
             continue
         if candidate is not None:
-            found[index] = candidate
-    return found
+            candidates[index] = candidate
+    return candidates
 
 
-def _underlined(text: str, start: int, end: int, rules: dict[str, int]) -> _Candidate | None:
-    match = _UNDERLINED.match(text, start, end)
+def _underlined_heading(
+    text: str, start: int, end: int, rules: dict[str, int]
+) -> _Candidate | None:
+    match = _UNDERLINED_TITLE.match(text, start, end)
     if match is None:
         return None
     title, rule = match["title"].strip(), match["rule"]
@@ -155,9 +158,9 @@ def _manual_heading(line: str, start: int) -> _Candidate | None:
 
 
 def _line_heading(text: str, start: int, end: int) -> _Candidate | None:
-    """The candidate that is a paragraph of one line."""
+    """The candidate of a paragraph with one line."""
     line = text[start:end]
-    if (match := _NUMBERED.match(line)) is not None:
+    if (match := _NUMBERED_TITLE.match(line)) is not None:
         parts = tuple(map(int, match[1].split(".")))
         if _HEADING_END.search(line) or not _begins_title(match[3]):
             return None
@@ -182,36 +185,36 @@ def _is_in_capitals(line: str) -> bool:
     return sum(map(str.isalpha, line)) >= _FEWEST_CAPITALS
 
 
-def _surely_headings(
-    text: str, paragraphs: Sequence[tuple[int, int]], found: dict[int, _Candidate]
+def _sure_headings(
+    text: str, paragraphs: Sequence[tuple[int, int]], candidates: dict[int, _Candidate]
 ) -> dict[int, _Candidate]:
-    """Of the candidates those that surely are headings, in the order of the text."""
-    if not found:
-        return found
-    followed = {
+    """The candidates that surely are headings, in the order of the text."""
+    if not candidates:
+        return candidates
+    likely_headings = {
         index: candidate
-        for index, candidate in found.items()
-        if _is_followed_by_text(text, paragraphs, found, index)
+        for index, candidate in candidates.items()
+        if _is_followed_by_text(text, paragraphs, candidates, index)
     }
-    numbered = _consistent_numbers(followed)
+    consistent_indexes = _consistent_numbers(likely_headings)
     return {
         index: candidate
-        for index, candidate in followed.items()
-        if not candidate.number or index in numbered
+        for index, candidate in likely_headings.items()
+        if not candidate.number or index in consistent_indexes
     }
 
 
 def _is_followed_by_text(
-    text: str, paragraphs: Sequence[tuple[int, int]], found: dict[int, _Candidate], index: int
+    text: str, paragraphs: Sequence[tuple[int, int]], candidates: dict[int, _Candidate], index: int
 ) -> bool:
-    candidate = found[index]
+    candidate = candidates[index]
     if candidate.end < paragraphs[index][1]:
         return True  # in the same paragraph
     if _UNDERLINE_RANK <= candidate.rank < _RANK:
-        return True  # it surely is one, if there is text or not
+        return True  # it surely is a heading, with text below it or without
     if index + 1 == len(paragraphs):
         return False
-    if (below := found.get(index + 1)) is not None and below.rank <= candidate.rank:
+    if (below := candidates.get(index + 1)) is not None and below.rank <= candidate.rank:
         return False  # a list of titles
     if not candidate.number:
         return True
@@ -229,22 +232,22 @@ def _column(text: str, start: int) -> int:
     return start - text.rfind("\n", 0, start) - 1
 
 
-def _consistent_numbers(found: dict[int, _Candidate]) -> set[int]:
+def _consistent_numbers(candidates: dict[int, _Candidate]) -> set[int]:
     """The candidates whose numbers follow on each other, if there are several."""
-    kept: set[int] = set()
+    indexes: set[int] = set()
     last: tuple[int, ...] = ()
-    for index, candidate in found.items():
+    for index, candidate in candidates.items():
         number = candidate.number
         if number and _is_next_number(last, number):
-            kept.add(index)
+            indexes.add(index)
             last = number
-    return kept if len(kept) >= _FEWEST_NUMBERED else set()
+    return indexes if len(indexes) >= _FEWEST_NUMBERED_TITLES else set()
 
 
 def _is_next_number(last: tuple[int, ...], number: tuple[int, ...]) -> bool:
     *outer, final = number
     depth = len(outer)
-    if depth == len(last):  # the first one below
+    if depth == len(last):  # the first number of the level below
         return last == tuple(outer) and final in (0, 1)
     return depth < len(last) and last[:depth] == tuple(outer) and final == last[depth] + 1
 
@@ -253,7 +256,9 @@ def _nest(
     text: str, paragraphs: Sequence[tuple[int, int]], headings: dict[int, _Candidate]
 ) -> list[Block]:
     outline = Outline(text)
-    manual = sum(heading.is_manual for heading in headings.values()) >= _FEWEST_MANUAL_HEADINGS
+    is_manual_page = (
+        sum(heading.is_manual for heading in headings.values()) >= _FEWEST_MANUAL_HEADINGS
+    )
     item: _Item | None = None
     for index, (start, end) in enumerate(paragraphs):
         heading = headings.get(index)
@@ -265,7 +270,7 @@ def _nest(
                 start += 1
             if start == end:
                 continue
-        if manual:
+        if is_manual_page:
             item = _add_manual_paragraph(text, outline, start, end, item)
         else:
             outline.add(start, end, BlockKind.PARAGRAPH)
@@ -273,7 +278,7 @@ def _nest(
 
 
 class _Item(NamedTuple):
-    """An item of a manual page: how far it is indented, and where its blocks are in the list."""
+    """An item of a manual page: its indentation, and the indexes of its list and of its block."""
 
     indentation: int
     list_index: int
@@ -283,7 +288,7 @@ class _Item(NamedTuple):
 def _add_manual_paragraph(
     text: str, outline: Outline, start: int, end: int, item: _Item | None
 ) -> _Item | None:
-    """Add a paragraph of a manual page, or what it is instead. Returns the item it is in."""
+    """Add a paragraph of a manual page, as a heading, item or paragraph. Returns its item."""
     indentation = _column(text, start)
     line_end = text.find("\n", start, end)
     below = re.compile(r"[ \t]*").match(text, line_end + 1) if line_end >= 0 else None
@@ -314,7 +319,7 @@ def _add_manual_paragraph(
 
 
 def _entry_start(text: str, patterns: Sequence[str], most_lines: int, least_share: float) -> str:
-    """The pattern that entries of a log begin with, by its first lines; empty if there is none."""
+    """The pattern of the start of a log's entries, by its first lines; empty if none fits."""
     lines = [line[0] for line in islice(_UNINDENTED_LINE.finditer(text), most_lines)]
     best, most = "", max(_FEWEST_ENTRIES, int(len(lines) * least_share)) - 1
     for pattern in patterns:
@@ -325,9 +330,9 @@ def _entry_start(text: str, patterns: Sequence[str], most_lines: int, least_shar
 
 
 def _find_entries(text: str, pattern: str) -> list[Block]:
-    """The entries of a log. Without a pattern each line is one."""
-    begins = re.compile(rf"(?m)^(?:{pattern})") if pattern else _LINE
-    starts = [match.start() for match in begins.finditer(text)]
+    """The entries of a log. Without a pattern each line is an entry."""
+    entry_start = re.compile(rf"(?m)^(?:{pattern})") if pattern else _LINE
+    starts = [match.start() for match in entry_start.finditer(text)]
     first = len(text) - len(text.lstrip())
     if first < len(text) and (not starts or first < starts[0]):
         starts.insert(0, first)

@@ -1,8 +1,9 @@
 """The structure of reStructuredText: sections, paragraphs, lists, code, directives and tables.
 
-docutils says on which line a thing is, but not always, nor where; it leaves out what has an error
-and needs ten times as long. So lines are read here, by its rules: the level of a title is by when
-its adornment first appeared, and what is indented is in what is above it.
+docutils does not always give the line of an element, and never its place in the line. It leaves out
+elements with errors, and takes ten times as long. So lines are read here, by its rules: adornments
+have levels in the order in which they first appear, and indented lines belong to the line above
+them.
 """
 
 import re
@@ -14,8 +15,8 @@ from rerank_cli.structure import Block, BlockKind, Outline, heading_name, replac
 
 _LINE = re.compile(r"(?m)^([^\S\n]*)([^\n]*)")
 _RULE = re.compile(r"([!-/:-@\[-`{-~])\1*\Z")
-_SURE_RULE_CHARACTERS = 4  # a shorter one is no underline if it is shorter than the title
-_MOST_CONTAINERS = 40  # blocks in each other; what is deeper is not divided
+_SURE_RULE_CHARACTERS = 4  # a shorter rule is no underline if it is shorter than the title
+_MOST_CONTAINERS = 40  # of blocks in each other; deeper text is not divided
 
 _BULLET = re.compile(r"[-*+\u2022\u2023\u2043](?=\s|\Z)\s*")
 _ORDINAL = r"(?:\d{1,9}|[a-zA-Z]|[ivxlcdm]{1,12}|[IVXLCDM]{1,12}|#)"
@@ -48,7 +49,7 @@ def find_blocks(text: str, _syntax: str) -> Sequence[Block]:
 
 
 class _LinePlace(NamedTuple):
-    """A line: its columns of indentation, and where its text is. That of a blank one is empty."""
+    """A line: its columns of indentation, and the span of its text, empty for a blank line."""
 
     indentation: int
     start: int
@@ -58,9 +59,9 @@ class _LinePlace(NamedTuple):
 class _OpenBlock(NamedTuple):
     """An open list, item or directive.
 
-    place        where it is among the blocks
-    indentation  the least columns of what is in it
-    marker       the kind of a list; empty for others
+    place        its index among the blocks
+    indentation  the least indentation of its content, in columns
+    marker       the kind of a list; empty for an item or a directive
     """
 
     place: int
@@ -69,7 +70,7 @@ class _OpenBlock(NamedTuple):
 
 
 class _RstReader:
-    """Finds the blocks of one text, one line after the other."""
+    """Finds the blocks of a text, line by line."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -77,7 +78,7 @@ class _RstReader:
         self._outline = Outline(text)
         self._containers: list[_OpenBlock] = []
         self._styles: dict[str, int] = {}  # the level of each adornment
-        self._end = 0  # of the last text
+        self._end = 0  # the end of the text that was read
 
     def find(self) -> list[Block]:
         """The blocks of the text."""
@@ -105,7 +106,7 @@ class _RstReader:
         return self._text[start:end]
 
     def _close(self, indentation: int) -> None:
-        """Close what a line of so many columns is not in."""
+        """Close the containers that a line with this indentation is not in."""
         blocks = self._outline.blocks
         while self._containers and self._containers[-1].indentation > indentation:
             place = self._containers.pop().place
@@ -116,15 +117,15 @@ class _RstReader:
             blocks[place] = block._replace(end=self._end)
 
     def _add_title(self, number: int) -> int:
-        """Add the title that begins at a line, if one does. Returns the line behind it."""
+        """Add the title that begins at a line, if any. Returns the line behind it."""
         first = self._lines[number]
-        line, following = self._content(number), self._content(number + 1)
+        line, next_content = self._content(number), self._content(number + 1)
         if _RULE.match(line):
-            if not following or self._content(number + 2) != line:
+            if not next_content or self._content(number + 2) != line:
                 return self._skip_rule(number)
-            title, rule, last, style = following, line, number + 2, line[0] * 2
-        elif following and _RULE.match(following):
-            title, rule, last, style = line, following, number + 1, following[0]
+            title, rule, last, style = next_content, line, number + 2, line[0] * 2
+        elif next_content and _RULE.match(next_content):
+            title, rule, last, style = line, next_content, number + 1, next_content[0]
         else:
             return number
         if self._lines[last].indentation or not re.search(r"\w", title):
@@ -164,7 +165,7 @@ class _RstReader:
         return add(number, indentation, start)
 
     def _reader(self, content: str) -> Callable[[int, int, int], int]:
-        """What adds the block that begins with a line."""
+        """The method that adds the block that begins with a line."""
         begin = content[0]
         if begin in "._" and _EXPLICIT.match(content):
             return self._add_explicit
@@ -177,7 +178,7 @@ class _RstReader:
         return self._add_paragraph
 
     def _marker(self, content: str, number: int, indentation: int) -> tuple[str, int]:
-        """The kind of the marker that a line begins with, if any, and how wide it is."""
+        """The kind of the marker at the start of a line, empty if there is none, and its width."""
         begin = content[0]
         if not begin.isalpha() and begin not in _MARKER_STARTS:
             return "", 0
@@ -189,13 +190,13 @@ class _RstReader:
         return "", 0
 
     def _is_item(self, number: int, indentation: int) -> bool:
-        """Whether a line with a number is an item, by the next one: a paragraph goes on there."""
-        following = self._content(number + 1)
-        if not following or self._lines[number + 1].indentation > indentation:
+        """Whether a line with a number is an item, by the next line: a paragraph goes on there."""
+        next_content = self._content(number + 1)
+        if not next_content or self._lines[number + 1].indentation > indentation:
             return True
         if self._lines[number + 1].indentation < indentation:
             return True
-        return _ENUMERATOR.match(following) is not None
+        return _ENUMERATOR.match(next_content) is not None
 
     def _open_item(self, marker: str, indentation: int, start: int) -> None:
         inner = self._containers[-1] if self._containers else None
@@ -223,15 +224,15 @@ class _RstReader:
         return last
 
     def _close_list(self) -> None:
-        """Close the list before a block that is no item of it."""
+        """Close the innermost list, if the next block is no item of it."""
         if self._containers and self._containers[-1].marker:
             self._close(self._containers[-1].indentation - 1)
 
     def _is_blank(self, number: int) -> bool:
         return self._lines[number].start == self._lines[number].end
 
-    def _below(self, number: int, indentation: int) -> int:
-        """The line behind those after a line that are blank or have more columns."""
+    def _body_end(self, number: int, indentation: int) -> int:
+        """The line behind the body of a line: the next lines that are blank or deeper."""
         number += 1
         while number < len(self._lines):
             if not self._is_blank(number) and self._lines[number].indentation <= indentation:
@@ -239,7 +240,7 @@ class _RstReader:
             number += 1
         return number
 
-    def _until_blank(self, number: int) -> int:
+    def _next_blank(self, number: int) -> int:
         while number < len(self._lines) and not self._is_blank(number):
             number += 1
         return number
@@ -252,27 +253,31 @@ class _RstReader:
             if content == ".." and not self._content(number + 1):  # an empty comment ends
                 return self._add(start, number + 1, BlockKind.PARAGRAPH)
             kind = BlockKind.PARAGRAPH if directive is None else BlockKind.CODE
-            return self._add(start, self._below(number, indentation), kind)
+            return self._add(start, self._body_end(number, indentation), kind)
         argument = content[directive.end() :]
         if directive[1] in _TABLE_DIRECTIVES:
-            last = self._below(number, indentation)
+            last = self._body_end(number, indentation)
             return self._add(start, last, BlockKind.TABLE, heading_name(argument))
         self._close_list()
         self._end = self._lines[number].end
         if len(self._containers) < _MOST_CONTAINERS:
             self._open(BlockKind.PARAGRAPH, indentation + 1, start)
             return number + 1
-        return self._add(start, self._below(number, indentation), BlockKind.PARAGRAPH)
+        return self._add(start, self._body_end(number, indentation), BlockKind.PARAGRAPH)
 
     def _add_doctest(self, number: int, _indentation: int, start: int) -> int:
-        return self._add(start, self._until_blank(number), BlockKind.CODE)
+        return self._add(start, self._next_blank(number), BlockKind.CODE)
 
     def _add_paragraph(self, number: int, indentation: int, start: int) -> int:
-        """Add a paragraph, with what is below it if that is a definition or a literal block."""
+        """Add a paragraph, with the definition or the literal block below it, if any."""
         last = number + 1
         if start != self._lines[number].start and self._content(last):  # behind a marker
-            below = self._lines[last].indentation
-            indentation = below if below >= self._containers[-1].indentation else indentation
+            next_indentation = self._lines[last].indentation
+            indentation = (
+                next_indentation
+                if next_indentation >= self._containers[-1].indentation
+                else indentation
+            )
         while last < len(self._lines) and not self._is_blank(last):
             if self._lines[last].indentation != indentation:
                 break
@@ -295,7 +300,7 @@ class _RstReader:
 
     def _add_literal(self, number: int, indentation: int) -> int:
         """Add the literal block below a paragraph, if there is one."""
-        last = self._below(number - 1, indentation)
+        last = self._body_end(number - 1, indentation)
         first = number
         while first < last and self._is_blank(first):
             first += 1
@@ -308,7 +313,7 @@ class _RstReader:
         return self._add(start, last, BlockKind.CODE)
 
     def _add_grid_table(self, number: int, _indentation: int, start: int) -> int:
-        last = self._until_blank(number)
+        last = self._next_blank(number)
         borders = [
             line for line in range(number, last) if self._content(line).startswith(("+-", "+="))
         ]
@@ -316,7 +321,7 @@ class _RstReader:
         return self._add_table(start, number + 1, header, borders, last)
 
     def _add_simple_table(self, number: int, indentation: int, start: int) -> int:
-        """Add a simple table. It ends with its third border, or one before a blank line."""
+        """Add a simple table. It ends with its third border, or the border before a blank line."""
         borders, last = [number], number + 1
         while last < len(self._lines):
             if not self._is_blank(last) and self._lines[last].indentation < indentation:
@@ -328,7 +333,7 @@ class _RstReader:
                     break
             last += 1
         if len(borders) == 1:  # it has no end
-            return self._add(start, self._until_blank(number), BlockKind.PARAGRAPH)
+            return self._add(start, self._next_blank(number), BlockKind.PARAGRAPH)
         header = borders[1] if len(borders) > 2 else number
         rows = [
             line
@@ -341,7 +346,7 @@ class _RstReader:
     def _add_table(
         self, start: int, first: int, header: int, borders: Sequence[int], last: int
     ) -> int:
-        """Add a table, with its rows: what is between borders below the header."""
+        """Add a table, with its rows: the lines between two borders below the header."""
         texts = (self._content(line) for line in range(first, header))
         name = heading_name(" | ".join(filter(None, map(_cells_text, texts))))
         last = self._add(start, last, BlockKind.TABLE, name)

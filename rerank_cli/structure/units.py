@@ -2,8 +2,8 @@
 
     text, Block… ─ divide_text ─ TextPart…
 
-A part is whole lines, and together the parts are the text. None of them is only a heading, but one
-that nothing follows.
+A part is whole lines, and together the parts are the text. No part is only a heading, except a
+heading that no text follows.
 """
 
 import re
@@ -16,7 +16,7 @@ from rerank_cli.structure import Block, BlockKind
 _MAX_HEADINGS = 8  # of a part, the innermost ones
 _COLONS = ":："  # noqa: RUF001 - the wide one is meant
 _VISIBLE = re.compile(r"\S")
-# A part without such a character, as a line between paragraphs or a closing brace, is none.
+# A part needs such a character: a line between paragraphs or a closing brace is no part.
 _WORD = re.compile(r"[^\s!-/:-@\[-`{-~]")
 _LINE_END = re.compile(r"\r\n|\r|\n|\Z")
 
@@ -24,10 +24,10 @@ _LINE_END = re.compile(r"\r\n|\r|\n|\Z")
 class TextPart(NamedTuple):
     """A part of a text: its characters from `start` to `end`, which are whole lines.
 
-    first     where its first line begins that is not blank
-    last      where its last such line ends
-    headings  the names of the blocks that it is in and that begin before it, the outermost first
-    blocks    those that begin in it, with places in its own text, from `first` on
+    first     the start of its first line that is not blank
+    last      the end of its last line that is not blank
+    headings  the names of the blocks around it that begin before it, the outermost first
+    blocks    the blocks that begin in it; their places count from `first`
     """
 
     start: int
@@ -43,11 +43,11 @@ def divide_text(
 ) -> list[TextPart]:
     """Divide a text into its sections, functions and classes, or into its paragraphs.
 
-    What is between functions is a part too. A heading belongs to what follows it, and so does the
-    first line of a class if nothing of its own follows it, and a paragraph that ends with a colon
-    before a list, code or a table. A paragraph begins behind a blank line: a list that has none is
-    one, as is code with blank lines. `apart` says that blocks have no blank
-    line between them, as those of HTML and DOCX may.
+    The code between functions is a part too. A heading belongs to the text that follows it. So does
+    the first line of a class without text of its own, and a paragraph that ends with a colon before
+    a list, code or a table. A paragraph begins behind a blank line: a list without blank lines is
+    one paragraph, and so is a block of code even with blank lines. `apart` says that blocks may
+    have no blank line between them, as in HTML and DOCX.
 
     Takes time in proportion to the text. A blank text has no parts.
     """
@@ -56,7 +56,7 @@ def divide_text(
 
 
 class _TextLine:
-    """The line of a place in a text. Places must not fall."""
+    """The line of a place in a text; `move_to` goes only forward."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -67,19 +67,19 @@ class _TextLine:
         if place < self.end:
             return
         text, begin = self._text, max(0, self.end - 1)
-        found = max(text.rfind("\n", begin, place), text.rfind("\r", begin, place))
-        self.start = max(self.end, found + 1)
+        line_break = max(text.rfind("\n", begin, place), text.rfind("\r", begin, place))
+        self.start = max(self.end, line_break + 1)
         match = _LINE_END.search(text, self.start)
         self.content_end, self.end = match.span() if match else (len(text), len(text))
         visible = _VISIBLE.search(text, self.start, self.content_end)
         self.visible = visible.start() if visible else self.content_end
 
     def begins_at(self, place: int) -> bool:
-        """Whether only white space is before a place of the line."""
+        """Whether a place is in this line, with only white space before it."""
         return self.start <= place <= self.visible
 
     def is_behind_blank(self) -> bool:
-        """Whether the line before it is blank, or there is none."""
+        """Whether the line before this one is blank, or there is no line before it."""
         text, place = self._text, self.start
         if place and text[place - 1] == "\n":
             place -= 1
@@ -93,7 +93,10 @@ class _TextLine:
 def _find_bounds(
     text: str, blocks: Sequence[Block], *, paragraphs: bool, apart: bool
 ) -> tuple[list[int], list[tuple[int, int]]]:
-    """Where parts may begin, and the spans of headings, which are no parts by themselves."""
+    """The places where parts may begin, and the spans of headings.
+
+    A heading is no part by itself.
+    """
     line, bounds, ends = _TextLine(text), {0}, set[int]()
     heads = list[tuple[int, int]]()
     whole_depth: int | None = None  # of a block whose inner blocks begin no part
@@ -127,13 +130,13 @@ def _find_bounds(
 
 
 def _leads_to(text: str, before: tuple[int, int, BlockKind], kind: BlockKind) -> bool:
-    """Whether a paragraph, as `Run this:`, says what a block behind it is."""
+    """Whether a paragraph such as `Run this:` introduces the block behind it."""
     is_led = kind in (BlockKind.LIST, BlockKind.CODE, BlockKind.TABLE)
     return is_led and before[2] is BlockKind.PARAGRAPH and text[before[1] - 1] in _COLONS
 
 
 def _lines_after(text: str, ends: Sequence[int]) -> Iterator[int]:
-    """Where the next line begins that is not blank, for each end of a block."""
+    """The start of the next line that is not blank, for each end of a block."""
     line = _TextLine(text)
     for end in ends:
         line.move_to(end - 1)
@@ -143,25 +146,25 @@ def _lines_after(text: str, ends: Sequence[int]) -> Iterator[int]:
 
 
 def _join(text: str, bounds: Sequence[int], heads: Sequence[tuple[int, int]]) -> list[int]:
-    """Leave out the bounds of what is no part: of headings without text, and of mere marks."""
-    joined, place = list[int](), 0  # of the next heading
-    is_open = False  # whether what comes next belongs to the last part
+    """The bounds at which parts start: a heading alone, or mere marks, make no part."""
+    starts, place = list[int](), 0  # of the next heading
+    is_open = False  # whether the next lines belong to the last part
     for start, end in pairwise([*bounds, len(text)]):
         text_start = start
         while place < len(heads) and heads[place][0] < end:
             if not _VISIBLE.search(text, text_start, heads[place][0]):
                 text_start = heads[place][1]
             place += 1
-        has_words, is_first = _WORD.search(text, start, end) is not None, not joined
+        has_words, is_first = _WORD.search(text, start, end) is not None, not starts
         if not is_open and (has_words or is_first):
-            joined.append(start)
+            starts.append(start)
         is_bare = text_start > start and not _VISIBLE.search(text, text_start, end)
         is_open = is_bare or (not has_words and (is_open or is_first))
-    return joined
+    return starts
 
 
 def _make_parts(text: str, blocks: Sequence[Block], bounds: Sequence[int]) -> Iterator[TextPart]:
-    # The blocks around a place, each with its name and those around it.
+    # The blocks around a place, each with its name behind the names of the blocks around it.
     outer = list[tuple[Block, tuple[str, ...]]]()
     next_block = 0
     for start, end in pairwise([*bounds, len(text)]):
@@ -175,7 +178,7 @@ def _make_parts(text: str, blocks: Sequence[Block], bounds: Sequence[int]) -> It
         while outer and outer[-1][0].end <= visible.start():
             outer.pop()
         headings = outer[-1][1] if outer else ()
-        inner, own = list[Block](), list[int]()  # the ends of the blocks around the next one
+        inner, outer_ends = list[Block](), list[int]()  # the ends of the blocks around the next one
         while next_block < len(blocks) and blocks[next_block].start < end:
             block = blocks[next_block]
             next_block += 1
@@ -184,16 +187,18 @@ def _make_parts(text: str, blocks: Sequence[Block], bounds: Sequence[int]) -> It
             names = outer[-1][1] if outer else ()
             is_named = block.kind <= BlockKind.FUNCTION and block.name
             outer.append((block, (*names, block.name)[-_MAX_HEADINGS:] if is_named else names))
-            while own and own[-1] <= block.start:
-                own.pop()
+            while outer_ends and outer_ends[-1] <= block.start:
+                outer_ends.pop()
             block_end = min(block.end, visible_end)
             inner.append(
-                Block(block.start - first, block_end - first, block.kind, len(own), block.name)
+                Block(
+                    block.start - first, block_end - first, block.kind, len(outer_ends), block.name
+                )
             )
-            own.append(block_end)
+            outer_ends.append(block_end)
         yield TextPart(start, end, first, last, headings, inner)
 
 
 def _line_start(text: str, start: int, place: int) -> int:
-    """Where the line of a place begins, which is behind `start`."""
+    """The start of the line of a place, at least `start`."""
     return max(start, text.rfind("\n", start, place) + 1, text.rfind("\r", start, place) + 1)

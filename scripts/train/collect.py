@@ -2,20 +2,21 @@
 
     python scripts/train/collect.py WORK
 
-Packages of packages.toml come by `apt-get download` and `pip download`, the newest that these find.
+The packages of packages.toml come from `apt-get download` and `pip download`, each in its newest
+version.
 WORK/pairs.jsonl.gz has the pairs: {"package", "kind", "title", "query", "passage", "language"}.
 Kinds:
 
     section      a heading, and the text below it
-    option       what an option does, and its name with a manual's text on it
-    command      what a command does, and the command
+    option       the effect of an option, and its name with a manual's text on it
+    command      the effect of a command, and the command
     listing      the sentence before an example of code, and the example; a comment, and its line
-    manual       what a manual's NAME says, and its description
-    definition   a word, and what a dictionary says of it
-    function     the first sentence of a docstring, and the function without it
+    manual       the purpose in a manual's NAME, and its description
+    definition   a word, and its entry in a dictionary
+    function     the first sentence of a docstring, and the function without the docstring
 
-WORK/sources.tsv has the version and the licences of each package, as it states them itself. Needs
-mandoc for manuals. `title` says what the passage is part of.
+WORK/sources.tsv has the version and the licences of each package, as the package states them. Needs
+mandoc for manuals. `title` names the text around the passage.
 """
 
 import argparse
@@ -41,12 +42,12 @@ from rerank_cli.inputs import InputFormat
 from rerank_cli.inputs.conversion import convert
 from rerank_cli.structure import Block, BlockKind, find_blocks, syntax_of
 
-# Of a kind, a package and a language: no package outweighs the others.
+# The most pairs of a kind, a package and a language: no package outweighs the others.
 MAX_PAIRS = 2_000
 MAX_TRANSLATED_PAIRS = 1_000
 ENGLISH = "en"
 MAX_FILE_BYTES, MAX_PAGE_BYTES = 40_000_000, 400_000
-MAKING = ".making"  # the suffix of what is not whole yet
+PARTIAL_SUFFIX = ".making"  # of files and folders that are not yet whole
 PASSAGE_WORDS = 160
 MANDOC_SECONDS = 5
 MAX_QUERY_CHARACTERS = 300
@@ -67,9 +68,10 @@ _EXAMPLE = r"\b(?:[Ff]or (?:example|instance)|[Ee]xample|[Ee]\.g\.)"
 _COMMENT = re.compile(
     r"^[ \t]*(?:#|--|//) (\w.{10,200})\n[ \t]*(?!#|--|//)(\S.{4,300})$", re.MULTILINE
 )
-_UNSPACED = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]")  # two of them are a word
+# Characters of scripts without spaces; two of these make a word.
+_UNSPACED_CHARACTER = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]")
 _MANUAL = re.compile(r"/man/(?:[a-z]{2}(?:_[A-Z]{2})?/)?man[1-8]/[^/]+$")
-_IS_HEADING_OF_NOTHING = re.compile(
+_GENERIC_HEADING = re.compile(
     r"(?i)^(section|see also|references?|notes?|examples?|contents|index|description|synopsis|"
     r"name|copyright|authors?|bugs|history|options|introduction|overview|remarks?|summary|"
     r"return values?|parameters|arguments|methods|attributes|changelog|license)\W*$"
@@ -93,35 +95,37 @@ def main() -> None:
 
 
 def collect(path: Path, packages: Path) -> None:
-    """Write the pairs of all packages; what was unpacked before is read again."""
-    making = path.with_suffix(MAKING)
-    with gzip.open(making, "wt", encoding="utf-8", compresslevel=4) as out:
+    """Write the pairs of all packages; packages that were unpacked before are read again."""
+    partial_path = path.with_suffix(PARTIAL_SUFFIX)
+    with gzip.open(partial_path, "wt", encoding="utf-8", compresslevel=4) as out:
         for name, files in sorted(fetch(packages).items()):
             pairs = sample(pairs_of(files), name)
             for pair in pairs:
                 out.write(json.dumps({"package": name, **pair._asdict()}) + "\n")
             print(f"{name}: {len(pairs):,} pairs", flush=True)
-    making.rename(path)
+    partial_path.rename(path)
 
 
-def packages_of(registry: str, *, held_out: bool | None = None) -> list[str]:
-    """The names of a registry's packages in packages.toml, all or those that are (not) held out."""
+def packages_of(registry: str, *, is_held_out: bool | None = None) -> list[str]:
+    """The names of a registry's packages in packages.toml: all, or only those (not) held out."""
     table = tomllib.loads(Path(__file__).with_name("packages.toml").read_text(encoding="utf-8"))
     groups = dict(table[registry])
     translations = groups.pop("translations", {})
     groups["translations"] = [
-        f"{name}-{language}" for name, some in translations.items() for language in some.split()
+        f"{name}-{language}"
+        for name, languages in translations.items()
+        for language in languages.split()
     ]
     return [
         name
         for group, names in groups.items()
         for name in names
-        if held_out in (None, group == "held_out")
+        if is_held_out in (None, group == "held_out")
     ]
 
 
 def fetch(folder: Path) -> dict[str, list[Path]]:
-    """Download and unpack what is not there yet: the files of each package that may be read."""
+    """Download and unpack missing packages. Returns the files of each package."""
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as temporary:
         names = dict.fromkeys(packages_of("debian"), download_debian)
@@ -159,7 +163,7 @@ def download_pypi(name: str, place: Path) -> Path:
 
 def unpack(package: str, archive: Path, folder: Path) -> None:
     """Write the files of an archive that may have pairs below a folder, and note its licences."""
-    making = folder.with_name(folder.name + MAKING)
+    partial_path = folder.with_name(folder.name + PARTIAL_SUFFIX)
     licences: set[str] = set()
     for name, data in members(archive):
         if name.endswith(".gz"):
@@ -171,21 +175,21 @@ def unpack(package: str, archive: Path, folder: Path) -> None:
             licences.update(re.findall(r"(?m)^Classifier: License :: (?:.* :: )?(.+)$", text))
         if len(data) > MAX_FILE_BYTES or not reader_of(f"/{name}"):
             continue
-        path = making / "/".join(part for part in Path(name).parts if part not in ("..", "/"))
+        path = partial_path / "/".join(part for part in Path(name).parts if part not in ("..", "/"))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    making.mkdir(exist_ok=True)
+    partial_path.mkdir(exist_ok=True)
     with (folder.parent.parent / "sources.tsv").open("a", encoding="utf-8") as out:
-        stated = "; ".join(sorted(licences)) or "?"
-        out.write(f"{package}\t{archive.name.removesuffix('.tar')}\t{stated}\n")
-    making.rename(folder)
+        licence_text = "; ".join(sorted(licences)) or "?"
+        out.write(f"{package}\t{archive.name.removesuffix('.tar')}\t{licence_text}\n")
+    partial_path.rename(folder)
 
 
 def members(archive: Path) -> Iterator[tuple[str, bytes]]:
     if archive.suffix in (".whl", ".zip"):
-        with zipfile.ZipFile(archive) as zipped:
-            for name in zipped.namelist():
-                yield name, zipped.read(name)
+        with zipfile.ZipFile(archive) as zip_file:
+            for name in zip_file.namelist():
+                yield name, zip_file.read(name)
     else:
         with tarfile.open(archive) as tar:
             for member in tar:
@@ -207,7 +211,7 @@ def pairs_of(files: Iterable[Path]) -> Iterator[Pair]:
 
 
 def reader_of(name: str) -> Callable[[Path], Iterator[Pair]] | None:
-    """What reads the pairs of a file with this name, if anything does."""
+    """The function that reads the pairs of a file with this name, if there is one."""
     suffix = Path(name).suffix.lower()
     if "/fish/completions/" in name and suffix == ".fish":
         return fish_options
@@ -229,31 +233,31 @@ def reader_of(name: str) -> Callable[[Path], Iterator[Pair]] | None:
 
 
 def language_of(path: str) -> str:
-    found = _LANGUAGE.search(path)
-    return next(filter(None, found.groups())) if found else ENGLISH
+    match = _LANGUAGE.search(path)
+    return next(filter(None, match.groups())) if match else ENGLISH
 
 
 def count_words(text: str) -> int:
-    return len(text.split()) + len(_UNSPACED.findall(text)) // 2
+    return len(text.split()) + len(_UNSPACED_CHARACTER.findall(text)) // 2
 
 
 def sample(pairs: Iterable[Pair], name: str) -> list[Pair]:
-    """At most so many pairs of each kind and language, none twice, drawn by the package's name."""
+    """Draw pairs of each kind and language, none twice; the package's name seeds the draw."""
     groups: dict[tuple[str, str], dict[tuple[str, str], Pair]] = {}
     for pair in pairs:
         query = " ".join(pair.query.split())
         passage = re.sub(r"\n{3,}", "\n\n", pair.passage.strip())
         is_long = count_words(passage) >= LEAST_WORDS.get(pair.kind, 8)
         if is_long and count_words(query) and len(query) <= MAX_QUERY_CHARACTERS:
-            kept = groups.setdefault((pair.kind, pair.language), {})
-            kept.setdefault((query, passage), pair._replace(query=query, passage=passage))
+            group = groups.setdefault((pair.kind, pair.language), {})
+            group.setdefault((query, passage), pair._replace(query=query, passage=passage))
     draw = random.Random(name)
-    found: list[Pair] = []
-    for (_, language), kept in groups.items():
-        own = list(kept.values())
+    choices: list[Pair] = []
+    for (_, language), group in groups.items():
+        group_pairs = list(group.values())
         most = MAX_PAIRS if language == ENGLISH else MAX_TRANSLATED_PAIRS
-        found += draw.sample(own, min(len(own), most))
-    return found
+        choices += draw.sample(group_pairs, min(len(group_pairs), most))
+    return choices
 
 
 # Documents
@@ -273,13 +277,13 @@ def sections(page: str, text: str, blocks: Sequence[Block]) -> Iterator[Pair]:
     places = [block for block in blocks if block.kind == BlockKind.SECTION and block.name]
     ends = [*(block.start for block in places[1:]), len(text)]
     open_sections: list[Block] = []
-    for block, end in zip(places, ends, strict=False):  # of no places there is one end
+    for block, end in zip(places, ends, strict=False):  # without places there is still one end
         while open_sections and open_sections[-1].end <= block.start:
             open_sections.pop()
         title = open_sections[-1].name if open_sections else page
         open_sections.append(block)
         name = re.sub(r"^[\dA-Z]{0,2}[\d.]+\s+|[¶#]|`+", "", block.name).strip()
-        if len(name) < 2 or _IS_HEADING_OF_NOTHING.match(name):
+        if len(name) < 2 or _GENERIC_HEADING.match(name):
             continue
         body = text[block.start : min(end, block.end)]
         body = body.partition("\n")[2].lstrip("=-~^*#\n ")
@@ -288,7 +292,7 @@ def sections(page: str, text: str, blocks: Sequence[Block]) -> Iterator[Pair]:
 
 
 def listings(page: str, text: str, blocks: Sequence[Block]) -> Iterator[Pair]:
-    """What a paragraph says of the code below it, and that code; and its lines with comments."""
+    """A paragraph's sentence before code, and the code; comments in code, and their lines."""
     for before, block in itertools.pairwise(blocks):
         if block.kind != BlockKind.CODE:
             continue
@@ -318,8 +322,8 @@ def read_document(path: Path) -> tuple[str, Sequence[Block]]:
         if path.suffix == ".page":  # Mallard: https://projectmallard.org
             data = re.sub(rb"<(/?)title\b[^>]*>", rb"<\1h2>", data)
             data = re.sub(rb"(?s)<info>.*?</info>", b"", data)
-        found = convert(data, InputFormat.HTML, path.name, 1 << 26)
-        return found.text, found.blocks or ()
+        conversion = convert(data, InputFormat.HTML, path.name, 1 << 26)
+        return conversion.text, conversion.blocks or ()
     text = data.decode("utf-8", "replace")
     if path.suffix.startswith(".info"):
         text = re.sub(r"\x1f\nFile:.*\n", "", text)
@@ -332,14 +336,14 @@ def read_document(path: Path) -> tuple[str, Sequence[Block]]:
 
 
 def parts_of(text: str) -> Iterator[str]:
-    """The paragraphs of a text, so many together as make a passage; at most three passages."""
+    """The paragraphs of a text, joined to passages; at most three passages."""
     part: list[str] = []
-    made = 0
+    count = 0
     for paragraph in re.split(r"\n\s*\n", text):
         if part and count_words("\n".join([*part, paragraph])) > PASSAGE_WORDS:
             yield "\n\n".join(part)
-            part, made = [], made + 1
-            if made == 3:
+            part, count = [], count + 1
+            if count == 3:
                 return
         part.append(" \n".join(line[:400] for line in paragraph.split("\n")[:30]))
     if part:
@@ -397,24 +401,24 @@ class ManualPage(HTMLParser):
 def manual(path: Path) -> Iterator[Pair]:
     command = ["mandoc", "-T", "html", "-O", "fragment", str(path)]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=MANDOC_SECONDS)
+        process = subprocess.run(command, capture_output=True, timeout=MANDOC_SECONDS)
     except subprocess.TimeoutExpired:
         return  # it writes md(4) without an end
     page = ManualPage()
-    page.feed(done.stdout.decode("utf-8", "replace"))
+    page.feed(process.stdout.decode("utf-8", "replace"))
     name = path.stem
-    what = next((text for section, _, text in page.rows if section == "NAME"), "")
-    what = re.split(r"\s[-\u2013\u2014]\s", what, maxsplit=1)[-1]
+    purpose = next((text for section, _, text in page.rows if section == "NAME"), "")
+    purpose = re.split(r"\s[-\u2013\u2014]\s", purpose, maxsplit=1)[-1]
     paragraphs = [t for s, term, t in page.rows if s == "DESCRIPTION" and not term][:6]
-    if what and paragraphs:
-        yield Pair("manual", name, what, "\n\n".join(parts_of("\n\n".join([name, *paragraphs]))))
+    if purpose and paragraphs:
+        yield Pair("manual", name, purpose, "\n\n".join(parts_of("\n\n".join([name, *paragraphs]))))
     last = ""
     for section, term, text in page.rows:
         if term == "$":
-            typed = re.sub(r"^\s*[$#%] ", "", text.strip())
-            is_short = typed.count("\n") < 3 and len(typed) < 300
+            command_line = re.sub(r"^\s*[$#%] ", "", text.strip())
+            is_short = command_line.count("\n") < 3 and len(command_line) < 300
             if is_short and last and "EXAMPLE" in section:
-                yield Pair("command", name, last.rstrip(":"), typed)
+                yield Pair("command", name, last.rstrip(":"), command_line)
         elif re.match(r"-{1,2}\w", term):
             first = re.split(r"(?<=[.;])\s", text, maxsplit=1)[0]
             yield Pair("option", name, first, f"{name} {term}")
@@ -435,12 +439,16 @@ def fish_options(path: Path) -> Iterator[Pair]:
         if not line.startswith("complete") or not description:
             continue
         texts = " ".join(filter(None, description.groups()))
-        long = re.findall(r"(?:\s-l|--long-option)[ =]['\"]?([\w-]+)", line)
-        short = re.findall(r"(?:\s-s|--short-option)[ =]['\"]?(\w)", line)
-        below = re.findall(r"__fish_seen_subcommand_from ([\w-]+)", line)
+        long_names = re.findall(r"(?:\s-l|--long-option)[ =]['\"]?([\w-]+)", line)
+        short_names = re.findall(r"(?:\s-s|--short-option)[ =]['\"]?(\w)", line)
+        subcommands = re.findall(r"__fish_seen_subcommand_from ([\w-]+)", line)
         words = re.findall(r"\s-a[ =]['\"]?([\w-]+)['\"]?(?:\s|$)", line)
-        names = [*(f"--{name}" for name in long), *(f"-{name}" for name in short), *words]
-        command = " ".join([path.stem, *below[:1]])
+        names = [
+            *(f"--{name}" for name in long_names),
+            *(f"-{name}" for name in short_names),
+            *words,
+        ]
+        command = " ".join([path.stem, *subcommands[:1]])
         for name in names[:2]:
             yield Pair("command", path.stem, f"{texts} ({path.stem})", f"{command} {name}")
 
@@ -499,7 +507,7 @@ def dictionary(path: Path) -> Iterator[Pair]:
 
 
 def functions(path: Path) -> Iterator[Pair]:
-    """Python functions with docstrings, which are taken out of them."""
+    """Python functions, without their docstrings."""
     if path.stat().st_size > MAX_PAGE_BYTES:
         return
     source = path.read_text(encoding="utf-8", errors="replace")

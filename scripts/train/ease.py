@@ -7,27 +7,28 @@ import torch
 from torch import Tensor, nn
 from transformers import BertModel
 
-# What the training sets have nothing of, and documents do: marks in it are large in channels that
-# words are small in.
-UNUSUAL = (
+# Texts with marks that documents have and the training sets do not. These marks are large in
+# channels in which words are small.
+UNUSUAL_TEXTS = (
     "## Sowing and planting", "# Title", "### Notes", "- [ ] to do", "| a | b |", "===", "***",
     "```python\ndef f(x):\n    return x ** 2\n```", "{'key': [1, 2]}", '<div class="x">',
     "/usr/local/bin/env", "https://example.com/?q=1&p=2", "$5.00 (10%)", "§ 12", "@user #tag",
     "foo_bar(baz) -> int:",
 )  # fmt: skip
-POWER = 0.7  # how much of what a channel is larger than the others moves to the factors
+POWER = 0.7  # the part of a channel's excess over the others that moves to the factors
 
 
-def eased(
+def channel_divisors(
     encoder: BertModel, rows: Iterable[Sequence[int]], power: float = POWER
 ) -> dict[str, np.ndarray]:
-    """For each product, what to divide the channels of its input by, from some texts' token ids.
+    """The divisors of the channels of each product's input, from the token ids of some texts.
 
-    Channels that are no larger than most are left as they are.
+    Channels that are no larger than most keep their size.
     """
-    most: dict[str, Tensor] = {}
+    maxima: dict[str, Tensor] = {}
     hooks = [
-        module.register_forward_pre_hook(_watch(most, name)) for name, module in _products(encoder)
+        module.register_forward_pre_hook(_watch(maxima, name))
+        for name, module in _products(encoder)
     ]
     with torch.no_grad():
         for row in rows:
@@ -36,21 +37,21 @@ def eased(
         hook.remove()
     return {
         name: (largest / largest.median()).clamp(min=1).pow(power).numpy()
-        for name, largest in most.items()
+        for name, largest in maxima.items()
     }
 
 
 def _products(encoder: BertModel) -> Iterable[tuple[str, nn.Module]]:
     for place, layer in enumerate(encoder.encoder.layer):
-        at = f"encoder.layer.{place}."
-        yield f"{at}qkv", layer.attention.self.query
-        yield f"{at}intermediate.dense", layer.intermediate.dense
-        yield f"{at}output.dense", layer.output.dense
+        prefix = f"encoder.layer.{place}."
+        yield f"{prefix}qkv", layer.attention.self.query
+        yield f"{prefix}intermediate.dense", layer.intermediate.dense
+        yield f"{prefix}output.dense", layer.output.dense
 
 
-def _watch(most: dict[str, Tensor], name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+def _watch(maxima: dict[str, Tensor], name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
     def see(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         largest = inputs[0].detach().float().abs().amax((0, 1))
-        most[name] = torch.maximum(most[name], largest) if name in most else largest
+        maxima[name] = torch.maximum(maxima[name], largest) if name in maxima else largest
 
     return see

@@ -1,8 +1,8 @@
 """The bi-encoders that models are built on and learn from: all-MiniLM-L6-v2 and e5-small.
 
 They are not trained. On a GPU they run in bfloat16. On a CPU they run in int8, one text at a time:
-that is three times as fast there as bfloat16, and what is trained on top sees the states that it
-will see when it ships.
+that is three times as fast there as bfloat16, and the network that is trained on top sees the same
+states as the model that ships.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import onnxruntime
 import torch
-from ease import UNUSUAL, eased
+from ease import UNUSUAL_TEXTS, channel_divisors
 from export import quantise
 from network import Layers
 from onnx import TensorProto, helper
@@ -33,7 +33,7 @@ BATCH_TEXTS = 64
 
 @dataclass(frozen=True)
 class Tower:
-    """A bi-encoder of BERT's form in a folder, and which layers' states are read.
+    """A bi-encoder of BERT's form in a folder, and the layers whose states are read.
 
     `query_mark` and `passage_mark` are put before texts.
     """
@@ -52,7 +52,7 @@ class Tower:
 
     @cached_property
     def specials(self) -> tuple[int, int]:
-        """The ids of the tokens that a text begins and ends with."""
+        """The ids of the first and the last token of every text."""
         start, end = self.tokenizer.encode("").ids
         return start, end
 
@@ -63,10 +63,10 @@ class Tower:
         return self._rows([self.passage_mark + text for text in texts], most)
 
     def _rows(self, texts: Sequence[str], most: int) -> list[list[int]]:
-        """Token ids of each text, `most` at most, the special ones included."""
+        """Token ids of each text, `most` at most, special tokens included."""
         start, end = self.specials
-        found = self.tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        return [[start, *encoding.ids[: most - 2], end] for encoding in found]
+        encodings = self.tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return [[start, *encoding.ids[: most - 2], end] for encoding in encodings]
 
     def bert(self) -> BertModel:
         return BertModel.from_pretrained(self.folder, add_pooling_layer=False).float().eval()
@@ -116,11 +116,11 @@ class TorchTower:
     @torch.no_grad()
     def layers(self, rows: Sequence[Sequence[int]]) -> Layers:
         """What the tower makes of texts, filled up to the longest."""
-        # The mask hides what fills rows up, whatever the id of a model's padding is.
-        ids, mask = (part.to(self.device) for part in padded(rows))
-        found = self._bert(input_ids=ids, attention_mask=mask, output_hidden_states=True)
+        # The mask hides the padding of rows, whatever its id is in a model.
+        ids, mask = (part.to(self.device) for part in pad(rows))
+        outputs = self._bert(input_ids=ids, attention_mask=mask, output_hidden_states=True)
         embedded = self._bert.embeddings.word_embeddings(ids).float()
-        levels = [found.hidden_states[level].float() for level in self.tower.levels]
+        levels = [outputs.hidden_states[level].float() for level in self.tower.levels]
         return Layers(ids, mask.float(), words_of(self.tower, ids, mask), embedded, levels)
 
     def embed(self, rows: Sequence[Sequence[int]]) -> np.ndarray:
@@ -153,13 +153,19 @@ class Int8Tower:
     def layers(self, rows: Sequence[Sequence[int]]) -> Layers:
         """What the tower makes of texts, filled up to the longest."""
         names = ["embedded", *(f"level{level}" for level in self.tower.levels)]
-        found = self._run(names, rows)
-        ids, mask = padded(rows)
-        filled = []
+        text_outputs = self._run(names, rows)
+        ids, mask = pad(rows)
+        padded_outputs = []
         for place in range(len(names)):
-            parts = [torch.from_numpy(outputs[place][0]) for outputs in found]
-            filled.append(torch.nn.utils.rnn.pad_sequence(parts, batch_first=True))
-        return Layers(ids, mask.float(), words_of(self.tower, ids, mask), filled[0], filled[1:])
+            parts = [torch.from_numpy(outputs[place][0]) for outputs in text_outputs]
+            padded_outputs.append(torch.nn.utils.rnn.pad_sequence(parts, batch_first=True))
+        return Layers(
+            ids,
+            mask.float(),
+            words_of(self.tower, ids, mask),
+            padded_outputs[0],
+            padded_outputs[1:],
+        )
 
     def embed(self, rows: Sequence[Sequence[int]]) -> np.ndarray:
         """Unit vectors (texts, hidden): the mean of the last states."""
@@ -187,29 +193,32 @@ class Int8Tower:
 
 def write_tower(tower: Tower, texts: Iterable[str], path: Path) -> None:
     """Write the tower alone in int8: texts to word embeddings and the states of its levels."""
-    made = Nodes()
+    graph = Nodes()
     inputs = ("input_ids", "attention_mask")
     weights = tower.weights()
     hidden = weights["embeddings.word_embeddings.weight"].shape[1]
-    found = TowerNodes(made, weights, channels(tower, texts)).run(*inputs, tower.levels)
+    outputs = TowerNodes(graph, weights, channels(tower, texts)).run(*inputs, tower.levels)
     tokens = ["texts", "tokens"]
-    for name, value in found.items():
-        made.add("Identity", [value], out=name)
-    texts_in = [helper.make_tensor_value_info(name, TensorProto.INT64, tokens) for name in inputs]
+    for name, value in outputs.items():
+        graph.add("Identity", [value], out=name)
+    text_inputs = [
+        helper.make_tensor_value_info(name, TensorProto.INT64, tokens) for name in inputs
+    ]
     states = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, [*tokens, hidden]) for name in found
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [*tokens, hidden])
+        for name in outputs
     ]
     plain = path.with_suffix(".fp32")
-    made.save("tower", texts_in, states, plain)
-    making = path.with_suffix(".making")
-    quantise(plain, making)
+    graph.save("tower", text_inputs, states, plain)
+    partial_path = path.with_suffix(".making")
+    quantise(plain, partial_path)
     plain.unlink()
-    making.rename(path)
+    partial_path.rename(path)
 
 
 def channels(tower: Tower, texts: Iterable[str]) -> dict[str, np.ndarray]:
-    """What to divide channels by, as texts and UNUSUAL ones show."""
-    return eased(tower.bert(), tower.passage_rows([*texts, *UNUSUAL], MAX_TOKENS))
+    """The divisors of channels, by some texts and UNUSUAL_TEXTS."""
+    return channel_divisors(tower.bert(), tower.passage_rows([*texts, *UNUSUAL_TEXTS], MAX_TOKENS))
 
 
 def words_of(tower: Tower, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -218,7 +227,7 @@ def words_of(tower: Tower, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tenso
     return (mask * (ids != start) * (ids != end)).float()
 
 
-def padded(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+def pad(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids and mask (texts, tokens of the longest)."""
     parts = [torch.tensor(row) for row in rows]
     ids = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)

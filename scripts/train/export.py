@@ -1,8 +1,8 @@
 """Writes the trained network in two ONNX files, in fp32 and in int8: texts, and pairs of them.
 
-`encoder.onnx` makes of a text what is known of it alone, and `reader.onnx` compares a query's with
-a passage's (docs/models.md, "A model in two parts"). Between them states are int8 with scales of
-their own, which belong to one token: so a passage's can be kept in 1.6 KB a token.
+`encoder.onnx` gives the states of one text, and `reader.onnx` compares those of a query and of a
+passage (docs/models.md, "A model in two parts"). Between them states are int8, and each token has
+scales of its own: so the states of a passage can be kept in 1.6 KB a token.
 """
 
 import tempfile
@@ -21,21 +21,21 @@ from towers import OPSET, POSITIONS, Nodes, TowerNodes
 
 GROUP = 192  # states that share a scale
 LEAST_SCALE = 1e-9
-KNOWN = ("ids", "mask")  # of a text without the encoder
+TOKEN_INPUTS = ("ids", "mask")  # of a text, which need no encoder
 STATES = ("states", "scales", "pooled")
 EXAMPLE_IDS = 1000  # every vocabulary has more
 
 
 class TextPart(nn.Module):
-    """From a tower's states to a text's: int8 ones, their scales, and vectors of the whole."""
+    """From a tower's states to a text's: int8 states, their scales, and a vector of the whole."""
 
     def __init__(self, reader: Network) -> None:
         super().__init__()
         self.reader = reader
 
     def forward(self, mask: Tensor, embedded: Tensor, *levels: Tensor) -> tuple[Tensor, ...]:
-        filled = mask.float()
-        text = self.reader.text(Layers(mask, filled, filled, embedded, levels))
+        float_mask = mask.float()
+        text = self.reader.text(Layers(mask, float_mask, float_mask, embedded, levels))
         states = torch.cat([getattr(text, name) for name in self.reader.widths], -1)
         groups = states.unflatten(-1, (states.shape[-1] // GROUP, GROUP))
         scales = groups.abs().amax(-1) / 127 + LEAST_SCALE
@@ -51,9 +51,9 @@ class PairPart(nn.Module):
         self.reader, self.specials = reader, specials
 
     def forward(self, *parts: Tensor) -> Tensor:
-        half = len(KNOWN) + len(STATES)
+        half = len(TOKEN_INPUTS) + len(STATES)
         query, passage = self._text(*parts[:half]), self._text(*parts[half:])
-        logits: Tensor = self.reader(query.as_query(paired=True), passage)
+        logits: Tensor = self.reader(query.as_query(is_paired=True), passage)
         return logits
 
     def _text(
@@ -73,20 +73,20 @@ def write_encoder(
     weights: Mapping[str, np.ndarray],
     reader: Network,
     levels: Sequence[int],
-    eased: Mapping[str, np.ndarray],
+    divisors: Mapping[str, np.ndarray],
     path: Path,
 ) -> None:
-    """Write the tower with these weights, and what the reader makes of its states, in fp32."""
-    made = Nodes()
+    """Write the tower with these weights, and the reader's part for one text, in fp32."""
+    graph = Nodes()
     inputs = ("input_ids", "attention_mask")
-    found = TowerNodes(made, weights, eased).run(*inputs, levels)
+    states = TowerNodes(graph, weights, divisors).run(*inputs, levels)
     names = ["mask", "embedded", *(f"level{level}" for level in levels)]
     hidden = weights["embeddings.word_embeddings.weight"].shape[1]
     mask = torch.ones(2, 6, dtype=torch.long)
     example = (mask, *(torch.rand(2, 6, hidden) for _ in names[1:]))
     axes = {name: {0: "texts", 1: "tokens"} for name in (*names, "states", "scales")}
-    part = traced(TextPart(reader), example, names, STATES, {**axes, "pooled": {0: "texts"}})
-    append(made, part, {**found, "mask": "attention_mask"}, STATES)
+    part = trace(TextPart(reader), example, names, STATES, {**axes, "pooled": {0: "texts"}})
+    append_graph(graph, part, {**states, "mask": "attention_mask"}, STATES)
     tokens = ["texts", "tokens"]
     groups = sum(reader.widths.values()) // GROUP
     outputs = [
@@ -95,12 +95,12 @@ def write_encoder(
         helper.make_tensor_value_info("pooled", TensorProto.FLOAT, ["texts", hidden]),
     ]
     texts = [helper.make_tensor_value_info(name, TensorProto.INT64, tokens) for name in inputs]
-    made.save("encoder", texts, outputs, path)
+    graph.save("encoder", texts, outputs, path)
 
 
 def write_reader(reader: Network, hidden: int, specials: Sequence[int], path: Path) -> None:
     """Write the reader in fp32: `specials` are the token ids that are no words."""
-    names = [f"{side}_{name}" for side in ("query", "passage") for name in (*KNOWN, *STATES)]
+    names = [f"{side}_{name}" for side in ("query", "passage") for name in (*TOKEN_INPUTS, *STATES)]
     example: list[Tensor] = []
     width = sum(reader.widths.values())
     for tokens in (4, 6):
@@ -110,12 +110,12 @@ def write_reader(reader: Network, hidden: int, specials: Sequence[int], path: Pa
         example.append(torch.rand(2, hidden))
     axes = {name: {0: "pairs", 1: f"{name.split('_')[0]} tokens"} for name in names}
     axes |= {name: {0: "pairs"} for name in (*(n for n in names if "pooled" in n), "logits")}
-    graph = traced(PairPart(reader, specials), tuple(example), names, ["logits"], axes)
+    graph = trace(PairPart(reader, specials), tuple(example), names, ["logits"], axes)
     opsets = [helper.make_opsetid("", OPSET)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
 
 
-def traced(
+def trace(
     module: nn.Module,
     example: tuple[Tensor, ...],
     inputs: Sequence[str],
@@ -138,31 +138,34 @@ def traced(
     return graph
 
 
-def append(
-    made: Nodes, part: onnx.GraphProto, given: Mapping[str, str], kept: Sequence[str]
+def append_graph(
+    graph: Nodes, part: onnx.GraphProto, input_names: Mapping[str, str], kept_names: Sequence[str]
 ) -> None:
-    """Add a graph's nodes; `given` are the names of its inputs, and those of `kept` stay."""
+    """Add the nodes of a part to a graph.
 
-    def renamed(name: str) -> str:
-        return given.get(name, name if name in ("", *kept) else f"text/{name}")
+    `input_names` are the new names of the part's inputs; names in `kept_names` stay.
+    """
+
+    def rename(name: str) -> str:
+        return input_names.get(name, name if name in ("", *kept_names) else f"text/{name}")
 
     for node in part.node:
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
         copy.name = f"text/{node.name}"
         del copy.input[:], copy.output[:]
-        copy.input.extend(map(renamed, node.input))
-        copy.output.extend(map(renamed, node.output))
-        made.nodes.append(copy)
+        copy.input.extend(map(rename, node.input))
+        copy.output.extend(map(rename, node.output))
+        graph.nodes.append(copy)
     for value in part.initializer:
-        value.name = renamed(value.name)
-        made.values[value.name] = value
+        value.name = rename(value.name)
+        graph.values[value.name] = value
 
 
 def quantise(plain: Path, path: Path) -> None:
-    """Make the large products with trained factors int8 ones, and the tables of words int8."""
+    """Quantise the large products with trained factors, and the tables of words, to int8."""
     nodes = onnx.load(plain).graph.node
-    # A projection is nearly the identity: what was learned is small beside its diagonal.
+    # A projection is nearly the identity: its learned part is small beside its diagonal.
     small = [
         node.name
         for node in nodes
@@ -187,8 +190,8 @@ def quantise(plain: Path, path: Path) -> None:
 
 
 def quantise_rows(graph: onnx.GraphProto, name: str) -> None:
-    """Replace a table of rows by int8 ones and a scale for each, wherever a Gather reads it."""
-    table = next(one for one in graph.initializer if one.name == name)
+    """Replace a table by rows in int8 with a scale each, wherever a Gather reads it."""
+    table = next(value for value in graph.initializer if value.name == name)
     rows = numpy_helper.to_array(table)
     scales = np.abs(rows).max(axis=1, keepdims=True) / 127
     scales[scales == 0] = 1

@@ -1,11 +1,11 @@
-"""The forms in which queries come, and how a passage that answers becomes one that does not."""
+"""The forms of queries, and passages that no longer answer them."""
 
 import random
 import re
 
 from texts import sentences
 
-# What a keyword query leaves out of a question.
+# The words of a question that a keyword query leaves out.
 _FUNCTION_WORDS = frozenset(
     {
         "a", "about", "after", "all", "also", "an", "and", "any", "are", "as", "at", "be",
@@ -34,38 +34,45 @@ def as_query(text: str, draw: random.Random) -> str:
             draw.shuffle(words)
         return " ".join(words)
     if kind < 0.32:
-        return mistyped(text, draw)
+        return with_typing_error(text, draw)
     return text
 
 
-def mistyped(text: str, draw: random.Random) -> str:
-    """One longer word with two letters swapped, or one left out, doubled or replaced."""
+def with_typing_error(text: str, draw: random.Random) -> str:
+    """A text with two letters of a longer word swapped, or one left out, doubled or replaced."""
     places = list(re.finditer(r"[A-Za-z]{4,}", text))
     if not places:
         return text
     place = draw.choice(places)
-    at = draw.randrange(place.start() + 1, place.end() - 1)
-    left, one, two, right = text[:at], text[at], text[at + 1], text[at + 2 :]
-    changed = [two + one, two, one + one + two, draw.choice("aeioustrn") + two]
-    return left + draw.choice(changed) + right
+    position = draw.randrange(place.start() + 1, place.end() - 1)
+    start, first, second, rest = (
+        text[:position],
+        text[position],
+        text[position + 1],
+        text[position + 2 :],
+    )
+    variants = [second + first, second, first + first + second, draw.choice("aeioustrn") + second]
+    return start + draw.choice(variants) + rest
 
 
 def without_answer(text: str, answers: list[str]) -> str | None:
-    """The passage without the sentences that hold an answer; None where nothing would be left."""
+    """The passage without the sentences that have an answer; None if no sentence would remain."""
     parts = sentences(text)
-    kept = [part for part in parts if not any(answer.lower() in part.lower() for answer in answers)]
-    if not answers or not kept or len(kept) == len(parts):
+    rest = [part for part in parts if not any(answer.lower() in part.lower() for answer in answers)]
+    if not answers or not rest or len(rest) == len(parts):
         return None
-    return " ".join(kept)
+    return " ".join(rest)
 
 
-def wrong_number(question: str, text: str, draw: random.Random) -> str | None:
-    """The passage with the question's number changed; None where they share none."""
-    shared = [number for number in _NUMBER.findall(question) if number in _NUMBER.findall(text)]
-    if not shared:
+def with_wrong_number(question: str, text: str, draw: random.Random) -> str | None:
+    """The passage with a number of the question changed; None if they share no number."""
+    common_numbers = [
+        number for number in _NUMBER.findall(question) if number in _NUMBER.findall(text)
+    ]
+    if not common_numbers:
         return None
-    number = draw.choice(shared)
-    other = str(max(1, int(number) + draw.choice([-20, -10, -3, -2, -1, 1, 2, 3, 10, 20])))
-    if other == number:
+    number = draw.choice(common_numbers)
+    other_number = str(max(1, int(number) + draw.choice([-20, -10, -3, -2, -1, 1, 2, 3, 10, 20])))
+    if other_number == number:
         return None
-    return re.sub(rf"(?<![\w.,]){number}(?![\w,]|\.\d)", other, text)
+    return re.sub(rf"(?<![\w.,]){number}(?![\w,]|\.\d)", other_number, text)

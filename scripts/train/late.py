@@ -1,24 +1,25 @@
 """The network of `multi`: late interaction of a bi-encoder's tokens.
 
-The logit is how near each token of the query has one in the passage (Khattab and Zaharia 2020,
-ColBERT), in the mean and by weights of words, how near the whole texts are, and which of the
-query's tokens stand beside each other in the passage too.
+The logit is the sum of three parts: the best cosine of each query token with a token of the passage
+(Khattab and Zaharia 2020, ColBERT), in the mean and by weights of words; the cosine of the whole
+texts; and the share of query tokens whose neighbours in the query are their neighbours in the
+passage too.
 
-States of a bi-encoder's tokens point one way: those of multilingual-e5-small have a mean of 0.78
-of their length. The projection begins with taking that mean away (Mu and Viswanath 2018,
-All-but-the-Top), and is all of the network that is trained, beside four numbers.
+States of a bi-encoder's tokens point one way: for multilingual-e5-small their mean has 0.78 of
+their length. At first the projection only subtracts that mean (Mu and Viswanath 2018,
+All-but-the-Top). The projection and four numbers are all of the network that is trained.
 """
 
 from typing import Any
 
 import torch
-from network import FAR, Layers, Reader, Text, similar
+from network import ABSENT_BIAS, Layers, Reader, Text, similar
 from torch import Tensor, nn
 from torch.nn import functional
 
-RATE, NUMBERS_RATE = 3e-4, 5e-2  # of learning: the projection, and what parts count for
-LIKENESS = 40.0  # what the best cosines of tokens count for before that is trained
-PHRASES = 1.0  # what the share of the query in phrases counts for before it is trained
+RATE, NUMBERS_RATE = 3e-4, 5e-2  # of learning: for the projection, and for the weights of parts
+LIKENESS = 40.0  # the weight of the best cosines of tokens before training
+PHRASES = 1.0  # the weight of the share of the query in phrases before training
 
 
 class LateInteraction(nn.Module):
@@ -29,10 +30,10 @@ class LateInteraction(nn.Module):
     bias: Tensor
 
     def __init__(self, weights: Tensor, middle: Tensor, pooled_middle: Tensor) -> None:
-        """What is not trained yet multiplies each of two mean cosines by half of LIKENESS.
+        """The network before training multiplies each of two mean cosines by half of LIKENESS.
 
-        `weights` (vocabulary,) say what a token counts for. `middle` and `pooled_middle` (hidden,)
-        are the means of the unit vectors of tokens and of whole texts.
+        `weights` (vocabulary,) are those of tokens. `middle` and `pooled_middle` (hidden,) are the
+        means of the unit vectors of tokens and of whole texts.
         """
         super().__init__()
         hidden = len(middle)
@@ -64,7 +65,7 @@ class LateInteraction(nn.Module):
             self.bias.mul_(factor).add_(bias)
 
     def text(self, layers: Layers) -> Text:
-        """What is known of texts before they are compared."""
+        """The states of texts before they are compared."""
         states = functional.normalize(layers.levels[-1], dim=-1)
         pooled = functional.normalize(layers.mean(), dim=-1)
         with torch.autocast(states.device.type, enabled=False):
@@ -79,19 +80,23 @@ class LateInteraction(nn.Module):
 
     def forward(self, query: Text, passage: Text) -> Tensor:
         cosine = (query.pooled * passage.pooled.unsqueeze(1)).sum(-1)
-        there = passage.words[:, None, None, :]
-        same = (query.ids.unsqueeze(-1) == passage.ids[:, None, None, :]).float() * there
-        # A passage without words has nothing like them, and no cosine is below -1.
-        nearest = (similar(query.deep, passage.deep) + (1 - there) * FAR).amax(-1).clamp(min=-1)
+        presence = passage.words[:, None, None, :]
+        same = (query.ids.unsqueeze(-1) == passage.ids[:, None, None, :]).float() * presence
+        # In a passage without words the best cosine of a token is -1, the least one.
+        nearest = (
+            (similar(query.deep, passage.deep) + (1 - presence) * ABSENT_BIAS)
+            .amax(-1)
+            .clamp(min=-1)
+        )
         weight = self.weights[query.ids] * query.words
         total = weight.sum(-1) + 0.01
-        alike = (query.words * nearest).sum(-1) / (query.words.sum(-1) + 0.01)
-        understood = (weight * nearest).sum(-1) / total
+        mean_likeness = (query.words * nearest).sum(-1) / (query.words.sum(-1) + 0.01)
+        weighted_likeness = (weight * nearest).sum(-1) / total
         neighbours = (same[..., :-1, :-1] * same[..., 1:, 1:]).amax(-1)
-        phrased = (weight[..., :-1] * neighbours).sum(-1) / total
-        near = self.by_tokens[0] * alike + self.by_tokens[1] * understood
-        near = near + self.by_cosine * cosine
-        logits: Tensor = near + self.by_phrases * phrased + self.bias
+        phrase_share = (weight[..., :-1] * neighbours).sum(-1) / total
+        nearness = self.by_tokens[0] * mean_likeness + self.by_tokens[1] * weighted_likeness
+        nearness = nearness + self.by_cosine * cosine
+        logits: Tensor = nearness + self.by_phrases * phrase_share + self.bias
         return logits
 
 

@@ -1,4 +1,4 @@
-"""Trains the reader: pools of queries and documents in, checkpoints out; goes on where it was."""
+"""Trains the reader: from pools of queries and documents to checkpoints, which it can resume."""
 
 import copy
 import math
@@ -12,35 +12,35 @@ import torch
 from encoder import FrozenTower
 from late import LateInteraction, Network
 from network import Layers
-from pools import NOT, RELEVANT, Pool, Source
-from teachers import Beginning
+from pools import IRRELEVANT, RELEVANT, Pool, Source
+from teachers import InitialNetwork
 from torch import Tensor
 from torch.nn import functional
 
-WARM = 100  # steps
-KEEPING = 0.998  # of the running mean of the weights
-MOST_QUERY, MOST_PASSAGE = 46, 254  # tokens
-EVERY = 100  # steps between checkpoints
+WARM_UP_STEPS = 100
+MEAN_DECAY = 0.998  # of the running mean of the weights
+MAX_QUERY_TOKENS, MAX_PASSAGE_TOKENS = 46, 254
+CHECKPOINT_STEPS = 100  # between checkpoints
 LEAST_DOCUMENTS = 2
-# Logits that are added to what the teacher thinks of a document: for what is relevant, and for each
-# standard deviation by which BM25 puts it above the others of its pool.
-OWN = 1.5
-LEXICAL = 0.4
-SOFTNESS = 2.0  # the temperature at which the teacher is followed: not only in what is first
+# Logits that are added to the teacher's logit of a document: for a relevant document, and for each
+# standard deviation of its BM25 score above the mean of its pool.
+RELEVANT_BONUS = 1.5
+LEXICAL_WEIGHT = 0.4
+SOFTNESS = 2.0  # the temperature of the teacher's logits: not only the first document counts
 
 
 class Learner:
-    """A reader, its optimiser, and the running mean of its weights, which is what is kept."""
+    """A reader, its optimiser, and the running mean of its weights, which is the result."""
 
     def __init__(
         self,
-        teacher: Beginning,
+        teacher: InitialNetwork,
         reader: LateInteraction,
         sources: Mapping[str, Source],
         shares: Mapping[str, float],
         seed: int,
     ) -> None:
-        """`teacher` is the reader as it was, on the tower that both stand on."""
+        """`teacher` is the reader before training, on the same tower."""
         self.seed, self.step = seed, 0
         self._tower, self._teacher = teacher.tower, teacher
         self.reader = reader.to(self._tower.device)
@@ -51,21 +51,21 @@ class Learner:
     def run(self, steps: int, path: Path, until: float, say: Callable[[str], None]) -> None:
         """Learn until step `steps`, or until the clock (monotonic) shows `until`."""
         losses: list[float] = []
-        started, first = time.monotonic(), self.step
+        start_seconds, first_step = time.monotonic(), self.step
         while self.step < steps and time.monotonic() < until:
             for group in self.optimiser.param_groups:
                 group["lr"] = group["rate"] * _pace(self.step, steps)
             losses.append(self._learn())
             self.step += 1
-            if self.step % EVERY == 0:
+            if self.step % CHECKPOINT_STEPS == 0:
                 self.save(path)
-                pace = (self.step - first) / (time.monotonic() - started)
+                pace = (self.step - first_step) / (time.monotonic() - start_seconds)
                 say(f"step {self.step}: loss {np.mean(losses):.4f}, {pace:.2f} steps/s")
                 losses.clear()
         self.save(path)
 
     def _learn(self) -> float:
-        # One generator a step: what is drawn does not depend on where it was taken up again.
+        # One generator a step: the draws do not depend on where a run was resumed.
         draw = random.Random(f"{self.seed}-{self.step}")
         name = draw.choices(list(self._shares), list(self._shares.values()))[0]
         pool = self._sources[name].pool(draw)
@@ -78,46 +78,50 @@ class Learner:
         with torch.autocast(device.type, torch.bfloat16):
             query = self.reader.text(queries).as_query()
             logits = self.reader(query, self.reader.text(documents)).float().T
-        loss = divergence(logits, self._targets(pool, documents) + OWN * (labels == RELEVANT))
+        loss = divergence(
+            logits, self._targets(pool, documents) + RELEVANT_BONUS * (labels == RELEVANT)
+        )
         if pool.is_judged and (labels == RELEVANT).any():
             loss = loss + loss_of(logits, labels)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.reader.parameters(), 1.0)
         self.optimiser.step()
-        keeping = min(KEEPING, (self.step + 1) / (self.step + 10))
+        decay = min(MEAN_DECAY, (self.step + 1) / (self.step + 10))
         with torch.no_grad():
             for key, value in self.reader.state_dict().items():
-                self.mean[key].lerp_(value, 1 - keeping)
+                self.mean[key].lerp_(value, 1 - decay)
         return float(loss.detach())
 
-    def averaged(self) -> LateInteraction:
+    def mean_reader(self) -> LateInteraction:
         """The reader of the mean weights."""
         reader: LateInteraction = copy.deepcopy(self.reader).eval()
         reader.load_state_dict(self.mean)
         return reader
 
     def _targets(self, pool: Pool, documents: Layers) -> Tensor:
-        """Logits of BM25 and the teacher (queries, documents), who get the plain questions."""
+        """Logits of BM25 and the teacher (queries, documents) for the plain questions."""
         tower = self._tower
         with torch.no_grad():
-            questions = tower.layers(tower.tower.query_rows(pool.questions, MOST_QUERY))
-            taught = self._teacher.logits(questions, documents)
-        return taught + LEXICAL * torch.from_numpy(pool.lexical).to(tower.device)
+            questions = tower.layers(tower.tower.query_rows(pool.questions, MAX_QUERY_TOKENS))
+            teacher_logits = self._teacher.logits(questions, documents)
+        return teacher_logits + LEXICAL_WEIGHT * torch.from_numpy(pool.lexical_scores).to(
+            tower.device
+        )
 
     def save(self, path: Path) -> None:
-        kept = {
+        state = {
             "step": self.step, "reader": self.reader.state_dict(), "mean": self.mean,
             "optimiser": self.optimiser.state_dict(),
         }  # fmt: skip
-        making = path.with_suffix(".making")
-        torch.save(kept, making)
-        making.rename(path)
+        partial_path = path.with_suffix(".making")
+        torch.save(state, partial_path)
+        partial_path.rename(path)
 
     def load(self, path: Path) -> None:
-        kept = torch.load(path, map_location=self._tower.device)
-        self.step, self.mean = kept["step"], kept["mean"]
-        self.reader.load_state_dict(kept["reader"])
-        self.optimiser.load_state_dict(kept["optimiser"])
+        state = torch.load(path, map_location=self._tower.device)
+        self.step, self.mean = state["step"], state["mean"]
+        self.reader.load_state_dict(state["reader"])
+        self.optimiser.load_state_dict(state["optimiser"])
 
 
 def logits_of(pool: Pool, tower: FrozenTower, reader: Network) -> Tensor:
@@ -128,36 +132,38 @@ def logits_of(pool: Pool, tower: FrozenTower, reader: Network) -> Tensor:
 
 
 def layers_of(tower: FrozenTower, pool: Pool) -> tuple[Layers, Layers]:
-    """What a tower makes of a pool's queries and of its documents."""
+    """The states of a pool's queries and of its documents."""
     return (
-        tower.layers(tower.tower.query_rows(pool.queries, MOST_QUERY)),
-        tower.layers(tower.tower.passage_rows(pool.documents, MOST_PASSAGE)),
+        tower.layers(tower.tower.query_rows(pool.queries, MAX_QUERY_TOKENS)),
+        tower.layers(tower.tower.passage_rows(pool.documents, MAX_PASSAGE_TOKENS)),
     )
 
 
 def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of each relevant document against all that are not, mean over the queries."""
-    answerable = (labels == RELEVANT).any(-1)
-    logits, labels = logits[answerable], labels[answerable]
+    """Cross-entropy of each relevant document against all irrelevant ones, mean over queries."""
+    is_answerable = (labels == RELEVANT).any(-1)
+    logits, labels = logits[is_answerable], labels[is_answerable]
     relevant = labels == RELEVANT
-    against = logits.masked_fill(labels != NOT, -math.inf).logsumexp(-1, keepdim=True)
-    each = functional.softplus(against - logits).masked_fill(~relevant, 0.0)
-    return (each.sum(-1) / relevant.sum(-1)).mean()
+    irrelevant_logits = logits.masked_fill(labels != IRRELEVANT, -math.inf).logsumexp(
+        -1, keepdim=True
+    )
+    losses = functional.softplus(irrelevant_logits - logits).masked_fill(~relevant, 0.0)
+    return (losses.sum(-1) / relevant.sum(-1)).mean()
 
 
-def divergence(logits: Tensor, wanted: Tensor) -> Tensor:
-    """Kullback-Leibler divergence from the documents' order in `wanted`, mean over the queries.
+def divergence(logits: Tensor, targets: Tensor) -> Tensor:
+    """Kullback-Leibler divergence from the documents' order in `targets`, mean over the queries.
 
-    Both are softened (Hinton et al. 2015), and the gradient has the size that it had without.
+    Both are softened (Hinton et al. 2015); the gradient has the same size as without softening.
     """
-    logits, wanted = logits / SOFTNESS, wanted / SOFTNESS
+    logits, targets = logits / SOFTNESS, targets / SOFTNESS
     return SOFTNESS**2 * functional.kl_div(
-        logits.log_softmax(-1), wanted.log_softmax(-1), reduction="batchmean", log_target=True
+        logits.log_softmax(-1), targets.log_softmax(-1), reduction="batchmean", log_target=True
     )
 
 
 def _pace(step: int, steps: int) -> float:
-    """Warm up in a line, then down along a cosine."""
-    if step < WARM:
-        return (step + 1) / WARM
-    return 0.5 + 0.5 * math.cos(math.pi * (step - WARM) / max(1, steps - WARM))
+    """The factor of the learning rate: up in a line, then down along a cosine."""
+    if step < WARM_UP_STEPS:
+        return (step + 1) / WARM_UP_STEPS
+    return 0.5 + 0.5 * math.cos(math.pi * (step - WARM_UP_STEPS) / max(1, steps - WARM_UP_STEPS))

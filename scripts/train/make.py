@@ -4,9 +4,9 @@
     python scripts/train/make.py mini ../shared/data/train ../shared/data/eval \\
         ../shared/models/e5-small WORK models/mini
 
-Runs on CPU cores, or on a GPU where there is one. What is done is kept in WORK: a run that ended,
-by --minutes or otherwise, goes on where it was. The evaluation sets are read for one thing only: to
-leave their text out of training.
+Runs on CPU cores, or on a GPU if there is one. Finished work is kept in WORK: a run that ended, by
+--minutes or otherwise, can be resumed. The evaluation sets are read for one purpose only: to leave
+their text out of training.
 """
 
 import argparse
@@ -21,10 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import held
 import overlap
 import static
 import torch
+import validation
 from collect import collect, packages_of
 from encoder import FrozenTower, Int8Tower, TorchTower, Tower, channels, e5, minilm
 from export import quantise, write_encoder, write_reader
@@ -33,37 +33,40 @@ from learn import Learner, logits_of
 from mine import neighbours
 from network import Reader
 from pools import Pool, Source
-from teachers import Beginning, embed
-from texts import SETS, TRANSLATED_SETS, Corpus, read, read_collected
+from teachers import InitialNetwork, embed
+from texts import SETS, TRANSLATED_SETS, Corpus, read, read_collected_pairs
 from vocabulary import write_pruned
 from weights import states_of, weights_of
 
 SEED = 0
 READER = "reader.pt"  # the weights that were chosen, calibrated
-# Of what training changes, how much is kept: the weights are between those of the beginning and of
-# the end (Wortsman et al. 2022, WiSE-FT), as what is learned of these texts is lost on other ones.
+# The share of the change by training that is kept: the weights are between those before and after
+# training (Wortsman et al. 2022, WiSE-FT), because training on these texts costs quality on others.
 TRAINED_SHARE = 0.5
-DOCS = "docs"  # what was collected in other languages than English
-EASING = 400  # every so many passages, to see which channels are large
-SHOWN = 60  # every so many passages, whose states show how a projection begins
-# The allocator gives large tensors back to the system at once, and takes as long to get them again:
-# without that a step takes 0.6 of the time.
+DOCS = "docs"  # the pairs in other languages than English
+EASING_STEP_PASSAGES = 400  # between two passages that show which channels are large
+PROJECTION_STEP_PASSAGES = 60  # between two passages whose states give the first projection
+# By default the allocator gives large tensors back to the system at once, and takes as long to get
+# them again. With these settings a step takes 0.6 of the time.
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a model is made of.
+    """The data and the numbers from which a model is made.
 
-    By questions of `sets` its scores are calibrated, `held_out` of each. Where it is trained, it
-    is for so many `steps`, and `shares` say how often a pool is of which corpus; `docs` of those in
-    other languages, which have equal parts of it. Of a corpus of collect.py at most `pairs` are
-    embedded, and `translated_pairs` of those in another language: more than training comes to see
-    costs time for nothing.
+    sets                the sets whose questions calibrate its scores
+    held_out_questions  the number of these questions of each set
+    steps               of training; 0 for a model that is not trained
+    shares              how often a pool comes from each corpus; the corpora in other languages than
+                        English have equal parts of the share `docs`
+    pairs               the most pairs of a corpus of collect.py that are embedded: more than
+                        training sees would cost time for nothing
+    translated_pairs    the same, for a corpus in another language than English
     """
 
     sets: Sequence[str]
-    held_out: int
+    held_out_questions: int
     steps: int = 0
     shares: Mapping[str, float] = field(default_factory=dict)
     pairs: int = 0
@@ -71,10 +74,10 @@ class Recipe:
 
 
 RECIPES = {
-    "mini": Recipe(sets=SETS, held_out=150),
+    "mini": Recipe(sets=SETS, held_out_questions=150),
     "multi": Recipe(
         sets=(*SETS, *TRANSLATED_SETS),
-        held_out=60,
+        held_out_questions=60,
         steps=400,
         shares={
             "squad": 14, "nq": 14, "bioasq": 8, "qamr": 3,
@@ -116,9 +119,9 @@ def main() -> None:
     reader = begin(arguments.model, frozen, corpora).to(frozen.device)
     if isinstance(reader, LateInteraction):
         reader = learn(reader, frozen, sources, recipe, work / "learner.pt", until)
-    judged = [sources[name] for name in recipe.sets]
-    lists = calibrate(reader, frozen, judged, recipe.held_out)
-    for row in held.reliability(lists):
+    judged_sources = [sources[name] for name in recipe.sets]
+    lists = calibrate(reader, frozen, judged_sources, recipe.held_out_questions)
+    for row in validation.reliability(lists):
         say("scores {:.1f} to {:.1f}: {:6} pairs, {:.2f} relevant, {:.2f} in lists".format(*row))
     reader = reader.cpu()
     torch.save(reader.state_dict(), work / READER)
@@ -131,7 +134,7 @@ def main() -> None:
 
 
 def read_corpora(recipe: Recipe, train: Path, avoid: Path, work: Path) -> list[Corpus]:
-    """All texts that are learned from; what overlaps with evaluation sets is barred."""
+    """All texts for training; texts that overlap with evaluation sets are barred."""
     corpora = [read(train, name) for name in recipe.sets]
     if recipe.shares:
         corpora += read_packages(recipe, work)
@@ -140,45 +143,51 @@ def read_corpora(recipe: Recipe, train: Path, avoid: Path, work: Path) -> list[C
 
 
 def read_packages(recipe: Recipe, work: Path) -> list[Corpus]:
-    """What is learned from of packages; the first time they are collected."""
-    collected = work / "pairs.jsonl.gz"
-    if not collected.exists():
-        collect(collected, work / "packages")
-    held_out = {
-        name for registry in ("debian", "pypi") for name in packages_of(registry, held_out=True)
+    """The corpora of packages, whose pairs are collected the first time."""
+    pairs_path = work / "pairs.jsonl.gz"
+    if not pairs_path.exists():
+        collect(pairs_path, work / "packages")
+    held_out_packages = {
+        name for registry in ("debian", "pypi") for name in packages_of(registry, is_held_out=True)
     }
     return [
         corpus
-        for corpus in read_collected(collected, held_out, recipe.pairs, recipe.translated_pairs)
+        for corpus in read_collected_pairs(
+            pairs_path, held_out_packages, recipe.pairs, recipe.translated_pairs
+        )
         if (DOCS if is_translated(corpus.name) else corpus.name) in recipe.shares
     ]
 
 
 def is_translated(name: str) -> bool:
-    """Whether a corpus is of what was collected in another language than English."""
+    """Whether a corpus has pairs in another language than English."""
     return name.startswith(f"{DOCS}-")
 
 
 def shares_of(recipe: Recipe, names: Collection[str]) -> dict[str, float]:
-    translated = [name for name in names if is_translated(name)]
+    translations = [name for name in names if is_translated(name)]
     shares = {name: share for name, share in recipe.shares.items() if name in names}
-    return shares | {name: recipe.shares[DOCS] / len(translated) for name in translated}
+    return shares | {name: recipe.shares[DOCS] / len(translations) for name in translations}
 
 
 def open_tower(model: str, corpora: Sequence[Corpus], folder: Path, work: Path) -> Tower:
-    """The tower of a model; that of e5 with fewer pieces is made if it is not there."""
+    """The tower of a model. The pruned copy of e5 is made if it is missing."""
     if model == "mini":
         return minilm()
-    pruned = work / "e5-pruned"
-    if not pruned.exists():
-        passages = [each.text for corpus in corpora for each in corpus.passages]
-        write_pruned(e5(folder), passages, pruned)
-    return e5(pruned)
+    pruned_folder = work / "e5-pruned"
+    if not pruned_folder.exists():
+        passages = [passage.text for corpus in corpora for passage in corpus.passages]
+        write_pruned(e5(folder), passages, pruned_folder)
+    return e5(pruned_folder)
 
 
 def begin(model: str, tower: FrozenTower, corpora: Sequence[Corpus]) -> Network:
     """The network of a model before it is trained."""
-    texts = [passage.text for corpus in corpora for passage in corpus.passages[::SHOWN]]
+    texts = [
+        passage.text
+        for corpus in corpora
+        for passage in corpus.passages[::PROJECTION_STEP_PASSAGES]
+    ]
     tokens, wholes = states_of(tower, texts)
     if model == "mini":
         reader = Reader(
@@ -190,14 +199,16 @@ def begin(model: str, tower: FrozenTower, corpora: Sequence[Corpus]) -> Network:
 
 
 def freeze(tower: Tower, corpora: Sequence[Corpus], path: Path) -> FrozenTower:
-    """Open a tower in int8 at `path`, or on a GPU where there is one."""
+    """Open a tower in int8 at `path`, or on a GPU if there is one."""
     if torch.cuda.is_available():
         return TorchTower(tower, torch.device("cuda"))
     return Int8Tower(tower, easing_texts(corpora), path)
 
 
 def easing_texts(corpora: Sequence[Corpus]) -> list[str]:
-    return [passage.text for corpus in corpora for passage in corpus.passages[::EASING]]
+    return [
+        passage.text for corpus in corpora for passage in corpus.passages[::EASING_STEP_PASSAGES]
+    ]
 
 
 def learn(
@@ -208,19 +219,19 @@ def learn(
     path: Path,
     until: float,
 ) -> LateInteraction:
-    """Train, from where it was: the reader TRAINED_SHARE of the way to what was learned.
+    """Train a reader, or resume. Its weights end TRAINED_SHARE of the way to the trained ones.
 
-    Ends the program where the time is over.
+    Ends the program if the time is over.
     """
     beginning = copy.deepcopy(reader).eval()
-    teacher = Beginning(tower, beginning.to(tower.device))
+    teacher = InitialNetwork(tower, beginning.to(tower.device))
     learner = Learner(teacher, reader, sources, shares_of(recipe, sources), SEED)
     if path.exists():
         learner.load(path)
     learner.run(recipe.steps, path, until, say)
     if learner.step < recipe.steps:
         raise SystemExit(f"step {learner.step} of {recipe.steps}: run it again to go on")
-    start, ends = beginning.state_dict(), learner.averaged().state_dict()
+    start, ends = beginning.state_dict(), learner.mean_reader().state_dict()
     reader.load_state_dict({name: start[name].lerp(ends[name], TRAINED_SHARE) for name in ends})
     reader.eval()
     return reader
@@ -228,32 +239,34 @@ def learn(
 
 def calibrate(
     reader: Network, tower: FrozenTower, sources: Sequence[Source], questions: int
-) -> list[held.Judged]:
-    """Make scores mean something, by half of the held-out questions; gives the other half."""
+) -> list[validation.JudgedList]:
+    """Calibrate scores by half of the held-out questions; returns the other half."""
 
     def score(pool: Pool) -> torch.Tensor:
         return logits_of(pool, tower, reader)
 
-    pools = held.pools_of(sources, questions, SEED)
-    lists = held.judged(pools, score)
-    say(f"held out: {len(lists)} questions, nDCG@10 {held.ndcg(lists):.4f}")
-    factor, bias = held.fit(lists[::2])
+    pools = validation.pools_of(sources, questions, SEED)
+    lists = validation.judge_pools(pools, score)
+    say(f"held out: {len(lists)} questions, nDCG@10 {validation.ndcg(lists):.4f}")
+    factor, bias = validation.fit(lists[::2])
     say(f"calibrated by the factor {factor:.4f} and the bias {bias:.4f}")
     reader.fold(factor, bias)
-    return [held.Judged(each.logits * factor + bias, each.relevant) for each in lists[1::2]]
+    return [
+        validation.JudgedList(each.logits * factor + bias, each.relevant) for each in lists[1::2]
+    ]
 
 
 def write_model(
     tower: Tower, reader: Network, corpora: Sequence[Corpus], out: Path, fp32: Path | None
 ) -> None:
-    torch.set_num_threads(1)  # sums in one order: which channels are eased is the same each time
+    torch.set_num_threads(1)  # sums in one order, so that the divisors are the same each time
     weights = tower.weights()
     hidden = weights["embeddings.word_embeddings.weight"].shape[1]
-    eased = channels(tower, easing_texts(corpora))
+    divisors = channels(tower, easing_texts(corpora))
     for part in ("encoder", "reader"):
         plain = out / f"{part}.fp32"
         if part == "encoder":
-            write_encoder(weights, reader, tower.levels, eased, plain)
+            write_encoder(weights, reader, tower.levels, divisors, plain)
         else:
             write_reader(reader, hidden, tower.specials, plain)
         quantise(plain, out / f"{part}.onnx")
@@ -266,28 +279,28 @@ def write_model(
 
 
 def write_texts(tower: Tower, place: Path) -> None:
-    """Write the tokenizer, and what transformers wants to know."""
+    """Write the tokenizer, and the configuration for transformers."""
     tokenizer = json.loads((tower.folder / "tokenizer.json").read_text(encoding="utf-8"))
     tokenizer |= {"truncation": None, "padding": None}
     if tower.query_mark:
-        tokenizer["post_processor"] = marked(tower, tokenizer["post_processor"])
+        tokenizer["post_processor"] = mark_template(tower, tokenizer["post_processor"])
     compact = json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":"))
     (place / "tokenizer.json").write_text(compact, encoding="utf-8")
     config = json.loads((tower.folder / "config.json").read_text(encoding="utf-8"))
-    kept = ("hidden_size", "max_position_embeddings", "model_type", "pad_token_id", "vocab_size")
-    some = {"architectures": ["RerankerOfTwoTowers"], **{name: config[name] for name in kept}}
-    some |= {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
-    (place / "config.json").write_text(json.dumps(some, indent=2) + "\n", encoding="utf-8")
+    names = ("hidden_size", "max_position_embeddings", "model_type", "pad_token_id", "vocab_size")
+    settings = {"architectures": ["RerankerOfTwoTowers"], **{name: config[name] for name in names}}
+    settings |= {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
+    (place / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
-def marked(tower: Tower, processor: dict[str, Any]) -> dict[str, Any]:
-    """A template that puts a tower's marks before texts, those of passages with token type 1."""
+def mark_template(tower: Tower, processor: dict[str, Any]) -> dict[str, Any]:
+    """A template that puts a tower's marks before texts; passages have token type 1."""
     special = dict(processor["special_tokens"])
     pair: list[dict[str, Any]] = []
     for kind, (sequence, mark) in enumerate((("A", tower.query_mark), ("B", tower.passage_mark))):
-        found = tower.tokenizer.encode(mark.strip())
-        *before, end = found.tokens
-        for token, place in zip(found.tokens, found.ids, strict=True):
+        encoding = tower.tokenizer.encode(mark.strip())
+        *before, end = encoding.tokens
+        for token, place in zip(encoding.tokens, encoding.ids, strict=True):
             special.setdefault(token, {"id": token, "ids": [place], "tokens": [token]})
         pair += [{"SpecialToken": {"id": token, "type_id": kind}} for token in before]
         pair.append({"Sequence": {"id": sequence, "type_id": kind}})
@@ -296,7 +309,7 @@ def marked(tower: Tower, processor: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_checksums(place: Path) -> None:
-    """Write SHA256SUMS over what is read of the folder, as `sha256sum -c` checks it."""
+    """Write SHA256SUMS over the files of the model, in the format of `sha256sum -c`."""
     names = [
         "config.json", "encoder.onnx", "model.toml", "reader.onnx", "static.npz", "tokenizer.json",
     ]  # fmt: skip

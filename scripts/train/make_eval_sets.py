@@ -2,11 +2,11 @@
 
     python scripts/train/make_eval_sets.py WORK FOLDER
 
-WORK is where collect.py wrote its pairs. In `docs` (English), `docs-de` and the like a heading asks
-for the text below it, or a manual's line for what its option does. In `code` the first sentence of
-a docstring asks for its function, without the docstring. All passages of the held-out packages in a
-language are the corpus. Packages are translated in part: texts in Latin script are left out where
-the language has another one.
+WORK is the folder with the pairs of collect.py. In `docs` (English), `docs-de` and the like the
+query is a heading, for the text below it, or a manual's line on the effect of an option. In `code`
+the query is the first sentence of a docstring, for its function without the docstring. The corpus
+has all passages of the held-out packages in a language. Packages are translated in part: texts in
+Latin script are left out if the language has another script.
 """
 
 import argparse
@@ -32,11 +32,11 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("folder", type=Path, help="of BEIR folders, is made")
     arguments = parser.parse_args()
-    held_out = {
-        name for registry in ("debian", "pypi") for name in packages_of(registry, held_out=True)
+    held_out_packages = {
+        name for registry in ("debian", "pypi") for name in packages_of(registry, is_held_out=True)
     }
     with gzip.open(arguments.work / "pairs.jsonl.gz", "rt", encoding="utf-8") as lines:
-        rows = [row for row in map(json.loads, lines) if row["package"] in held_out]
+        rows = [row for row in map(json.loads, lines) if row["package"] in held_out_packages]
     sets = {
         name: [row for row in rows if row["kind"] in kinds and row["language"] == ENGLISH]
         for name, kinds in SETS.items()
@@ -47,9 +47,9 @@ def main() -> None:
             for row in rows
             if row["kind"] in SETS["docs"] and row["language"] == language and is_translated(row)
         ]
-    for name, own in sets.items():
-        write(arguments.folder / name, own)
-        print(f"{name}: {len(own):,} pairs")
+    for name, set_rows in sets.items():
+        write(arguments.folder / name, set_rows)
+        print(f"{name}: {len(set_rows):,} pairs")
 
 
 def is_translated(row: Row) -> bool:
@@ -72,16 +72,16 @@ def write(folder: Path, rows: Sequence[Row]) -> None:
         relevant.setdefault(query, set()).add(place)
         if len(query.split()) >= SHORTEST_QUERY_WORDS:
             packages.setdefault(row["package"], []).append(query)
-    chosen = draw_evenly(packages, QUERIES)
+    choices = draw_evenly(packages, QUERIES)
     (folder / "qrels").mkdir(parents=True, exist_ok=True)
     with gzip.open(folder / "corpus.jsonl.gz", "wt", encoding="utf-8") as out:
         for (title, text), place in passages.items():
             out.write(json.dumps({"_id": place, "title": title, "text": text}) + "\n")
     with gzip.open(folder / "queries.jsonl.gz", "wt", encoding="utf-8") as out:
-        for number, query in enumerate(chosen):
+        for number, query in enumerate(choices):
             out.write(json.dumps({"_id": f"q{number}", "text": query}) + "\n")
     lines = ["query-id\tcorpus-id\tscore"]
-    for number, query in enumerate(chosen):
+    for number, query in enumerate(choices):
         lines += [f"q{number}\t{place}\t1" for place in sorted(relevant[query])]
     (folder / "qrels" / "test.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -89,15 +89,15 @@ def write(folder: Path, rows: Sequence[Row]) -> None:
 def draw_evenly(packages: Mapping[str, Sequence[str]], count: int) -> list[str]:
     """Queries of all packages in turn, none twice."""
     draw = random.Random(0)
-    waiting = [list(dict.fromkeys(queries)) for _, queries in sorted(packages.items())]
-    for queries in waiting:
+    queues = [list(dict.fromkeys(queries)) for _, queries in sorted(packages.items())]
+    for queries in queues:
         draw.shuffle(queries)
-    chosen: dict[str, None] = {}
-    while len(chosen) < count and any(waiting):
-        for queries in waiting:
-            if queries and len(chosen) < count:
-                chosen[queries.pop()] = None
-    return list(chosen)
+    choices: dict[str, None] = {}
+    while len(choices) < count and any(queues):
+        for queries in queues:
+            if queries and len(choices) < count:
+                choices[queries.pop()] = None
+    return list(choices)
 
 
 if __name__ == "__main__":

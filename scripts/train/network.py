@@ -1,18 +1,19 @@
-"""The network of `mini`: a bi-encoder's towers, and a reader that compares what they make.
+"""The network of `mini`: a bi-encoder's towers, and a reader that compares their states.
 
 Query and passage go through the same layers, and neither sees the other there. On top, the query's
-tokens read the passage's: which of them are there word for word, which are there in meaning, and,
-by two blocks of cross-attention, what stands beside them. The logit is the sum of the cosines of
-whole texts, of the shared words, of what was read, and of how near each token of the query has one
-in the passage (late interaction: Khattab and Zaharia 2020).
+tokens read the passage's tokens: which words are in the passage, which meanings are, and, by two
+blocks of cross-attention, which words stand beside them. The logit is the sum of four parts: the
+cosine of the whole texts, the shared words, the judgement after reading, and the best cosine of
+each query token with a token of the passage (late interaction: Khattab and Zaharia 2020).
 
 The reader is that of `mini@2`, whose weights are in `reader.npz` (Apache-2.0; models/mini/README.md
-says what they were trained on). Nothing is trained here. What is new is late interaction, over a
-projection of the tokens that their states alone show: the principal components, each divided by the
-fourth root of its variance. The square root would make all of them equal; without, what most tokens
-have in common would weigh most.
+names their training data). It is not trained here. Late interaction is new. It uses a projection
+that comes from the states of tokens alone: the principal components, each divided by the fourth
+root of its variance. The square root would make all components equal; without a root, the common
+part of most tokens would weigh most.
 
-What is made of a text does not depend on the other one (`Text`), so that a passage's can be kept.
+The states of a text (`Text`) do not depend on the other text, so that those of a passage can be
+kept.
 
 Texts are (texts, tokens, ...). A query is compared with every passage: (1, queries, tokens, ...)
 with (passages, tokens, ...); or each passage has a query of its own: (passages, 1, tokens, ...).
@@ -31,18 +32,18 @@ WIDTH = 192
 HEADS = 6
 BLOCKS = 2
 INNER = 256
-USUAL = 128.0  # passage tokens, to which lengths are related
-FAR = -1e4  # of what is not there
-LEAST_VARIANCE = 0.05  # of a principal component, in means of all
-LIKENESS = 14.0  # what the best cosines of tokens count for, by leaving one set out of seven
-TRAINED = Path(__file__).with_name("reader.npz")  # the weights of mini@2's reader
+USUAL_TOKENS = 128.0  # passage tokens, to which lengths are related
+ABSENT_BIAS = -1e4  # of absent tokens
+LEAST_VARIANCE = 0.05  # of a principal component, relative to the mean of all variances
+LIKENESS = 14.0  # the weight of the best cosines of tokens, by leaving one set out of seven
+WEIGHTS_PATH = Path(__file__).with_name("reader.npz")  # the weights of mini@2's reader
 
 
 class Layers:
-    """What a tower makes of texts.
+    """The states of a tower for some texts.
 
-    `mask` is 1 where there is a token and `words` where it is no special one (texts, tokens).
-    `embedded` are the word embeddings and `levels` the states of some layers, the last one's last
+    `mask` is 1 for each token, and `words` is 1 for each token that is not special (texts, tokens).
+    `embedded` are the word embeddings, and `levels` the states of some layers up to the last one
     (texts, tokens, hidden).
     """
 
@@ -54,17 +55,17 @@ class Layers:
 
     def mean(self) -> Tensor:
         """The mean of the last states (texts, hidden)."""
-        filled = self.mask.unsqueeze(-1)
-        return (self.levels[-1] * filled).sum(-2) / filled.sum(-2)
+        token_mask = self.mask.unsqueeze(-1)
+        return (self.levels[-1] * token_mask).sum(-2) / token_mask.sum(-2)
 
 
 class Text:
-    """All that is known of texts before they are compared.
+    """The states of texts before they are compared.
 
-    `pooled` are unit vectors of the whole (texts, hidden). The states of tokens (texts, tokens,
-    ...) are those that the network names: `deep` are unit vectors of the last layer, `shallow` of
-    the word embeddings, `like` of what late interaction compares, and `memory` is what each block's
-    attention reads.
+    `pooled` are unit vectors of whole texts (texts, hidden). The network names the states of tokens
+    (texts, tokens, ...): `deep` are unit vectors of the last layer, `shallow` of the word
+    embeddings, and `like` of the projection for late interaction; `memory` is the input of each
+    block's attention.
     """
 
     shallow: Tensor
@@ -78,14 +79,14 @@ class Text:
         self.ids, self.mask, self.words, self.pooled = ids, mask, words, pooled
         vars(self).update(states)
 
-    def as_query(self, *, paired: bool = False) -> "Text":
-        """The texts as queries: each compared with one passage of its own, or with all."""
-        axis = 1 if paired else 0
+    def as_query(self, *, is_paired: bool = False) -> "Text":
+        """The texts as queries: each for one passage of its own, or for all passages."""
+        axis = 1 if is_paired else 0
         return Text(**{name: value.unsqueeze(axis) for name, value in vars(self).items()})
 
 
 class Reader(nn.Module):
-    """What stands on top of the towers: from the states of both to logits."""
+    """The network on top of the towers: from the states of both texts to logits."""
 
     def __init__(self, hidden: int, levels: int, tokens: int) -> None:
         """`tokens` is the size of the vocabulary; `begin` gives the weights."""
@@ -109,15 +110,17 @@ class Reader(nn.Module):
 
     @torch.no_grad()
     def begin(self, states: Tensor) -> None:
-        """Take the weights of mini@2's reader, and a projection that `states` of tokens show.
+        """Load the weights of mini@2's reader, and make the projection from `states` of tokens.
 
         These are unit vectors of the towers' last layer (tokens, hidden).
         """
-        with np.load(TRAINED) as trained:
-            weights = {name: torch.from_numpy(trained[name]).float() for name in trained}
-        missing, unknown = self.load_state_dict(weights, strict=False)
-        if unknown or set(missing) != {"project.weight", "project.bias", "by_likeness"}:
-            raise ValueError(f"{TRAINED}: not the weights of this reader: {unknown or missing}")
+        with np.load(WEIGHTS_PATH) as arrays:
+            weights = {name: torch.from_numpy(arrays[name]).float() for name in arrays}
+        missing_names, unknown_names = self.load_state_dict(weights, strict=False)
+        if unknown_names or set(missing_names) != {"project.weight", "project.bias", "by_likeness"}:
+            raise ValueError(
+                f"{WEIGHTS_PATH}: not the weights of this reader: {unknown_names or missing_names}"
+            )
         mean = states.mean(0)
         variances, directions = torch.linalg.eigh(torch.cov((states - mean).T))
         variances = variances.clamp(min=LEAST_VARIANCE * variances.mean())
@@ -137,7 +140,7 @@ class Reader(nn.Module):
             last.bias.mul_(factor).add_(bias)
 
     def text(self, layers: Layers) -> Text:
-        """What is known of texts before they are compared."""
+        """The states of texts before they are compared."""
         return Text(
             ids=layers.ids,
             mask=layers.mask,
@@ -155,82 +158,93 @@ class Reader(nn.Module):
 
     def forward(self, query: Text, passage: Text) -> Tensor:
         cosine = (query.pooled * passage.pooled.unsqueeze(1)).sum(-1)
-        there = passage.words[:, None, None, :]
-        same = (query.ids.unsqueeze(-1) == passage.ids[:, None, None, :]).float() * there
+        presence = passage.words[:, None, None, :]
+        same = (query.ids.unsqueeze(-1) == passage.ids[:, None, None, :]).float() * presence
         shallow, deep = similar(query.shallow, passage.shallow), similar(query.deep, passage.deep)
 
         weight = functional.softplus(self.weight(query.ids).squeeze(-1)) * query.words
         count = same.sum(-1)
-        length = (passage.words.sum(-1) / USUAL)[:, None, None]
+        length = (passage.words.sum(-1) / USUAL_TOKENS)[:, None, None]
         least, slope = functional.softplus(self.saturation)
         share = count / (count + least + slope * length + 0.05)
         neighbours = (same[..., :-1, :-1] * same[..., 1:, 1:]).amax(-1)
         after, before = functional.pad(neighbours, (0, 1)), functional.pad(neighbours, (1, 0))
-        absent = (1 - there) * FAR
-        # A passage without words has nothing like them, and no cosine is below -1.
-        nearest, meant = ((one + absent).amax(-1).clamp(min=-1) for one in (shallow, deep))
+        absent = (1 - presence) * ABSENT_BIAS
+        # In a passage without words the best cosine of a token is -1, the least one.
+        nearest_word, nearest_meaning = (
+            (likeness + absent).amax(-1).clamp(min=-1) for likeness in (shallow, deep)
+        )
 
         total = weight.sum(-1) + 0.01
-        matched = (weight * share).sum(-1)
-        phrased = (weight * after).sum(-1) / total
-        covered = (weight * nearest).sum(-1) / total
-        understood = (weight * meant).sum(-1) / total
+        match_weight = (weight * share).sum(-1)
+        phrase_share = (weight * after).sum(-1) / total
+        coverage = (weight * nearest_word).sum(-1) / total
+        meaning_coverage = (weight * nearest_meaning).sum(-1) / total
         weights = (weight / 5).expand_as(share)
-        found = torch.stack([share, after, before, nearest, meant, weights], -1)
+        features = torch.stack([share, after, before, nearest_word, nearest_meaning, weights], -1)
 
-        # The same for every passage, and so made once.
-        known = functional.linear(
+        # The same for every passage, and so computed once.
+        query_part = functional.linear(
             torch.cat([query.shallow * 4, query.deep * 4], -1), self.enter.weight[:, :-6]
         )
         x = self.entered(
-            known + functional.linear(found, self.enter.weight[:, -6:], self.enter.bias)
+            query_part + functional.linear(features, self.enter.weight[:, -6:], self.enter.bias)
         )
-        own, theirs = (1 - query.mask) * FAR, (1 - passage.mask) * FAR
+        own_bias, their_bias = (1 - query.mask) * ABSENT_BIAS, (1 - passage.mask) * ABSENT_BIAS
         memories = passage.memory.chunk(BLOCKS, -1)
         for block, memory in zip(self.blocks, memories, strict=True):
-            x = block(x, memory, own, theirs, same, shallow)
-        attention = (self.attend(x).squeeze(-1) + own).softmax(-1)
-        seen = (attention.unsqueeze(-2) @ x).squeeze(-2)
-        mass = (total / 20).expand_as(matched)
-        extent = length.squeeze(-1).expand_as(matched)
+            x = block(x, memory, own_bias, their_bias, same, shallow)
+        attention = (self.attend(x).squeeze(-1) + own_bias).softmax(-1)
+        reading = (attention.unsqueeze(-2) @ x).squeeze(-2)
+        mass = (total / 20).expand_as(match_weight)
+        extent = length.squeeze(-1).expand_as(match_weight)
         summary = torch.stack(
             [
-                cosine, matched / 10, matched / total, phrased, covered, understood, mass, extent,
+                cosine, match_weight / 10, match_weight / total, phrase_share, coverage,
+                meaning_coverage, mass, extent,
             ],
             -1,
         )  # fmt: skip
-        added = self.judge(torch.cat([seen, summary], -1)).squeeze(-1)
+        judgement = self.judge(torch.cat([reading, summary], -1)).squeeze(-1)
         best = (similar(query.like, passage.like) + absent).amax(-1).clamp(min=-1)
-        alike = (weight * best).sum(-1) / total
+        mean_likeness = (weight * best).sum(-1) / total
         by_words, by_phrases = self.by_words
-        near = self.by_cosine * cosine + self.by_likeness * alike
-        return near + by_words * matched + by_phrases * phrased + added
+        nearness = self.by_cosine * cosine + self.by_likeness * mean_likeness
+        return nearness + by_words * match_weight + by_phrases * phrase_share + judgement
 
 
 class Block(nn.Module):
-    """The query's tokens read the passage's, then each other's, then think."""
+    """Attention of the query's tokens to the passage, then to each other, then a dense layer."""
 
     def __init__(self) -> None:
         super().__init__()
         self.query, self.output = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
-        # How much each head looks where the same word, or a like one, stands.
+        # The bias of each head towards the same word, and towards a similar one.
         self.looks = nn.Parameter(torch.zeros(2, HEADS, 1, 1))
         self.own, self.own_output = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
         self.inner, self.outer = nn.Linear(WIDTH, INNER), nn.Linear(INNER, WIDTH)
         self.norms = nn.ModuleList(nn.LayerNorm(WIDTH) for _ in range(3))
 
     def forward(
-        self, x: Tensor, memory: Tensor, own: Tensor, theirs: Tensor, same: Tensor, near: Tensor
+        self,
+        x: Tensor,
+        memory: Tensor,
+        own_bias: Tensor,
+        their_bias: Tensor,
+        same: Tensor,
+        likeness: Tensor,
     ) -> Tensor:
         """`memory` has the keys and the values of the passage's tokens, side by side."""
-        same, near = same.flatten(1, 2).unsqueeze(1), near.flatten(1, 2).unsqueeze(1)
-        bias = self.looks[0] * same + self.looks[1] * near + theirs[:, None, None, :]
-        # All queries' tokens read a passage as if they were one's.
+        same, likeness = same.flatten(1, 2).unsqueeze(1), likeness.flatten(1, 2).unsqueeze(1)
+        bias = self.looks[0] * same + self.looks[1] * likeness + their_bias[:, None, None, :]
+        # The tokens of all queries read a passage as if they were those of one query.
         key, value = memory.chunk(2, -1)
-        read = _attend(_heads(self.query(x).flatten(1, 2)), _heads(key), _heads(value), bias)
-        x = self.norms[0](x + self.output(read.unflatten(1, x.shape[1:3])))
+        reading = _attend(_heads(self.query(x).flatten(1, 2)), _heads(key), _heads(value), bias)
+        x = self.norms[0](x + self.output(reading.unflatten(1, x.shape[1:3])))
         query, key, value = map(_heads, self.own(x).chunk(3, -1))
-        x = self.norms[1](x + self.own_output(_attend(query, key, value, own[..., None, None, :])))
+        x = self.norms[1](
+            x + self.own_output(_attend(query, key, value, own_bias[..., None, None, :]))
+        )
         return self.norms[2](x + self.outer(functional.gelu(self.inner(x))))
 
 
@@ -247,7 +261,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
 def similar(query: Tensor, passage: Tensor) -> Tensor:
     """Inner products (passages, queries, query tokens, passage tokens).
 
-    They are made in float32: the best ones of e5's tokens differ in the second digit.
+    They are computed in float32: the best products of e5's tokens differ in the second digit.
     """
     with torch.autocast(query.device.type, enabled=False):
         products = query.flatten(1, 2) @ passage.transpose(-1, -2)

@@ -2,11 +2,11 @@
 
     python scripts/train/overlap.py ../shared/data/train ../shared/data/eval
 
-A query or a document overlaps if it shares as many words in a row with a training text: 8 for
-queries, 13 for documents (the customary length: Brown et al. 2020, appendix C). One with fewer
-words overlaps if a training text has just these. Passages that overlap with evaluation queries or
-with what is relevant to them are barred from training, and so are questions about them. A corpus
-may hold training passages that are relevant to no query of it.
+A query overlaps if it shares 8 words in a row with a training text, a document if it shares 13 (the
+customary length: Brown et al. 2020, appendix C). A text with fewer words overlaps if a training
+text has exactly these words. Passages that overlap with evaluation queries or with documents
+relevant to them are barred from training, and so are questions about these passages. The corpus of
+an evaluation set may have training passages that are relevant to none of its queries.
 """
 
 import argparse
@@ -33,36 +33,36 @@ def main() -> None:
 
 
 def bar(corpora: list[Corpus], evaluation: Path) -> None:
-    """Bar what overlaps with the queries of evaluation sets or with what is relevant to them."""
+    """Bar texts that overlap with queries of evaluation sets or with their relevant documents."""
     queries, relevant = set(), set()
     for folder in _folders(evaluation):
-        texts, documents, chosen = _set(folder)
+        texts, documents, relevant_ids = _set(folder)
         queries |= grams(texts, QUERY_WORDS)
-        relevant |= grams((documents[one] for one in chosen), DOCUMENT_WORDS)
+        relevant |= grams((documents[identifier] for identifier in relevant_ids), DOCUMENT_WORDS)
     for corpus in corpora:
         for place, passage in enumerate(corpus.passages):
-            text = _whole(passage)
+            text = _full_text(passage)
             if not relevant.isdisjoint(_grams(text, DOCUMENT_WORDS)) or not queries.isdisjoint(
                 _grams(text, QUERY_WORDS)
             ):
-                corpus.barred.add(place)
+                corpus.barred_passages.add(place)
         for place, question in enumerate(corpus.questions):
-            about = not corpus.barred.isdisjoint(question.relevant)
-            if about or not queries.isdisjoint(_grams(question.text, QUERY_WORDS)):
+            is_about_barred = not corpus.barred_passages.isdisjoint(question.relevant)
+            if is_about_barred or not queries.isdisjoint(_grams(question.text, QUERY_WORDS)):
                 corpus.barred_questions.add(place)
 
 
 def _shares(corpora: list[Corpus], evaluation: Path) -> Iterator[str]:
     passages = [
-        _whole(one)
+        _full_text(passage)
         for corpus in corpora
-        for place, one in enumerate(corpus.passages)
-        if place not in corpus.barred
+        for place, passage in enumerate(corpus.passages)
+        if place not in corpus.barred_passages
     ]
     questions = [
-        one.text
+        question.text
         for corpus in corpora
-        for place, one in enumerate(corpus.questions)
+        for place, question in enumerate(corpus.questions)
         if place not in corpus.barred_questions
     ]
     short, long = grams([*passages, *questions], QUERY_WORDS), grams(passages, DOCUMENT_WORDS)
@@ -70,7 +70,7 @@ def _shares(corpora: list[Corpus], evaluation: Path) -> Iterator[str]:
     for folder in _folders(evaluation):
         texts, documents, relevant = _set(folder)
         about_queries = share(texts, short, QUERY_WORDS)
-        answers = share((documents[one] for one in relevant), long, DOCUMENT_WORDS)
+        answers = share((documents[identifier] for identifier in relevant), long, DOCUMENT_WORDS)
         whole = share(documents.values(), long, DOCUMENT_WORDS)
         yield (
             f"  {folder.name:9} queries {about_queries:6.2%}, relevant documents {answers:6.2%}, "
@@ -83,7 +83,7 @@ def _folders(evaluation: Path) -> list[Path]:
 
 
 def _set(folder: Path) -> tuple[list[str], dict[str, str], set[str]]:
-    """Queries' texts, documents by id, and the ids of those that are relevant to a query."""
+    """The texts of queries, the documents by id, and the ids of the relevant documents."""
     documents = dict(_texts(folder / "corpus.jsonl.gz"))
     lines = (folder / "qrels" / "test.tsv").read_text(encoding="utf-8").splitlines()[1:]
     relevant = {line.split()[1] for line in lines if int(line.split()[2]) > 0}
@@ -91,14 +91,14 @@ def _set(folder: Path) -> tuple[list[str], dict[str, str], set[str]]:
     return queries, documents, relevant & documents.keys()
 
 
-def _whole(passage: Passage) -> str:
+def _full_text(passage: Passage) -> str:
     return f"{passage.title} {passage.text}"
 
 
-def share(texts: Iterable[str], known: set[int], length: int) -> float:
+def share(texts: Iterable[str], known_grams: set[int], length: int) -> float:
     """The share of texts that have a known n-gram."""
-    found = [not known.isdisjoint(_grams(text, length)) for text in texts]
-    return sum(found) / len(found)
+    overlaps = [not known_grams.isdisjoint(_grams(text, length)) for text in texts]
+    return sum(overlaps) / len(overlaps)
 
 
 def grams(texts: Iterable[str], length: int) -> set[int]:
@@ -106,7 +106,7 @@ def grams(texts: Iterable[str], length: int) -> set[int]:
 
 
 def _grams(text: str, length: int) -> Iterator[int]:
-    """So many words in a row, everywhere in a text; one that has fewer is compared as a whole."""
+    """The n-grams of a text's words; a text with fewer words is one n-gram."""
     words = re.findall(r"\w+", text.lower())
     if len(words) < length:
         return iter([hash(tuple(words))] if words else [])

@@ -4,8 +4,9 @@
         tests/support/data/mini_references.json
     python scripts/train/references.py multi WORK E5 models/multi/self_test.json
 
-WORK is where make.py left what it made, and E5 the folder of multilingual-e5-small. The first file
-has a few pairs, by which `rerank doctor` checks an installed model; the second one has them all.
+WORK is the folder with the results of make.py, and E5 the folder of multilingual-e5-small. The
+first file has a few pairs, by which `rerank doctor` checks an installed model; the second file has
+all pairs.
 """
 
 import argparse
@@ -15,13 +16,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from encoder import Tower, padded, words_of
+from encoder import Tower, pad, words_of
 from late import LateInteraction, Network
 from make import READER, RECIPES, open_tower
 from network import Layers, Reader, Text
 from transformers import BertModel
 
-CHECKED = 12
+CHECK_PAIRS = 12
 MAX_TOKENS = 256
 QUERIES = ["how do I get a refund", "keeping slugs away from lettuce"]
 
@@ -53,7 +54,7 @@ def main() -> None:
             with torch.no_grad():
                 logit = reader(question, text).item()
             rows.append({"query": query, "passage": passage, "logit": round(logit, 6)})
-    write(rows[:CHECKED], arguments.checked)
+    write(rows[:CHECK_PAIRS], arguments.checked)
     if arguments.all:
         write(rows, arguments.all)
 
@@ -61,7 +62,7 @@ def main() -> None:
 def pairs_of(model: str) -> Sequence[tuple[str, Sequence[str]]]:
     if model == "multi":
         text = Path(__file__).with_name("multi_pairs.toml").read_text(encoding="utf-8")
-        return [(each["query"], each["passages"]) for each in tomllib.loads(text)["pair"]]
+        return [(pair["query"], pair["passages"]) for pair in tomllib.loads(text)["pair"]]
     passages = Path("examples/faq.txt").read_text(encoding="utf-8").splitlines()
     passages += Path("examples/garden.md").read_text(encoding="utf-8").split("\n\n")
     return [(query, passages) for query in QUERIES]
@@ -70,7 +71,7 @@ def pairs_of(model: str) -> Sequence[tuple[str, Sequence[str]]]:
 def text_of(
     tower: Tower, encoder: BertModel, reader: Network, rows: Sequence[Sequence[int]]
 ) -> Text:
-    ids, mask = padded(rows)
+    ids, mask = pad(rows)
     with torch.no_grad():
         states = encoder(ids, mask, output_hidden_states=True).hidden_states
         embedded = encoder.embeddings.word_embeddings(ids)

@@ -2,13 +2,14 @@
 
     python scripts/train/static.py DATA OUT      DATA has the training sets, OUT gets static.npz
 
-A text is the sum of its tokens' vectors, and is compared with what all-MiniLM-L6-v2 makes of the
-query. So the vectors begin as model2vec makes them: each token goes alone through the network,
-between [CLS] and [SEP], and its vector is the mean of the last states. Of these the principal
-components are kept, but not the first one, which is about the same in all. Each is multiplied by
-the inverse document frequency of its token among the passages of the training sets, as rare tokens
-say more. Then they are trained, once over sentences and passages of these sets: the sum of a text's
-vectors shall point where the network's vector of the whole text does.
+The vector of a text is the sum of its tokens' vectors. It is compared with the query's vector by
+all-MiniLM-L6-v2. So the vectors begin as those of model2vec: each token goes alone through the
+network, between [CLS] and [SEP], and its vector is the mean of the last states. The principal
+components of these are kept, except the first one, which is about the same in all. Each vector is
+multiplied by the inverse document frequency of its token among the passages of the training sets,
+because rare tokens say more. Then the vectors are trained, once over sentences and passages of
+these sets: the sum of a text's vectors should have the direction of the network's vector of the
+whole text.
 
 Vectors are kept in int8, each with its scale, and the projection on the components beside them.
 """
@@ -33,9 +34,9 @@ from torch.nn import functional
 COMPONENTS = 124  # as many as fit into 4 MB
 BATCH_TOKENS = 256
 SETS = ("nq", "squad", "bioasq")
-SENTENCES, PASSAGES = 60_000, 6_000  # that are learned from
+SENTENCES, PASSAGES = 60_000, 6_000  # for training
 MAX_TOKENS = 128  # of each
-TOGETHER = 512
+BATCH_TEXTS = 512
 RATE = 0.003  # of learning, which falls to 0
 SEED = 0
 _LARGEST = 127  # of int8
@@ -55,50 +56,50 @@ def main() -> None:
 
 def write_table(tower: FrozenTower, corpora: Sequence[Corpus], out: Path) -> None:
     """Write static.npz into a folder."""
-    usual = usual_tokens(tower.tower)
-    alone = token_vectors(tower.tower)
-    projection = find_components(alone, usual)
-    vectors = (alone - alone[usual].mean(0)) @ projection
+    is_usual = usual_tokens(tower.tower)
+    single_vectors = token_vectors(tower.tower)
+    projection = find_components(single_vectors, is_usual)
+    vectors = (single_vectors - single_vectors[is_usual].mean(0)) @ projection
     vectors *= weights(tower.tower, corpora)[:, None]
     vectors = train(vectors, projection, tower, corpora)
-    vectors[~usual] = 0
+    vectors[~is_usual] = 0
     write(vectors, projection, out / "static.npz")
 
 
 def train(
     vectors: np.ndarray, projection: np.ndarray, tower: FrozenTower, corpora: Sequence[Corpus]
 ) -> np.ndarray:
-    """Make sums of vectors point where the network's vectors of whole texts do."""
+    """Train vectors, so that their sums have the directions of the network's vectors of texts."""
     rows = tower.tower.passage_rows(texts_of(corpora), MAX_TOKENS)
-    wanted = functional.normalize(torch.from_numpy(tower.embed(rows) @ projection).float(), dim=-1)
+    targets = functional.normalize(torch.from_numpy(tower.embed(rows) @ projection).float(), dim=-1)
     tokens = [torch.tensor(row[1:-1]) for row in rows]  # without [CLS] and [SEP]
     table = torch.from_numpy(vectors).float()
     length = table.norm(dim=-1).mean()
     bags = nn.EmbeddingBag.from_pretrained(table / length, freeze=False, mode="sum")
     optimiser = torch.optim.Adam(bags.parameters(), lr=RATE)
-    steps = len(rows) // TOGETHER
+    steps = len(rows) // BATCH_TEXTS
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(SEED))
-    for step, places in enumerate(order[: steps * TOGETHER].view(steps, TOGETHER).tolist()):
+    for step, places in enumerate(order[: steps * BATCH_TEXTS].view(steps, BATCH_TEXTS).tolist()):
         for group in optimiser.param_groups:
             group["lr"] = RATE * (1 - step / steps)
-        some = [tokens[place] for place in places]
-        starts = torch.tensor([0, *map(len, some[:-1])]).cumsum(0)
-        sums = functional.normalize(bags(torch.cat(some), starts), dim=-1)
-        loss = (1 - (sums * wanted[places]).sum(-1)).mean()
+        batch = [tokens[place] for place in places]
+        starts = torch.tensor([0, *map(len, batch[:-1])]).cumsum(0)
+        sums = functional.normalize(bags(torch.cat(batch), starts), dim=-1)
+        loss = (1 - (sums * targets[places]).sum(-1)).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    trained: np.ndarray = (bags.weight.detach() * length).numpy()
-    return trained
+    result: np.ndarray = (bags.weight.detach() * length).numpy()
+    return result
 
 
 def texts_of(corpora: Sequence[Corpus]) -> list[str]:
-    """What is learned from, drawn by a seed: no questions."""
+    """The texts for training, drawn by a seed: sentences and passages, no questions."""
     draw = random.Random(SEED)
     passages = [passage.text for corpus in corpora for passage in corpus.passages]
     parts = [part for passage in passages for part in sentences(passage)]
-    some = draw.sample(parts, min(SENTENCES, len(parts)))
-    return some + draw.sample(passages, min(PASSAGES, len(passages)))
+    sample = draw.sample(parts, min(SENTENCES, len(parts)))
+    return sample + draw.sample(passages, min(PASSAGES, len(passages)))
 
 
 def token_vectors(tower: Tower) -> np.ndarray:
@@ -118,13 +119,13 @@ def usual_tokens(tower: Tower) -> np.ndarray:
     return np.array([re.fullmatch(r"\[\w+\]", name) is None for name, _ in vocabulary])
 
 
-def find_components(vectors: np.ndarray, usual: np.ndarray) -> np.ndarray:
+def find_components(vectors: np.ndarray, is_usual: np.ndarray) -> np.ndarray:
     """A projection on the principal components of the usual tokens' vectors (hidden, components).
 
     The first component is left out (Mu and Viswanath 2018, "All-but-the-Top").
     """
-    centred = vectors[usual] - vectors[usual].mean(0)
-    _, axes = np.linalg.eigh(centred.T @ centred)
+    deviations = vectors[is_usual] - vectors[is_usual].mean(0)
+    _, axes = np.linalg.eigh(deviations.T @ deviations)
     projection: np.ndarray = axes[:, ::-1][:, 1 : COMPONENTS + 1]
     return projection
 
@@ -135,11 +136,11 @@ def weights(tower: Tower, corpora: Sequence[Corpus]) -> np.ndarray:
     texts = [f"{passage.title}\n{passage.text}" for passage in passages]
     counts: Counter[int] = Counter()
     for start in range(0, len(texts), 1000):
-        encoded = tower.tokenizer.encode_batch_fast(
+        encodings = tower.tokenizer.encode_batch_fast(
             texts[start : start + 1000], add_special_tokens=False
         )
-        for each in encoded:
-            counts.update(set(each.ids))
+        for encoding in encodings:
+            counts.update(set(encoding.ids))
     total = len(texts)
     return np.array(
         [
@@ -152,8 +153,8 @@ def weights(tower: Tower, corpora: Sequence[Corpus]) -> np.ndarray:
 def write(vectors: np.ndarray, projection: np.ndarray, path: Path) -> None:
     """Write vectors in int8, with the scale of each, and the projection."""
     scales = np.maximum(np.abs(vectors).max(1) / _LARGEST, 1e-6).astype(np.float16)
-    rounded = np.rint(vectors / scales.astype(np.float32)[:, None])
-    levels = np.clip(rounded, -_LARGEST, _LARGEST).astype(np.int8)
+    integers = np.rint(vectors / scales.astype(np.float32)[:, None])
+    levels = np.clip(integers, -_LARGEST, _LARGEST).astype(np.int8)
     np.savez(path, vectors=levels, scales=scales, projection=projection.astype(np.float16))
 
 

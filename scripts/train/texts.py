@@ -13,7 +13,7 @@ from typing import Any
 SETS = ("squad", "nq", "bioasq", "qamr")  # judged by people
 TRANSLATED_SETS = ("jaquad", "drcd", "cmrc2018", "arcd")  # Japanese, Chinese, Arabic
 LEAST_QUESTIONS = 50  # of a corpus
-HELD_OUT = 25  # one in so many articles is kept for calibration and for choosing
+HELD_OUT = 25  # one in so many articles is held out for calibration and for choices
 _SENTENCE = re.compile(
     r"(?<=[.!?])[\"')\]]*\s+(?=[A-Z0-9\"'(\[])|(?<=[\u3002\uff01\uff1f\u061f])[\u300d\u300f\u201d]*\s*"
 )
@@ -32,17 +32,17 @@ class Question:
     text: str
     relevant: list[int]
     answers: list[str] = field(default_factory=list)
-    held_out: bool = False
+    is_held_out: bool = False
 
 
 @dataclass(slots=True)
 class Corpus:
-    """Passages and questions; nothing is learned from the `barred` ones (places of each)."""
+    """Passages and questions; those at the barred places are not used for training."""
 
     name: str
     passages: list[Passage]
     questions: list[Question]
-    barred: set[int] = field(default_factory=set)
+    barred_passages: set[int] = field(default_factory=set)
     barred_questions: set[int] = field(default_factory=set)
 
 
@@ -70,13 +70,13 @@ def read(folder: Path, name: str) -> Corpus:
     return _split(Corpus(name, passages, questions))
 
 
-def read_collected(
+def read_collected_pairs(
     path: Path, held_out: Collection[str], pairs: int, translated_pairs: int
 ) -> list[Corpus]:
-    """Read what collect.py wrote, without the packages held out; of each corpus a part, drawn.
+    """Read the pairs of collect.py, without the packages held out. Each corpus is a sample.
 
-    English has a corpus of each kind, of at most `pairs`, and each other language one of at most
-    `translated_pairs`, called `docs-de` or the like.
+    English has a corpus of each kind, with at most `pairs`. Each other language has one corpus with
+    at most `translated_pairs`, with a name such as `docs-de`.
     """
     groups: dict[str, list[dict[str, Any]]] = {}
     for record in _records(path):
@@ -123,13 +123,13 @@ def _pairs(path: Path, name: str) -> Corpus:
 
 
 def _split(corpus: Corpus) -> Corpus:
-    """Hold out whole articles: the questions of a passage's title, or of its text, go together."""
+    """Hold out whole articles: questions about passages with one title, or one text, together."""
     for question in corpus.questions:
         passage = corpus.passages[question.relevant[0]]
         # A question about several passages is its own article.
         article = passage.title or (question.text if corpus.name == "bioasq" else passage.text)
         digest = hashlib.sha256(article.encode()).digest()
-        question.held_out = int.from_bytes(digest[:4], "big") % HELD_OUT == 0
+        question.is_held_out = int.from_bytes(digest[:4], "big") % HELD_OUT == 0
     return corpus
 
 

@@ -3,17 +3,17 @@
     pip install -r scripts/train/requirements.txt -e '.[eval]'
     python scripts/train/yardstick.py ../shared/data/eval WORK --own OWN --e5 E5 -m ./models/mini
 
-The first stage is the set's own `bm25.trec`, or BM25 where it has none. Each system orders the
-same candidates. Systems are BM25, the cosines of all-MiniLM-L6-v2 and of multilingual-e5-small (E5
-is its folder), the models as `rerank eval` runs them, and sums of the z-scores of each two of these
-and of BM25 and both cosines; z-scores are over the candidates of a query. With --tokens the late
-interaction of both encoders' tokens is one too. Scores are kept in WORK, where the next run finds
-those of the same texts, weights and version of rerank-cli.
+The first stage is the set's own `bm25.trec`, or else BM25. Each system orders the same candidates.
+Systems are BM25, the cosines of all-MiniLM-L6-v2 and of multilingual-e5-small (E5 is its folder),
+the models as `rerank eval` runs them, and sums of the z-scores of each two of these and of BM25 and
+both cosines; z-scores are over the candidates of a query. With --tokens the late interaction of
+both encoders' tokens is a system too. Scores are kept in WORK, where the next run finds scores for
+the same texts, weights and version of rerank-cli.
 
---fresh leaves out the queries by which choices were made (`CHOICE_QUERIES`), but of a set that has
-no others.
+--fresh leaves out the queries by which choices were made (`CHOICE_QUERIES`), unless a set has no
+others.
 
-Sets are in groups by how near they are to training data: choices are made on the mean of `middle`
+Sets are in groups by their distance from training data: choices are made on the mean of `middle`
 and `far`. Every set weighs the same in its group. Intervals are 95 %, of paired queries.
 """
 
@@ -47,11 +47,11 @@ GROUPS = {
     "other scripts": ("jaquad", "drcd"),
     "other languages": ("docs-ar", "docs-de", "docs-es", "docs-fr", "docs-hi", "docs-ru"),
 }
-CHOOSING = (*GROUPS["middle"], *GROUPS["far"])
-CHOICE_QUERIES, CHOICE_SEED = 60, 0  # of each set, by which the weights of mini@3 were chosen
+CHOICE_SETS = (*GROUPS["middle"], *GROUPS["far"])
+CHOICE_QUERIES, CHOICE_SEED = 60, 0  # of each set, for the choice of mini@3's weights
 MEASURE = "nDCG@10"
 BM25, MINILM, E5 = "BM25", "MiniLM", "e5"
-TOGETHER = 20  # passages whose tokens are held at once
+BATCH_PASSAGES = 20  # whose tokens are in memory at once
 
 Scores = Mapping[str, Mapping[str, float]]  # by query and document
 Figures = Mapping[str, float]  # by query
@@ -100,10 +100,12 @@ def read_task(folder: Path, arguments: argparse.Namespace) -> Task:
     run = folder / "bm25.trec"
     collection = read_folder(find_parts(folder, run=run if run.exists() else None))
     if arguments.fresh:
-        chosen = task_of(collection, arguments.depth, CHOICE_QUERIES, CHOICE_SEED).queries
-        others = {name: text for name, text in collection.queries.items() if name not in chosen}
-        judged = others.keys() & collection.qrels.keys()
-        collection = replace(collection, queries=others) if judged else collection
+        choice_queries = task_of(collection, arguments.depth, CHOICE_QUERIES, CHOICE_SEED).queries
+        other_queries = {
+            name: text for name, text in collection.queries.items() if name not in choice_queries
+        }
+        judged_ids = other_queries.keys() & collection.qrels.keys()
+        collection = replace(collection, queries=other_queries) if judged_ids else collection
     return task_of(collection, arguments.depth, arguments.queries, arguments.seed)
 
 
@@ -115,11 +117,11 @@ def score_by_model(task: Task, model: str, work: Path) -> Scores:
         job = EvalJob(task, system, reranker, work, stamp)
         for _ in job.run():
             pass
-    return {query: own.scores for query, own in job.scores.items()}
+    return {query: query_scores.scores for query, query_scores in job.scores.items()}
 
 
 def score_by_cosine(task: Task, encoder: TorchTower, work: Path) -> Scores:
-    """Scores by a bi-encoder's vectors, of the texts that models are given."""
+    """Scores by a bi-encoder's vectors, for the same texts as models get."""
     texts = texts_of(task)
     journal = open_journal(task, encoder, texts, work)
     if journal.scores.keys() != task.queries.keys():
@@ -128,9 +130,12 @@ def score_by_cosine(task: Task, encoder: TorchTower, work: Path) -> Scores:
         vectors = dict(zip(texts, passages, strict=True))
         queries = encoder.embed(tower.query_rows(list(task.queries.values())))
         for query, vector in zip(task.queries, queries, strict=True):
-            own = {each.id: float(vectors[each.id] @ vector) for each in task.candidates[query]}
-            journal.add(query, QueryScores(own, {}, {}))
-    return {query: own.scores for query, own in journal.scores.items()}
+            query_scores = {
+                candidate.id: float(vectors[candidate.id] @ vector)
+                for candidate in task.candidates[query]
+            }
+            journal.add(query, QueryScores(query_scores, {}, {}))
+    return {query: query_scores.scores for query, query_scores in journal.scores.items()}
 
 
 def score_by_tokens(task: Task, encoder: TorchTower, work: Path) -> Scores:
@@ -140,23 +145,31 @@ def score_by_tokens(task: Task, encoder: TorchTower, work: Path) -> Scores:
     if journal.scores.keys() != task.queries.keys():
         tower = encoder.tower
         for query, text in task.queries.items():
-            read = encoder.layers(tower.query_rows([text]))
-            own: dict[str, float] = {}
-            candidates = sorted(task.candidates[query], key=lambda each: len(texts[each.id]))
-            for start in range(0, len(candidates), TOGETHER):
-                some = candidates[start : start + TOGETHER]
-                rows = tower.passage_rows([texts[each.id] for each in some])
-                cosines = best_cosines(read, encoder.layers(rows)).tolist()
-                own |= {each.id: value for each, value in zip(some, cosines, strict=True)}
-            own = {each.id: own[each.id] for each in task.candidates[query]}
-            journal.add(query, QueryScores(own, {}, {}))
-    return {query: own.scores for query, own in journal.scores.items()}
+            query_layers = encoder.layers(tower.query_rows([text]))
+            query_scores: dict[str, float] = {}
+            candidates = sorted(
+                task.candidates[query], key=lambda candidate: len(texts[candidate.id])
+            )
+            for start in range(0, len(candidates), BATCH_PASSAGES):
+                batch = candidates[start : start + BATCH_PASSAGES]
+                rows = tower.passage_rows([texts[candidate.id] for candidate in batch])
+                cosines = best_cosines(query_layers, encoder.layers(rows)).tolist()
+                query_scores |= {
+                    candidate.id: value for candidate, value in zip(batch, cosines, strict=True)
+                }
+            query_scores = {
+                candidate.id: query_scores[candidate.id] for candidate in task.candidates[query]
+            }
+            journal.add(query, QueryScores(query_scores, {}, {}))
+    return {query: query_scores.scores for query, query_scores in journal.scores.items()}
 
 
 def best_cosines(query: Layers, passages: Layers) -> torch.Tensor:
-    """The best cosine of each token of a query with one of a passage's, in the mean (passages,)."""
-    tokens, known = (functional.normalize(text.levels[-1], dim=-1) for text in (query, passages))
-    cosines = (tokens[0] @ known.mT).masked_fill(passages.words[:, None, :] == 0, -1)
+    """The mean over query tokens of the best cosine with a passage's token (passages,)."""
+    tokens, passage_tokens = (
+        functional.normalize(text.levels[-1], dim=-1) for text in (query, passages)
+    )
+    cosines = (tokens[0] @ passage_tokens.mT).masked_fill(passages.words[:, None, :] == 0, -1)
     return (cosines.amax(-1) * query.words[0]).sum(-1) / query.words[0].sum().clamp(min=1)
 
 
@@ -203,9 +216,9 @@ def add_z_scores(systems: Sequence[Scores]) -> Scores:
 
 
 def measure(task: Task, scores: Scores) -> Figures:
-    parsed = measures.parse_measures([MEASURE])
+    parsed_measures = measures.parse_measures([MEASURE])
     run = measures.reranked_run(task, scores, task.depth)
-    figures: Figures = measures.figures_of(run, task.qrels, parsed)[MEASURE]
+    figures: Figures = measures.figures_of(run, task.qrels, parsed_measures)[MEASURE]
     return figures
 
 
@@ -225,7 +238,7 @@ def gain_of(sets: Sequence[Mapping[str, Figures]], model: str, base: str) -> str
 
 def print_groups(figures: Mapping[str, Mapping[str, Figures]], models: Sequence[str]) -> None:
     """Each system's mean of a group; and what models gain over every other, with its interval."""
-    groups = {**GROUPS, "middle and far": CHOOSING}
+    groups = {**GROUPS, "middle and far": CHOICE_SETS}
     for group, members in groups.items():
         sets = [figures[name] for name in members if name in figures]
         if not sets:

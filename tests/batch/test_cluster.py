@@ -26,7 +26,7 @@ from rerank_cli.scorers.calibrations import model_key, write_calibration
 from rerank_cli.types import ScorerInfo
 from tests.conftest import Run, process
 from tests.support.batches import SMALL, record, start_batch, write
-from tests.support.reading import fed
+from tests.support.reading import feed_fifo
 
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra ray")
 INFO = ScorerInfo("m", "", "logit")
@@ -174,7 +174,7 @@ def test_what_ray_does_not_do(arguments: list[str], message: str, rerank: Run) -
 
 
 def test_a_stream_is_refused(rerank: Run, tmp_path: Path) -> None:
-    with fed(tmp_path / "p.jsonl", b"{}\n") as fifo:
+    with feed_fifo(tmp_path / "p.jsonl", b"{}\n") as fifo:
         ran = rerank("batch", str(fifo), "-o", str(tmp_path / "out"), *RAY)
         assert (ran.code, "a pipe can be read only once" in ran.err) == (2, True)
         if find_spec("ray") is not None:

@@ -15,9 +15,9 @@ from rerank_cli.providers import client as client_module
 from rerank_cli.providers.client import SPAN_SECONDS, RateLimiter
 from rerank_cli.ranking import Selection
 from tests.conftest import Run
-from tests.support.asking import at
 from tests.support.batches import read, record, write
 from tests.support.loopback import Fault, Plan, Request, Server, Status, score_of, serve, share
+from tests.support.remote_commands import model_options
 
 BUSY = Status(429, headers={"retry-after-ms": "1"})
 
@@ -49,7 +49,7 @@ def test_where_a_third_is_refused_for_now_none_is_lost_or_doubled(
     report = tmp_path / "report.json"
     with serve("openai-like", faults=share(1 / 3, BUSY, 1)) as server:
         ran = rerank(
-            "batch", str(source), "-o", str(out), *at(server), "--results", "scores",
+            "batch", str(source), "-o", str(out), *model_options(server), "--results", "scores",
             "--report", str(report), "--concurrency", "8", "--retries", "50",
         )  # fmt: skip
     assert (ran.code, ran.err) == (0, "")
@@ -79,7 +79,9 @@ def test_requests_keep_to_the_rate(rerank: Run, tmp_path: Path, monkeypatch: Any
     )
     source = write(tmp_path / "in.jsonl", [record(number) for number in range(100)])
     with serve("openai-like") as server:
-        ran = rerank("batch", str(source), *at(server), "--rpm", "30", "--concurrency", "1")
+        ran = rerank(
+            "batch", str(source), *model_options(server), "--rpm", "30", "--concurrency", "1"
+        )
     assert (ran.code, server.count) == (0, 100)
     assert sum(waits) == pytest.approx(
         3 * SPAN_SECONDS, abs=2
@@ -89,7 +91,7 @@ def test_requests_keep_to_the_rate(rerank: Run, tmp_path: Path, monkeypatch: Any
 def test_records_that_are_refused_end_nothing_however_many(rerank: Run, tmp_path: Path) -> None:
     source = write(tmp_path / "in.jsonl", map_records(60))
     with serve("openai-like", faults=lambda *_: Status(400)) as server:
-        ran = rerank("batch", str(source), *at(server))
+        ran = rerank("batch", str(source), *model_options(server))
     found = [json.loads(line)["error"]["code"] for line in ran.out.splitlines()]
     assert (ran.code, found) == (3, ["provider_failed"] * 60)
 
@@ -97,7 +99,7 @@ def test_records_that_are_refused_end_nothing_however_many(rerank: Run, tmp_path
 def test_a_record_that_fails_is_an_error_of_its_own(rerank: Run, tmp_path: Path) -> None:
     source = write(tmp_path / "in.jsonl", [record(number) for number in range(30)])
     with serve("openai-like", faults=failing("garden 7", 422)) as server:
-        ran = rerank("batch", str(source), *at(server))
+        ran = rerank("batch", str(source), *model_options(server))
     found = [json.loads(line) for line in ran.out.splitlines()]
     assert ran.code == 3
     assert [number for number, line in enumerate(found) if "error" in line] == [7]
@@ -123,7 +125,7 @@ def test_what_fails_for_all_ends_the_job(
         return Status(status) if broken and beyond else None
 
     with serve("openai-like", faults=plan) as server:
-        base = at(server)
+        base = model_options(server)
         failed = rerank(*arguments, *base)
         assert failed.code == 3
         assert str(status) in failed.err
@@ -148,7 +150,7 @@ def test_what_one_record_leaves_out_another_has(rerank: Run, tmp_path: Path) -> 
     records = [{"query": "garden", "documents": documents, "top_n": 2} for documents in lists]
     source = write(tmp_path / "in.jsonl", [*records, {"query": "garden", "documents": texts}])
     with serve("openai-like") as server:
-        ran = rerank("batch", str(source), *at(server), "--results", "ids")
+        ran = rerank("batch", str(source), *model_options(server), "--results", "ids")
     found = [json.loads(line)["results"] for line in ran.out.splitlines()]
     assert (ran.code, ran.err) == (0, "")
     assert found == [[0, 1]] * 4 + [[0, 1, 2, 3, 4, 5]]
@@ -180,7 +182,9 @@ def test_a_record_may_have_an_instruction(
     ]
     source = write(tmp_path / "in.jsonl", records)
     with serve("siliconflow") as server:
-        ran = rerank("batch", str(source), *at(server, "siliconflow/Qwen/Qwen3-Reranker-0.6B"))
+        ran = rerank(
+            "batch", str(source), *model_options(server, "siliconflow/Qwen/Qwen3-Reranker-0.6B")
+        )
     assert (ran.code, ran.err) == (0, "")
     found = {str(r.json["query"]): r.json.get("instruction") for r in server.requests}
     assert found == {f"garden {n}": text for n, text in enumerate(instructions)}

@@ -16,7 +16,7 @@ from rerank_cli.errors import InputError
 from rerank_cli.user_files import parse_sealed_json
 from tests.conftest import ROOT, Outcome, Run, process
 from tests.support.batches import read, record, write
-from tests.support.reading import fed
+from tests.support.reading import feed_fifo
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="FIFOs of POSIX")
 
@@ -39,7 +39,7 @@ def go_on(tmp_path: Path, rerank: Run) -> Callable[..., Outcome]:
     """Run the same job with what a FIFO has."""
 
     def run(content: bytes, *more: str) -> Outcome:
-        with fed(tmp_path / "p", content) as fifo:
+        with feed_fifo(tmp_path / "p", content) as fifo:
             return rerank("batch", str(fifo), "-o", str(tmp_path / "out.jsonl"), *BM25, *more)
 
     return run
@@ -123,7 +123,7 @@ def test_each_file_of_a_run_may_be_a_stream(
     expected = rerank("batch", *arguments, "-m", "bm25")
     assert (expected.code, len(expected.out.splitlines())) == (0, 3)
     content = gzip.compress(contents[option]) if packed else contents[option]
-    with fed(tmp_path / "p", content) as fifo:
+    with feed_fifo(tmp_path / "p", content) as fifo:
         arguments[arguments.index(option) + 1] = str(fifo)
         out = tmp_path / "out"
         ran = rerank("batch", *arguments, "-m", "bm25", "-o", str(out))
@@ -132,7 +132,7 @@ def test_each_file_of_a_run_may_be_a_stream(
 
 
 def test_one_stream_is_not_given_to_two_options(tmp_path: Path, rerank: Run) -> None:
-    with fed(tmp_path / "p", b"1\tlate\n") as fifo:
+    with feed_fifo(tmp_path / "p", b"1\tlate\n") as fifo:
         ran = rerank("batch", "--run", "r", "--queries", str(fifo), "--corpus", str(fifo))
     assert (ran.code, ran.out) == (2, "")
     assert f"{fifo} can be read only once, and --queries and --corpus name it" in ran.err
@@ -140,7 +140,7 @@ def test_one_stream_is_not_given_to_two_options(tmp_path: Path, rerank: Run) -> 
 
 def test_a_plan_of_a_stream(lines: bytes, tmp_path: Path, rerank: Run) -> None:
     expected = rerank("batch", str(tmp_path / "in.jsonl"), "--plan", "-m", "bm25")
-    with fed(tmp_path / "p", lines) as fifo:
+    with feed_fifo(tmp_path / "p", lines) as fifo:
         ran = rerank("batch", str(fifo), "--plan", "-m", "bm25")
     assert ran.code == expected.code == 3  # as some lines are no records
     assert ran.out.partition("measured")[0] == expected.out.partition("measured")[0]
@@ -155,10 +155,10 @@ def test_parquet_from_a_stream(tmp_path: Path, rerank: Run) -> None:
     expected = rerank("batch", str(tmp_path / "in.parquet"), *BM25)
     out = tmp_path / "out.jsonl"
     for more in ((), ("--resume",)):
-        with fed(tmp_path / "p.parquet", content) as fifo:
+        with feed_fifo(tmp_path / "p.parquet", content) as fifo:
             assert rerank("batch", str(fifo), "-o", str(out), *BM25, *more).code == 0
         assert out.read_bytes() == expected.raw
-    with fed(tmp_path / "p", content) as fifo:
+    with feed_fifo(tmp_path / "p", content) as fifo:
         refused = rerank("batch", str(fifo), *BM25)
     assert (refused.code, "is Parquet, and not lines" in refused.err) == (2, True)
 

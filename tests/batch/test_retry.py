@@ -17,9 +17,9 @@ from rerank_cli.batch.records import Original
 from rerank_cli.errors import InputError, OutputError
 from rerank_cli.providers import client as client_module
 from tests.conftest import Outcome, Run
-from tests.support.asking import at
 from tests.support.batches import read, record, start_batch, write
 from tests.support.loopback import Body, Fault, Request, Server, Status, serve
+from tests.support.remote_commands import model_options
 
 
 class Service:
@@ -63,7 +63,7 @@ class Job:
 
     def __call__(self, *more: str, away: Collection[str] = ()) -> Outcome:
         self.service.away = away
-        url = at(self.server)
+        url = model_options(self.server)
         return self.rerank(*self._arguments, *url, "--retries", "0", "--concurrency", "2", *more)
 
     def retry(self, *more: str, away: Collection[str] = ()) -> Outcome:
@@ -138,7 +138,7 @@ def test_it_is_said_how_they_are_done_again(
     assert ran.err.endswith("--resume --retry-errors does 2 records again\n")
     assert job.retry(away=queries(2)).err.endswith("--resume --retry-errors does 1 record again\n")
     assert "--retry-errors" not in job.retry().err
-    assert "--retry-errors" not in rerank("batch", str(source), *at(service.server)).err
+    assert "--retry-errors" not in rerank("batch", str(source), *model_options(service.server)).err
 
 
 @pytest.mark.parametrize(
@@ -339,7 +339,7 @@ def test_another_stream_is_refused(rerank: Run, service: Service, tmp_path: Path
     out = tmp_path / "out.jsonl"
     lines = [f"{json.dumps(record(number))}\n".encode() for number in range(6)]
     service.away = queries(1)
-    arguments = ("batch", "-", "-o", str(out), *at(service.server), "--retries", "0")
+    arguments = ("batch", "-", "-o", str(out), *model_options(service.server), "--retries", "0")
     rerank(*arguments, stdin=b"".join(lines))
     before = out.read_bytes()
     service.away = ()
@@ -451,7 +451,7 @@ def test_a_retry_that_is_killed_twice_scores_little_again(
     assert job(away=failed).code == 3
     service.take_queries()
     service.away, service.delay = (), 0.02
-    url = at(service.server)
+    url = model_options(service.server)
     options = (*url, "--retries", "0", "--concurrency", "2")
     for _ in range(2):
         before = service.server.count

@@ -13,9 +13,9 @@ from rerank_cli.errors import InputError
 from rerank_cli.types import ScorerInfo
 from rerank_cli.user_files import parse_sealed_json
 from tests.conftest import Run
-from tests.support.asking import at
 from tests.support.batches import read, record, write
 from tests.support.loopback import serve
+from tests.support.remote_commands import model_options
 
 
 @pytest.mark.parametrize("name", ["c.jsonl", "c.tsv", "c.jsonl.gz", "c.tsv.gz"])
@@ -210,7 +210,7 @@ def test_records_before_the_break_of_an_array_are_written(tmp_path: Path, rerank
     path = tmp_path / "in.json"
     path.write_text(json.dumps([{"id": 1}, {"id": 2}, record(3)])[:-1])
     with serve("openai-like") as server:
-        ran = rerank("batch", str(path), *at(server))
+        ran = rerank("batch", str(path), *model_options(server))
     assert (ran.code, len(ran.out.splitlines())) == (2, 3)
     path.write_text(json.dumps([{"id": 1}, {"id": 2}])[:-1])
     ran = rerank("batch", str(path), "-m", "bm25")

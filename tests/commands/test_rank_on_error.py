@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Outcome, Run, process
-from tests.support.asking import at, documents, lines
 from tests.support.loopback import Fault, Html200, Plan, Request, Server, Status, serve
 from tests.support.loopback.samples import TEXTS
+from tests.support.remote_commands import documents, lines, model_options
 
 LINES = b"one\ntwo\n\nthree\n"
 FAILS = Status(503, {"message": "no available channel for model m"})
@@ -27,7 +27,7 @@ def piped(rerank: Run, *more: str, stdin: bytes = LINES) -> Outcome:
 
 
 def kept(rerank: Run, server: Server, *more: str, stdin: bytes | None = None) -> Outcome:
-    return rerank(*at(server), "refund", "--on-error", "keep", *more, stdin=stdin)
+    return rerank(*model_options(server), "refund", "--on-error", "keep", *more, stdin=stdin)
 
 
 def test_nothing_comes_out_unless_that_is_asked(rerank: Run) -> None:
@@ -104,10 +104,12 @@ def test_every_format_has_a_way_to_show_it(
 def test_a_pipe_gives_back_what_went_in() -> None:
     raw = b"one\r\n\n  two\xff\nrefund\nlast"
     with serve("openai-like", faults=FAILS) as server:
-        ran = process(*at(server), "refund", "--on-error", "keep", stdin=raw)
+        ran = process(*model_options(server), "refund", "--on-error", "keep", stdin=raw)
         assert (ran.returncode, ran.stdout) == (3, raw + b"\n")
         assert ran.stderr.count(b"bytes that are not text") == 1
-        first = process(*at(server), "refund", "--on-error", "keep", "-n", "2", stdin=raw)
+        first = process(
+            *model_options(server), "refund", "--on-error", "keep", "-n", "2", stdin=raw
+        )
     assert first.stdout == b"one\r\n\n"
 
 
@@ -125,7 +127,7 @@ def test_nothing_is_half_reranked(rerank: Run, tmp_path: Path) -> None:
     for plan, source in zip(plans, ([str(path)], []), strict=True):
         with serve("tei", faults=plan) as server:
             ran = rerank(
-                *at(server, "tei/m"), "document", "--on-error", "keep", *source,
+                *model_options(server, "tei/m"), "document", "--on-error", "keep", *source,
                 stdin=None if source else lines(texts),
             )  # fmt: skip
         assert ran.code == 3
@@ -152,7 +154,9 @@ def test_the_passages_of_a_file_are_not_taken_apart(rerank: Run, tmp_path: Path)
 def test_what_is_wrong_before_anything_is_sent_is_no_reason_to_go_on(rerank: Run) -> None:
     with serve("openai-like") as server:
         for more in (["--set", "x"], ["--insecure", "--base-url", "https://example.org"]):
-            ran = rerank(*at(server), "refund", "--on-error", "keep", *documents(), *more)
+            ran = rerank(
+                *model_options(server), "refund", "--on-error", "keep", *documents(), *more
+            )
             assert (ran.code, ran.out) == (2, "")
 
 

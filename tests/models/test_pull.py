@@ -21,17 +21,19 @@ from tests.support.hub import GRAPH, NAME, REPOSITORY, Hub, Repository, files_of
 
 
 def test_a_model_is_pulled_listed_used_offline_verified_and_removed(
-    hub: Hub, served: Repository, rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, hub_model: Repository, rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pulled = rerank("models", "pull", NAME)
     assert pulled.code == 0
-    size = sum(len(served.files[name]) for name in served.files if name != "pytorch_model.bin")
+    size = sum(
+        len(hub_model.files[name]) for name in hub_model.files if name != "pytorch_model.bin"
+    )
     assert pulled.err == (
-        f"{NAME}:int8: {format_size(size)}, licence MIT\nfrom {REPOSITORY}@{served.commit[:8]}\n"
+        f"{NAME}:int8: {format_size(size)}, licence MIT\nfrom {REPOSITORY}@{hub_model.commit[:8]}\n"
     )
     folder = Path(pulled.out.strip())
     assert not any(path.is_symlink() for path in folder.rglob("*"))
-    assert (folder / GRAPH).read_bytes() == served.files[GRAPH]
+    assert (folder / GRAPH).read_bytes() == hub_model.files[GRAPH]
     assert not (folder / "pytorch_model.bin").exists()
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -40,7 +42,7 @@ def test_a_model_is_pulled_listed_used_offline_verified_and_removed(
     assert [one["state"] for one in listed if one["name"] == f"{NAME}:int8"] == ["installed"]
     ranked = rerank("refund", "-d", "a", "-d", "refund", "-m", NAME, "--json")
     assert ranked.code == 0, ranked.err
-    assert json.loads(ranked.out)["model"] == f"{NAME}:int8@{served.commit[:8]}"
+    assert json.loads(ranked.out)["model"] == f"{NAME}:int8@{hub_model.commit[:8]}"
     same = rerank("refund", "-d", "a", "-d", "refund", "-m", str(MODELS / "xlmr"), "--json")
     scores = [
         [one["raw_score"] for one in json.loads(ran.out)["results"]] for ran in (ranked, same)
@@ -88,7 +90,7 @@ def test_what_several_have_locked_at_once_is_all_there(tmp_path: Path) -> None:
     assert all(Store(tmp_path).find_lock(name, "int8") for name in names)
 
 
-@pytest.mark.usefixtures("served")
+@pytest.mark.usefixtures("hub_model")
 def test_what_is_there_is_not_fetched_again(hub: Hub, rerank: Run) -> None:
     first = rerank("models", "pull", NAME)
     asked = hub.count_fetches(GRAPH)
@@ -99,27 +101,27 @@ def test_what_is_there_is_not_fetched_again(hub: Hub, rerank: Run) -> None:
 
 
 @pytest.mark.slow
-def test_a_commit_is_locked_when_it_is_pulled(hub: Hub, served: Repository, rerank: Run) -> None:
+def test_a_commit_is_locked_when_it_is_pulled(hub: Hub, hub_model: Repository, rerank: Run) -> None:
     assert rerank("models", "pull", NAME).code == 0
     shown = rerank("models", "show", NAME)
     assert re.search("^scale +logit$", shown.out, re.MULTILINE)
-    assert f"{REPOSITORY}@{served.commit}, locked" in shown.out
+    assert f"{REPOSITORY}@{hub_model.commit}, locked" in shown.out
     assert "fp32, ~1.1 GB: BAAI/bge-reranker-base; its commit is noted at" in shown.out
     newer = hub.add(REPOSITORY, {**files_of(), "README.md": b"newer"})
     assert rerank("models", "rm", NAME).code == 0
     assert "its graph says, when it is pulled" in rerank("models", "show", NAME).out
     gone = rerank("models", "pull", NAME)  # this Hub has no history
-    assert (gone.code, f"has no revision {served.commit}" in gone.err) == (3, True)
+    assert (gone.code, f"has no revision {hub_model.commit}" in gone.err) == (3, True)
     assert rerank("models", "pull", NAME, "--revision", "main").code == 0
     assert newer.commit in rerank("models", "show", NAME).out
 
 
 def test_content_that_changed_within_a_commit_is_refused(
-    hub: Hub, served: Repository, rerank: Run
+    hub: Hub, hub_model: Repository, rerank: Run
 ) -> None:
     assert rerank("models", "pull", NAME).code == 0
     assert rerank("models", "rm", NAME).code == 0
-    hub.add(REPOSITORY, {**files_of(), "README.md": b"other"}, commit=served.commit)
+    hub.add(REPOSITORY, {**files_of(), "README.md": b"other"}, commit=hub_model.commit)
     ran = rerank("models", "pull", NAME)
     assert (ran.code, "other content than when this commit was pulled" in ran.err) == (3, True)
     assert leftovers() == ["revisions.json"]
@@ -261,7 +263,7 @@ def test_a_repository_without_a_tokenizer_is_refused(hub: Hub, rerank: Run) -> N
     assert (ran.code, "has no tokenizer.json" in ran.err) == (3, True)
 
 
-@pytest.mark.usefixtures("served")
+@pytest.mark.usefixtures("hub_model")
 @pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "RERANK_OFFLINE", ""])
 def test_offline_nothing_is_asked_for(
     hub: Hub, rerank: Run, variable: str, monkeypatch: pytest.MonkeyPatch
@@ -277,7 +279,7 @@ def test_offline_nothing_is_asked_for(
     assert hub.requests == []
 
 
-@pytest.mark.usefixtures("served")
+@pytest.mark.usefixtures("hub_model")
 def test_a_name_that_is_not_there_says_what_to_run(rerank: Run) -> None:
     ran = rerank("refund", "-d", "a", "-m", NAME, stdin=b"")
     assert ran.code == 3
@@ -285,7 +287,7 @@ def test_a_name_that_is_not_there_says_what_to_run(rerank: Run) -> None:
     assert f"rerank models pull {NAME} fetches it (~280 MB), and so does --pull" in ran.err
 
 
-@pytest.mark.usefixtures("served")
+@pytest.mark.usefixtures("hub_model")
 def test_with_pull_it_is_fetched_and_used(rerank: Run) -> None:
     ran = rerank("refund", "-m", NAME, "--pull", "--json", stdin=b"refund\n")
     assert ran.code == 0, ran.err
@@ -298,7 +300,7 @@ def asked(rerank: Run, monkeypatch: pytest.MonkeyPatch, answer: str) -> Outcome:
     return rerank("refund", "-d", "refund", "-m", NAME, terminal=80)
 
 
-@pytest.mark.usefixtures("served")
+@pytest.mark.usefixtures("hub_model")
 def test_at_a_terminal_it_is_asked_for(
     hub: Hub, rerank: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -319,9 +321,9 @@ def test_at_a_terminal_without_a_network_it_is_said_to_be_missing(
     assert f"rerank: {NAME} is not installed, and cannot be pulled: {REPOSITORY}: cannot" in words
 
 
-def test_from_python_a_model_that_is_there_is_opened(served: Repository, rerank: Run) -> None:
+def test_from_python_a_model_that_is_there_is_opened(hub_model: Repository, rerank: Run) -> None:
     rerank("models", "pull", NAME)
-    assert open_scorer(NAME).info.model == f"{NAME}:int8@{served.commit[:8]}"
+    assert open_scorer(NAME).info.model == f"{NAME}:int8@{hub_model.commit[:8]}"
 
 
 @pytest.mark.slow

@@ -28,17 +28,17 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("faults", "said"), FAULTS)
 def test_what_cannot_be_had_is_said_and_leaves_no_model(
-    served: Repository, rerank: Run, faults: dict[str, Any], said: str,
+    hub_model: Repository, rerank: Run, faults: dict[str, Any], said: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr("rerank_cli.models.hub._PAUSE_SECONDS", 0)
-    served.faults = {path: Fault(**vars(fault)) for path, fault in faults.items()}
+    hub_model.faults = {path: Fault(**vars(fault)) for path, fault in faults.items()}
     ran = rerank("models", "pull", NAME)
     assert ran.code == 3
     assert said in ran.err
     assert "Traceback" not in ran.err
     assert leftovers() == []
-    served.faults = {}
+    hub_model.faults = {}
     assert rerank("models", "pull", NAME).code == 0
     assert rerank("models", "verify").code == 0
 
@@ -56,22 +56,22 @@ def test_what_cannot_be_had_is_said_and_leaves_no_model(
     ids=["cut", "cut often", "503", "429", "no ranges"],
 )
 def test_what_passes_is_waited_for(
-    served: Repository, rerank: Run, fault: Fault, monkeypatch: pytest.MonkeyPatch
+    hub_model: Repository, rerank: Run, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("time.sleep", lambda _: None)
-    served.faults = {GRAPH: fault}
-    assert len(served.files[GRAPH]) > 5000
+    hub_model.faults = {GRAPH: fault}
+    assert len(hub_model.files[GRAPH]) > 5000
     ran = rerank("models", "pull", NAME)
     assert ran.code == 0, ran.err
     assert rerank("models", "verify").code == 0
 
 
 def test_a_server_that_is_never_there_is_given_up(
-    hub: Hub, served: Repository, rerank: Run, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, hub_model: Repository, rerank: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
     monkeypatch.setattr("time.sleep", waits.append)
-    served.faults = {GRAPH: Fault(cut=0)}
+    hub_model.faults = {GRAPH: Fault(cut=0)}
     ran = rerank("models", "pull", NAME)
     assert (ran.code, ran.out) == (3, "")
     assert "kept" not in ran.err  # nothing came
@@ -101,11 +101,11 @@ ADVICE: list[Any] = [
 @pytest.mark.usefixtures("hub")
 @pytest.mark.parametrize(("faults", "advice"), ADVICE)
 def test_what_is_said_to_be_kept_is_what_is_not_fetched_again(
-    served: Repository, rerank: Run, faults: dict[str, Any], advice: str,
+    hub_model: Repository, rerank: Run, faults: dict[str, Any], advice: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr("time.sleep", lambda _: None)
-    served.faults = {path: Fault(**vars(fault)) for path, fault in faults.items()}
+    hub_model.faults = {path: Fault(**vars(fault)) for path, fault in faults.items()}
     ran = rerank("models", "pull", NAME)
     hint = ran.err.partition("\nhint: ")[2]
     assert ran.code == 3
@@ -119,7 +119,7 @@ def test_what_is_said_to_be_kept_is_what_is_not_fetched_again(
     assert ("kept" in hint) == bool(parts)
     listed = rerank("models").out
     assert (f"{NAME}:int8\tpartly\t{format_size(sum(parts))}\t" in listed) == bool(parts)
-    served.faults = {}
+    hub_model.faults = {}
     again = rerank("models", "pull", NAME)
     assert again.code == 0
     assert (f"{format_size(sum(parts))} are here, " in again.err) == bool(parts)
@@ -143,10 +143,10 @@ def test_without_a_network_nothing_is_kept_that_was_not_fetched(
 
 @pytest.mark.usefixtures("hub")
 def test_what_an_earlier_pull_has_fetched_is_said_without_a_network(
-    served: Repository, rerank: Run, monkeypatch: pytest.MonkeyPatch
+    hub_model: Repository, rerank: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("time.sleep", lambda _: None)
-    served.faults = {"config.json": Fault(status=500)}
+    hub_model.faults = {"config.json": Fault(status=500)}
     assert rerank("models", "pull", NAME).code == 3
     [part] = Store.usual().parts()
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
@@ -160,9 +160,9 @@ def test_what_an_earlier_pull_has_fetched_is_said_without_a_network(
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="there is no such signal")
-def test_ctrl_c_says_what_is_kept(hub: Hub, served: Repository) -> None:
-    large = served.files[GRAPH] + b"\xc2\x0c\x80\x80\x40" + bytes(1 << 20)
-    hub.add(REPOSITORY, {**served.files, GRAPH: large}, faults={GRAPH: Fault(slow=0.002)})
+def test_ctrl_c_says_what_is_kept(hub: Hub, hub_model: Repository) -> None:
+    large = hub_model.files[GRAPH] + b"\xc2\x0c\x80\x80\x40" + bytes(1 << 20)
+    hub.add(REPOSITORY, {**hub_model.files, GRAPH: large}, faults={GRAPH: Fault(slow=0.002)})
     running = pulling()
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and not has_part(Store.usual().root):
@@ -194,8 +194,10 @@ def pulling(*arguments: str) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.slow
-def test_two_pulls_at_once_end_in_one_good_copy(hub: Hub, served: Repository, rerank: Run) -> None:
-    served.faults = {GRAPH: Fault(slow=0.005)}
+def test_two_pulls_at_once_end_in_one_good_copy(
+    hub: Hub, hub_model: Repository, rerank: Run
+) -> None:
+    hub_model.faults = {GRAPH: Fault(slow=0.005)}
     both = [pulling(), pulling()]
     ran = [one.communicate(timeout=60) for one in both]
     assert [one.returncode for one in both] == [0, 0], ran
@@ -213,12 +215,12 @@ def has_part(root: Path) -> bool:
 @pytest.mark.skipif(os.name == "nt", reason="there is no such signal")
 @pytest.mark.parametrize("path", [GRAPH, "tokenizer.json", "config.json"])
 def test_a_pull_that_is_killed_goes_on(
-    hub: Hub, served: Repository, rerank: Run, path: str
+    hub: Hub, hub_model: Repository, rerank: Run, path: str
 ) -> None:
     # A field that no graph has makes the file large.
-    large = served.files[GRAPH] + b"\xc2\x0c\x80\x80\x40" + bytes(1 << 20)
-    served = hub.add(REPOSITORY, {**served.files, GRAPH: large})
-    served.faults = {path: Fault(slow=0.002 if path == GRAPH else 5)}
+    large = hub_model.files[GRAPH] + b"\xc2\x0c\x80\x80\x40" + bytes(1 << 20)
+    hub_model = hub.add(REPOSITORY, {**hub_model.files, GRAPH: large})
+    hub_model.faults = {path: Fault(slow=0.002 if path == GRAPH else 5)}
     running = pulling()
     deadline = time.monotonic() + 30
     while not hub.count_fetches(path) and time.monotonic() < deadline:
@@ -230,7 +232,7 @@ def test_a_pull_that_is_killed_goes_on(
     running.communicate()
     assert Store.usual().models() == []
     assert leftovers() == []
-    served.faults = {}
+    hub_model.faults = {}
     assert rerank("models", "pull", NAME).code == 0
     assert rerank("models", "verify").code == 0
     if path == GRAPH:  # from where it was
@@ -241,7 +243,7 @@ def test_a_pull_that_is_killed_goes_on(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("hub", "served")
+@pytest.mark.usefixtures("hub", "hub_model")
 @pytest.mark.skipif(not shutil.which("unshare") or os.name == "nt", reason="no way to fill a disk")
 def test_a_full_disk_is_said_and_nothing_is_installed() -> None:
     script = (
@@ -258,7 +260,7 @@ def test_a_full_disk_is_said_and_nothing_is_installed() -> None:
     assert "free, and" in ran.stderr or "no space is left" in ran.stderr
 
 
-@pytest.mark.usefixtures("served")
+@pytest.mark.usefixtures("hub_model")
 @pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
 def test_what_was_damaged_is_found(rerank: Run, damage: str) -> None:
     folder = Path(rerank("models", "pull", NAME).out.strip())

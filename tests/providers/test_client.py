@@ -22,7 +22,6 @@ from rerank_cli.providers import client as client_module
 from rerank_cli.providers.client import Client, RateLimiter, Reply, RequestTooLarge
 from rerank_cli.providers.endpoints import Address
 from tests.conftest import Run
-from tests.support.asking import KEY, at, documents
 from tests.support.loopback import (
     Chunked,
     Close,
@@ -40,6 +39,7 @@ from tests.support.loopback import (
     first,
     serve,
 )
+from tests.support.remote_commands import KEY, documents, model_options
 
 BODY = b'{"model":"m","query":"q","documents":["a","b"],"top_n":2}'
 
@@ -271,7 +271,7 @@ def test_a_connection_may_take_less_long_than_an_answer() -> None:
 
 def test_an_answer_that_is_cut_off_is_an_error_and_not_asked_for_again(rerank: Run) -> None:
     with serve("openai-like", faults=TruncatedJson()) as server:
-        ran = rerank(*at(server), "refund", *documents())
+        ran = rerank(*model_options(server), "refund", *documents())
     assert (ran.code, ran.out, server.count) == (3, "", 1)
     assert "the server's answer is cut off" in ran.err
 

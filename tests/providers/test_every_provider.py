@@ -7,9 +7,9 @@ import pytest
 from rerank_cli.providers import client
 from rerank_cli.providers.catalogue import find_provider, provider_names
 from tests.conftest import Run
-from tests.support.asking import KEY, dialect_of
 from tests.support.loopback import DIALECTS, logit_of, score_of, serve
 from tests.support.loopback.samples import QUERY, TEXTS
+from tests.support.remote_commands import KEY, dialect_of
 
 BEST = sorted(range(len(TEXTS)), key=lambda place: -score_of(QUERY, TEXTS[place]))
 

@@ -9,9 +9,9 @@ from rerank_cli.providers.client import Client
 from rerank_cli.providers.endpoints import Address
 from rerank_cli.providers.keys import store_key
 from tests.conftest import Outcome, Run, process
-from tests.support.asking import KEY, at, documents
 from tests.support.batches import write
 from tests.support.loopback import Body, Fault, Redirect, Server, Status, first, serve
+from tests.support.remote_commands import KEY, documents, model_options
 
 HEAVY = {"httpx2", "httpcore2", "h2", "ssl"}
 
@@ -23,7 +23,7 @@ def variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def asked(rerank: Run, server: Server, *more: str, model: str = "siliconflow/m") -> Outcome:
-    return rerank(*at(server, model), "refund", *documents(), *more)
+    return rerank(*model_options(server, model), "refund", *documents(), *more)
 
 
 def authorizations(server: Server) -> list[str | None]:

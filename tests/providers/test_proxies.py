@@ -187,7 +187,7 @@ def test_a_server_here_is_asked_whatever_the_proxy(
             assert (ran.code, ran.err) == (0, "")
 
 
-@pytest.mark.usefixtures("served")
+@pytest.mark.usefixtures("hub_model")
 def test_a_hub_here_is_asked_whatever_the_proxy(
     rerank: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,8 +9,8 @@ import pytest
 import trustme
 
 from tests.conftest import Outcome, Run
-from tests.support.asking import KEY, at, documents
 from tests.support.loopback import Body, Server, serve
+from tests.support.remote_commands import KEY, documents, model_options
 
 RANKING = {"results": [{"index": place, "relevance_score": place / 4} for place in range(3)]}
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
@@ -50,7 +50,7 @@ def server(authority: Authority) -> Iterator[Server]:
 
 
 def asked(rerank: Run, server: Server, *more: str) -> Outcome:
-    return rerank(*at(server), "refund", *documents(), *more)
+    return rerank(*model_options(server), "refund", *documents(), *more)
 
 
 def test_who_is_not_known_is_not_believed(rerank: Run, server: Server) -> None:

@@ -20,7 +20,7 @@ from rerank_cli.ranking.results import MAX_REQUESTS, RequestList
 from rerank_cli.scorers import open_scorer
 from rerank_cli.types import Document, Pair
 from tests.conftest import Run
-from tests.providers.oddities.asking import KEY, RESULTS, answered, ask
+from tests.providers.oddities.command import KEY, RESULTS, ask, ask_with_faults
 from tests.providers.test_responses import BODIES
 from tests.support.batches import read, record, write
 from tests.support.json_values import UNSAFE
@@ -248,7 +248,7 @@ def test_json_says_what_openrouter_says(rerank: Run) -> None:
     body = {"id": "gen-1", "model": "m", "provider": "Somebody\x1b", "results": RESULTS,
             "usage": {"search_units": 3, "total_tokens": 9, "cost": 0.0021}}  # fmt: skip
     fault = Both(Body(body), Headers({"x-request-id": "ti-1"}))
-    ran = answered(rerank, "openrouter", fault, "--json", "-v")
+    ran = ask_with_faults(rerank, "openrouter", fault, "--json", "-v")
     (request,) = json.loads(ran.out)["requests"]
     assert request.pop("seconds") >= 0
     assert request == {
@@ -266,7 +266,7 @@ def test_a_request_that_was_halved_comes_before_its_halves(rerank: Run) -> None:
     def large(request: Request, _number: int) -> Status | None:
         return Status(413) if len(request.json["documents"]) > 2 else None
 
-    ran = answered(rerank, "cohere", large, "--json")
+    ran = ask_with_faults(rerank, "cohere", large, "--json")
     requests = json.loads(ran.out)["requests"]
     assert (requests[0]["documents"], requests[0]["halved"]) == (3, True)
     assert [request["statuses"] for request in requests] == [[413], *([[200]] * len(requests[1:]))]
@@ -280,19 +280,21 @@ def test_no_secret_is_kept(rerank: Run) -> None:
             "meta": {"warnings": [f"key {KEY}"]}}  # fmt: skip
     fault = Both(Body(body), Headers({"x-litellm-model-id": KEY, "x-request-id": KEY}))
     for more in (["--json", "-v"], ["-v"]):
-        ran = answered(rerank, "cohere", fault, *more)
+        ran = ask_with_faults(rerank, "cohere", fault, *more)
         assert KEY not in ran.out + ran.err
         assert "[secret]" in ran.out + ran.err
 
 
 def test_what_failed_is_in_the_output_that_is_kept_all_the_same(rerank: Run) -> None:
     busy = Both(Status(503, {"message": "busy"}), Headers({"x-request-id": "ti-9"}))
-    ran = answered(rerank, "cohere", busy, "--on-error", "keep", "--json", "--retries", "2", "-v")
+    ran = ask_with_faults(
+        rerank, "cohere", busy, "--on-error", "keep", "--json", "--retries", "2", "-v"
+    )
     (request,) = json.loads(ran.out)["requests"]
     assert (request["statuses"], request["trace_id"]) == ([503] * 3, "ti-9")
     assert request["error"].startswith("cohere: answered 503: busy")
     assert "3 requests to cohere, 2 of them tried again, 1 failed; trace ti-9" in ran.err
-    ran = answered(rerank, "cohere", busy, "--retries", "1", "-v")
+    ran = ask_with_faults(rerank, "cohere", busy, "--retries", "1", "-v")
     assert "2 requests to cohere, 1 of them tried again, 1 failed; trace ti-9" in ran.err
 
 
@@ -313,7 +315,9 @@ def fails_after_a_half() -> Any:
 def test_what_was_paid_before_a_failure_is_in_all_sums(
     rerank: Run, tmp_path: Path, fails_after_a_half: Any
 ) -> None:
-    ran = answered(rerank, "openrouter", fails_after_a_half, "--on-error", "keep", "--json", "-v")
+    ran = ask_with_faults(
+        rerank, "openrouter", fails_after_a_half, "--on-error", "keep", "--json", "-v"
+    )
     kept = json.loads(ran.out)
     assert (kept["reranked"], kept["usage"], kept["cost"]["amount"]) == (
         False,
@@ -432,9 +436,9 @@ def test_a_job_that_goes_on_keeps_the_sums(rerank: Run, tmp_path: Path, costly: 
         ended, second = run_batch(rerank, tmp_path, server.url, "--resume", "--no-fail-fast")
     assert (stopped.code, ended.code, first["runs"], second["runs"]) == (3, 3, 1, 2)
     # What is still under way when a job stops may be counted in its report alone.
-    answered = second["requests"]["answered"]
-    assert 3 + 2 <= answered <= first["requests"]["answered"] + 2
-    assert second["cost"]["amount"] == answered / 10
+    ask_with_faults = second["requests"]["answered"]
+    assert 3 + 2 <= ask_with_faults <= first["requests"]["answered"] + 2
+    assert second["cost"]["amount"] == ask_with_faults / 10
     assert (first["requests"]["failed"], second["requests"]["failed"]) == (1, 2)
 
 

@@ -158,7 +158,7 @@ def test_a_test_counts_less_if_none_is_wanted(name: str, value: float) -> None:
     ],
 )
 def test_a_query_may_be_the_path_of_a_file(query: str, name: str, is_found: bool) -> None:
-    assert QueryPath(query).is_of(file(name)) is is_found
+    assert QueryPath(query).matches(file(name)) is is_found
     assert values(query, name).get("definition", 0.0) == is_found
 
 
@@ -313,9 +313,9 @@ def test_no_name_is_absent_if_not_all_was_read() -> None:
     search = NameSearch("find_dogs")
     documents = iter(search.watch([file("a.py"), file("b.py")]))
     next(documents)
-    assert search.absent(in_code=True) == ""
+    assert search.absent_name(in_code=True) == ""
     assert len(list(documents)) == 1
-    assert search.absent(in_code=True) == "find_dogs"
+    assert search.absent_name(in_code=True) == "find_dogs"
 
 
 def test_the_first_model_of_a_cascade_knows_what_is_absent() -> None:

@@ -23,9 +23,9 @@ from rerank_cli.scorers.scheduler import wait_for_scores
 from rerank_cli.scorers.score_file import ScoreFile
 from rerank_cli.types import Chunk, Document, Media, Pair, Scored, Scorer
 from tests.conftest import MODELS, ROOT, Run
-from tests.support.asking import KEY
 from tests.support.fakes import WORDS_INFO, OverlapScorer
 from tests.support.loopback import serve
+from tests.support.remote_commands import KEY
 
 BERT = str(MODELS / "bert")
 FAQ = "examples/faq.txt"

@@ -11,8 +11,8 @@ from rerank_cli.providers.text_limits import EstimatedTokenizer
 from rerank_cli.ranking.results import AGGREGATES
 from rerank_cli.scorers.tokenization import ModelTokenizer
 from tests.conftest import ROOT, Outcome, Run
-from tests.support.asking import at, lines, sent_documents
 from tests.support.loopback import Server, logit_of, score_of, serve
+from tests.support.remote_commands import lines, model_options, sent_documents
 
 TOKENIZER = ROOT / "models" / "mini" / "tokenizer.json"
 QUERY = "refund window"
@@ -37,7 +37,7 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def asked(rerank: Run, server: Server, model: str, *more: str, texts: list[str] = LONG) -> Outcome:
-    ran = rerank(*at(server, model), QUERY, "--json", *more, stdin=lines(texts))
+    ran = rerank(*model_options(server, model), QUERY, "--json", *more, stdin=lines(texts))
     assert (ran.code, ran.err) == (0, "")
     return ran
 
@@ -109,7 +109,7 @@ def test_a_title_takes_its_room_from_each_chunk(rerank: Run, tmp_path: Any) -> N
     record = {"title": "A title that is sent", "text": "x" * 5000}
     path.write_text(json.dumps(record) + "\n")
     with serve("zhipu") as server:
-        ran = rerank(*at(server, "zhipu/rerank"), QUERY, str(path), "--prepend", "title")
+        ran = rerank(*model_options(server, "zhipu/rerank"), QUERY, str(path), "--prepend", "title")
     assert (ran.code, ran.err) == (0, "")
     assert all(text.startswith("A title that is sent\nx") for text in sent_documents(server))
     assert max(len(text) for text in sent_documents(server)) <= 4096
@@ -151,7 +151,7 @@ def test_what_is_asked_for_is_cut_here(model: str, rerank: Run) -> None:
 def test_chunks_beyond_the_most_are_dropped_and_said(rerank: Run) -> None:
     with serve("llamacpp") as server:
         ran = rerank(
-            *at(server, "llamacpp/m"), QUERY, "--json", "--max-chunks", "2", "--strict",
+            *model_options(server, "llamacpp/m"), QUERY, "--json", "--max-chunks", "2", "--strict",
             stdin=lines(LONG),
         )  # fmt: skip
     assert ran.code == 4
@@ -161,7 +161,7 @@ def test_chunks_beyond_the_most_are_dropped_and_said(rerank: Run) -> None:
 
 def test_all_scores_are_asked_for_where_documents_are_in_chunks(rerank: Run) -> None:
     with serve("cohere-v2") as server:
-        ran = rerank(*at(server, "cohere/m"), QUERY, "-n", "1", stdin=lines(LONG))
+        ran = rerank(*model_options(server, "cohere/m"), QUERY, "-n", "1", stdin=lines(LONG))
     assert len(ran.out.splitlines()) == 1
     (request,) = server.requests
     assert request.json["top_n"] == len(request.json["documents"]) > len(LONG)
@@ -170,7 +170,7 @@ def test_all_scores_are_asked_for_where_documents_are_in_chunks(rerank: Run) -> 
 def test_who_is_to_cut_is_not_told_how_long_chunks_are(rerank: Run) -> None:
     with serve("siliconflow") as server:
         ran = rerank(
-            *at(server, BGE), QUERY, "--chunk", "remote", "--chunk-tokens", "100",
+            *model_options(server, BGE), QUERY, "--chunk", "remote", "--chunk-tokens", "100",
             stdin=lines(LONG),
         )  # fmt: skip
     assert (ran.code, ran.out, server.count) == (2, "", 0)
@@ -179,10 +179,12 @@ def test_who_is_to_cut_is_not_told_how_long_chunks_are(rerank: Run) -> None:
 
 def test_a_query_that_leaves_no_room_is_refused(rerank: Run) -> None:
     with serve("llamacpp") as server:
-        ran = rerank(*at(server, "llamacpp/m"), "word " * 600, stdin=lines(LONG))
+        ran = rerank(*model_options(server, "llamacpp/m"), "word " * 600, stdin=lines(LONG))
         assert (ran.code, server.count) == (2, 0)
         assert "the query is too long for llamacpp/m" in ran.err
-        ran = rerank(*at(server, "llamacpp/m"), "word " * 600, "--truncate-query", stdin=b"a\n")
+        ran = rerank(
+            *model_options(server, "llamacpp/m"), "word " * 600, "--truncate-query", stdin=b"a\n"
+        )
     assert ran.code == 0
     assert "the query was cut to its first" in ran.err
 
@@ -263,7 +265,7 @@ def test_so_is_a_long_query(rerank: Run) -> None:
     )
     with serve("tei") as server:
         for query, err in ((long_text(600), note), (long_text(20), "")):
-            assert rerank(*at(server, "tei/m"), query, "-d", "a").err == err
+            assert rerank(*model_options(server, "tei/m"), query, "-d", "a").err == err
 
 
 @pytest.mark.slow
@@ -300,7 +302,9 @@ def test_a_batch_counts_the_records_with_long_texts(rerank: Run, tmp_path: Path)
     records = [{"query": QUERY, "documents": [text, "short"]} for text in LONG]
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     with serve("tei") as server:
-        ran = rerank("batch", str(path), "-o", str(tmp_path / "out.jsonl"), *at(server, "tei/m"))
+        ran = rerank(
+            "batch", str(path), "-o", str(tmp_path / "out.jsonl"), *model_options(server, "tei/m")
+        )
     plan = rerank("batch", str(path), "--plan", "-m", "tei/m")
     note = f"rerank: {UNKNOWN.format(model='tei/m', how='whole')} (of 2 records)\n"
     assert (ran.code, ran.err) == (0, note)

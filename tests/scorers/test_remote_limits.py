@@ -12,7 +12,6 @@ import pytest
 from rerank_cli.providers import client as client_module
 from rerank_cli.providers.text_limits import EstimatedTokenizer
 from tests.conftest import Run
-from tests.support.asking import at, lines, sent_documents
 from tests.support.loopback import (
     Close,
     CloseHalfway,
@@ -27,6 +26,7 @@ from tests.support.loopback import (
     serve,
     share,
 )
+from tests.support.remote_commands import lines, model_options, sent_documents
 
 QUERY = "topic 42"
 SEED = 1
@@ -63,9 +63,11 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 def test_many_documents_are_one_ranking(rerank: Run) -> None:
     with serve("tei") as server, serve("openai-like") as whole:
-        split = rerank(*at(server, "tei/local"), QUERY, "--json", stdin=lines(MANY))
-        other = rerank(*at(whole), QUERY, "--json", "--concurrency", "1", stdin=lines(MANY[:500]))
-        ten = rerank(*at(server, "tei/local"), QUERY, "-n", "10", stdin=lines(MANY))
+        split = rerank(*model_options(server, "tei/local"), QUERY, "--json", stdin=lines(MANY))
+        other = rerank(
+            *model_options(whole), QUERY, "--json", "--concurrency", "1", stdin=lines(MANY[:500])
+        )
+        ten = rerank(*model_options(server, "tei/local"), QUERY, "-n", "10", stdin=lines(MANY))
     assert (split.code, split.err, other.code) == (0, "", 0)
     assert indices(split.out) == best(MANY)
     assert indices(other.out) == [place for place in best(MANY) if place < 500]
@@ -86,7 +88,7 @@ def test_a_fifth_of_requests_fails_and_nothing_is_lost_or_doubled(
     # Chance as it comes of these seeds answers no request twice with 500, which would be final.
     plan = any_of(*(share(0.05, fault, seed) for seed, fault in enumerate(failing, SEED)))
     with serve("tei", faults=plan) as server:
-        ran = rerank(*at(server, "tei/local"), QUERY, "--json", "-v", stdin=lines(MANY))
+        ran = rerank(*model_options(server, "tei/local"), QUERY, "--json", "-v", stdin=lines(MANY))
     assert ran.code == 0
     assert indices(ran.out) == best(MANY)
     assert server.count > 1.15 * 157
@@ -97,7 +99,12 @@ def test_a_fifth_of_requests_fails_and_nothing_is_lost_or_doubled(
 def test_no_more_are_asked_for_than_are_sent(n: int, rerank: Run) -> None:
     with serve("crazyrouter") as server:
         ran = rerank(
-            *at(server, "crazyrouter/m"), QUERY, "-n", str(n), "--json", stdin=lines(MANY[:250])
+            *model_options(server, "crazyrouter/m"),
+            QUERY,
+            "-n",
+            str(n),
+            "--json",
+            stdin=lines(MANY[:250]),
         )
     assert indices(ran.out) == best(MANY[:250])[:n]
     asked = {(len(one.json["documents"]), one.json["top_n"]) for one in server.requests}
@@ -108,7 +115,7 @@ def test_no_more_are_asked_for_than_are_sent(n: int, rerank: Run) -> None:
 def test_each_size_is_tried_once_and_what_is_learned_is_kept(rerank: Run) -> None:
     with serve("tei", limit=8) as server:
         ran = rerank(
-            *at(server, "tei/local"), QUERY, "--json", "-v", "--concurrency", "1",
+            *model_options(server, "tei/local"), QUERY, "--json", "-v", "--concurrency", "1",
             stdin=lines(MANY[:4200]),
         )  # fmt: skip
     assert ran.code == 0
@@ -122,7 +129,12 @@ def test_each_size_is_tried_once_and_what_is_learned_is_kept(rerank: Run) -> Non
 def test_of_requests_under_way_together_each_learns_for_itself(rerank: Run) -> None:
     with serve("tei", limit=8, latency=0.01) as server:
         ran = rerank(
-            *at(server, "tei/local"), QUERY, "--json", "--concurrency", "4", stdin=lines(MANY[:999])
+            *model_options(server, "tei/local"),
+            QUERY,
+            "--json",
+            "--concurrency",
+            "4",
+            stdin=lines(MANY[:999]),
         )
     assert indices(ran.out) == best(MANY[:999])
     counted = Counter(sizes(server, "texts"))
@@ -143,7 +155,7 @@ def test_of_requests_under_way_together_each_learns_for_itself(rerank: Run) -> N
 )
 def test_what_is_too_large_is_halved(fault: Fault, rerank: Run) -> None:
     with serve("openai-like", faults=beyond(20, fault)) as server:
-        ran = rerank(*at(server), QUERY, "-n", "30", "--json", stdin=lines(MANY[:64]))
+        ran = rerank(*model_options(server), QUERY, "-n", "30", "--json", stdin=lines(MANY[:64]))
     assert (ran.code, ran.err) == (0, "")
     assert indices(ran.out) == best(MANY[:64])[:30]
     assert sizes(server) == [64, 32, 16, 16, 16, 16]
@@ -153,7 +165,7 @@ def test_what_is_too_large_is_halved(fault: Fault, rerank: Run) -> None:
 def test_a_bad_request_that_is_not_about_size_is_not_halved(rerank: Run) -> None:
     fault = Status(400, {"error": {"message": "top_n must not be larger than 1000"}})
     with serve("openai-like", faults=fault) as server:
-        assert rerank(*at(server), QUERY, stdin=lines(MANY[:64])).code == 3
+        assert rerank(*model_options(server), QUERY, stdin=lines(MANY[:64])).code == 3
     assert server.count == 1
 
 
@@ -165,7 +177,7 @@ def test_a_document_that_is_too_large_by_itself_is_named(rerank: Run, tmp_path: 
         return Status(413) if b" long" in request.body else None
 
     with serve("openai-like", faults=plan) as server:
-        ran = rerank(*at(server), QUERY, str(path))
+        ran = rerank(*model_options(server), QUERY, str(path))
     assert (ran.code, ran.out) == (3, "")
     assert f"the document is {path}:21\n" in ran.err
     assert "hint: --chunk local cuts long documents here" in ran.err
@@ -177,7 +189,9 @@ def test_a_document_that_is_too_large_by_itself_is_named(rerank: Run, tmp_path: 
 def test_a_server_error_for_one_long_document_is_traced_to_it(rerank: Run) -> None:
     long = "a" + " " * 4000 + "b"
     with serve("llamacpp") as server:
-        ran = rerank(*at(server, "llamacpp/m"), QUERY, stdin=lines([*MANY[:5], long, *MANY[5:9]]))
+        ran = rerank(
+            *model_options(server, "llamacpp/m"), QUERY, stdin=lines([*MANY[:5], long, *MANY[5:9]])
+        )
     assert (ran.code, ran.out) == (3, "")
     assert "answered 500: input is too large" in ran.err
     assert "the document is -:6\n" in ran.err
@@ -190,7 +204,10 @@ def test_scores_of_several_requests_of_a_listwise_model_do_not_compare(
 ) -> None:
     with serve("jina") as server:
         ran = rerank(
-            *at(server, "jina/jina-reranker-v3"), QUERY, "--json", stdin=lines(MANY[:count])
+            *model_options(server, "jina/jina-reranker-v3"),
+            QUERY,
+            "--json",
+            stdin=lines(MANY[:count]),
         )
     assert (ran.code, server.count) == (0, requests)
     assert ("whose scores cannot be compared" in ran.err) == (requests > 1)
@@ -200,7 +217,9 @@ def test_scores_of_several_requests_of_a_listwise_model_do_not_compare(
 def test_a_request_has_no_more_tokens_than_it_may(rerank: Run) -> None:
     texts = [f"{number} " + "word " * (500 + number * 11) for number in range(120)]
     with serve("dashscope-compat") as server:
-        ran = rerank(*at(server, "dashscope/qwen3-rerank"), QUERY, "--json", stdin=lines(texts))
+        ran = rerank(
+            *model_options(server, "dashscope/qwen3-rerank"), QUERY, "--json", stdin=lines(texts)
+        )
     assert (ran.code, ran.err) == (0, "")
     count = EstimatedTokenizer().count
     totals = []
@@ -223,7 +242,7 @@ def test_a_request_has_no_more_bytes_than_it_may(content: str, rerank: Run, tmp_
     texts = [f"{number} {content * (150_000 // len(content))}".strip() for number in range(20)]
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     with serve("tei") as server:
-        ran = rerank(*at(server, "tei/local"), QUERY, str(path), "--json", "-v")
+        ran = rerank(*model_options(server, "tei/local"), QUERY, str(path), "--json", "-v")
     assert ran.code == 0
     assert "halved" not in ran.err
     assert max(len(request.body) for request in server.requests) <= 2_000_000
@@ -233,7 +252,9 @@ def test_a_request_has_no_more_bytes_than_it_may(content: str, rerank: Run, tmp_
 def test_the_bytes_of_a_request_are_counted_as_the_provider_does(rerank: Run) -> None:
     query, texts = "a fairly long query " * 50, [f"{number} " + "x" * 900 for number in range(4000)]
     with serve("zeroentropy") as server:
-        ran = rerank(*at(server, "zeroentropy/zerank-2"), query, "-n", "3", stdin=lines(texts))
+        ran = rerank(
+            *model_options(server, "zeroentropy/zerank-2"), query, "-n", "3", stdin=lines(texts)
+        )
     assert (ran.code, ran.err) == (0, "")
     for request in server.requests:
         own: list[Any] = request.json["documents"]
@@ -255,7 +276,9 @@ def test_two_large_documents_do_not_make_all_requests_small(
         return Status(413) if len(request.body) > 100_000 else None
 
     with serve("openai-like", faults=plan) as server:
-        ran = rerank(*at(server), QUERY, str(path), "-n", "3", "--concurrency", concurrency)
+        ran = rerank(
+            *model_options(server), QUERY, str(path), "-n", "3", "--concurrency", concurrency
+        )
     assert ran.code == 0
     assert ran.out.splitlines() == [MANY[place] for place in best(MANY[:3000])[:3]]
     assert server.count <= 24
@@ -268,7 +291,9 @@ def test_short_documents_are_not_sent_one_by_one_after_a_refusal(rerank: Run) ->
         return Status(413) if len(request.json["documents"]) > 3 else None
 
     with serve("openai-like", faults=plan) as server:
-        ran = rerank(*at(server), "a refund " * 20, stdin=lines([f"d{n}" for n in range(12)]))
+        ran = rerank(
+            *model_options(server), "a refund " * 20, stdin=lines([f"d{n}" for n in range(12)])
+        )
     assert ran.code == 0
     assert sorted(sizes(server)) == [3, 3, 3, 3, 6, 12]
 
@@ -277,8 +302,10 @@ def test_scores_that_a_request_lacks_are_told_though_others_make_up_the_number(
     rerank: Run,
 ) -> None:
     with serve("tei", faults=Fewer(5)) as server:
-        ran = rerank(*at(server, "tei/m"), QUERY, "-n", "10", stdin=lines(MANY[:64]))
-        strict = rerank(*at(server, "tei/m"), QUERY, "-n", "10", "--strict", stdin=lines(MANY[:64]))
+        ran = rerank(*model_options(server, "tei/m"), QUERY, "-n", "10", stdin=lines(MANY[:64]))
+        strict = rerank(
+            *model_options(server, "tei/m"), QUERY, "-n", "10", "--strict", stdin=lines(MANY[:64])
+        )
     assert (ran.code, len(ran.out.splitlines()), strict.code) == (0, 10, 4)
     assert "tei/m gave 10 scores fewer than it was asked for" in ran.err
 
@@ -293,7 +320,7 @@ def test_images_are_sent_a_few_at_a_time(
     with serve("siliconflow") as server:
         model = "siliconflow/Qwen/Qwen3-VL-Reranker-8B"
         options = ["--input-format", "jsonl", "--json", "--media-root", str(tmp_path)]
-        ran = rerank(*at(server, model), QUERY, *options, stdin=records)
+        ran = rerank(*model_options(server, model), QUERY, *options, stdin=records)
     assert (ran.code, ran.err) == (0, "")
     assert sorted(sizes(server)) == [1, 3, 3, 3]
     assert max(len(request.body) for request in server.requests) < 30_000
@@ -308,7 +335,7 @@ def test_no_more_are_under_way_than_may_be(concurrency: int, rerank: Run) -> Non
 
     with serve("tei", latency=latency, permits=concurrency) as server:
         ran = rerank(
-            *at(server, "tei/local"), QUERY, "-v", "--concurrency", str(concurrency),
+            *model_options(server, "tei/local"), QUERY, "-v", "--concurrency", str(concurrency),
             stdin=lines(MANY[:1600]),
         )  # fmt: skip
     assert ran.code == 0

@@ -10,9 +10,9 @@ from rerank_cli import Reranker
 from rerank_cli.providers import RemoteOptions
 from rerank_cli.providers.catalogue import find_provider, provider_names
 from tests.conftest import Outcome, Run
-from tests.support.asking import at, dialect_of, documents
 from tests.support.loopback import Server, serve
 from tests.support.loopback.samples import TEXTS
+from tests.support.remote_commands import dialect_of, documents, model_options
 
 BGE = "siliconflow/BAAI/bge-reranker-v2-m3"
 QWEN = "siliconflow/Qwen/Qwen3-Reranker-8B"
@@ -26,7 +26,7 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def asked(rerank: Run, server: Server, model: str, *more: str) -> Outcome:
-    return rerank(*at(server, model), "refund", *documents(), *more)
+    return rerank(*model_options(server, model), "refund", *documents(), *more)
 
 
 def body_of(rerank: Run, dialect: str, model: str, *more: str) -> dict[str, Any]:
@@ -131,8 +131,10 @@ def test_how_much_of_a_document_is_read(dialect: str, model: str, field: str, re
     """What the service would not read is cut into chunks here, unless it is told to cut it."""
     text, more = ("refund and delivery. " * 500).strip(), ("--max-document-tokens", "300")
     with serve(dialect) as server:
-        ran = rerank(*at(server, model), "refund", "-d", text, *more)
-        whole = rerank(*at(server, model), "refund", "-d", text, *more, "--chunk", "remote")
+        ran = rerank(*model_options(server, model), "refund", "-d", text, *more)
+        whole = rerank(
+            *model_options(server, model), "refund", "-d", text, *more, "--chunk", "remote"
+        )
     assert (ran.code, whole.code) == (0, 0), ran.err + whole.err
     cut, sent = server.requests[0].json, server.requests[-1].json
     assert cut[field] == sent[field] == 300
@@ -146,7 +148,12 @@ def test_what_a_service_reads_of_a_document_may_be_more_than_by_itself(rerank: R
     counts = []
     for more in ([], ["--max-document-tokens", "30000"]):
         with serve("cohere-v2") as server:
-            assert rerank(*at(server, "cohere/rerank-v4.0-pro"), "q", "-d", text, *more).code == 0
+            assert (
+                rerank(
+                    *model_options(server, "cohere/rerank-v4.0-pro"), "q", "-d", text, *more
+                ).code
+                == 0
+            )
         counts.append(len(server.requests[0].json["documents"]))
     assert counts[0] > counts[1] == 1
 
@@ -162,7 +169,7 @@ def test_isaacus_is_told_the_size_of_chunks(rerank: Run) -> None:
     text = "refund and delivery. " * 300
     for passages, count in ([], 1), (["--passages"], 8):
         with serve("isaacus") as server:
-            ran = rerank(*at(server, "isaacus/m"), "q", "-d", text, *more, *passages)
+            ran = rerank(*model_options(server, "isaacus/m"), "q", "-d", text, *more, *passages)
         assert (ran.code, len(server.requests[0].json["texts"]) >= count) == (0, True)
         assert (len(server.requests[0].json["texts"]) == 1) == (count == 1)
 
@@ -188,7 +195,7 @@ def test_a_blank_instruction_is_none(blank: str, rerank: Run, tmp_path: Path) ->
         record = {"query": "refund", "documents": list(TEXTS), "instruction": blank}
         (tmp_path / "in.jsonl").write_text(json.dumps(record) + "\n")
         with serve(dialect) as server:
-            ran = rerank("batch", *at(server, model), str(tmp_path / "in.jsonl"))
+            ran = rerank("batch", *model_options(server, model), str(tmp_path / "in.jsonl"))
             remote = RemoteOptions(base_url=server.url)
             with Reranker(model, remote=remote, instruction=blank) as reranker:
                 reranker.rank("refund", TEXTS, instruction=blank)
@@ -259,7 +266,7 @@ def test_lenient_names_everything_once(rerank: Run) -> None:
     texts = [f"text {number}" for number in range(200)]
     more = ("--lenient", "--instruction", "x", "--user", "me")
     with serve("tei") as server:
-        ran = rerank(*at(server, "tei/m"), "refund", *documents(texts), *more)
+        ran = rerank(*model_options(server, "tei/m"), "refund", *documents(texts), *more)
     assert (ran.code, server.count) == (0, 7)
     assert ran.err == "rerank: tei has no --instruction and no --user for m\n"
 
@@ -282,7 +289,7 @@ SET = [
 @pytest.mark.parametrize(("argument", "expected"), SET)
 def test_any_other_field(argument: str, expected: dict[str, Any], rerank: Run) -> None:
     with serve("llmingo", strict=False) as server:
-        rerank(*at(server, "llmingo/m"), "refund", *documents(), "--set", argument)
+        rerank(*model_options(server, "llmingo/m"), "refund", *documents(), "--set", argument)
     (request,) = server.requests
     assert {name: request.json[name] for name in expected} == expected
     assert request.json["query"] == "refund"
@@ -409,5 +416,5 @@ def test_records_are_sent_with_what_the_provider_takes_of_them(rerank: Run) -> N
     ]:
         with serve(dialect) as server:
             more = ("q", "--input-format", "jsonl")
-            assert rerank(*at(server, f"{dialect}/m"), *more, stdin=records).code == 0
+            assert rerank(*model_options(server, f"{dialect}/m"), *more, stdin=records).code == 0
         assert server.requests[0].json["documents"] == taken

@@ -21,9 +21,9 @@ from rerank_cli.scorers import open_scorer
 from rerank_cli.scorers.remote import RemoteScorer
 from rerank_cli.types import Document, Media, Pair
 from tests.conftest import Run
-from tests.support.asking import at
 from tests.support.json_values import VALUES
 from tests.support.loopback import serve
+from tests.support.remote_commands import model_options
 
 Given = Mapping[str, Any] | Document
 
@@ -203,7 +203,7 @@ def test_records_of_a_batch_share_scores_only_where_the_same_is_sent(
     path.write_text(2 * (json.dumps({"query": "q", "documents": documents}) + "\n"))
     report = tmp_path / "report.json"
     with serve("llmingo") as server:
-        command = ("batch", str(path), "--report", str(report), *at(server, "llmingo/m"))
+        command = ("batch", str(path), "--report", str(report), *model_options(server, "llmingo/m"))
         assert rerank(*command).code == 0
     sent = [[value["title"] for value in request.json["documents"]] for request in server.requests]
     assert sent == [["Refunds", "Parcels"]]

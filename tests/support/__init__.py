@@ -1,1 +1,1 @@
-"""What tests share and that is no test: fakes, loopback servers, small models, helpers."""
+"""Code that tests share: fakes, loopback servers, small models, helpers."""

@@ -1,4 +1,4 @@
-"""What tests of batches share: records, and a job in a process of its own."""
+"""Helpers for tests of batches: records, and a job in a process of its own."""
 
 import json
 import os
@@ -15,11 +15,11 @@ SMALL = str(MODELS / "bert")
 WORDS = ("soil", "leaf", "water", "worm", "slug", "lettuce", "garden", "eats", "a", "at night")
 
 
-def record(number: int, documents: int = 4, **more: Any) -> dict[str, Any]:
+def record(number: int, documents: int = 4, **fields: Any) -> dict[str, Any]:
     """A record like no other."""
     draw = random.Random(number)
     texts = [f"{' '.join(draw.choices(WORDS, k=6))} {number} {n}" for n in range(documents)]
-    return {"id": f"r{number}", "query": f"garden {number}", "documents": texts, **more}
+    return {"id": f"r{number}", "query": f"garden {number}", "documents": texts, **fields}
 
 
 def write(path: Path, records: Sequence[Any]) -> Path:

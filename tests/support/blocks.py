@@ -1,11 +1,11 @@
-"""What every finder of blocks keeps to."""
+"""Checks that hold for every finder of blocks."""
 
 import re
 from collections.abc import Iterator, Sequence
 
 from rerank_cli.structure import Block, BlockKind, find_blocks
 
-# What may begin with the indentation of its first line.
+# The kinds of blocks that may begin with the indentation of their first line.
 _CODE = {BlockKind.CODE, BlockKind.CLASS, BlockKind.FUNCTION}
 # The kinds that a block of some kinds must be in.
 _OUTER_KINDS: dict[BlockKind, set[BlockKind | None]] = {
@@ -74,12 +74,16 @@ def check_line_ends(
     blocks = find_blocks(plain, syntax)
     check_blocks(plain, blocks)
     for line_end in line_ends:
-        changed = plain.replace("\n", line_end)
-        found = find_blocks(changed, syntax)
-        check_blocks(changed, found)
-        texts = [changed[block.start : block.end].replace(line_end, "\n") for block in found]
+        other_text = plain.replace("\n", line_end)
+        other_blocks = find_blocks(other_text, syntax)
+        check_blocks(other_text, other_blocks)
+        texts = [
+            other_text[block.start : block.end].replace(line_end, "\n") for block in other_blocks
+        ]
         assert texts == [plain[block.start : block.end] for block in blocks], repr(line_end)
-        assert [block[2:] for block in found] == [block[2:] for block in blocks], repr(line_end)
+        assert [block[2:] for block in other_blocks] == [block[2:] for block in blocks], repr(
+            line_end
+        )
     return blocks
 
 

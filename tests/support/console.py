@@ -23,26 +23,26 @@ WIDTH = 80
 TOLERANCE = 0.05
 _BARS = re.compile(r"[█▉▊▋▌▍▎▏]+")
 _DECIMAL = re.compile(r"\d+\.\d+")
-_FINISHED = re.compile(r"[\d,]+ [a-z]+ in \d.*")
+_COMPLETION = re.compile(r"[\d,]+ [a-z]+ in \d.*")
 _ESCAPES = re.compile(r"\x1b\][^\x1b\x07]*(?:\x1b\\|\x07)|\x1b\[[0-9;?]*[A-Za-z]")
 
 
 def blocks(text: str, language: str) -> list[list[str]]:
     """The lines of a page's blocks that are marked with a language."""
-    found = re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    return [block.splitlines() for block in found]
+    bodies = re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return [block.splitlines() for block in bodies]
 
 
 def steps(block: list[str]) -> Iterator[tuple[str, list[str]]]:
     """The commands of a console block, each with the lines that it prints."""
-    command, printed = "", list[str]()
+    command, output = "", list[str]()
     for line in [*block, "$ "]:
         if line.startswith("$ "):
             if command:
-                yield command, printed
-            command, printed = line[2:].partition("  #")[0].strip(), []
+                yield command, output
+            command, output = line[2:].partition("  #")[0].strip(), []
         else:
-            printed.append(line)
+            output.append(line)
 
 
 class Shell:
@@ -53,48 +53,48 @@ class Shell:
         self._folder = folder
         self._code = 0
 
-    def run(self, command: str, printed: list[str]) -> str:
-        """What a command prints. Makes the file that `cat` shows, if it is not there."""
+    def run(self, command: str, output: list[str]) -> str:
+        """Run a command and return its output. Makes the file for `cat` if it is missing."""
         if command == "echo $?":
             return f"{self._code}\n"
-        shown = re.fullmatch(r"cat ([\w./-]+)", command)
-        if shown and not (path := self._folder / shown[1]).exists():
+        cat_match = re.fullmatch(r"cat ([\w./-]+)", command)
+        if cat_match and not (path := self._folder / cat_match[1]).exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("".join(f"{line}\n" for line in printed), encoding="utf-8")
-        piped: bytes | None = None
-        said = ""
+            path.write_text("".join(f"{line}\n" for line in output), encoding="utf-8")
+        data: bytes | None = None
+        messages = ""
         parts = _stages(command)
         for number, part in enumerate(parts, 1):
             if part.split()[0] == "rerank":
-                piped, err = self._run_rerank(part, piped, is_last=number == len(parts))
+                data, err = self._run_rerank(part, data, is_last=number == len(parts))
             else:
-                piped, err = self._run_program(part, piped)
-            said += err
-        return said + (piped or b"").decode()
+                data, err = self._run_program(part, data)
+            messages += err
+        return messages + (data or b"").decode()
 
-    def _run_rerank(self, part: str, piped: bytes | None, *, is_last: bool) -> tuple[bytes, str]:
+    def _run_rerank(self, part: str, data: bytes | None, *, is_last: bool) -> tuple[bytes, str]:
         part, _, target = part.partition(" > ")
         part, _, source = part.partition(" < ")
         if source:
-            piped = (self._folder / source.strip()).read_bytes()
+            data = (self._folder / source.strip()).read_bytes()
         words = self._bash(f"printf '%s\\0' {part}", None).stdout.decode().split("\0")[1:-1]
         on_terminal = WIDTH if is_last and not target else None
-        ran = self._rerank(*words, stdin=piped, terminal=on_terminal)
-        self._code = ran.code
+        outcome = self._rerank(*words, stdin=data, terminal=on_terminal)
+        self._code = outcome.code
         if target:
-            (self._folder / target.strip()).write_bytes(ran.raw)
-        return (b"" if target else ran.raw), ran.err
+            (self._folder / target.strip()).write_bytes(outcome.raw)
+        return (b"" if target else outcome.raw), outcome.err
 
-    def _run_program(self, part: str, piped: bytes | None) -> tuple[bytes, str]:
+    def _run_program(self, part: str, data: bytes | None) -> tuple[bytes, str]:
         if shutil.which(name := part.split()[0]) is None:
             pytest.skip(f"needs {name}")
-        ran = self._bash(part, piped)
-        self._code = ran.returncode
-        return ran.stdout, ran.stderr.decode()
+        process = self._bash(part, data)
+        self._code = process.returncode
+        return process.stdout, process.stderr.decode()
 
-    def _bash(self, command: str, piped: bytes | None) -> subprocess.CompletedProcess[bytes]:
+    def _bash(self, command: str, data: bytes | None) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
-            ["bash", "-c", command], input=piped or b"", capture_output=True, cwd=self._folder
+            ["bash", "-c", command], input=data or b"", capture_output=True, cwd=self._folder
         )
 
 
@@ -114,28 +114,28 @@ def _stages(command: str) -> list[str]:
 
 
 def visible(text: str) -> str:
-    """What stays of a text on a terminal: no colours, and no progress that was written over."""
+    """The text that stays on a terminal: no colours, and no progress that was written over."""
     lines = _ESCAPES.sub("", text).replace("\r\n", "\n").split("\n")
-    kept = (line.rpartition("\r") for line in lines)
+    parts = (line.rpartition("\r") for line in lines)
     # Of progress that a slow machine shows stays one line: `12 documents in 1 s`.
-    return "\n".join(last for _, mark, last in kept if not (mark and _FINISHED.fullmatch(last)))
+    return "\n".join(last for _, mark, last in parts if not (mark and _COMPLETION.fullmatch(last)))
 
 
-def is_printed(expected: list[str], text: str) -> bool:
+def is_printed(expected_lines: list[str], text: str) -> bool:
     """Whether a text is the one that a page shows."""
     lines = [_words(line) for line in visible(text).splitlines()]
     pattern, numbers = "", list[float]()
-    for line in expected:
+    for line in expected_lines:
         if line.strip() == "…":
             pattern += r"(?:.*\n)*?"
             continue
         parts = (re.escape(part).replace("…", ".*") for part in _DECIMAL.split(_words(line)))
         pattern += r"(\d+\.\d+)".join(parts) + r"\n"
         numbers += map(float, _DECIMAL.findall(line))
-    found = re.fullmatch(pattern, "".join(f"{line}\n" for line in lines))
-    return found is not None and all(
-        abs(float(number) - wanted) <= TOLERANCE
-        for number, wanted in zip(found.groups(), numbers, strict=True)
+    match = re.fullmatch(pattern, "".join(f"{line}\n" for line in lines))
+    return match is not None and all(
+        abs(float(number) - expected_number) <= TOLERANCE
+        for number, expected_number in zip(match.groups(), numbers, strict=True)
     )
 
 

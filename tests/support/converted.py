@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 
 def page(text: str, title: str = "", charset: str = "") -> str:
-    declared = f'<meta charset="{charset}">' if charset else ""
-    return f"<html><head>{declared}<title>{title}</title></head><body><p>{text}</p></body></html>"
+    meta = f'<meta charset="{charset}">' if charset else ""
+    return f"<html><head>{meta}<title>{title}</title></head><body><p>{text}</p></body></html>"
 
 
 def pdf(*texts: str, title: str = "", bookmarks: Sequence[tuple[str, int]] = ()) -> bytes:
@@ -27,16 +27,16 @@ def pdf(*texts: str, title: str = "", bookmarks: Sequence[tuple[str, int]] = ())
     ]
     for place, text in enumerate(texts):
         lines = " 0 -14 Td ".join(f"({line}) Tj" for line in text.split("\n"))
-        shown = f"BT /F 12 Tf 72 720 Td {lines} ET"
+        content = f"BT /F 12 Tf 72 720 Td {lines} ET"
         objects += [
             f"<</Type/Page/Parent 2 0 R/Contents {5 + 2 * place} 0 R{size}>>",
-            f"<</Length {len(shown)}>>stream\n{shown}\nendstream",
+            f"<</Length {len(content)}>>stream\n{content}\nendstream",
         ]
     if bookmarks:
         objects.append(f"<</First {first + 1} 0 R/Last {first + len(bookmarks)} 0 R>>")
     for number, (name, place) in enumerate(bookmarks, first + 1):
-        following = f"/Next {number + 1} 0 R" if number < first + len(bookmarks) else ""
-        objects.append(f"<</Title({name})/Dest[{4 + 2 * place} 0 R/Fit]{following}>>")
+        next_entry = f"/Next {number + 1} 0 R" if number < first + len(bookmarks) else ""
+        objects.append(f"<</Title({name})/Dest[{4 + 2 * place} 0 R/Fit]{next_entry}>>")
     objects.append(f"<</Title({title})>>" if title else "<<>>")
     out, offsets = "%PDF-1.4\n", []
     for number, body in enumerate(objects, 1):
@@ -70,11 +70,11 @@ def part(element: str, body: str) -> str:
 
 
 def relations(*kinds_and_targets: tuple[str, str]) -> str:
-    found = "".join(
+    elements = "".join(
         f'<Relationship Id="r{place}" Type="{OFFICE}/{kind}" Target="{target}"/>'
         for place, (kind, target) in enumerate(kinds_and_targets)
     )
-    return f'<Relationships xmlns="{RELATIONS}">{found}</Relationships>'
+    return f'<Relationships xmlns="{RELATIONS}">{elements}</Relationships>'
 
 
 def run(text: str) -> str:
@@ -89,15 +89,15 @@ def package(parts: dict[str, str]) -> bytes:
     return out.getvalue()
 
 
-def docx(*paragraphs: str, body: str = "", **others: str) -> bytes:
+def docx(*paragraphs: str, body: str = "", **other_parts: str) -> bytes:
     """Write a DOCX of paragraphs, or of another body, and of other parts by their kinds."""
     body = body or "".join(f"<w:p>{run(text)}</w:p>" for text in paragraphs)
-    kinds = {kind: f"{kind}.xml" for kind in others}
+    kinds = {kind: f"{kind}.xml" for kind in other_parts}
     return package(
         {
             "_rels/.rels": relations(("officeDocument", "/word/document.xml")),
             "word/_rels/document.xml.rels": relations(*kinds.items()),
             "word/document.xml": part("document", f"<w:body>{body}</w:body>"),
-            **{f"word/{kind}.xml": content for kind, content in others.items()},
+            **{f"word/{kind}.xml": content for kind, content in other_parts.items()},
         }
     )

@@ -51,8 +51,8 @@ class OverlapScorer:
 
 
 def shared_words(query: str, passage: str) -> float:
-    wanted = set(query.split())
-    return float(sum(word in wanted for word in passage.split()))
+    query_words = set(query.split())
+    return float(sum(word in query_words for word in passage.split()))
 
 
 def number_in(_query: str, passage: str) -> float:

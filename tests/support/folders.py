@@ -56,8 +56,8 @@ def with_narrow_inputs(name: str, to: Path) -> Path:
     model = onnx.load(folder / "model.onnx")
     for spec in model.graph.input:
         for node in model.graph.node:
-            for place, used in enumerate(node.input):
-                if used == spec.name:
+            for place, input_name in enumerate(node.input):
+                if input_name == spec.name:
                     node.input[place] = f"{spec.name}.wide"
     for spec in model.graph.input:
         spec.type.tensor_type.elem_type = onnx.TensorProto.INT32
@@ -78,18 +78,18 @@ def with_last_operators(name: str, to: Path, *operators: str, **attributes: int)
     (output,) = model.graph.output
     make, last = onnx.helper, output.name
     for number, operator in enumerate(operators):
-        made = f"after.{number}"
+        result = f"after.{number}"
         if operator == "Second":
             index = onnx.numpy_helper.from_array(np.int64(1), f"index.{number}")
             model.graph.initializer.append(index)
-            node = make.make_node("Gather", [last, index.name], [made], axis=1)
+            node = make.make_node("Gather", [last, index.name], [result], axis=1)
         elif operator == "Cast":
-            node = make.make_node("Cast", [last], [made], to=onnx.TensorProto.FLOAT)
+            node = make.make_node("Cast", [last], [result], to=onnx.TensorProto.FLOAT)
         else:
-            own = attributes if operator.endswith("Softmax") else {}
-            node = make.make_node(operator, [last], [made], **own)
+            own_attributes = attributes if operator.endswith("Softmax") else {}
+            node = make.make_node(operator, [last], [result], **own_attributes)
         model.graph.node.append(node)
-        last = made
+        last = result
     kind = onnx.TensorProto.FLOAT
     model.graph.output[0].CopyFrom(make.make_tensor_value_info(last, kind, None))
     onnx.save(model, folder / "model.onnx")

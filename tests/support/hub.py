@@ -97,9 +97,9 @@ class Hub:
     def count_fetches(self, path: str) -> int:
         """How often a file's bytes were asked for."""
         return sum(
-            method == "GET" and (requested.endswith(f"/{path}") or f"/{path}?" in requested)
-            for method, requested, _ in self.requests
-            if not requested.startswith("/cdn/")
+            method == "GET" and (target.endswith(f"/{path}") or f"/{path}?" in target)
+            for method, target, _ in self.requests
+            if not target.startswith("/cdn/")
         )
 
     def _handler(hub) -> type[BaseHTTPRequestHandler]:  # noqa: N805 - a class within has a self
@@ -144,20 +144,20 @@ class Exchange:
             self._refuse(404, "", "no such path")
 
     def _repository(self, name: str, revision: str, path: str) -> Repository | None:
-        """A repository that may be read; without one an answer has been given."""
+        """A repository that may be read; if there is none, this sends the answer."""
         repository = self._hub.repositories.get(name)
-        signed = self._handler.headers.get("Authorization") == f"Bearer {self._hub.token}"
-        if repository is None or (repository.private and not signed):
-            self._refuse(401 if not signed else 404, "RepoNotFound", "Repository not found")
-        elif repository.gated and path != "api" and not signed:
+        has_token = self._handler.headers.get("Authorization") == f"Bearer {self._hub.token}"
+        if repository is None or (repository.private and not has_token):
+            self._refuse(401 if not has_token else 404, "RepoNotFound", "Repository not found")
+        elif repository.gated and path != "api" and not has_token:
             self._refuse(401, "GatedRepo", f"Access to model {name} is restricted")
         elif revision not in ("", "main", repository.commit):
             self._refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
-        elif not self._spoilt(repository, path):
+        elif not self._is_spoilt(repository, path):
             return repository
         return None
 
-    def _spoilt(self, repository: Repository, path: str) -> bool:
+    def _is_spoilt(self, repository: Repository, path: str) -> bool:
         fault = repository.faults.get(path)
         if fault is None or not fault.status or fault.times < 1:
             return False
@@ -189,13 +189,13 @@ class Exchange:
             content = bytes(len(content))
         if active and fault.short:
             content = content[:-1]
-        wanted = self._handler.headers.get("Range")
-        if wanted and not (active and fault.rangeless):
-            start = int(wanted.removeprefix("bytes=").partition("-")[0])
+        range_header = self._handler.headers.get("Range")
+        if range_header and not (active and fault.rangeless):
+            start = int(range_header.removeprefix("bytes=").partition("-")[0])
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
             content, status = content[start:], 206
-        cut = fault.cut if active else None
-        self._send(status, content, headers, cut=cut, slow=fault.slow if active else 0.0)
+        cut_bytes = fault.cut if active else None
+        self._send(status, content, headers, cut=cut_bytes, slow=fault.slow if active else 0.0)
 
     def _json(self, value: Any) -> None:
         content = value if isinstance(value, bytes) else json.dumps(value).encode()
@@ -248,13 +248,13 @@ def files_of(folder: str = "xlmr", graph: str = GRAPH) -> dict[str, bytes]:
 
 
 def leftovers() -> list[str]:
-    """What is in the store and not a model."""
+    """The entries of the store that are not models."""
     root = Store.usual().root
     return [str(path.relative_to(root)) for path in root.glob("*") if path.name[0] != "."]
 
 
 def listing(name: str, repository: Repository) -> dict[str, Any]:
-    """What the Hub says of a repository when it is asked with `blobs`."""
+    """The Hub's listing of a repository, for a request with `blobs`."""
     return {
         "_id": "0" * 24,
         "id": name,

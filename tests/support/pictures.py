@@ -33,10 +33,10 @@ class Viewer(OverlapScorer):
         media = frozenset(kinds or {"image", "video"})
         info = words_info(100, remote=True, media=media, mixed=media)
         super().__init__(info, lambda _query, text: float("fox" in text))
-        self.seen: list[Media | None] = []
+        self.media_log: list[Media | None] = []
 
     def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
-        self.seen += [pair.chunk.document.media for pair in pairs]
+        self.media_log += [pair.chunk.document.media for pair in pairs]
         return super().score(pairs, keep)
 
 

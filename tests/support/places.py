@@ -13,7 +13,7 @@ def file(name: str, text: str = CODE) -> Document:
 
 
 def values(query: str, name: str, text: str = CODE) -> dict[str, float]:
-    """What a file of one passage has of each part of the prior."""
+    """The values of the parts of the prior for a file of one passage."""
     document = file(name, text)
-    (found,) = PlacePrior(query).values(document, [Chunk(document, 0, len(text), text, 0)], [0.0])
-    return {part: value for part, value in found.items() if value}
+    (row,) = PlacePrior(query).values(document, [Chunk(document, 0, len(text), text, 0)], [0.0])
+    return {part: value for part, value in row.items() if value}

@@ -20,12 +20,12 @@ class PlainParts:
 
     def score(self, query: str, passage: str) -> float:
         names = [spec.name for spec in self._encoder.get_outputs()]
-        known: dict[str, Any] = {}
+        arrays: dict[str, Any] = {}
         for side, text in (("query", query), ("passage", passage)):
             ids = np.array([self._tokenizer.encode(text).ids])
             mask = np.ones_like(ids)
-            found = self._encoder.run(names, {"input_ids": ids, "attention_mask": mask})
-            known |= {f"{side}_ids": ids, f"{side}_mask": mask}
-            known |= {f"{side}_{name}": value for name, value in zip(names, found, strict=True)}
-        taken = {spec.name: known[spec.name] for spec in self._reader.get_inputs()}
-        return float(self._reader.run(None, taken)[0].item())
+            outputs = self._encoder.run(names, {"input_ids": ids, "attention_mask": mask})
+            arrays |= {f"{side}_ids": ids, f"{side}_mask": mask}
+            arrays |= {f"{side}_{name}": value for name, value in zip(names, outputs, strict=True)}
+        inputs = {spec.name: arrays[spec.name] for spec in self._reader.get_inputs()}
+        return float(self._reader.run(None, inputs)[0].item())

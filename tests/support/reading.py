@@ -74,20 +74,20 @@ _PAUSE_SECONDS = 0.002
 
 
 @contextmanager
-def fed(path: Path, content: bytes) -> Iterator[Path]:
+def feed_fifo(path: Path, content: bytes) -> Iterator[Path]:
     """Make a FIFO that gives some bytes to whoever reads it first, and nothing to the next."""
     os.mkfifo(path)
     is_over = threading.Event()
 
     def feed() -> None:
-        left = content
+        remainder = content
         while not is_over.wait(_PAUSE_SECONDS):
             with suppress(OSError):  # nobody reads it yet
                 descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
                 os.set_blocking(descriptor, True)
                 with suppress(BrokenPipeError), open(descriptor, "wb") as stream:
-                    stream.write(left)
-                left = b""
+                    stream.write(remainder)
+                remainder = b""
 
     feeder = threading.Thread(target=feed, daemon=True)
     feeder.start()

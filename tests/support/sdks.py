@@ -1,4 +1,4 @@
-"""What official SDKs of rerank services send and read, and how `rerank` differs from each.
+"""The requests and results of official SDKs of rerank services, and how `rerank` differs.
 
 `data/sdk_calls.toml` has the calls, and `data/sdk_requests.json` what the SDKs sent for them, as
 scripts/bench_sdks.py recorded it. Each difference that is left is explained beside the provider's
@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from tests.support.asking import dialect_of
 from tests.support.loopback import Request, serve
+from tests.support.remote_commands import dialect_of
 
 DATA = Path(__file__).parent / "data"
 RECORD = DATA / "sdk_requests.json"
@@ -112,7 +112,7 @@ def exchange(request: Request, base: str, scores: Any) -> Exchange:
     """What was sent to the server and read from it, as if to the service whose URL is `base`."""
     place = urlsplit(base)
     headers = {
-        name: ABOUT_CLIENT if any(fnmatchcase(name, known) for known in CLIENT_HEADERS) else value
+        name: ABOUT_CLIENT if any(fnmatchcase(name, glob) for glob in CLIENT_HEADERS) else value
         for name, value in request.headers.items()
         if name not in FOLLOWS
     }
@@ -140,7 +140,7 @@ def ask_rerank(call: Call, variable: str, base: str, run: RunRerank) -> Exchange
         code, out = run(arguments, "\n".join(records).encode(), {variable: key_of(call.provider)})
     if code:
         raise RuntimeError(f"{' '.join(arguments)} ended with {code}")
-    scores = ((found["index"], found["raw_score"]) for found in json.loads(out)["results"])
+    scores = ((result["index"], result["raw_score"]) for result in json.loads(out)["results"])
     (request,) = server.requests
     return exchange(request, base, scores)
 
@@ -175,12 +175,12 @@ def _as_json(value: Any) -> str:
 
 def explanations(toml: str | None = None) -> list[Explanation]:
     """The explanations that stand in the entries, each in a comment."""
-    entry, found = "", []
+    entry, comments = "", []
     for line in (ENTRIES.read_text(encoding="utf-8") if toml is None else toml).splitlines():
         if header := re.match(r"\[+([\w-]+)", line):
             entry = header[1]
         elif explanation := EXPLANATION.fullmatch(line):
-            found.append(Explanation(entry, *explanation.groups()))
+            comments.append(Explanation(entry, *explanation.groups()))
         elif line.startswith("# SDK:"):
             raise ValueError(f"not an explanation: {line}")
-    return found
+    return comments

@@ -1,4 +1,4 @@
-"""What a trial's child process may be told to do; it imports little, and so begins soon."""
+"""Tasks for the child process of a trial; it imports little, and so begins soon."""
 
 import os
 import time

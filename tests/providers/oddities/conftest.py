@@ -4,7 +4,7 @@ import pytest
 
 from rerank_cli.providers import client
 from rerank_cli.providers.catalogue import find_provider, provider_names
-from tests.providers.oddities.asking import KEY
+from tests.providers.oddities.command import KEY
 
 
 @pytest.fixture(autouse=True)

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from tests.conftest import Run
-from tests.providers.oddities.asking import (
+from tests.providers.oddities.command import (
     ORDER,
     RESULTS,
     SCORES,
-    answered,
     ask,
+    ask_with_faults,
     complaint,
     ranking,
 )
@@ -94,7 +94,7 @@ CASES: dict[str, tuple[str, Any]] = {
 
 @pytest.mark.parametrize(("provider", "body"), CASES.values(), ids=CASES)
 def test_the_ranking_is_found(provider: str, body: Any, rerank: Run) -> None:
-    assert ranking(answered(rerank, provider, Body(body), "--json")) == EXPECTED
+    assert ranking(ask_with_faults(rerank, provider, Body(body), "--json")) == EXPECTED
 
 
 def test_llama_cpp_answers_with_a_bare_array_where_texts_are_sent(rerank: Run) -> None:
@@ -108,7 +108,7 @@ def test_llama_cpp_answers_with_a_bare_array_where_texts_are_sent(rerank: Run) -
 @pytest.mark.parametrize("kind", ["string", "object", "null"])
 @pytest.mark.parametrize("provider", ["openai-like", "voyage", "tei"])
 def test_an_echo_in_any_form_is_not_what_is_shown(provider: str, kind: Any, rerank: Run) -> None:
-    ran = answered(rerank, provider, DocumentAs(kind), "--json")
+    ran = ask_with_faults(rerank, provider, DocumentAs(kind), "--json")
     assert [place for place, _ in ranking(ran)] == ORDER
 
 
@@ -130,7 +130,7 @@ FROM_ZERO = "and documents have 0 to 2"
 def test_an_index_that_is_wrong_is_an_error(
     provider: str, kind: Any, words: str, advice: str, rerank: Run
 ) -> None:
-    message, hint = complaint(answered(rerank, provider, WrongIndex(kind)))
+    message, hint = complaint(ask_with_faults(rerank, provider, WrongIndex(kind)))
     assert message.startswith(f"{provider}: ")
     assert words in message
     assert advice in hint
@@ -138,12 +138,14 @@ def test_an_index_that_is_wrong_is_an_error(
 
 @pytest.mark.parametrize("kind", ["digits", "float"])
 def test_an_index_of_another_spelling_is_understood(kind: Any, rerank: Run) -> None:
-    ran = answered(rerank, "openai-like", WrongIndex(kind), "--json")
+    ran = ask_with_faults(rerank, "openai-like", WrongIndex(kind), "--json")
     assert [place for place, _ in ranking(ran)] == ORDER
 
 
 def test_no_index_and_fewer_results_than_documents_is_an_error(rerank: Run) -> None:
-    message, _ = complaint(answered(rerank, "openai-like", Body({"results": [{"score": 1}]})))
+    message, _ = complaint(
+        ask_with_faults(rerank, "openai-like", Body({"results": [{"score": 1}]}))
+    )
     assert message == (
         "openai-like: the server's results have no indices, and are not one for each document: "
         "results 1, documents 3"
@@ -158,7 +160,7 @@ def test_a_chat_completion_is_named(provider: str, rerank: Run) -> None:
         "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hello"}}],
         "usage": {"prompt_tokens": 9, "completion_tokens": 12, "total_tokens": 21},
     }
-    message, hint = complaint(answered(rerank, provider, Body(chat)))
+    message, hint = complaint(ask_with_faults(rerank, provider, Body(chat)))
     assert message == (
         f"{provider}: the server answered with a chat completion, not with a ranking"
     )

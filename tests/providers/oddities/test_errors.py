@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Run
-from tests.providers.oddities.asking import answered, ask, complaint
+from tests.providers.oddities.command import ask, ask_with_faults, complaint
 from tests.support.loopback import Status, serve
 from tests.support.loopback.faults import Fault
 
@@ -90,7 +90,7 @@ CASES: dict[str, tuple[str, int, Any, str, str]] = {
 def test_one_line_of_the_servers_own_words(
     provider: str, status: int, body: Any, words: str, hint: str, rerank: Run
 ) -> None:
-    message, advice = complaint(answered(rerank, provider, Status(status, body)))
+    message, advice = complaint(ask_with_faults(rerank, provider, Status(status, body)))
     said = f": {words}" if words else ""
     assert message == f"{provider}: answered {status}{said}"
     assert advice.startswith(hint)
@@ -100,7 +100,7 @@ def test_one_line_of_the_servers_own_words(
 @pytest.mark.parametrize("provider", ["dashscope", "dashscope-native", "new-api"])
 def test_a_success_with_a_code_and_no_results_is_none(provider: str, rerank: Run) -> None:
     fault: Fault = Status(200, {"code": "Throttling", "message": "slow down", "request_id": "b-2"})
-    message, _ = complaint(answered(rerank, provider, fault))
+    message, _ = complaint(ask_with_faults(rerank, provider, fault))
     assert "slow down" in message
     assert "Throttling" in message
 

@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 
 from tests.conftest import Run
-from tests.providers.oddities.asking import ORDER, RESULTS, answered, ask, complaint, pairs, ranking
+from tests.providers.oddities.command import (
+    ORDER,
+    RESULTS,
+    ask,
+    ask_with_faults,
+    complaint,
+    pairs,
+    ranking,
+)
 from tests.support.loopback import Body, Both, Fault, Status, serve
 from tests.support.loopback.faults import Manner
 from tests.support.loopback.samples import QUERY, TEXTS
@@ -29,7 +37,7 @@ BUSY = {"error": {"message": "Rate limit reached", "type": "rate_limit_error"}}
 
 def test_who_asks_to_wait_for_long_is_told_to_the_user(rerank: Run) -> None:
     busy = Status(429, BUSY, {"Retry-After": "3600"})
-    message, hint = complaint(answered(rerank, "jina", busy))
+    message, hint = complaint(ask_with_faults(rerank, "jina", busy))
     assert message == "jina: answered 429: Rate limit reached (rate_limit_error)"
     assert "it asks to wait 3600 s" in hint
 
@@ -53,39 +61,41 @@ def test_the_trace_id_is_in_errors_and_with_verbose(
 ) -> None:
     headers = {header: "ti-0123"}
     wrong = Status(400, {"message": "no such thing"}, headers)
-    message, _ = complaint(answered(rerank, provider, wrong))
+    message, _ = complaint(ask_with_faults(rerank, provider, wrong))
     assert message == f"{provider}: answered 400: no such thing (request ti-0123)"
     nothing = Both(Body({"results": []}), Headers(**{header: "ti-0123"}))
-    message, _ = complaint(answered(rerank, provider, nothing))
+    message, _ = complaint(ask_with_faults(rerank, provider, nothing))
     assert message == f"{provider}: the server's list of results is empty (request ti-0123)"
-    ran = answered(rerank, provider, Headers(**{header: "ti-0123"}), "-v")
+    ran = ask_with_faults(rerank, provider, Headers(**{header: "ti-0123"}), "-v")
     assert ran.code == 0
     (account,) = [line for line in ran.err.splitlines() if line.startswith("1 request to")]
     assert account.startswith(f"1 request to {provider}; ")
     assert account.endswith("; trace ti-0123")
-    assert "ti-0123" not in answered(rerank, provider, Headers(**{header: "ti-0123"})).err
+    assert "ti-0123" not in ask_with_faults(rerank, provider, Headers(**{header: "ti-0123"})).err
 
 
 def test_the_request_id_of_dashscope_is_in_the_body(rerank: Run) -> None:
     body = {"code": "InvalidParameter", "message": "no such thing", "request_id": "b0-1"}
     for provider in ("dashscope", "dashscope-native"):
-        message, _ = complaint(answered(rerank, provider, Status(400, body)))
+        message, _ = complaint(ask_with_faults(rerank, provider, Status(400, body)))
         assert message == (
             f"{provider}: answered 400: no such thing (InvalidParameter) (request b0-1)"
         )
     good = Body({"request_id": "b0-2", "output": {"results": RESULTS}})
-    assert "; trace b0-2" in answered(rerank, "dashscope-native", good, "-v").err
+    assert "; trace b0-2" in ask_with_faults(rerank, "dashscope-native", good, "-v").err
 
 
 def test_the_request_id_of_new_api_is_in_the_message(rerank: Run) -> None:
     body = {"error": {"message": "query is empty (request id: 20261)", "type": "new_api_error"}}
-    message, _ = complaint(answered(rerank, "new-api", Status(400, body)))
+    message, _ = complaint(ask_with_faults(rerank, "new-api", Status(400, body)))
     assert message == ("new-api: answered 400: query is empty (request id: 20261) (new_api_error)")
 
 
 def test_what_remains_of_jinas_rate_is_no_trouble(rerank: Run) -> None:
     fault = Headers(X_RateLimit_Remaining_Requests="0", X_RateLimit_Remaining_Tokens="0")
-    assert [place for place, _ in ranking(answered(rerank, "jina", fault, "--json"))] == ORDER
+    assert [
+        place for place, _ in ranking(ask_with_faults(rerank, "jina", fault, "--json"))
+    ] == ORDER
 
 
 @pytest.mark.parametrize(
@@ -106,7 +116,7 @@ def test_what_remains_of_jinas_rate_is_no_trouble(rerank: Run) -> None:
     ],
 )
 def test_warnings_of_cohere_are_shown(fault: Fault, rerank: Run) -> None:
-    ran = answered(rerank, "cohere", fault, "--json")
+    ran = ask_with_faults(rerank, "cohere", fault, "--json")
     assert [place for place, _ in pairs(ran)] == ORDER
     assert ran.err.count("rerank: cohere: this model goes\n") == 1
 
@@ -127,11 +137,11 @@ def test_tokens_of_tei_are_in_a_header(rerank: Run) -> None:
     pairs_of = sum(len(text) // 4 + 1 + len(QUERY) // 4 + 1 for text in TEXTS)
     assert used == {"total_tokens": pairs_of}
     for value in ("many", "-1", "1e400"):
-        ran = answered(rerank, "tei", Headers(x_compute_tokens=value), "--json")
+        ran = ask_with_faults(rerank, "tei", Headers(x_compute_tokens=value), "--json")
         assert json.loads(ran.out)["usage"] == {}
     body = {"results": RESULTS, "usage": {"total_tokens": 7}}
     both = Both(Body(body), Headers(x_compute_tokens="9"))
-    ran = answered(rerank, "openai-like", both, "--json")
+    ran = ask_with_faults(rerank, "openai-like", both, "--json")
     assert json.loads(ran.out)["usage"] == {"total_tokens": 7}
 
 
@@ -155,6 +165,6 @@ def test_tokens_of_tei_are_in_a_header(rerank: Run) -> None:
 def test_what_it_cost_is_found(
     provider: str, body: Any, usage: Mapping[str, int], rerank: Run
 ) -> None:
-    ran = answered(rerank, provider, Body({"results": RESULTS, **body}), "--json")
+    ran = ask_with_faults(rerank, provider, Body({"results": RESULTS, **body}), "--json")
     assert (ran.code, ran.err) == (0, "")
     assert json.loads(ran.out)["usage"] == usage

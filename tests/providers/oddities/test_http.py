@@ -6,8 +6,7 @@ import pytest
 
 from rerank_cli.providers.catalogue import find_provider
 from tests.conftest import Run
-from tests.providers.oddities.asking import ORDER, answered, ask, complaint, ranking
-from tests.support.asking import dialect_of
+from tests.providers.oddities.command import ORDER, ask, ask_with_faults, complaint, ranking
 from tests.support.loopback import (
     Chunked,
     Close,
@@ -21,11 +20,12 @@ from tests.support.loopback import (
     first,
     serve,
 )
+from tests.support.remote_commands import dialect_of
 
 
 @pytest.mark.parametrize("provider", ["new-api", "openai-like", "localai", "siliconflow"])
 def test_a_web_page_with_200_is_named_for_what_it_is(provider: str, rerank: Run) -> None:
-    message, hint = complaint(answered(rerank, provider, Html200("New API")))
+    message, hint = complaint(ask_with_faults(rerank, provider, Html200("New API")))
     assert message == (
         f"{provider}: the server answered with a web page ('New API'), not with a ranking"
     )
@@ -53,7 +53,7 @@ def test_a_request_that_nvidia_has_not_done_yet_is_asked_for_again(rerank: Run) 
 
 def test_202_means_nothing_to_those_who_never_say_it(rerank: Run) -> None:
     fault: Fault = Status(202, b"", {"NVCF-REQID": "r-1"})
-    message, _ = complaint(answered(rerank, "nim", fault))
+    message, _ = complaint(ask_with_faults(rerank, "nim", fault))
     assert message.startswith("nim: ")
     assert "(request r-1)" in message
 
@@ -124,10 +124,10 @@ def test_each_has_its_path(provider: str, path: str, rerank: Run) -> None:
 )  # fmt: skip
 def test_what_is_odd_and_right_is_right(fault: Any, rerank: Run) -> None:
     for provider in ("tei", "voyage"):
-        found = ranking(answered(rerank, provider, fault, "--json"))
+        found = ranking(ask_with_faults(rerank, provider, fault, "--json"))
         assert [place for place, _ in found] == ORDER
 
 
 def test_json_that_breaks_off_is_no_ranking(rerank: Run) -> None:
-    message, _ = complaint(answered(rerank, "tei", TruncatedJson()))
+    message, _ = complaint(ask_with_faults(rerank, "tei", TruncatedJson()))
     assert message.startswith("tei: the server's answer is cut off: ")

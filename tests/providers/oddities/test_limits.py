@@ -3,10 +3,10 @@
 import pytest
 
 from tests.conftest import Run
-from tests.providers.oddities.asking import answered, ask, ask_model, complaint
-from tests.support.asking import dialect_of
+from tests.providers.oddities.command import ask, ask_model, ask_with_faults, complaint
 from tests.support.loopback import Fault, Plan, Request, Status, first, score_of, serve
 from tests.support.loopback.samples import QUERY, TEXTS
+from tests.support.remote_commands import dialect_of
 
 MANY = [f"refund {number} score={number / 4000:.5f}" for number in range(2100)]
 
@@ -87,7 +87,7 @@ def test_a_server_that_is_overloaded_is_asked_again(rerank: Run) -> None:
         ran = ask_model(rerank, "tei/m", server, "-n", "2", texts=MANY[:320])
     assert (ran.code, ran.out.splitlines()) == (0, [MANY[319], MANY[318]])
     assert server.count == 13
-    message, hint = complaint(answered(rerank, "tei", Status(429, body)))
+    message, hint = complaint(ask_with_faults(rerank, "tei", Status(429, body)))
     assert message == "tei: answered 429: Model is overloaded, tried 6 times"
     assert "--concurrency 1" in hint
 
@@ -110,7 +110,7 @@ def test_a_model_that_still_loads_is_waited_for(rerank: Run) -> None:
     def plan(_request: Request, number: int) -> Fault | None:
         return loading if number < 3 else None
 
-    assert answered(rerank, "llamacpp", plan).code == 0
+    assert ask_with_faults(rerank, "llamacpp", plan).code == 0
 
 
 EMPTY = [" ", TEXTS[0], "", "\t", TEXTS[1], "\u3000"]
@@ -133,7 +133,7 @@ def test_what_is_empty_is_never_sent(provider: str, rerank: Run) -> None:
 
 
 def test_a_list_of_results_that_is_null_is_an_error(rerank: Run) -> None:
-    message, _ = complaint(answered(rerank, "localai", Status(200, {"results": None})))
+    message, _ = complaint(ask_with_faults(rerank, "localai", Status(200, {"results": None})))
     assert message == "localai: the server gave null for a list of results"
 
 

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from tests.conftest import Run
-from tests.providers.oddities.asking import (
+from tests.providers.oddities.command import (
     ORDER,
     RESULTS,
-    answered,
     ask,
     ask_model,
+    ask_with_faults,
     complaint,
     pairs,
     ranking,
@@ -39,7 +39,7 @@ def old_llama(top_n_ignored: list[int]) -> Body:
 
 
 def test_old_llama_cpp_sorts_nothing_and_ignores_how_many(rerank: Run) -> None:
-    ran = answered(rerank, "llamacpp", old_llama([0, 1, 2]), "-n", "2", "--json")
+    ran = ask_with_faults(rerank, "llamacpp", old_llama([0, 1, 2]), "-n", "2", "--json")
     assert ranking(ran) == [(1, LOGITS[0]), (2, LOGITS[1])]
 
 
@@ -58,7 +58,7 @@ def test_each_batch_is_sorted_alone_and_all_are_merged(rerank: Run) -> None:
 
 @pytest.mark.parametrize("provider", ["nim", "nvidia"])
 def test_nvidia_gives_logits_of_which_relevance_is_the_sigmoid(provider: str, rerank: Run) -> None:
-    ran = answered(rerank, provider, None, "--json")
+    ran = ask_with_faults(rerank, provider, None, "--json")
     assert ran.code == 0
     body = json.loads(ran.out)
     assert body["scale"] == "logit"
@@ -70,7 +70,7 @@ def test_nvidia_gives_logits_of_which_relevance_is_the_sigmoid(provider: str, re
 
 def test_logits_that_happen_to_lie_in_0_to_1_are_logits(rerank: Run) -> None:
     rankings = [{"index": place, "logit": 0.9 - place / 10} for place in range(3)]
-    body = json.loads(answered(rerank, "nim", Body({"rankings": rankings}), "--json").out)
+    body = json.loads(ask_with_faults(rerank, "nim", Body({"rankings": rankings}), "--json").out)
     found = [result["relevance_score"] for result in body["results"]]
     assert found == pytest.approx([1 / (1 + math.exp(place / 10 - 0.9)) for place in range(3)])
 
@@ -113,24 +113,26 @@ def test_no_sigmoid_where_a_provider_is_known_to_have_applied_it(rerank: Run) ->
 
 def test_models_of_xinference_without_a_sigmoid_are_left_alone(rerank: Run) -> None:
     results = [{"index": 0, "relevance_score": -5.5}, {"index": 1, "relevance_score": 7.25}]
-    ran = answered(rerank, "xinference", Body({"results": results}), "--json", texts=TEXTS[:2])
+    ran = ask_with_faults(
+        rerank, "xinference", Body({"results": results}), "--json", texts=TEXTS[:2]
+    )
     assert ranking(ran) == [(1, 7.25), (0, -5.5)]
 
 
 def test_nothing_is_stretched_to_the_whole_of_0_to_1(rerank: Run) -> None:
     lone = Body({"results": [{"index": 0, "relevance_score": 0.37}]})
     for provider in ("openai-like", "siliconflow", "cohere"):
-        ran = answered(rerank, provider, lone, "--json", texts=TEXTS[:1])
+        ran = ask_with_faults(rerank, provider, lone, "--json", texts=TEXTS[:1])
         (result,) = json.loads(ran.out)["results"]
         assert (result["relevance_score"], result["raw_score"]) == (0.37, 0.37)
     low = [{**one, "relevance_score": one["relevance_score"] / 100} for one in RESULTS]
-    ran = answered(rerank, "cohere", Body({"results": low}), "--json")
+    ran = ask_with_faults(rerank, "cohere", Body({"results": low}), "--json")
     assert [score for _, score in ranking(ran)] == [0.009, 0.005, 0.002]
 
 
 def test_ties_are_kept_in_the_order_of_the_documents(rerank: Run) -> None:
     rounded = [{"id": str(place), "score": 0.97} for place in (2, 0, 1)]
-    ran = answered(rerank, "openai-like", Body({"records": rounded}), "--json")
+    ran = ask_with_faults(rerank, "openai-like", Body({"records": rounded}), "--json")
     assert ranking(ran) == [(0, 0.97), (1, 0.97), (2, 0.97)]
 
 
@@ -168,23 +170,23 @@ def test_a_listwise_model_over_several_requests_is_told_of(rerank: Run) -> None:
 def test_a_score_that_is_none_is_an_error(
     provider: str, kind: Any, words: str, rerank: Run
 ) -> None:
-    message, _ = complaint(answered(rerank, provider, BadScore(kind)))
+    message, _ = complaint(ask_with_faults(rerank, provider, BadScore(kind)))
     assert message == f"{provider}: {words}"
 
 
 def test_a_score_in_quotation_marks_is_a_number(rerank: Run) -> None:
     for fault in (BadScore("string"), ScoresOnly()):
-        found = ranking(answered(rerank, "openai-like", fault, "--json"))
+        found = ranking(ask_with_faults(rerank, "openai-like", fault, "--json"))
         assert [score for _, score in found] == [score_of(QUERY, TEXTS[place]) for place in ORDER]
 
 
 @pytest.mark.parametrize("provider", ["openai-like", "voyage", "tei", "nim"])
 def test_fewer_results_than_asked_for_are_shown_and_told_of(provider: str, rerank: Run) -> None:
-    ran = answered(rerank, provider, Fewer(1), "--json")
+    ran = ask_with_faults(rerank, provider, Fewer(1), "--json")
     assert [place for place, _ in pairs(ran)] == ORDER[:1]
     assert ran.code == 0
     assert "gave 2 scores fewer than it was asked for" in ran.err
-    assert answered(rerank, provider, Fewer(1), "--strict").code == 4
+    assert ask_with_faults(rerank, provider, Fewer(1), "--strict").code == 4
 
 
 def test_a_relay_that_gives_one_result_unless_told_is_told(rerank: Run) -> None:
@@ -195,5 +197,5 @@ def test_a_relay_that_gives_one_result_unless_told_is_told(rerank: Run) -> None:
 
 def test_usage_is_as_it_was_estimated(rerank: Run) -> None:
     body = {"results": RESULTS, "usage": {"prompt_tokens": 41, "total_tokens": 60}}
-    ran = answered(rerank, "new-api", Body(body), "--json")
+    ran = ask_with_faults(rerank, "new-api", Body(body), "--json")
     assert json.loads(ran.out)["usage"] == {"prompt_tokens": 41, "total_tokens": 60}

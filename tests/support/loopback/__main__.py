@@ -24,14 +24,14 @@ def main() -> None:
     parser.add_argument("--key", help="the key that requests must have")
     parser.add_argument("--limit", type=int, help="documents in one request")
     parser.add_argument("--port", type=int, default=0, help="0 takes any that is free")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     server = Server(
-        given.dialect,
-        latency=given.latency,
-        permits=given.permits,
-        key=given.key,
-        limit=given.limit,
-        port=given.port,
+        arguments.dialect,
+        latency=arguments.latency,
+        permits=arguments.permits,
+        key=arguments.key,
+        limit=arguments.limit,
+        port=arguments.port,
         record=False,
     )
     with server:

@@ -13,7 +13,7 @@ JSON = {"Content-Type": "application/json", "Accept": "application/json"}
 
 
 @dataclass(frozen=True)
-class Got:
+class Answer:
     """An answer, as it came."""
 
     code: int
@@ -36,16 +36,16 @@ def ask(
     headers: Mapping[str, str] | None = None,
     *,
     method: str = "POST",
-    kept: http.client.HTTPConnection | None = None,
-) -> Got:
-    """Send a body and read the answer, on a connection of its own or one that is kept."""
-    used = kept or connect(server)
+    connection: http.client.HTTPConnection | None = None,
+) -> Answer:
+    """Send a body and read the answer, on a given connection or on a new one."""
+    link = connection or connect(server)
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     try:
-        used.request(method, path, content, {**JSON, **(headers or {})})
-        answer = used.getresponse()
-        named = {name.lower(): value for name, value in answer.getheaders()}
-        return Got(answer.status, named, answer.read())
+        link.request(method, path, content, {**JSON, **(headers or {})})
+        answer = link.getresponse()
+        headers_by_name = {name.lower(): value for name, value in answer.getheaders()}
+        return Answer(answer.status, headers_by_name, answer.read())
     finally:
-        if kept is None:
-            used.close()
+        if connection is None:
+            link.close()

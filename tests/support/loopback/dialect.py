@@ -75,8 +75,8 @@ def text_of(document: Any, rank_fields: Sequence[str] | None = None) -> str:
         return document
     if rank_fields is not None:
         return "\n".join(str(document.get(name, "")) for name in rank_fields)
-    found = [document.get(key) for key in ("text", "image", "video")]
-    return str(next((each for each in found if each), ""))
+    values = [document.get(key) for key in ("text", "image", "video")]
+    return str(next((value for value in values if value), ""))
 
 
 def bare(_ask: Ask, items: list[Any], _name: str) -> Any:
@@ -191,8 +191,8 @@ class Dialect:
 
     def route(self, request: Request) -> Route:
         """The route of a request; refuses what is at none and what is no JSON object."""
-        found = [route for route in self.routes if route.serves(request.path)]
-        if not found:
+        routes = [route for route in self.routes if route.serves(request.path)]
+        if not routes:
             raise Refusal("path", f"Invalid URL ({request.method} {request.path})", request.path)
         if request.method != "POST":
             raise Refusal("method", "Method Not Allowed")
@@ -201,13 +201,17 @@ class Dialect:
         if not isinstance(request.json, dict):
             raise Refusal("wrong", "The body is not a JSON object")
         body = request.json
-        return next((route for route in found if route.when(body)), found[0])
+        return next((route for route in routes if route.when(body)), routes[0])
 
     def admit(self, request: Request, key: str | None) -> None:
         """Refuse a wrong key, and a scheme without one even where no key is wanted."""
-        given = request.headers.get(self.auth)
-        wrong = given != self.scheme + key if key is not None else given == self.scheme.strip()
-        if wrong and (self.scheme or key is not None):
+        credential = request.headers.get(self.auth)
+        is_wrong = (
+            credential != self.scheme + key
+            if key is not None
+            else credential == self.scheme.strip()
+        )
+        if is_wrong and (self.scheme or key is not None):
             raise Refusal("auth", "Invalid API key")
 
     def check(self, ask: Ask, path: str, limit: int | None) -> None:

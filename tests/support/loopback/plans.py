@@ -51,16 +51,16 @@ def first(n: int, fault: Fault) -> Plan:
 
 def share(probability: float, fault: Fault, seed: int = 0) -> Plan:
     """A share of requests, but no body more than twice: a client that tries again gets through."""
-    seen: Counter[bytes] = Counter()
-    failed: Counter[bytes] = Counter()
+    request_counts: Counter[bytes] = Counter()
+    fault_counts: Counter[bytes] = Counter()
 
     def plan(request: Request, _number: int) -> Fault | None:
         key = hashlib.blake2b(request.body, digest_size=8, salt=str(seed).encode()[:16]).digest()
-        seen[key] += 1
-        drawn = hashlib.blake2b(key + bytes([seen[key] % 256]), digest_size=4).digest()
-        if failed[key] >= MOST or int.from_bytes(drawn) / 2**32 >= probability:
+        request_counts[key] += 1
+        draw = hashlib.blake2b(key + bytes([request_counts[key] % 256]), digest_size=4).digest()
+        if fault_counts[key] >= MOST or int.from_bytes(draw) / 2**32 >= probability:
             return None
-        failed[key] += 1
+        fault_counts[key] += 1
         return fault
 
     return plan
@@ -70,7 +70,7 @@ def any_of(*plans: Plan) -> Plan:
     """The first fault that any of several plans has; every plan sees every request."""
 
     def plan(request: Request, number: int) -> Fault | None:
-        found = [each(request, number) for each in plans]
-        return next((fault for fault in found if fault is not None), None)
+        faults = [member(request, number) for member in plans]
+        return next((fault for fault in faults if fault is not None), None)
 
     return plan

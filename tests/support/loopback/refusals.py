@@ -31,9 +31,9 @@ class Refusal(Exception):
         self.field = field
         self.code = code
 
-    def status(self, **own: int) -> int:
+    def status(self, **codes: int) -> int:
         """Its status where a server answers some kinds with statuses of its own."""
-        return self.code or own.get(self.kind) or CODES.get(self.kind) or own.get("other", 400)
+        return self.code or codes.get(self.kind) or CODES.get(self.kind) or codes.get("other", 400)
 
 
 ErrorShape = Callable[[Refusal], Reply]
@@ -47,15 +47,18 @@ def of_status(code: int) -> Refusal:
 
 
 def shape(
-    body: Callable[[Refusal, int], Any], *, headers: Mapping[str, str] | None = None, **own: int
+    body: Callable[[Refusal, int], Any],
+    *,
+    headers: Mapping[str, str] | None = None,
+    **codes: int,
 ) -> ErrorShape:
     """An error shape out of what its body is, and the statuses that are its own."""
 
-    def made(refusal: Refusal) -> Reply:
-        code = refusal.status(**own)
+    def reply(refusal: Refusal) -> Reply:
+        code = refusal.status(**codes)
         return Reply(code, body(refusal, code), dict(headers or {}))
 
-    return made
+    return reply
 
 
 TYPES = {400: "invalid_request_error", 401: "authentication_error", 429: "rate_limit_error"}

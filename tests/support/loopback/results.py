@@ -11,10 +11,10 @@ from tests.support.loopback.wire import Reply
 
 def items_in(reply: Reply, shape: Shape) -> list[Any] | None:
     """The results of a reply, where there are any."""
-    found = reply.body
+    value = reply.body
     for name in shape.at:
-        found = found.get(name) if isinstance(found, dict) else None
-    return found if reply.code == 200 and isinstance(found, list) and found else None
+        value = value.get(name) if isinstance(value, dict) else None
+    return value if reply.code == 200 and isinstance(value, list) and value else None
 
 
 def put(reply: Reply, shape: Shape, value: Any, name: str | None = None) -> None:
@@ -179,8 +179,8 @@ class ScoresOnly:
         items, shape = items_in(reply, manner.shape), manner.shape
         if items is None or shape.score is None:
             return
-        ordered = sorted(items, key=shape.place)
-        put(reply, shape, [item[shape.score] for item in ordered])
+        results = sorted(items, key=shape.place)
+        put(reply, shape, [item[shape.score] for item in results])
 
 
 @dataclass(frozen=True)

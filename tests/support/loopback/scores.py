@@ -10,15 +10,15 @@ import re
 import zlib
 from functools import lru_cache
 
-SAID = re.compile(r"score=([01]?\.\d+|[01]\b)")
+SCORE_MARK = re.compile(r"score=([01]?\.\d+|[01]\b)")
 
 
 def score_of(query: str, text: str) -> float:
     """The score of a text, between 0 and 1."""
-    if "score=" in text and (said := SAID.search(text)):
-        return float(said[1])
-    words, lowered = words_of(query), text.lower()
-    share = sum(word in lowered for word in words) / len(words) if words else 0.0
+    if "score=" in text and (mark := SCORE_MARK.search(text)):
+        return float(mark[1])
+    words, lowercase_text = words_of(query), text.lower()
+    share = sum(word in lowercase_text for word in words) / len(words) if words else 0.0
     spread = zlib.crc32(text.encode("utf-8", "replace")) / 2**32
     return round(0.05 + 0.85 * share + 0.05 * spread, 6)
 

@@ -117,14 +117,14 @@ async def write_reply(writer: asyncio.StreamWriter, reply: Reply, *, keep: bool)
     if reply.chunked:
         content, reply.padding = content + b" " * reply.padding, 0
     length = len(content) + reply.padding
-    sent = content[: int(len(content) * reply.share)]
+    content_part = content[: int(len(content) * reply.share)]
     writer.write(head_of(reply, length, keep=keep))
     if reply.chunked:
-        sent = in_chunks(sent, reply.chunked, end=reply.share == 1.0)
+        content_part = in_chunks(content_part, reply.chunked, end=reply.share == 1.0)
     if reply.drip:
-        await dripped(writer, sent, *reply.drip)
+        await dripped(writer, content_part, *reply.drip)
     else:
-        writer.write(sent)
+        writer.write(content_part)
     for start in range(0, reply.padding, PIECE):
         writer.write(b" " * min(PIECE, reply.padding - start))
         await writer.drain()

@@ -39,8 +39,8 @@ def unpack(body: dict[str, Any]) -> dict[str, Any]:
             raise Refusal("unknown", f"Unrecognized field: {name}", name)
         elif not isinstance(value, dict):
             raise Refusal("wrong", f"{name}: Input should be a valid object", name)
-        elif unknown := set(value) - rooms[name]:
-            raise Refusal("unknown", f"Unrecognized in {name}: {unknown}", name)
+        elif unknown_names := set(value) - rooms[name]:
+            raise Refusal("unknown", f"Unrecognized in {name}: {unknown_names}", name)
         else:
             flat.update(value)
     return flat

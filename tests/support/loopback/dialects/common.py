@@ -54,14 +54,14 @@ def gateway_error(refusal: Refusal, code: int) -> Any:
 GATEWAY = shape(gateway_error, model=503)
 
 
-def no_blank(what: str) -> Any:
+def no_blank(template: str) -> Any:
     """Refuse a query or a text that is nothing but space, in words that may hold its index."""
 
-    def further(ask: Ask) -> None:
+    def check(ask: Ask) -> None:
         for place, text in enumerate(ask.texts):
             if not text.strip():
-                raise Refusal("blank", what.format(place))
+                raise Refusal("blank", template.format(place))
         if not ask.query.strip():
             raise Refusal("blank", "query must not be empty or be only whitespace")
 
-    return further
+    return check

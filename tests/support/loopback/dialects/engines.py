@@ -80,10 +80,10 @@ VLLM_RERANK = Route(
 
 def vllm_score(query: str, documents: str) -> Route:
     """Scores in the order of the documents, under either pair of names."""
-    one_or_more = checks.either(checks.text, checks.strings)
+    text_or_texts = checks.either(checks.text, checks.strings)
     return Route(
         ("/score", "/v1/score"),
-        {"model": checks.text, query: one_or_more, documents: one_or_more, **TRUNCATION},
+        {"model": checks.text, query: text_or_texts, documents: text_or_texts, **TRUNCATION},
         lambda ask, items, name: {
             "id": name,
             "object": "list",
@@ -115,8 +115,8 @@ VLLM = [
 
 
 def sglang_error(refusal: Refusal, code: int) -> Any:
-    named = {"type": "BadRequestError", "param": refusal.field or None, "code": code}
-    return {"object": "error", "message": refusal.message, **named}
+    details = {"type": "BadRequestError", "param": refusal.field or None, "code": code}
+    return {"object": "error", "message": refusal.message, **details}
 
 
 SGLANG = Dialect(
@@ -161,7 +161,7 @@ LLAMA_FIELDS = {
 }
 
 
-def llamacpp(documents: str, **own: Any) -> Route:
+def llamacpp(documents: str, **route_fields: Any) -> Route:
     return Route(
         ("/v1/rerank", "/rerank", "/reranking", "/v1/reranking"),
         LLAMA_FIELDS,
@@ -169,7 +169,7 @@ def llamacpp(documents: str, **own: Any) -> Route:
         documents=documents,
         logits=lambda _body: True,
         further=llamacpp_rules,
-        **own,
+        **route_fields,
     )
 
 
@@ -228,8 +228,8 @@ INFINITY = Dialect(
 
 def xinference_answer(ask: Ask, items: list[Any], name: str) -> Any:
     tokens = {"input_tokens": ask.tokens, "output_tokens": 0}
-    counted = tokens if ask.body.get("return_len") else None
-    meta = {"api_version": None, "billed_units": None, "tokens": counted, "warnings": None}
+    token_counts = tokens if ask.body.get("return_len") else None
+    meta = {"api_version": None, "billed_units": None, "tokens": token_counts, "warnings": None}
     return {"id": name, "results": items, "meta": meta}
 
 

@@ -124,8 +124,8 @@ def pinecone_error(refusal: Refusal, code: int) -> Any:
 def pinecone_rules(ask: Ask) -> None:
     if ask.headers.get("x-pinecone-api-version") != "2026-07":
         raise Refusal("wrong", "X-Pinecone-Api-Version should be 2026-07")
-    if unknown := set(ask.body.get("parameters", {})) - {"truncate"}:
-        raise Refusal("unknown", f"Unsupported parameters: {unknown}", "parameters")
+    if unknown_names := set(ask.body.get("parameters", {})) - {"truncate"}:
+        raise Refusal("unknown", f"Unsupported parameters: {unknown_names}", "parameters")
 
 
 PINECONE = Dialect(

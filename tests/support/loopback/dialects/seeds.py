@@ -67,8 +67,8 @@ def siliconflow_rules(ask: Ask) -> None:
 
 def siliconflow_answer(ask: Ask, items: list[Any], name: str) -> Any:
     tokens = {"input_tokens": ask.tokens, "output_tokens": 0, "image_tokens": 0}
-    billed = {**tokens, "search_units": 1, "classifications": 0}
-    return {"id": name, "results": items, "meta": {"tokens": tokens, "billed_units": billed}}
+    billed_units = {**tokens, "search_units": 1, "classifications": 0}
+    return {"id": name, "results": items, "meta": {"tokens": tokens, "billed_units": billed_units}}
 
 
 SILICONFLOW = Dialect(

@@ -111,11 +111,11 @@ COHERE = [
 
 def jina_error(refusal: Refusal, code: int) -> Any:
     codes = {401: "AUTHZ_INVALID_KEY", 404: "NOT_FOUND", 429: "RATE_TOKEN_LIMIT_EXCEEDED"}
-    named = {"code": codes.get(code, "INPUT_INVALID"), "request_id": "00000000"}
+    details = {"code": codes.get(code, "INPUT_INVALID"), "request_id": "00000000"}
     if code != 422:
-        return {"detail": refusal.message, **named}
+        return {"detail": refusal.message, **details}
     wrong = {"field": refusal.field, "message": refusal.message, "type": refusal.kind}
-    return {"detail": "Validation error", "errors": [{**wrong, "input": None}], **named}
+    return {"detail": "Validation error", "errors": [{**wrong, "input": None}], **details}
 
 
 JINA = Dialect(

@@ -6,10 +6,10 @@ from typing import Any
 
 from rerank_cli.providers.catalogue import find_provider
 from tests.conftest import Outcome, Run
-from tests.support.asking import dialect_of
 from tests.support.loopback import Server, serve
 from tests.support.loopback.plans import Faults
 from tests.support.loopback.samples import QUERY, TEXTS
+from tests.support.remote_commands import dialect_of
 
 KEY = "sk-0123456789abcdef"
 # The texts by their places in the answers that these tests make up, best first.
@@ -36,7 +36,7 @@ def ask_model(
     return rerank("-m", model, "--base-url", server.url, QUERY, *more, stdin=lines)
 
 
-def answered(
+def ask_with_faults(
     rerank: Run, provider: str, faults: Faults, *more: str, texts: Sequence[str] = TEXTS
 ) -> Outcome:
     """Ask a provider that misbehaves."""
@@ -44,25 +44,25 @@ def answered(
         return ask(rerank, provider, server, *more, texts=texts)
 
 
-def ranking(ran: Outcome) -> list[tuple[int, Any]]:
+def ranking(outcome: Outcome) -> list[tuple[int, Any]]:
     """The places and scores that a run printed as JSON, which had nothing to complain about."""
-    assert (ran.code, ran.err) == (0, "")
-    return pairs(ran)
+    assert (outcome.code, outcome.err) == (0, "")
+    return pairs(outcome)
 
 
-def pairs(ran: Outcome) -> list[tuple[int, Any]]:
-    results = json.loads(ran.out)["results"]
+def pairs(outcome: Outcome) -> list[tuple[int, Any]]:
+    results = json.loads(outcome.out)["results"]
     assert [result["document"]["text"] for result in results] == [
         TEXTS[result["index"]] for result in results
     ]
     return [(result["index"], result["raw_score"]) for result in results]
 
 
-def complaint(ran: Outcome) -> tuple[str, str]:
+def complaint(outcome: Outcome) -> tuple[str, str]:
     """The one line and the hint of a run that came to nothing, and whose key is nowhere."""
-    assert (ran.code, ran.out) == (3, "")
-    assert KEY not in ran.err
-    message, _, hint = ran.err.removesuffix("\n").partition("\n\nhint: ")
+    assert (outcome.code, outcome.out) == (3, "")
+    assert KEY not in outcome.err
+    message, _, hint = outcome.err.removesuffix("\n").partition("\n\nhint: ")
     assert message.startswith("rerank: ")
     assert "\n" not in message + hint
     return message.removeprefix("rerank: "), hint

@@ -1,4 +1,4 @@
-"""What tests of remote models share: how a command asks."""
+"""Helpers for tests of remote models: the options and the input of a command, and its requests."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,7 +23,7 @@ def dialect_of(provider: str) -> str:
     return dialect if dialect in DIALECTS else "openai-like"
 
 
-def at(server: Server, model: str = "openai-like/m") -> list[str]:
+def model_options(server: Server, model: str = "openai-like/m") -> list[str]:
     """The options that name a model of this server."""
     return ["-m", model, "--base-url", server.url]
 

@@ -57,8 +57,8 @@ _DECLARATION = re.compile(
 # A query that is one name, perhaps behind the names around it: app.handle, Session::new, use().
 _NAME_QUERY = re.compile(r"(?:\w+(?:\.|::|->|#|\\))*([^\W\d]\w*)(?:\(\))?[,.:;?]?", re.ASCII)
 _MAX_NAME_CHARACTERS = 100
-# Behind a path, as grep and compilers write it: its line, and its column.
-_LINE_NUMBER = re.compile(r":(\d{1,9})(?::\d{1,9})?:?\Z")
+# A line behind a path, with a column, or the first of several: a.py:12:5, a.py:12-20, a.py#L12-L20.
+_LINE_NUMBER = re.compile(r"(?::|#L)(\d{1,9})(?:[:-]L?\d{1,9})?:?\Z")
 _INK = re.compile(r"\S")
 
 
@@ -116,6 +116,11 @@ class QueryPath:
         match = None if start is None else _INK.search(document.text, start)
         return match.start() if match else None
 
+    def may_have_line(self, document: Document) -> bool:
+        """Whether a document of the file has the line, or does not know its lines."""
+        has_lines = document.line is not None and document.page is None
+        return not has_lines or _line_start(document, self.line or 0) is not None
+
 
 class NamedFiles:
     """The documents of the files that a query names, collected while an input is read.
@@ -165,8 +170,9 @@ class NamedFiles:
 class NameSearch:
     """Looks for the name that a query consists of while an input is read.
 
-    It is the name of a file, or of something in one. A plain word is a name in code alone:
-    elsewhere texts may say the same in other words. No name is longer than `_MAX_NAME_CHARACTERS`.
+    It is the name of a file, perhaps with a line, or of something in one. A plain word is a name in
+    code alone: elsewhere texts may say the same in other words. No name is longer than
+    `_MAX_NAME_CHARACTERS`.
     """
 
     def __init__(self, query: str) -> None:
@@ -174,6 +180,8 @@ class NameSearch:
         name = _name_in_query(query.strip())
         self._name = name if len(name) <= _MAX_NAME_CHARACTERS else ""
         self._is_word = len(identifier_words(self._name)) < 2 and "." not in self._name
+        self._path = QueryPath(query)
+        self._has_line: bool | None = None  # unknown until a document of the path's file comes
         self._is_found = self._is_whole = False
 
     def watch(self, documents: Iterable[Document]) -> Iterable[Document]:
@@ -181,15 +189,23 @@ class NameSearch:
         return self._look(documents) if self._name and not self._is_whole else documents
 
     def absent_name(self, *, in_code: bool) -> str:
-        """The name if the whole input was read and does not have it in any case; else empty."""
-        is_known = self._is_whole and (in_code or not self._is_word)
-        return self._name if is_known and not self._is_found else ""
+        """The name if the whole input was read and does not have it in any case; else empty.
+
+        With the line of the query if the input has the file, and the file has no such line.
+        """
+        if not self._is_whole or (self._is_word and not in_code):
+            return ""
+        if not self._is_found:
+            return self._name
+        return f"{self._name}:{self._path.line}" if self._has_line is False else ""
 
     def _look(self, documents: Iterable[Document]) -> Iterator[Document]:
         name = self._name.lower()
         for document in documents:
             texts = (document.text, document.title, document.source or "")
             self._is_found = self._is_found or any(name in text.lower() for text in texts)
+            if self._path.line is not None and not self._has_line and self._path.matches(document):
+                self._has_line = self._path.may_have_line(document)
             yield document
         self._is_whole = True
 

@@ -101,9 +101,11 @@ def check_type(name: str, value: object, *kinds: type | None) -> None:
     types = tuple(NoneType if kind is None else numbers.get(kind, kind) for kind in kinds)
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
         words = [_TYPE_WORDS.get(kind, f"of type {kind.__name__}") for kind in types]
-        # A choice is a string.
+        # A choice is a string, and named tuples are made by the package itself.
         words = [
-            word for kind, word in zip(types, words, strict=True) if not issubclass(kind, Enum)
+            word
+            for kind, word in zip(types, words, strict=True)
+            if not issubclass(kind, Enum | tuple)
         ]
         expected = " or ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
         raise UsageError(f"{name} is {expected}, and not of type {type(value).__name__}")

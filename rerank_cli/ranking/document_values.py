@@ -118,8 +118,11 @@ def _as_document(item: object, place: int, info: ScorerInfo, root: str | None) -
     text, name = item.get("text"), item.get("id")
     media = _media_in(item, place, info, root) if info.media else None
     if not isinstance(text, str) and (text is not None or media is None):
+        keys = ", ".join(map(str, item)) or "none"
         raise UsageError(
-            f"document {place} has no text: its keys are {', '.join(map(str, item)) or 'none'}",
+            f"document {place}: its text is of type {type(text).__name__}, and not a string"
+            if "text" in item
+            else f"document {place} has no text: its keys are {keys}",
             hint="a mapping has text, and may have id, title and metadata",
         )
     if isinstance(name, bool) or not isinstance(name, str | int | None):

@@ -198,6 +198,11 @@ WRONG_ARGUMENTS: dict[str, Callable[[Any], object]] = {
     "within is a number or None, and not of type str": lambda _: ranked(within="1"),
     "min_score is a number, a string or None": lambda _: ranked(min_score=[1]),
     "max_time is a number or None, and not of type str": lambda _: ranked(max_time="2s"),
+    "candidates is a whole number or a string, and not of": lambda _: ranked(candidates=2.5),
+    "document 0: its text is of type int, and not a string": lambda _: rank(
+        "q", [{"text": 1}], numbered()
+    ),
+    "document 0 has no text: its keys are title": lambda _: rank("q", [{"title": "a"}], numbered()),
     "max_cost is a number or None": lambda _: ranked(max_cost="2"),
     "watch is a function, and not of type int": lambda three: ranked(watch=three),
     "instruction is a string or None": lambda three: Reranker("bm25", instruction=three),

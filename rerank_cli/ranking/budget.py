@@ -75,16 +75,8 @@ class Budget:
         """Raise `UsageError` for a value that makes no sense."""
         check_type("max_time", self.max_seconds, float, None)
         check_type("max_cost", self.max_cost, float, None)
-        if self.max_seconds is not None and not 0 < self.max_seconds < math.inf:
-            raise UsageError(
-                f"a ranking takes more than 0 seconds, not {self.max_seconds}",
-                hint="leave it out to set no limit",
-            )
-        if self.max_cost is not None and not 0 < self.max_cost < math.inf:
-            raise UsageError(
-                f"requests cost more than 0 {CURRENCY}, not {self.max_cost}",
-                hint="leave it out to set no limit",
-            )
+        _check_limit("time", self.max_seconds, "seconds")
+        _check_limit("cost", self.max_cost, CURRENCY)
 
 
 class Spending:
@@ -263,7 +255,17 @@ def time_left(max_time: float | None, began: float) -> float | None:
     """The seconds that are left of a limit that counts from `began`: more than 0."""
     max_time = _plain_number(max_time)
     check_type("max_time", max_time, float, None)
+    _check_limit("time", max_time, "seconds")
     return max_time and max(_LEAST_SECONDS, max_time - Clock().now() + began)
+
+
+def _check_limit(subject: str, value: float | None, unit: str) -> None:
+    """Raise `UsageError` for a limit that is no number above 0, or infinite."""
+    if value is not None and not 0 < value < math.inf:
+        raise UsageError(
+            f"the limit of {subject} is a number of {unit} above 0, not {value}",
+            hint="leave it out to set no limit",
+        )
 
 
 def _plain_number(value: Any) -> Any:

@@ -367,17 +367,24 @@ def describe_unread(unread: Unread, limits: Mapping[str, str], share: float | No
     from rerank_cli.types import UnreadReason
 
     is_late = unread.reason == UnreadReason.MAX_TIME
-    why = "time was over" if is_late else "more would cost too much"
-    passages = format_count(unread.read + unread.passages, "passage")
-    total = f"{'about ' if unread.is_estimate else ''}{passages}"
     limit = limits.get(unread.reason, "")
-    parts = [f"{why}{limit and f' ({limit})'}: the model read {unread.read:,} of {total}"]
+    limit = limit and f" ({limit})"
+    passages = format_count(unread.read + unread.passages, "passage")
+    part = "only part" if share is None or share >= 1 else f"about {share:.0%}"
+    if is_late and not unread.passages and not unread.is_input_read:
+        # To read the input may take half of the time, and the model may need less than the rest.
+        return (
+            f"the time for reading was over{limit}: {part} of the input was looked at, "
+            f"and the model read all of its {passages}"
+        )
+    why = "time was over" if is_late else "more would cost too much"
+    total = f"{'about ' if unread.is_estimate else ''}{passages}"
+    parts = [f"{why}{limit}: the model read {unread.read:,} of {total}"]
     if unread.documents:
         verb = "is" if unread.documents == 1 else "are"
         parts.append(f"{format_count(unread.documents, 'document')} {verb} left out")
     if unread.partial:
         parts.append(f"{unread.partial:,} read in part")
     if not unread.is_input_read:
-        some = "only part" if share is None or share >= 1 else f"about {share:.0%}"
-        parts.append(f"{some} of the input was looked at")
+        parts.append(f"{part} of the input was looked at")
     return "; ".join(parts)

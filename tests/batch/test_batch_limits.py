@@ -101,7 +101,7 @@ def test_a_cascade_pays_for_its_service(rerank: Run, server: Server, tmp_path: P
     [
         (("-m", SMALL, "--max-cost", "1"), "--max-cost is for services, and "),
         (("-m", f"bm25,{SMALL}", "--max-cost", "1"), "costs nothing"),
-        (("-m", SMALL, "--max-cost", "0"), "cost more than 0 USD"),
+        (("-m", SMALL, "--max-cost", "0"), "number of USD above 0"),
         (("-m", SMALL, "--max-time", "0"), "--max-time"),
         (("-m", SMALL, "--max-time", "soon"), "--max-time"),
         (("-m", SMALL, "--max-time", "1m", "--plan"), "--max-time 1m: --plan runs nothing"),

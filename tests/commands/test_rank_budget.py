@@ -10,7 +10,8 @@ from rerank_cli import progress
 from rerank_cli.cli.settings import parse_duration
 from rerank_cli.ranking import passage_order
 from rerank_cli.ranking.budget import Spending
-from rerank_cli.types import UnreadReason
+from rerank_cli.render import describe_unread
+from rerank_cli.types import Unread, UnreadReason
 from tests.conftest import MODELS, Run, process
 from tests.support.loopback import serve
 
@@ -84,6 +85,14 @@ def test_what_was_not_read_is_said(rerank: Run, many: str) -> None:
     assert "incomplete" not in body
 
 
+def test_a_reader_that_stops_early_is_no_model_that_was_late() -> None:
+    unread = Unread(2, 0, 0, 0, False, False, UnreadReason.MAX_TIME)
+    assert describe_unread(unread, {"max-time": "--max-time 6s"}, 0.4) == (
+        "the time for reading was over (--max-time 6s): about 40% of the input was looked at, "
+        "and the model read all of its 2 passages"
+    )
+
+
 @pytest.mark.usefixtures("soon_over")
 def test_a_file_is_whole_and_strict_fails(rerank: Run, many: str, tmp_path: Path) -> None:
     output = tmp_path / "out.txt"
@@ -132,7 +141,8 @@ def test_a_duration_is_more_than_nothing(text: str, rerank: Run) -> None:
         (("--max-cost", "1"), "--max-cost is for services, and "),
         (
             ("--max-cost", "0"),
-            "requests cost more than 0 USD, not 0.0\n\nhint: leave it out to set no limit\n",
+            "the limit of cost is a number of USD above 0, not 0.0\n\n"
+            "hint: leave it out to set no limit\n",
         ),
         (("-m", "bm25", *LONG), "bm25 cannot have a limit of time or money"),
         (("-m", "cohere/rerank-v3.5", "--dry-run", *LONG), "--dry-run scores nothing"),

@@ -374,10 +374,12 @@ def test_a_watch_is_called_by_the_waiting_thread_alone_and_may_stop() -> None:
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
 def test_a_limit_that_makes_no_sense_is_refused(seconds: float) -> None:
     with Reranker(OverlapScorer(info())) as reranker:
-        with pytest.raises(UsageError, match="more than 0"):
+        with pytest.raises(UsageError, match="above 0"):
             reranker.rank(QUERY, ["cats"], max_time=seconds)
-        with pytest.raises(UsageError, match="more than 0"):
+        with pytest.raises(UsageError, match="above 0"):
             reranker.rank(QUERY, ["cats"], max_cost=seconds)
+    with pytest.raises(UsageError, match="above 0"):
+        rank(QUERY, ["cats"], OverlapScorer(info()), max_time=seconds)
 
 
 @pytest.mark.parametrize("kind", [Decimal, Fraction, int, float])
@@ -387,7 +389,7 @@ def test_a_limit_is_any_real_number(kind: Callable[[int], Any]) -> None:
     with Reranker(OverlapScorer(info())) as reranker:
         assert len(reranker.rank(QUERY, ["cats"], max_time=kind(50))) == 1
     assert len(rank(QUERY, ["cats"], OverlapScorer(info()), max_time=kind(50))) == 1
-    with pytest.raises(UsageError, match="more than 0"):
+    with pytest.raises(UsageError, match="above 0"):
         Budget(max_cost=kind(-1)).check()
 
 

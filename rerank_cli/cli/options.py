@@ -361,11 +361,11 @@ def candidate_options(
         _model_setting(
             "--candidates",
             metavar="N|auto|all",
-            help="The model reads only the N most promising passages. auto, the default but for "
-            f"batch, where it is all: with -n, and in a table on a terminal, {MIN_AUTO_CANDIDATES} "
-            f"or {AUTO_CANDIDATES_PER_RESULT} for each result, and of a large input up to "
-            f"{MAX_AUTO_CANDIDATES}; else, with --min-score, --within or "
-            "--keep-empty, and for providers all. -v says how many were read.",
+            help="The model reads only the N most promising passages. auto: with -n, and in a "
+            f"table on a terminal, {MIN_AUTO_CANDIDATES} passages, or {AUTO_CANDIDATES_PER_RESULT} "
+            f"for each result if that is more, and up to {MAX_AUTO_CANDIDATES} of a large input. "
+            "It is all passages in other cases, with --min-score, --within or --keep-empty, and "
+            "with a provider. -v says how many were read. Default: auto, and all for batch.",
         ),
     ] = CandidateRule.AUTO.value,
     first_stage: Annotated[
@@ -409,7 +409,7 @@ def candidate_options(
         float | None,
         _model(
             "--max-cost",
-            metavar="AMOUNT",
+            metavar="USD",
             help="Send requests as long as they cost at most so many US dollars. The most "
             "promising passages come first. For services with known prices.",
         ),

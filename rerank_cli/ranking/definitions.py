@@ -17,6 +17,7 @@ from rerank_cli.words import normalise
 
 _MEMBER_VALUE = 0.75  # the value of a member of a class, whose name must be the whole query
 _OTHER_CASE = 0.5  # the value of a definition whose name has another case
+_OTHER_OWNER = 0.5  # how much of its value a definition keeps whose owner is not the query's
 _SCRIPT_SYNTAXES = frozenset(("tsx", "typescript"))  # languages with the patterns of JavaScript
 _LAST_NAME = re.compile(r"(\w+)\W*\Z")
 _NO_DEFINITION = re.compile(r"impl\b")  # of another name
@@ -102,6 +103,18 @@ _NAMELESS_CLASSES: Mapping[str, tuple[re.Pattern[str], str]] = {
 }
 _NO_CLASS = re.compile(r"(?:extension|impl|mod|module|namespace|package)\b")
 _MAX_CLASS_DEPTH = 8  # of classes in classes; each class is read by itself
+_MAX_OWNER_CHARACTERS = 100  # of a line, before the name that it defines: app.handle = 1
+_NAME = re.compile(r"\w+")
+
+
+class Symbol(NamedTuple):
+    """A name in a query, and the class before it: `send` and `Session` in Session.send.
+
+    The owner is empty if the query names no class.
+    """
+
+    name: str
+    owner: str = ""
 
 
 class Definition(NamedTuple):
@@ -118,10 +131,14 @@ class DefinitionSearch:
     names often mean something else.
     """
 
-    def __init__(self, symbols: Collection[str], *, members: bool) -> None:
-        self._symbols, self._with_members = frozenset(symbols), members
-        self._normalised_symbols = frozenset(map(normalise, symbols))
-        self._symbol_source = rf"\b(?:{'|'.join(map(re.escape, symbols)) or '(?!)'})\b"
+    def __init__(self, symbols: Collection[Symbol], *, members: bool) -> None:
+        self._symbols = frozenset(symbol.name for symbol in symbols)
+        self._with_members = members
+        self._owners: dict[str, set[str]] = {}  # by the name, both normalised
+        for symbol in symbols:
+            owners = self._owners.setdefault(normalise(symbol.name), set())
+            owners.add(normalise(symbol.owner))
+        self._symbol_source = rf"\b(?:{'|'.join(map(re.escape, self._symbols)) or '(?!)'})\b"
         self._symbol = re.compile(self._symbol_source, re.IGNORECASE)
 
     def find(self, document: Document) -> Sequence[Definition]:
@@ -131,23 +148,31 @@ class DefinitionSearch:
         text = document.text
         if self._symbol.search(text) is None:
             return ()
-        definitions = []
         syntax = "javascript" if document.syntax in _SCRIPT_SYNTAXES else document.syntax
         blocks = find_blocks(text, document.syntax)
         variables = _leave_functions(blocks, self._find_assignments(text, syntax))
-        for place, name in chain(_find_definitions(text, blocks), variables):
-            if name in self._symbols:
-                definitions.append(Definition(place, 1.0))
-            elif normalise(name) in self._normalised_symbols:
-                definitions.append(Definition(place, _OTHER_CASE))
+        names = [
+            (place, name, 1.0 if name in self._symbols else _OTHER_CASE)
+            for place, name in chain(_find_definitions(text, blocks), variables)
+            if normalise(name) in self._owners
+        ]
         if self._with_members:
             members = self._find_members(text, _find_bodies(text, blocks, syntax), syntax)
-            definitions += [
-                Definition(place, _MEMBER_VALUE)
+            names += [
+                (place, name, _MEMBER_VALUE)
                 for place, name in _leave_functions(blocks, members)
                 if name in self._symbols
             ]
-        return definitions
+        owners = zip(sorted(names), _owner_names(document, blocks, sorted(names)), strict=True)
+        return [
+            Definition(place, value if self._has_owner(name, found) else _OTHER_OWNER * value)
+            for (place, name, value), found in owners
+        ]
+
+    def _has_owner(self, name: str, owners: Collection[str]) -> bool:
+        """Whether the query names one of the owners of a definition, or no owner."""
+        wanted = self._owners[normalise(name)]
+        return "" in wanted or not wanted.isdisjoint(owners)
 
     def _find_assignments(self, text: str, syntax: str) -> Iterator[tuple[int, str]]:
         """The places in a text where symbols of the query get values, with their names there."""
@@ -201,6 +226,28 @@ def _find_bodies(text: str, blocks: Iterable[Block], syntax: str) -> Iterator[tu
     pattern, source = _NAMELESS_CLASSES.get(syntax, (None, ""))
     if pattern is not None:
         yield from ((*match.span(), source) for match in pattern.finditer(text))
+
+
+def _owner_names(
+    document: Document, blocks: Iterable[Block], names: Iterable[tuple[int, str, float]]
+) -> Iterator[frozenset[str]]:
+    """The names, normalised, that may stand before each name of a document in a query.
+
+    These are the names of the blocks around it, what is before it in its line, and the names of the
+    file and its folders.
+    """
+    text, source = document.text, document.source or ""
+    later = deque(blocks)
+    around: list[Block] = []
+    for place, _, _ in names:
+        while later and later[0].start <= place:
+            block = later.popleft()
+            del around[block.depth :]
+            around.append(block)
+        start = max(text.rfind("\n", 0, place) + 1, place - _MAX_OWNER_CHARACTERS)
+        outer_names = (b.name for b in around[-_MAX_CLASS_DEPTH:] if place < b.end)
+        words = _NAME.findall(" ".join((source, *outer_names, text[start:place])))
+        yield frozenset(map(normalise, words))
 
 
 def _leave_functions(

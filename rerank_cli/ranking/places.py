@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import PurePosixPath
 from posixpath import normpath
 
-from rerank_cli.ranking.definitions import DefinitionSearch
+from rerank_cli.ranking.definitions import DefinitionSearch, Symbol
 from rerank_cli.structure import is_code, syntax_of
 from rerank_cli.types import Chunk, Document, Prior
 from rerank_cli.words import COMMON_WORDS, Words, identifier_words, normalise
@@ -49,6 +49,8 @@ _TOKEN = re.compile(r"\w+")
 _CODE_WORD = re.compile(
     r"(?:\w+(?:\.|::|->|#))+([^\W\d]\w+)(?:\(\))?[,.:?]?|([^\W\d]\w*)\(\)[,.:?]?"
 )
+# What joins a name to its class: Session.send, Session::send.
+_JOINTS = frozenset((".", "::", "->", "#"))
 # A query that is the beginning of a definition: def print, class Live. The name of a type needs a
 # capital, because "class action" is no code.
 _DECLARATION = re.compile(
@@ -470,7 +472,7 @@ def _words_of(name: str) -> Iterator[str]:
             yield normalise(word)
 
 
-def _symbols(query: str) -> frozenset[str]:
+def _symbols(query: str) -> frozenset[Symbol]:
     """The names in a query that may be defined somewhere.
 
     A query without blanks is a name, unless it can only be a path. Among several words names are
@@ -479,12 +481,31 @@ def _symbols(query: str) -> frozenset[str]:
     """
     words = query.split()
     if declaration := _DECLARATION.fullmatch(query.strip()):
-        return frozenset((declaration[1] or declaration[2],))
+        return frozenset((Symbol(declaration[1] or declaration[2]),))
+    symbols = _qualified_names(query)
     if len(words) == 1:
-        return frozenset(_TOKEN.findall(query)[-1:] if QueryPath(query).is_name else ())
+        return frozenset(symbols[-1:] if QueryPath(query).is_name else ())
     code_words = (match[1] or match[2] for match in map(_CODE_WORD.fullmatch, words) if match)
-    compounds = (token for token in _TOKEN.findall(query) if len(identifier_words(token)) > 1)
-    return frozenset((*code_words, *compounds))
+    names = frozenset(code_words)
+    return frozenset(
+        symbol
+        for symbol in symbols
+        if symbol.name in names or len(identifier_words(symbol.name)) > 1
+    )
+
+
+def _qualified_names(query: str) -> list[Symbol]:
+    """All names in a query, each with the class that it is joined to.
+
+    A name of a class begins with a capital: the variable in app.handle may be of any class.
+    """
+    symbols: list[Symbol] = []
+    end = 0
+    for match in _TOKEN.finditer(query):
+        owner = symbols[-1].name if symbols and query[end : match.start()] in _JOINTS else ""
+        symbols.append(Symbol(match[0], owner if owner[:1].isupper() else ""))
+        end = match.end()
+    return symbols
 
 
 def _excess(logits: Sequence[float]) -> float:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_cli.ranking.definitions import DefinitionSearch, _find_bodies
+from rerank_cli.ranking.definitions import DefinitionSearch, Symbol, _find_bodies
 from rerank_cli.structure import Block, BlockKind, code, find_direct_code, syntax_of
 from tests.support.places import file, values
 
@@ -235,10 +235,49 @@ def test_what_is_in_a_member_or_beside_one_is_no_definition(name: str, text: str
         assert "definition" not in values(query, name, f"{text}\n")
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.py", "class Session(B):\n    def send(self):\n        pass"),
+        ("a.py", "class Session:\n    class B:\n        def send(self):\n            pass"),
+        ("a.go", "func (s *Session) send() {\n}"),
+        ("a.rs", "impl<T> B for Session<T> {\n    fn send(&self) {\n    }\n}"),
+        ("a.cpp", "void Session::send(int a) {\n}"),
+        ("a.java", "class Session extends B {\n  void send() {\n  }\n}"),
+        ("a.js", "Session.prototype.send = function () {\n}"),
+        ("a.js", "session.send = function () {\n}"),
+        ("session.js", "exports.send = 1"),
+        ("session/a.py", "def send():\n    pass"),
+    ],
+)
+def test_a_definition_in_the_class_of_the_query_comes_before_others(name: str, text: str) -> None:
+    other = text.replace("Session", "Other").replace("session", "other")
+    for query in ("Session.send", "Session::send", "how does Session.send() end"):
+        assert values(query, name, f"{text}\n")["definition"] == 1.0
+        assert values(query, name.replace("session", "b"), f"{other}\n")["definition"] == 0.5
+    for query in ("send", "session.send", "self.send"):
+        assert values(query, name, f"{other}\n")["definition"] == 1.0
+
+
+def test_a_name_before_or_behind_its_class_has_another_owner() -> None:
+    text = "def send():\n    pass\n\n\nclass Session:\n    x = 1\n\n\ndef send():\n    pass\n"
+    document = file("a.py", text)
+    search = DefinitionSearch([Symbol("send", "Session")], members=False)
+    assert [definition.value for definition in search.find(document)] == [0.5, 0.5]
+
+
+def test_a_member_of_the_class_of_the_query_comes_before_others() -> None:
+    text = "class Color(Enum):\n    RED = 1\n"
+    assert values("Color.RED", "a.py", text)["definition"] == 0.75
+    assert values("Shade.RED", "a.py", text)["definition"] == 0.375
+
+
 def test_all_names_of_a_query_in_one_group_are_defined() -> None:
     text = "const (\n\tmaxSize = 1\n\tminSize\n)\n\nvar (\n\tmidSize int\n)\n"
     document = file("a.go", text)
-    found = DefinitionSearch(["maxSize", "minSize", "midSize"], members=False).find(document)
+    found = DefinitionSearch([*map(Symbol, ("maxSize", "minSize", "midSize"))], members=False).find(
+        document
+    )
     names = [text[definition.place :].split()[0] for definition in found]
     assert names == ["maxSize", "minSize", "midSize"]
 
@@ -253,7 +292,7 @@ def test_all_names_of_a_query_in_one_group_are_defined() -> None:
 @pytest.mark.parametrize("name", ["a.py", "a.c", "a.go", "a.ts", "a.hs", "a.sql", "a.kt"])
 def test_long_lines_and_groups_end_no_search_for_definitions(name: str, part: str) -> None:
     """A pattern that can match such a text in many ways would not come to its end."""
-    search, syntax = DefinitionSearch(["user"], members=False), syntax_of(name)
+    search, syntax = DefinitionSearch([Symbol("user")], members=False), syntax_of(name)
     long = part * 20_000
     lines = [f"user {long}", f"{long}user", f"int{long}(user)", f"export const {{ {long}"]
     text = "\n".join(lines)
@@ -278,7 +317,7 @@ def test_long_lines_and_brackets_end_no_search_for_members(syntax: str, part: st
     # What is read again is bounded: the text twice as it has two classes, and the others once.
     assert sum(end - start for start, end, _ in bodies) <= 3 * len(text)
     assert (
-        len([*DefinitionSearch(["user"], members=True)._find_members(text, bodies, syntax)])
+        len([*DefinitionSearch([Symbol("user")], members=True)._find_members(text, bodies, syntax)])
         < 10_000
     )
 

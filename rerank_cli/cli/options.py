@@ -365,7 +365,7 @@ def candidate_options(
             f"table on a terminal, {MIN_AUTO_CANDIDATES} passages, or {AUTO_CANDIDATES_PER_RESULT} "
             f"for each result if that is more, and up to {MAX_AUTO_CANDIDATES} of a large input. "
             "It is all passages in other cases, with --min-score, --within or --keep-empty, and "
-            "with a provider. -v says how many were read. Default: auto, and all for batch.",
+            "with a provider. -v says how many were read. Default: auto.",
         ),
     ] = CandidateRule.AUTO.value,
     first_stage: Annotated[

@@ -11,11 +11,12 @@ of typer are used in this module, in `help` and in `typer_commands` only, and
 tests/test_dependencies.py checks each of them.
 """
 
+import copy
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, TypeVar, cast, get_args
 
 import typer
 
@@ -36,23 +37,27 @@ OTHER_GROUP = "Other"  # the group of options that name none
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def with_options(*groups: Callable[..., None], only: str = "") -> Callable[[Command], Command]:
+def with_options(
+    *groups: Callable[..., None], only: str = "", helps: Mapping[str, str] | None = None
+) -> Callable[[Command], Command]:
     """Add the options of some groups to a command.
 
-    `only` lists the parameters to add, separated by spaces; by default all are added. The command
-    finds their values in `ctx.params`, which the functions of `option_values` read.
+    `only` lists the parameters to add, separated by spaces; by default all are added. `helps` has
+    the help of those that mean something else in this command. The command finds their values in
+    `ctx.params`, which the functions of `option_values` read.
     """
     names = only.split()
+    helps = helps or {}
 
     def add(command: Command) -> Command:
         own = inspect.signature(command)
         shared = [
-            parameter
+            _replace_help(parameter, helps.get(parameter.name))
             for group in groups
             for parameter in inspect.signature(group).parameters.values()
             if not names or parameter.name in names
         ]
-        if missing := set(names) - {parameter.name for parameter in shared}:
+        if missing := {*names, *helps} - {parameter.name for parameter in shared}:
             raise ValueError(f"none of these groups has {', '.join(sorted(missing))}")
 
         @functools.wraps(command)
@@ -65,6 +70,15 @@ def with_options(*groups: Callable[..., None], only: str = "") -> Callable[[Comm
         return cast("Command", run)
 
     return add
+
+
+def _replace_help(parameter: inspect.Parameter, text: str | None) -> inspect.Parameter:
+    if text is None:
+        return parameter
+    kind, option = get_args(parameter.annotation)
+    option = copy.copy(option)
+    option.help = text
+    return parameter.replace(annotation=Annotated[kind, option])
 
 
 class BadValue(typer.BadParameter):

@@ -17,7 +17,14 @@ from rerank_cli.cli.typer_commands import PlainCommand, make_app
 from rerank_cli.commands.rank_cascade import find_keep
 from rerank_cli.errors import UsageError
 from rerank_cli.inputs import STDIN
-from rerank_cli.ranking import CacheOptions, CandidateRule, Selection
+from rerank_cli.ranking import (
+    AUTO_CANDIDATES_PER_RESULT,
+    MAX_AUTO_CANDIDATES,
+    MIN_AUTO_CANDIDATES,
+    CacheOptions,
+    CandidateRule,
+    Selection,
+)
 from rerank_cli.scorers import BM25, split_models
 from rerank_cli.terminal import STDOUT, Terminal
 
@@ -199,12 +206,25 @@ def batch_options(
 )
 @with_options(options.chunking_options, options.blend_options)
 @with_options(options.model_options, options.passage_memory_options)
-@with_options(options.candidate_options, only="candidates first_stage keep")
+@with_options(
+    options.candidate_options,
+    only="candidates first_stage keep",
+    helps={
+        "candidates": "The model reads only the N most promising passages of a record. auto: with "
+        f"-n, {MIN_AUTO_CANDIDATES} passages, or {AUTO_CANDIDATES_PER_RESULT} for each result if "
+        f"that is more, and up to {MAX_AUTO_CANDIDATES} of a large record. -v says how many were "
+        "read. Default: all.",
+    },
+)
 @with_options(options.preset_options)
 @with_options(options.output_options, only="verbose")
 @with_options(options.input_options, only="text media_root")
 @with_options(batch_options)
-@with_options(options.common_options, only="top_n model min_score")
+@with_options(
+    options.common_options,
+    only="top_n model min_score",
+    helps={"top_n": "Keep only the best N results of a record, 0 for all. Default: all."},
+)
 def batch(ctx: typer.Context) -> int:
     """Rank the documents of many queries: JSONL in, the same lines out with their results.
 

@@ -13,11 +13,13 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from rerank_cli.structure import Block, BlockKind
+from rerank_cli.structure.units import has_word
 from rerank_cli.words import ends_sentence
 
 Span = tuple[int, int]
 
 _MAX_HEADINGS = 8  # of a window
+_SHORT_TOKENS = 24  # of text that says little by itself: the line of a class, the end of a function
 _MAX_STEPS = 200  # outwards from a block: headings that are nested deeper are not looked for
 _RUN_CHARACTERS = 64  # how far a run of white space, brackets or flags is followed
 
@@ -111,7 +113,9 @@ class _WindowLayout:
             is_alone = tree.stands_alone(block)
             has_text = tree.has_text(block)
             if is_alone:
-                self._lay_parts(open_blocks[-1] if open_blocks else -1)
+                outer = open_blocks[-1] if open_blocks else -1
+                self._mark_first_line(outer, block)
+                self._lay_parts(outer)
             start = self._start_of_headings(first)
             is_leaf = tree.after[block] == block + 1
             if is_alone and has_text and self._fits(start, last, block):
@@ -134,6 +138,26 @@ class _WindowLayout:
         """The first token of the headings right before a token; else this itself."""
         return self._parts[-1].first if self._parts and self._parts[-1].is_heading else first
 
+    def _mark_first_line(self, outer: int, block: int) -> None:
+        """Take the first line of a class as a heading of the block that follows it.
+
+        Not if other text of the class is gathered, and not if the block fits only without the line.
+        """
+        tree = self._tree
+        if outer < 0 or not self._parts or not tree.is_code(outer):
+            return
+        part, (first, last) = self._parts[-1], (tree.first[block], tree.last[block])
+        is_start = part.first == tree.first[outer] and not part.is_heading
+        if not is_start or part.last - part.first > _SHORT_TOKENS:
+            return
+        line = self._text[self._spans[part.first][0] : self._spans[part.last - 1][1]]
+        if "\n" in line.strip():
+            return
+        self._parts.pop()
+        start = self._start_of_headings(part.first)
+        is_heading = self._fits(start, last, block) or not self._fits(first, last, block)
+        self._take_whole(part.first, part.last, is_heading=is_heading)
+
     def _take_whole(self, first: int, last: int, *, is_heading: bool) -> None:
         """Take a block as a part; headings in a row are one."""
         if is_heading and self._start_of_headings(first) < first:
@@ -150,7 +174,10 @@ class _WindowLayout:
     def _lay_parts(self, block: int, *, is_end: bool = False) -> None:
         """Lay the parts that were gathered, but for headings that something may follow."""
         parts, units, heading = self._parts, list[_GatheredPart](), None
-        for part in parts:
+        place = 0  # of the next part
+        while place < len(parts):
+            part = parts[place]
+            place += 1
             start = part.first if heading is None else heading
             if part.is_heading:
                 heading = start
@@ -163,6 +190,9 @@ class _WindowLayout:
             self._gather(units, block)
             units = []
             self._cut(unit, block, part.first)
+            tail = _short_tail(parts, place)
+            if tail and self._lengthen(tail[-1].last):
+                place += len(tail)
         if heading is not None and is_end:
             units = self._end_with_headings(units, _GatheredPart(heading, parts[-1].last), block)
             heading = None
@@ -175,16 +205,22 @@ class _WindowLayout:
         """Add headings that nothing follows to what is before them, if it fits."""
         if units:
             return [*units, headings]
-        before = self.windows[-1] if self.windows else None
-        if before is not None:
-            longer = before._replace(last=headings.last)
-            if longer.last - longer.first <= self._room(longer.first, longer.prefix):
-                self.windows[-1] = longer
-                return []
+        if self._lengthen(headings.last):
+            return []
         if self._fits(*headings[:2], block):
             return [headings]
         self._cut(headings, block, headings.first)
         return []
+
+    def _lengthen(self, last: int) -> bool:
+        """Move the end of the last window to a token, if the window then fits."""
+        if not self.windows:
+            return False
+        longer = self.windows[-1]._replace(last=last)
+        if longer.last - longer.first > self._room(longer.first, longer.prefix):
+            return False
+        self.windows[-1] = longer
+        return True
 
     def _gather(self, units: Sequence[_GatheredPart], block: int) -> None:
         """Make windows of parts that fit: as few as may be, of about equal size."""
@@ -234,8 +270,22 @@ class _WindowLayout:
         return tree.prefix(tree.around(block, first, last), first, headings=self._has_headings)
 
     def _add(self, first: int, last: int, block: int) -> None:
+        """Add a window; mere marks, such as closing braces, go to the window before if they fit."""
+        is_marks = not has_word(self._text, self._spans[first][0], self._spans[last - 1][1])
+        if is_marks and self._lengthen(last):
+            return
         headings = self._tree.headings(self._tree.around(block, first, last))
         self.windows.append(Window(first, last, headings, self._prefix(first, last, block)))
+
+
+def _short_tail(parts: Sequence[_GatheredPart], place: int) -> Sequence[_GatheredPart]:
+    """The parts from a place on up to a heading or the end; none if they are too long together."""
+    end = place
+    while end < len(parts) and not parts[end].is_heading:
+        end += 1
+        if parts[end - 1].last - parts[place].first > _SHORT_TOKENS:
+            return ()
+    return parts[place:end]
 
 
 def join_windows(windows: Sequence[Window], room: Room) -> list[Window]:
@@ -310,6 +360,10 @@ class BlockRanges:
         """Whether no window has a block together with its neighbours."""
         kind: BlockKind = self._blocks[block].kind
         return kind <= BlockKind.FUNCTION
+
+    def is_code(self, block: int) -> bool:
+        """Whether a block is a class or a function."""
+        return self._blocks[block].kind in (BlockKind.CLASS, BlockKind.FUNCTION)
 
     def is_table(self, block: int) -> bool:
         """Whether the name of a block, its header, tells what its parts are."""

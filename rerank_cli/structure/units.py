@@ -16,7 +16,7 @@ from rerank_cli.structure import Block, BlockKind
 _MAX_HEADINGS = 8  # of a part, the innermost ones
 _COLONS = ":："  # noqa: RUF001 - the wide one is meant
 _VISIBLE = re.compile(r"\S")
-# A part needs such a character: a line between paragraphs or a closing brace is no part.
+# A part has such a character: a line between paragraphs or a closing brace is no part.
 _WORD = re.compile(r"[^\s!-/:-@\[-`{-~]")
 _LINE_END = re.compile(r"\r\n|\r|\n|\Z")
 
@@ -53,6 +53,11 @@ def divide_text(
     """
     bounds = _join(text, *_find_bounds(text, blocks, paragraphs=paragraphs, apart=apart))
     return list(_make_parts(text, blocks, bounds))
+
+
+def has_word(text: str, start: int, end: int) -> bool:
+    """Whether some characters of a text are more than marks: a closing brace says nothing."""
+    return _WORD.search(text, start, end) is not None
 
 
 class _TextLine:
@@ -155,7 +160,7 @@ def _join(text: str, bounds: Sequence[int], heads: Sequence[tuple[int, int]]) ->
             if not _VISIBLE.search(text, text_start, heads[place][0]):
                 text_start = heads[place][1]
             place += 1
-        has_words, is_first = _WORD.search(text, start, end) is not None, not starts
+        has_words, is_first = has_word(text, start, end), not starts
         if not is_open and (has_words or is_first):
             starts.append(start)
         is_bare = text_start > start and not _VISIBLE.search(text, text_start, end)

@@ -15,7 +15,7 @@ from rerank_cli.ranking.windows import (
     join_windows,
     lay_windows,
 )
-from rerank_cli.structure import Block, BlockKind
+from rerank_cli.structure import Block, BlockKind, find_blocks
 from tests.support.blocks import check_blocks
 
 STANDING = {BlockKind.SECTION, BlockKind.CLASS, BlockKind.FUNCTION}
@@ -237,6 +237,64 @@ def test_paragraphs_are_gathered_into_windows_of_about_equal_size() -> None:
     text, blocks = write([Part(BlockKind.PARAGRAPH, 5)] * 5)
     laid = lay_windows(text, spans_of(text), blocks, LayoutOptions(Room(20), 5, True))
     assert [window[:2] for window in laid] == [(0, 15), (15, 25)]
+
+
+def lay_code(text: str, room: int) -> list[tuple[tuple[str, ...], str]]:
+    """The windows of Python code, whose tokens are words and single marks: headings and text."""
+    spans = [match.span() for match in re.finditer(r"\w+|[^\w\s]", text)]
+    options = LayoutOptions(lambda _first, _names: room, 0, True)
+    return [
+        (window.headings, text[spans[window.first][0] : spans[window.last - 1][1]])
+        for window in lay_windows(text, spans, find_blocks(text, "python"), options)
+    ]
+
+
+def test_the_first_line_of_a_class_is_in_a_window_with_its_first_method() -> None:
+    method = "    def f(self):\n        return 1\n"
+    laid = lay_code(f"class A:\n{method}\n    class B:\n    {method}\n{method}", 19)
+    assert laid == [
+        (("class A",), f"class A:\n{method.rstrip()}"),
+        (("class A", "class B"), f"class B:\n    {method.rstrip()}"),
+        (("class A", "def f"), method.strip()),
+    ]
+
+
+def test_the_first_lines_of_nested_classes_are_one_heading() -> None:
+    method = "        def f(self):\n            return 1\n"
+    text = f"class A:\n    class B:\n{method}\n{method}"
+    assert [window for _, window in lay_code(text, 18)] == [
+        f"class A:\n    class B:\n{method.rstrip()}",
+        method.strip(),
+    ]
+
+
+def test_a_class_with_text_of_its_own_is_no_heading() -> None:
+    text = "class A:\n    x = 1\n\n    def f(self):\n        return 1\n"
+    assert [window for _, window in lay_code(text, 13)] == [
+        "class A:\n    x = 1",
+        "def f(self):\n        return 1",
+    ]
+
+
+def test_a_short_end_is_in_the_last_window_of_what_is_cut_before_it() -> None:
+    text = f"def f():\n    use({', '.join('abcdefghijklmnop')})\n\n    return 1\n"
+    *_, (_, last) = lay_code(text, 20)
+    assert last.endswith("p)\n\n    return 1")
+
+
+def test_mere_marks_are_no_window() -> None:
+    text = "{\n\nabc abc abc\n\n}\n\n---\n\nabc abc abc abc\n\n}"
+    spans = [match.span() for match in re.finditer(r"\w+|[^\w\s]", text)]
+    blocks = [
+        Block(match.start(), match.end(), BlockKind.FUNCTION, 0, "f")
+        for match in re.finditer(r"\S.*\S|\S", text)
+    ]
+    laid = lay_windows(text, spans, blocks, LayoutOptions(lambda _first, _names: 7, 0))
+    assert [text[spans[a][0] : spans[b - 1][1]] for a, b, *_ in laid] == [
+        "{",  # nothing is before it
+        "abc abc abc\n\n}\n\n---",
+        "abc abc abc abc\n\n}",
+    ]
 
 
 def test_windows_are_joined_where_there_are_too_many() -> None:

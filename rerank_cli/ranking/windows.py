@@ -19,7 +19,7 @@ from rerank_cli.words import ends_sentence
 Span = tuple[int, int]
 
 _MAX_HEADINGS = 8  # of a window
-_SHORT_TOKENS = 24  # of text that says little by itself: the line of a class, the end of a function
+_SHORT_TOKENS = 24  # of text that says little by itself, such as the last line of a function
 _MAX_STEPS = 200  # outwards from a block: headings that are nested deeper are not looked for
 _RUN_CHARACTERS = 64  # how far a run of white space, brackets or flags is followed
 
@@ -113,9 +113,7 @@ class _WindowLayout:
             is_alone = tree.stands_alone(block)
             has_text = tree.has_text(block)
             if is_alone:
-                outer = open_blocks[-1] if open_blocks else -1
-                self._mark_first_line(outer, block)
-                self._lay_parts(outer)
+                self._lay_parts(open_blocks[-1] if open_blocks else -1)
             start = self._start_of_headings(first)
             is_leaf = tree.after[block] == block + 1
             if is_alone and has_text and self._fits(start, last, block):
@@ -137,26 +135,6 @@ class _WindowLayout:
     def _start_of_headings(self, first: int) -> int:
         """The first token of the headings right before a token; else this itself."""
         return self._parts[-1].first if self._parts and self._parts[-1].is_heading else first
-
-    def _mark_first_line(self, outer: int, block: int) -> None:
-        """Take the first line of a class as a heading of the block that follows it.
-
-        Not if other text of the class is gathered, and not if the block fits only without the line.
-        """
-        tree = self._tree
-        if outer < 0 or not self._parts or not tree.is_code(outer):
-            return
-        part, (first, last) = self._parts[-1], (tree.first[block], tree.last[block])
-        is_start = part.first == tree.first[outer] and not part.is_heading
-        if not is_start or part.last - part.first > _SHORT_TOKENS:
-            return
-        line = self._text[self._spans[part.first][0] : self._spans[part.last - 1][1]]
-        if "\n" in line.strip():
-            return
-        self._parts.pop()
-        start = self._start_of_headings(part.first)
-        is_heading = self._fits(start, last, block) or not self._fits(first, last, block)
-        self._take_whole(part.first, part.last, is_heading=is_heading)
 
     def _take_whole(self, first: int, last: int, *, is_heading: bool) -> None:
         """Take a block as a part; headings in a row are one."""
@@ -360,10 +338,6 @@ class BlockRanges:
         """Whether no window has a block together with its neighbours."""
         kind: BlockKind = self._blocks[block].kind
         return kind <= BlockKind.FUNCTION
-
-    def is_code(self, block: int) -> bool:
-        """Whether a block is a class or a function."""
-        return self._blocks[block].kind in (BlockKind.CLASS, BlockKind.FUNCTION)
 
     def is_table(self, block: int) -> bool:
         """Whether the name of a block, its header, tells what its parts are."""

@@ -239,47 +239,13 @@ def test_paragraphs_are_gathered_into_windows_of_about_equal_size() -> None:
     assert [window[:2] for window in laid] == [(0, 15), (15, 25)]
 
 
-def lay_code(text: str, room: int) -> list[tuple[tuple[str, ...], str]]:
-    """The windows of Python code, whose tokens are words and single marks: headings and text."""
-    spans = [match.span() for match in re.finditer(r"\w+|[^\w\s]", text)]
-    options = LayoutOptions(lambda _first, _names: room, 0, True)
-    return [
-        (window.headings, text[spans[window.first][0] : spans[window.last - 1][1]])
-        for window in lay_windows(text, spans, find_blocks(text, "python"), options)
-    ]
-
-
-def test_the_first_line_of_a_class_is_in_a_window_with_its_first_method() -> None:
-    method = "    def f(self):\n        return 1\n"
-    laid = lay_code(f"class A:\n{method}\n    class B:\n    {method}\n{method}", 19)
-    assert laid == [
-        (("class A",), f"class A:\n{method.rstrip()}"),
-        (("class A", "class B"), f"class B:\n    {method.rstrip()}"),
-        (("class A", "def f"), method.strip()),
-    ]
-
-
-def test_the_first_lines_of_nested_classes_are_one_heading() -> None:
-    method = "        def f(self):\n            return 1\n"
-    text = f"class A:\n    class B:\n{method}\n{method}"
-    assert [window for _, window in lay_code(text, 18)] == [
-        f"class A:\n    class B:\n{method.rstrip()}",
-        method.strip(),
-    ]
-
-
-def test_a_class_with_text_of_its_own_is_no_heading() -> None:
-    text = "class A:\n    x = 1\n\n    def f(self):\n        return 1\n"
-    assert [window for _, window in lay_code(text, 13)] == [
-        "class A:\n    x = 1",
-        "def f(self):\n        return 1",
-    ]
-
-
 def test_a_short_end_is_in_the_last_window_of_what_is_cut_before_it() -> None:
     text = f"def f():\n    use({', '.join('abcdefghijklmnop')})\n\n    return 1\n"
-    *_, (_, last) = lay_code(text, 20)
-    assert last.endswith("p)\n\n    return 1")
+    spans = [match.span() for match in re.finditer(r"\w+|[^\w\s]", text)]
+    options = LayoutOptions(lambda _first, _names: 20, 0, True)
+    *_, window = lay_windows(text, spans, find_blocks(text, "python"), options)
+    assert text[: spans[window.last - 1][1]].endswith("p)\n\n    return 1")
+    assert spans[window.first][0] < text.index("p)")
 
 
 def test_mere_marks_are_no_window() -> None:

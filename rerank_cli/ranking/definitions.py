@@ -17,7 +17,7 @@ from rerank_cli.words import normalise
 
 _MEMBER_VALUE = 0.75  # the value of a member of a class, whose name must be the whole query
 _OTHER_CASE = 0.5  # the value of a definition whose name has another case
-_OTHER_OWNER = 0.5  # how much of its value a definition keeps whose owner is not the query's
+_OTHER_OWNER = 0.5  # the factor of a definition that is not in the class that the query names
 _SCRIPT_SYNTAXES = frozenset(("tsx", "typescript"))  # languages with the patterns of JavaScript
 _LAST_NAME = re.compile(r"(\w+)\W*\Z")
 _NO_DEFINITION = re.compile(r"impl\b")  # of another name
@@ -163,16 +163,18 @@ class DefinitionSearch:
                 for place, name in _leave_functions(blocks, members)
                 if name in self._symbols
             ]
-        owners = zip(sorted(names), _owner_names(document, blocks, sorted(names)), strict=True)
+        names.sort()
         return [
-            Definition(place, value if self._has_owner(name, found) else _OTHER_OWNER * value)
-            for (place, name, value), found in owners
+            Definition(place, value if self._has_owner(name, owners) else _OTHER_OWNER * value)
+            for (place, name, value), owners in zip(
+                names, _owner_names(document, blocks, names), strict=True
+            )
         ]
 
     def _has_owner(self, name: str, owners: Collection[str]) -> bool:
         """Whether the query names one of the owners of a definition, or no owner."""
-        wanted = self._owners[normalise(name)]
-        return "" in wanted or not wanted.isdisjoint(owners)
+        query_owners = self._owners[normalise(name)]
+        return "" in query_owners or not query_owners.isdisjoint(owners)
 
     def _find_assignments(self, text: str, syntax: str) -> Iterator[tuple[int, str]]:
         """The places in a text where symbols of the query get values, with their names there."""

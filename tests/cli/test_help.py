@@ -81,6 +81,13 @@ def test_a_command_with_few_options_shows_all_of_them(rerank: Run) -> None:
     assert {"--model", "--threads", "--runtime", "--device", "--json"} <= {*shown}
 
 
+def test_an_option_may_have_another_help_in_a_command(rerank: Run) -> None:
+    assert "10 in a table on a terminal" in " ".join(rerank("--help").out.split())
+    batch = " ".join(rerank("batch", "--help").out.split())
+    assert "Keep only the best N results of a record, 0 for all. Default: all." in batch
+    assert "on a terminal" not in batch
+
+
 def test_help_for_a_command_of_a_group(rerank: Run) -> None:
     assert rerank("help", "models", "pull") == rerank("models", "pull", "--help")
 

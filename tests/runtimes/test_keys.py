@@ -32,6 +32,7 @@ from rerank_cli.models.catalogue import entries
 from rerank_cli.models.onnx_file import needs
 from rerank_cli.models.store import File, ModelManifest, Store
 from rerank_cli.providers import RemoteOptions
+from rerank_cli.ranking.powers import ConcurrentScorer
 from rerank_cli.runtimes import onnxruntime_graph, prepared_cache
 from rerank_cli.scorers import (
     cross_encoder,
@@ -137,12 +138,16 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def scores(model: str) -> list[float] | str:
-    """The scores of some pairs, or `REFUSED`."""
+    """The scores of some pairs, or `REFUSED`. No thread uses a file of the model afterwards."""
+    scorer = None
     try:
-        return [float(value or 0) for value in open_scorer(model).score(PAIRS).values]
+        scorer = open_scorer(model)
+        return [float(value or 0) for value in scorer.score(PAIRS).values]
     except ScorerError:
         return REFUSED
     finally:
+        if isinstance(scorer, ConcurrentScorer):
+            scorer.close()  # if a pair has failed, others may still be scored
         wait_for_openers()  # which may be about to change a file
 
 

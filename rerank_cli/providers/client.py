@@ -83,6 +83,7 @@ class Reply(NamedTuple):
 class _Attempts:
     """How the tries of one request went: see `ServiceRequest`."""
 
+    cancellation: threading.Event
     statuses: list[int | None] = field(default_factory=list)
     seconds: float = 0.0
     trace_id: str = ""
@@ -114,7 +115,7 @@ class Client:
         options: RemoteOptions,
         *,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] | None = None,
     ) -> None:
         self.address = address
         self._options = options
@@ -148,13 +149,20 @@ class Client:
         recent = [*self._answer_seconds]  # other threads add meanwhile
         return sum(recent) / len(recent) if recent else 0.0
 
-    def send(self, body: bytes, tokens: int = 0, until: float = math.inf) -> Reply:
+    def send(
+        self,
+        body: bytes,
+        tokens: int = 0,
+        until: float = math.inf,
+        cancellation: threading.Event | None = None,
+    ) -> Reply:
         """Post a request of about `tokens` tokens, several times if need be; return the answer.
 
         `until` is a time of `time.monotonic` at which nobody needs the answer any more. Raises
         `OutOfTime` then, `RequestTooLarge` and `ProviderError`, whose `requests` have this one.
+        Once `cancellation` is set, it sends nothing more, and raises `ProviderError`.
         """
-        attempts = _Attempts()
+        attempts = _Attempts(cancellation=cancellation or threading.Event())
         try:
             with hide_in_lines(self.redact):
                 return self._send_with_retries(body, tokens, attempts, until)
@@ -175,7 +183,9 @@ class Client:
         tries = doubtful = 0
         while True:
             tries += 1
-            if not self._rate_limiter.wait_until(until, tokens):
+            is_free = self._rate_limiter.wait_until(until, tokens, attempts.cancellation)
+            self._check_cancellation(attempts)
+            if not is_free:
                 raise OutOfTime(self._message("no request may be sent in the time that is left"))
             try:
                 return self._send_once(body, attempts, until)
@@ -194,7 +204,15 @@ class Client:
             if after:  # all threads wait: the server would only tell the others the same
                 self._rate_limiter.pause(after)
             else:
-                self._sleep(pause)
+                self._pause(pause, attempts)
+
+    def _pause(self, seconds: float, attempts: _Attempts) -> None:
+        """Sleep some seconds, or until the request is cancelled."""
+        (self._sleep or attempts.cancellation.wait)(seconds)
+
+    def _check_cancellation(self, attempts: _Attempts) -> None:
+        if attempts.cancellation.is_set():
+            raise self._error("the request was cancelled")
 
     def _is_enough(self, tries: int, doubtful: int) -> bool:
         """Whether to give up after some tries, of which some failed for a doubtful reason."""
@@ -208,7 +226,8 @@ class Client:
         attempts.statuses.append(None)
         attempts.trace_id = ""
         try:
-            answer, content = self._follow(body, min(start + self._options.timeout, until))
+            deadline = min(start + self._options.timeout, until)
+            answer, content = self._follow(body, attempts, deadline)
         except httpx2.TransportError as error:
             raise self._connection_error(error, time.monotonic() - start) from error
         except httpx2.DecodingError as error:
@@ -227,7 +246,9 @@ class Client:
         self._answer_seconds.append(attempts.seconds)
         return Reply(content, answer.headers, tuple(attempts.statuses), attempts.seconds)
 
-    def _follow(self, body: bytes, deadline: float) -> tuple[httpx2.Response, bytes]:
+    def _follow(
+        self, body: bytes, attempts: _Attempts, deadline: float
+    ) -> tuple[httpx2.Response, bytes]:
         """Send a request, follow redirects, and poll until the answer is ready.
 
         `deadline` is a time of `time.monotonic`.
@@ -245,7 +266,8 @@ class Client:
                 )
                 if time.monotonic() + pause > deadline:
                     raise httpx2.ReadTimeout("the answer was not ready")
-                self._sleep(pause)
+                self._pause(pause, attempts)
+                self._check_cancellation(attempts)
                 pause = min(pause * 2, _MAX_POLL_SECONDS)
             elif answer.has_redirect_location:
                 redirects += 1
@@ -477,7 +499,7 @@ class RateLimiter:
         tokens_per_minute: int | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] | None = None,
     ) -> None:
         limits = (requests_per_minute, tokens_per_minute)
         if any(limit is not None and limit < 1 for limit in limits):
@@ -503,19 +525,27 @@ class RateLimiter:
         self.wait_until(math.inf, tokens)
         return self._clock() - start
 
-    def wait_until(self, deadline: float, tokens: int = 0) -> bool:
-        """Wait until a request of `tokens` may be sent; False, at once, if that is too late."""
+    def wait_until(
+        self, deadline: float, tokens: int = 0, cancellation: threading.Event | None = None
+    ) -> bool:
+        """Wait until a request of `tokens` may be sent.
+
+        Returns False if that is too late, at once, and if `cancellation` is set.
+        """
+        cancellation = cancellation or threading.Event()
         if self._tokens is not None:
             tokens = min(tokens, self._tokens)
         patience = min(threading.TIMEOUT_MAX, max(0.0, deadline - self._clock()))
         if not self._turn.acquire(timeout=patience):
             return False
         try:
-            while (delay := self._delay(tokens)) > 0:
+            while (delay := self._delay(tokens)) > 0 and not cancellation.is_set():
                 self._is_reached = True
                 if self._clock() + delay >= deadline:
                     return False
-                self._sleep(delay)
+                (self._sleep or cancellation.wait)(delay)
+            if cancellation.is_set():
+                return False
             self.sent_requests += 1
             self.sent_tokens += tokens
             if self._requests is not None or self._tokens is not None:

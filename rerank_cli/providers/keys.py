@@ -1,5 +1,7 @@
 """Finds and stores the keys of providers, and says which texts no message may show.
 
+`make_address` puts a provider's URL together with its key.
+
 A key comes from the provider's environment variable, or else from the user's keys.toml, which only
 its owner may read.
 """
@@ -12,19 +14,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, urlsplit
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import parse_qsl, urljoin, urlsplit
 
 from rerank_cli.errors import ConfigError, NoHome, UsageError
+from rerank_cli.providers import RemoteOptions
 from rerank_cli.providers.bodies import HIDDEN, MIN_SECRET_CHARACTERS
 from rerank_cli.providers.catalogue import account_of, is_secret, provider_tables
-from rerank_cli.providers.endpoints import public_url
+from rerank_cli.providers.endpoints import Address, endpoint, public_url
 from rerank_cli.terminal import AT
 from rerank_cli.user_files import (
     keys_file,
     parse_toml,
     read_user_file,
 )
+
+if TYPE_CHECKING:  # pydantic takes long to import
+    from rerank_cli.providers.schema import Provider
 
 _OWNER_ONLY = 0o600  # a file's mode
 _PROVIDER_NAME = re.compile(r"[a-z0-9-]+")
@@ -270,3 +276,42 @@ def _key_fault(key: str) -> tuple[str, str] | None:
     if scheme.lower() in _SCHEMES:
         hint = f"leave out {scheme.capitalize()}, which is added where it is needed"
     return "has spaces, line breaks or characters that no key has", hint
+
+
+def make_address(
+    provider: "Provider", model: str, options: RemoteOptions, credentials: Credentials
+) -> Address:
+    """Where requests go, and their headers; raises `UsageError` for a wrong or missing URL."""
+    # An empty one is an unset variable, and never means the provider's own server.
+    base = provider.url if options.base_url is None else options.base_url
+    if base is None:
+        raise UsageError(
+            f"{provider.name} has no fixed URL, and none was given",
+            hint="--base-url https://…, as its documentation has it",
+        )
+    url = endpoint(
+        base, provider.path, model, versionless=provider.versionless, own_url=provider.url
+    )
+    own_names = {name.lower() for name in options.headers}  # HTTP takes a header's name in any case
+    own = {
+        name: value
+        for name, value in {**provider.headers, **credentials.headers}.items()
+        if name.lower() not in own_names
+    }
+    poll = provider.poll
+    if poll is not None and options.base_url is not None:  # only to the host that the user named
+        poll = urljoin(url, urlsplit(poll).path)
+    return Address(
+        provider=provider.name,
+        url=url,
+        headers={**own, **options.headers},
+        secrets=[
+            *credentials.secrets,
+            *query_secrets(url),
+            *query_secrets(poll or ""),
+            *secrets_in(options.fields),
+            *secrets_in(options.metadata),
+        ],
+        key_place=credentials.place,
+        poll=poll,
+    )

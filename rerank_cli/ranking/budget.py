@@ -100,7 +100,6 @@ class Spending:
         self._changed = threading.Condition()
         self._spent = self._reserved = 0.0
         self._open_requests = 0
-        self._is_closed = False
 
     @property
     def is_timed(self) -> bool:
@@ -137,20 +136,26 @@ class Spending:
         self.end(UnreadReason.MAX_TIME)
 
     def reserve(
-        self, price: Price | None, seconds: float = 0.0, *, divisible: bool = False
+        self,
+        price: Price | None,
+        seconds: float = 0.0,
+        *,
+        divisible: bool = False,
+        cancellation: threading.Event | None = None,
     ) -> bool:
         """Reserve the price of a request that takes about so many seconds; `settle` must follow.
 
         Returns False if the time or the money does not suffice, or did not for an earlier request.
         A `divisible` request may be sent in parts, so it does not end the budget. Waits while the
-        answers to other requests may show that they cost less than was reserved.
+        answers to other requests may show that they cost less than was reserved. Returns False too
+        once `cancellation` is set.
         """
         if seconds > self.seconds_left or not self.seconds_left:
             self.end(UnreadReason.MAX_TIME)
         amount = 0.0 if price is None else price.amount
         most = math.inf if self.budget.max_cost is None else self.budget.max_cost
         with self._turn, self._changed:
-            while self.reason is None and not self._is_closed:
+            while self.reason is None and not (cancellation and cancellation.is_set()):
                 if self._spent + self._reserved + amount <= most:
                     self._reserved += amount
                     self._open_requests += 1
@@ -174,10 +179,6 @@ class Spending:
     def missing(self, count: int) -> int:
         """The number that counts as missing, of some scores without a budget."""
         return count if self.budget.whole else 0
-
-    def close(self) -> None:
-        """End the waiting of all requests, because the ranking has failed."""
-        self._is_closed = self.budget.max_cost is not None
 
 
 @runtime_checkable

@@ -1,5 +1,6 @@
 """Stands in for a provider's model: plans the requests, and sends none."""
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -60,7 +61,7 @@ class DryRunScorer:
                 self.first_body = self.first_body or body
                 self.plans.append(RequestPlan(count, part.tokens, len(body), price))
                 receive(Part(part.places, Scored([0.0] * count, notes=notes)))
-        return RequestsJob(())
+        return RequestsJob((), threading.Event())
 
     def _within_budget(self, request: Request) -> Iterator[Request]:
         """Yield a request, or each half if it is too dear, and so on; its price is reserved."""

@@ -5,15 +5,14 @@ and reads answers.
 """
 
 import json
+import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from copy import copy
 from dataclasses import replace
-from threading import Lock
 from typing import Any, NamedTuple
-from urllib.parse import urljoin, urlsplit
 
 from rerank_cli import __version__
 from rerank_cli.costs import Price, RequestTotals, ServiceRequest
@@ -22,13 +21,12 @@ from rerank_cli.providers import Cutting, RemoteOptions, Truncate
 from rerank_cli.providers.bodies import hide_in_lines
 from rerank_cli.providers.catalogue import find_provider
 from rerank_cli.providers.client import Client, OutOfTime, Reply, RequestTooLarge
-from rerank_cli.providers.endpoints import Address, endpoint, public_url
+from rerank_cli.providers.endpoints import Address
 from rerank_cli.providers.keys import (
     Credentials,
     hide_secrets,
+    make_address,
     public_base_url,
-    query_secrets,
-    secrets_in,
 )
 from rerank_cli.providers.requests import (
     DEFAULT_DOCUMENTS,
@@ -123,7 +121,7 @@ class RemoteScorer:
         self._senders = ThreadPoolExecutor(options.concurrency, thread_name_prefix="send")
         # Other threads than those that send make bodies and read answers.
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="read")
-        self._counting = Lock()
+        self._counting = threading.Lock()
         self._totals = RequestTotals()
         self._trace_ids: deque[str] = deque(maxlen=_MAX_TRACE_IDS)
         self._spending = Spending(Budget())  # without a limit
@@ -188,11 +186,14 @@ class RemoteScorer:
         requests = self.builder.build(pairs)
         self._client.begun_requests += len(requests)
         start_notes = (*self.notes, *self.comparability_notes(requests))
+        cancellation = threading.Event()
         futures = [
-            self._senders.submit(self._send_all, request, keep, self.builder.body(request, keep))
+            self._senders.submit(
+                self._send_all, request, keep, self.builder.body(request, keep), cancellation
+            )
             for request in requests
         ]
-        job = RequestsJob(futures)
+        job = RequestsJob(futures, cancellation)
 
         def deliver(future: Future[list[RequestReply]]) -> None:
             reports: list[ServiceRequest] = []
@@ -212,7 +213,6 @@ class RemoteScorer:
                 if isinstance(error, ProviderError):
                     error.requests = (*reports, *error.requests)
                 job.cancel()
-                self._spending.close()
                 receive(error)
 
         def pass_on(future: Future[list[RequestReply]]) -> None:
@@ -288,11 +288,13 @@ class RemoteScorer:
         )
         return "\n".join([words, *self.remarks])
 
-    def _send_all(self, request: Request, keep: int | None, body: bytes) -> list[RequestReply]:
+    def _send_all(
+        self, request: Request, keep: int | None, body: bytes, cancellation: threading.Event
+    ) -> list[RequestReply]:
         """Send a request, in parts if need be; all that was sent is in the result or the error."""
         replies: list[RequestReply] = []
         try:
-            self._send(request, keep, body, replies)
+            self._send(request, keep, body, replies, cancellation)
         except ProviderError as error:
             # What was answered before the failure is not read any more, but may have to be paid.
             with hide_in_lines(self._client.redact):
@@ -305,27 +307,38 @@ class RemoteScorer:
         return replies
 
     def _send(
-        self, request: Request, keep: int | None, body: bytes, replies: list[RequestReply]
+        self,
+        request: Request,
+        keep: int | None,
+        body: bytes,
+        replies: list[RequestReply],
+        cancellation: threading.Event,
     ) -> None:
         """Send a request, or each half of it if it is too large, and so on; add to `replies`."""
         if not self.builder.is_too_large(request, len(body)):
             reserved = self.price_of(request)
             seconds, is_divisible = self._client.expected_seconds(), len(request.chunks) > 1
-            if not self._spending.reserve(reserved, seconds, divisible=is_divisible):
+            if not self._spending.reserve(
+                reserved, seconds, divisible=is_divisible, cancellation=cancellation
+            ):
+                if cancellation.is_set():
+                    raise ProviderError(f"{self.info.name}: the request was cancelled")
                 if is_divisible and not self._spending.is_over:
-                    self._send_halves(request, keep, replies)
+                    self._send_halves(request, keep, replies, cancellation)
                 else:
                     replies.append(
                         RequestReply(request, None, ServiceRequest(), without_budget=True)
                     )
                 return
+            paid = None
             try:
-                reply = self._client.send(body, request.tokens, self._spending.deadline)
-                self._spending.settle(reserved, self._price_paid(request, reply))
+                reply = self._client.send(
+                    body, request.tokens, self._spending.deadline, cancellation
+                )
+                paid = self._price_paid(request, reply)
                 replies.append(RequestReply(request, reply, ServiceRequest()))
                 return
             except ProviderError as error:
-                self._spending.settle(reserved, None)
                 is_halved = isinstance(error, RequestTooLarge) and len(request.chunks) > 1
                 report = self._count(
                     replace(
@@ -348,12 +361,20 @@ class RemoteScorer:
                     raise named_error from error
                 replies.append(RequestReply(request, None, report))
                 self.builder.learn_limit(request, len(body), by_count=error.by_count)
-        self._send_halves(request, keep, replies)
+            finally:
+                self._spending.settle(reserved, paid)
+        self._send_halves(request, keep, replies, cancellation)
 
-    def _send_halves(self, request: Request, keep: int | None, replies: list[RequestReply]) -> None:
+    def _send_halves(
+        self,
+        request: Request,
+        keep: int | None,
+        replies: list[RequestReply],
+        cancellation: threading.Event,
+    ) -> None:
         # The best `keep` of all are among the best of each half.
         for half in request.halves():
-            self._send(half, keep, self.builder.body(half, keep), replies)
+            self._send(half, keep, self.builder.body(half, keep), replies, cancellation)
 
     def _scores_of(
         self, result: RequestReply, keep: int | None, notes: Sequence[str]
@@ -474,13 +495,19 @@ class RemoteScorer:
 class RequestsJob:
     """Requests that are being sent."""
 
-    def __init__(self, futures: Sequence[Future[list[RequestReply]]]) -> None:
-        self.is_cancelled = False
+    def __init__(
+        self, futures: Sequence[Future[list[RequestReply]]], cancellation: threading.Event
+    ) -> None:
         self._futures = futures
+        self._cancellation = cancellation  # ends the waits between the tries of a request
+
+    @property
+    def is_cancelled(self) -> bool:
+        return self._cancellation.is_set()
 
     def cancel(self) -> None:
-        """Send none of the requests that wait; may be called from any thread."""
-        self.is_cancelled = True
+        """Send nothing more; may be called from any thread."""
+        self._cancellation.set()
         for future in self._futures:
             future.cancel()
 
@@ -540,12 +567,18 @@ def open_remote(
         raise UsageError(
             "; ".join(problems), hint="leave it out, or let --lenient make it a warning"
         )
+    address = make_address(provider, model, options, credentials)
+    if options.insecure and not is_loopback(address.url):
+        raise UsageError(
+            f"--insecure is for servers on this machine, and not for {address.public_url}",
+            hint="SSL_CERT_FILE names a file with the certificates to trust",
+        )
     scorer = RemoteScorer(
         provider,
         model,
         request_options,
         _info(provider, model, options, chunks, cutting),
-        _address(provider, model, options, credentials),
+        address,
         options,
     )
     scorer.notes = problems
@@ -561,50 +594,6 @@ def open_remote(
         ),
     ]
     return scorer
-
-
-def _address(
-    provider: Provider, model: str, options: RemoteOptions, credentials: Credentials
-) -> Address:
-    """Where requests go, and their headers; raises `UsageError` for a wrong or missing URL."""
-    # An empty one is an unset variable, and never means the provider's own server.
-    base = provider.url if options.base_url is None else options.base_url
-    if base is None:
-        raise UsageError(
-            f"{provider.name} has no fixed URL, and none was given",
-            hint="--base-url https://…, as its documentation has it",
-        )
-    url = endpoint(
-        base, provider.path, model, versionless=provider.versionless, own_url=provider.url
-    )
-    if options.insecure and not is_loopback(url):
-        raise UsageError(
-            f"--insecure is for servers on this machine, and not for {public_url(url)}",
-            hint="SSL_CERT_FILE names a file with the certificates to trust",
-        )
-    own_names = {name.lower() for name in options.headers}  # HTTP takes a header's name in any case
-    own = {
-        name: value
-        for name, value in {**provider.headers, **credentials.headers}.items()
-        if name.lower() not in own_names
-    }
-    poll = provider.poll
-    if poll is not None and options.base_url is not None:  # only to the host that the user named
-        poll = urljoin(url, urlsplit(poll).path)
-    return Address(
-        provider=provider.name,
-        url=url,
-        headers={**own, **options.headers},
-        secrets=[
-            *credentials.secrets,
-            *query_secrets(url),
-            *query_secrets(poll or ""),
-            *secrets_in(options.fields),
-            *secrets_in(options.metadata),
-        ],
-        key_place=credentials.place,
-        poll=poll,
-    )
 
 
 def _info(

@@ -12,7 +12,7 @@ import pytest
 from rerank_cli.providers import client
 from tests.conftest import Run
 from tests.support.batches import SMALL, read, record, start_batch, write
-from tests.support.loopback import Server, serve
+from tests.support.loopback import Request, Server, Status, serve
 
 PRICED = """[mine]
 like = "openai-like"
@@ -61,6 +61,25 @@ def test_money_ends_a_job_before_it_is_spent_and_resume_goes_on(
     whole = tmp_path / "whole.jsonl"
     rerank("batch", str(source), "-o", str(whole), *MINE, "--base-url", server.url)
     assert out.read_bytes() == whole.read_bytes()
+
+
+def test_with_a_limit_a_record_that_fails_leaves_the_others_their_scores(
+    rerank: Run, home: Path, tmp_path: Path
+) -> None:
+    (home / "providers.toml").write_text(PRICED)
+    source = write(tmp_path / "in.jsonl", records(8))
+
+    def refuse(request: Request, _number: int) -> Status | None:
+        return Status(422) if request.json["query"] == "garden 2" else None
+
+    with serve("openai-like", faults=refuse) as server:
+        options = ("batch", str(source), *MINE, "--base-url", server.url)
+        for limit in ((), ("--max-cost", "1"), ("--max-time", "10m")):
+            before = server.count
+            rows = [json.loads(line) for line in rerank(*options, *limit).out.splitlines()]
+            assert server.count - before == 8
+            assert [number for number, row in enumerate(rows) if "error" in row] == [2]
+            assert [len(row["results"]) for row in rows if "error" not in row] == [4] * 7
 
 
 def test_a_record_is_done_whole_or_not_at_all(

@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
+from rerank_cli import Reranker
 from rerank_cli.errors import ProviderError
 from rerank_cli.providers import RemoteOptions, client
 from rerank_cli.ranking.reranker import rank
@@ -19,6 +21,7 @@ from tests.support.loopback import (
     CloseHalfway,
     Fault,
     Fewer,
+    Request,
     Server,
     Status,
     any_of,
@@ -221,3 +224,27 @@ def test_a_program_that_leaves_before_an_answer_ends_the_ranking() -> None:
         )
     assert left.stderr == ""
     assert left.stdout == "the model was closed before all was scored\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [({}, Status(503, headers={"Retry-After": "60"})), ({"rpm": 1}, None)],
+    ids=["to be repeated", "to be within a limit"],
+)
+def test_what_waits_when_a_ranking_is_cancelled_is_not_sent(
+    options: dict[str, Any], fault: Fault | None
+) -> None:
+    is_sent = threading.Event()
+
+    def note(_request: Request, _number: int) -> Fault | None:
+        is_sent.set()
+        return fault
+
+    with serve("tei", faults=note) as server:
+        remote = RemoteOptions(base_url=server.url, concurrency=1, **options)
+        with Reranker("tei/local", remote=remote) as reranker:
+            pending = reranker.submit(QUERY, MANY[:100])
+            assert is_sent.wait(30)
+            assert pending.cancel()
+        # Closing waits for what is under way: without a cancellation, for a minute.
+        assert server.count == 1

@@ -136,6 +136,23 @@ def test_what_an_answer_did_cost_counts_in_place_of_the_estimate() -> None:
     assert not spending.reserve(usd(0.01)), "the most promising go first, and not the cheapest"
 
 
+def test_who_waits_for_money_waits_no_longer_once_cancelled() -> None:
+    spending, cancellation = Spending(Budget(max_cost=1.0)), threading.Event()
+    assert spending.reserve(usd(0.6))
+    results: list[bool] = []
+
+    def reserve() -> None:
+        results.append(spending.reserve(usd(0.6), cancellation=cancellation))
+
+    waiting = threading.Thread(target=reserve)
+    waiting.start()
+    cancellation.set()
+    waiting.join(30)
+    assert results == [False]
+    assert spending.reason is None, "others may still use what is left"
+    assert spending.reserve(usd(0.4))
+
+
 class Bell(Clock):
     """A clock whose alarm rings when the test says so."""
 

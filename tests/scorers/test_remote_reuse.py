@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from datetime import date
 from hashlib import blake2b
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -78,7 +79,9 @@ class Service:
         self.sent: list[bytes] = []
         scorer._client.send = self.send  # type: ignore[method-assign]
 
-    def send(self, body: bytes, tokens: int = 0, until: float = 0.0) -> Reply:
+    def send(
+        self, body: bytes, tokens: int = 0, until: float = 0.0, cancellation: Event | None = None
+    ) -> Reply:
         values = documents_in(body)
         self.sent += map(sent_key, values)
         results = [

@@ -373,12 +373,12 @@ def dry_run_report(scorer: "Scorer", ranking: "Ranking", *, as_json: bool, verbo
         plan["candidates"] = ranking.candidates._asdict()
     if ranking.unread is not None:
         plan["unread"] = ranking.unread._asdict()
-    price = Price.total(request.price for request in scorer.plans)
+    price = Price.total(request.price for request in scorer.plan.requests)
     request = None
-    if verbose and scorer.first_body:
+    if verbose and scorer.plan.first_body:
         redact = scorer.scorer.address.redact
         request = redact_json(
-            json.loads(scorer.first_body),
+            json.loads(scorer.plan.first_body),
             lambda text: redact(hide_user(text) if is_url(text) else text),
         )
     if as_json:
@@ -400,7 +400,7 @@ def dry_run_report(scorer: "Scorer", ranking: "Ranking", *, as_json: bool, verbo
 
 
 def _sums_of(scorer: "DryRunScorer", ranking: "Ranking") -> dict[str, Any]:
-    plans = scorer.plans
+    plans = scorer.plan.requests
     return {
         "endpoint": scorer.scorer.address.public_url,
         "model": scorer.info.name,

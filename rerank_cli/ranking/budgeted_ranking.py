@@ -8,7 +8,8 @@ ranking without a budget, as far as they are scored.
 """
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from operator import itemgetter
 from typing import Any
@@ -51,10 +52,9 @@ def fill_in_order(task: RankingTask, order: PassageOrder, documents: Iterable[Do
 
 
 def _fill_in_time(
-    task: RankingTask, batches: Iterable[Sequence[Split]], spending: Spending
+    task: RankingTask, batches: Generator[Sequence[Split], None, None], spending: Spending
 ) -> None:
     """Begin to add documents in another thread, and end the ranking at its deadline."""
-    task.watching = threading.get_ident()
     finish = task.finish
 
     def end() -> None:
@@ -79,13 +79,16 @@ def _fill_in_time(
     threading.Thread(target=fill, name="fill", daemon=True).start()
 
 
-def _fill(task: RankingTask, batches: Iterable[Sequence[Split]], spending: Spending) -> None:
+def _fill(
+    task: RankingTask, batches: Generator[Sequence[Split], None, None], spending: Spending
+) -> None:
     """Add batches of documents until a limit is reached."""
-    for batch in batches:
-        if spending.is_over or task.is_over:
-            break
-        task.add(batch)
-        task.wait_for_room(task.scorer.info.max_pending_pairs)
+    with closing(batches):  # and the files that they read
+        for batch in batches:
+            if spending.is_over or task.is_over:
+                break
+            task.add(batch)
+            task.wait_for_room(task.scorer.info.max_pending_pairs)
     if spending.is_over:
         spending.end(UnreadReason.MAX_TIME)  # if it is not another one
     task.end()

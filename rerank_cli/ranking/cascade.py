@@ -10,6 +10,8 @@ stage, are those of the first model.
 for a model, others are with another one.
 """
 
+import math
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, wait
@@ -242,7 +244,7 @@ class PendingCascade:
         self, cascade: Cascade, stages: "_Stages", client: object, watch: Watch | None
     ) -> None:
         """Begin with the first model; raises as `Reranker.submit` does."""
-        self.is_over = self.is_halted = False
+        self.is_over = self.is_halted = self._is_cancelled = False
         self._cascade = cascade
         self._stages = stages
         self._client = client
@@ -267,9 +269,19 @@ class PendingCascade:
         self._cascade.advance()
         return self.is_over
 
-    def result(self) -> Ranking:
-        """Wait for the ranking; raises what went wrong."""
+    def cancelled(self) -> bool:
+        """Whether it was cancelled."""
+        return self._is_cancelled
+
+    def result(self, timeout: float | None = None) -> Ranking:
+        """Wait for the ranking, `timeout` seconds at most.
+
+        Raises what went wrong, `CancelledError` after `cancel`, or `TimeoutError`.
+        """
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
         while not self.done():
+            if time.monotonic() >= deadline:
+                raise TimeoutError
             pending = self._pendings[-1]
             if self.is_halted and pending.done():  # no next model begins
                 raise CancelledError
@@ -280,15 +292,17 @@ class PendingCascade:
                 pending.task.wait()
             except StopRanking:
                 pending.task.stop_early()
+        if self._is_cancelled:
+            raise CancelledError
         if self._error is not None:
             raise self._error
         return self._stages.ranking()
 
     def cancel(self) -> bool:
-        """Score nothing more for this ranking; False if it is done already."""
+        """Score nothing more for this ranking; False if it is done already, as for `Pending`."""
         if self.is_over:
-            return False
-        self.is_over = True
+            return self._is_cancelled
+        self.is_over = self._is_cancelled = True
         for pending in reversed(self._pendings):
             pending.cancel()
         return True

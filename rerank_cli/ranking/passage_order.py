@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 
 from rerank_cli.ranking import CandidateCount, FirstStage, Selection
@@ -174,7 +174,7 @@ class PassageOrder:
 
     def batches(
         self, feed: InputFeed, choose: Callable[[Choice], None], size: int, *, paced: bool
-    ) -> Iterator[list[Split]]:
+    ) -> Generator[list[Split], None, None]:
         """Yield the passages of a feed, the most promising first, at most `size` in a batch.
 
         `choose` is called with what a first stage has chosen, if it was to choose. If it is

@@ -2,13 +2,15 @@
 
 instruct, instruct_some, show
                 give scorers an instruction, or an image as their query, if they take such
+check_scores    checks that a scorer keeps its contract
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from rerank_cli.costs import Price, RequestTotals
-from rerank_cli.errors import UsageError
+from rerank_cli.errors import ScorerError, UsageError
 from rerank_cli.progress import Progress, Watch
 from rerank_cli.ranking.chunking import Plan
 from rerank_cli.ranking.text_memory import TextMemory
@@ -209,3 +211,17 @@ def pairs_to_survey(
             watch(Progress(0, 0, number, surveying=True))
         for chunk in plan.split(document).chunks:
             yield Pair(plan.query, chunk)
+
+
+def check_scores(scored: Scored, expected: int, *, is_remote: bool) -> Sequence[float | None]:
+    """Check that a scorer keeps its contract: a finite number for every pair.
+
+    Only a service may give None for a pair. Raises `ScorerError`.
+    """
+    if len(scored.values) != expected:
+        raise ScorerError(f"the scorer gave {len(scored.values)} scores for {expected} pairs")
+    numbers = sum(value is not None and math.isfinite(value) for value in scored.values)
+    without = scored.values.count(None) if is_remote else 0
+    if numbers + without != expected:
+        raise ScorerError(f"the scorer gave no number for {expected - numbers} of its pairs")
+    return scored.values

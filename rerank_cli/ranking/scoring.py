@@ -11,7 +11,6 @@ The pool's lock guards the state of all its rankings. It is never held while a s
 `finish` is called.
 """
 
-import math
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
@@ -22,15 +21,17 @@ from rerank_cli.errors import ProviderError, ScorerError
 from rerank_cli.media import media_stamp, sent_size
 from rerank_cli.progress import Progress, StopRanking, Watch, Work
 from rerank_cli.ranking.chunking import TOKEN_CHARACTERS, Plan, Split, fixed_work
-from rerank_cli.ranking.powers import ConcurrentScorer, Part, ScoringJob
+from rerank_cli.ranking.powers import ConcurrentScorer, Part, ScoringJob, check_scores
 from rerank_cli.ranking.results import RankingBuilder
 from rerank_cli.structure import is_code
-from rerank_cli.types import Media, Pair, Ranking, Scored, Scorer, ScorerInfo
+from rerank_cli.types import Media, Pair, Ranking, Scorer, ScorerInfo
 
 # A scorer that has only `score` gets its pairs in slices, so that a watch is called between them.
 SLICE_PAIRS = 256
-# Pairs that are being scored hold their texts: this many characters of them at most.
+# Documents whose scores are not known yet, or come after such, hold their texts: this many
+# characters of them at most. A document with a short text takes memory too.
 MAX_PENDING_CHARACTERS = 1 << 24
+_DOCUMENT_OVERHEAD_CHARACTERS = 64
 MAX_CACHED_DOCUMENTS = 1 << 15
 MAX_CACHED_CHARACTERS = 1 << 22
 _WATCH_SECONDS = 0.1  # between two calls of a watch, while the ranking waits for scores
@@ -132,6 +133,7 @@ class ScorePool:
 class DocumentBlock:
     """Documents of a ranking that were added together.
 
+    characters       how much memory they take, in characters of their text
     scores           the scores of each document's chunks, which other threads fill in
     entries          the documents that this ranking scores itself
     missing_entries  how many documents, its own or those of other rankings, it waits for
@@ -141,6 +143,9 @@ class DocumentBlock:
     def __init__(self, task: "RankingTask", splits: Sequence[Split]) -> None:
         self.task = task
         self.splits = splits
+        self.characters = sum(
+            _characters_in(split) + _DOCUMENT_OVERHEAD_CHARACTERS for split in splits
+        )
         self.scores: list[Sequence[float | None]] = []
         self.entries: list[ScoreEntry] = []
         self.missing_entries = 0
@@ -167,9 +172,9 @@ class RankingTask:
     store     a store of its own, for scores that no other ranking may use; None for the pool's
     key       what scores depend on besides the document
     client    whose work this is, for a scorer that is fair between clients; None for its own
-    watch     is called while documents are added and scores waited for; if it raises `StopRanking`,
-              the caller is to call `stop_early`
-    watching  the thread that alone calls the watch; None for any
+    watch     is called while documents are added and scores waited for, by `watching`, the thread
+              that makes the task or waits for its result; if it raises `StopRanking`, the caller is
+              to call `stop_early`
     count_read
               counts the documents read so far, if they are before the first is added; else None
     """
@@ -186,11 +191,11 @@ class RankingTask:
     key: tuple[object, ...] = ()
     client: object = None
     watch: Watch | None = None
-    watching: int | None = None
     count_read: Callable[[], int] | None = None
 
     def __post_init__(self) -> None:
         self.is_over = False
+        self.watching = threading.get_ident()
         self.given_pairs = self.scored_pairs = 0
         self._is_private = self.store is not None
         self._store = self.store or self.pool.store
@@ -199,6 +204,7 @@ class RankingTask:
         self._runs: set[ScoringRun] = set()
         self._made_runs = 0
         self._read_documents = self._ranked_documents = 0
+        self._waiting_characters = 0  # of `_blocks`, which wait for the scores of the first one
         self.work = Work(0, 0)  # counted for a watch alone
         self._max_pairs = 0  # of a thread that waits for room
         self._has_all_documents = False
@@ -215,6 +221,7 @@ class RankingTask:
             for split in splits:
                 block.scores.append(self._find_scores(split, block))
             self._read_documents += len(splits)
+            self._waiting_characters += block.characters
             if block.entries:
                 block.run = self._make_run(block.entries, self._count_best_pairs(block.entries))
                 self.work = Work(self.work.done, self.work.read + sum(block.run.work))
@@ -243,6 +250,7 @@ class RankingTask:
 
     def wait(self) -> None:
         """Wait until the ranking is over, or for a short time, and call the watch."""
+        self.watching = threading.get_ident()
         with self._changed:
             if not self.is_over:
                 self._changed.wait(self._patience)
@@ -255,7 +263,7 @@ class RankingTask:
 
     def call_watch(self) -> None:
         """Tell the watch, if there is one, how far the ranking has come."""
-        if self.watch is not None and self.watching in (None, threading.get_ident()):
+        if self.watch is not None and self.watching == threading.get_ident():
             with self.pool.lock:
                 scored = self._blocks[0].scored_documents if self._blocks else 0
                 progress = Progress(
@@ -336,7 +344,7 @@ class RankingTask:
 
     def take(self, run: "ScoringRun", part: Part) -> "list[RankingTask]":
         """Take a part of a run's scores. Returns the rankings that are complete with it."""
-        values = _check_scores(part.scored, len(part.places), is_remote=self.scorer.info.remote)
+        values = check_scores(part.scored, len(part.places), is_remote=self.scorer.info.remote)
         run.check_places(part.places)
         self.builder.missing += part.scored.missing
         self.builder.cached += part.scored.cached
@@ -367,8 +375,9 @@ class RankingTask:
 
     def _is_full(self, max_pairs: int) -> bool:
         pairs = sum(run.missing_pairs for run in self._runs)
-        characters = sum(run.characters for run in self._runs)
-        return pairs > 0 and (pairs >= max_pairs or characters >= MAX_PENDING_CHARACTERS)
+        return pairs > 0 and (
+            pairs >= max_pairs or self._waiting_characters >= MAX_PENDING_CHARACTERS
+        )
 
     def _find_scores(self, split: Split, block: DocumentBlock) -> Sequence[float | None]:
         """The scores of a document: those of an equal one, or a list that will be filled in."""
@@ -433,6 +442,7 @@ class RankingTask:
             for split, scores in zip(block.splits, block.scores, strict=True):
                 self.builder.add(split, scores)
             self._ranked_documents += len(block.splits)
+            self._waiting_characters -= block.characters
             block.entries.clear()
         if not self._has_all_documents or self._blocks:
             return False
@@ -597,20 +607,6 @@ def start_runs(runs: Iterable[ScoringRun]) -> None:
 
 def _do_nothing(_result: object) -> None:
     pass
-
-
-def _check_scores(scored: Scored, expected: int, *, is_remote: bool) -> Sequence[float | None]:
-    """Check that a scorer keeps its contract: a finite number for every pair.
-
-    Only a service may give None for a pair. Raises `ScorerError`.
-    """
-    if len(scored.values) != expected:
-        raise ScorerError(f"the scorer gave {len(scored.values)} scores for {expected} pairs")
-    numbers = sum(value is not None and math.isfinite(value) for value in scored.values)
-    without = scored.values.count(None) if is_remote else 0
-    if numbers + without != expected:
-        raise ScorerError(f"the scorer gave no number for {expected - numbers} of its pairs")
-    return scored.values
 
 
 def score_key(plan: tuple[object, ...], split: Split, info: ScorerInfo) -> ScoreKey:

@@ -2,6 +2,8 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from rerank_cli.costs import Price
@@ -22,17 +24,25 @@ class RequestPlan(NamedTuple):
     price: Price | None
 
 
+@dataclass
+class DryRunPlan:
+    """All requests that would be sent, and the body of the first one."""
+
+    requests: list[RequestPlan] = field(default_factory=list)
+    first_body: bytes = b""
+
+
 class DryRunScorer:
     """Stands in for a remote scorer: sends nothing, and every score is 0.
 
-    `plans` describes each request, and `first_body` is the body of the first.
+    `plan` has the requests. A scorer with an instruction or a budget shares it with the one that it
+    was made from.
     """
 
     def __init__(self, scorer: RemoteScorer) -> None:
         self.info = scorer.info
         self.scorer = scorer
-        self.plans: list[RequestPlan] = []
-        self.first_body = b""
+        self.plan = DryRunPlan()
         self._spending = Spending(Budget())  # without a limit
 
     def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
@@ -58,8 +68,8 @@ class DryRunScorer:
                     continue
                 self._spending.settle(price, price)
                 body = self.scorer.builder.body(part, keep)
-                self.first_body = self.first_body or body
-                self.plans.append(RequestPlan(count, part.tokens, len(body), price))
+                self.plan.first_body = self.plan.first_body or body
+                self.plan.requests.append(RequestPlan(count, part.tokens, len(body), price))
                 receive(Part(part.places, Scored([0.0] * count, notes=notes)))
         return RequestsJob((), threading.Event())
 
@@ -75,9 +85,14 @@ class DryRunScorer:
 
     def within(self, spending: Spending) -> "DryRunScorer":
         """Plan no more than a budget of money allows; see `ThriftyScorer`."""
-        self.scorer = self.scorer.within(spending)
-        self._spending = spending
-        return self
+        other = self._with(self.scorer.within(spending))
+        other._spending = spending
+        return other
+
+    def _with(self, scorer: RemoteScorer) -> "DryRunScorer":
+        other = copy(self)
+        other.scorer = scorer
+        return other
 
     @property
     def identity(self) -> str:
@@ -89,17 +104,15 @@ class DryRunScorer:
         return self.scorer.recall(pairs, values)
 
     def with_instruction(self, instruction: str) -> "DryRunScorer":
-        """Take an instruction for the run."""
-        self.scorer = self.scorer.with_instruction(instruction)
-        return self
+        """The same model with an instruction; see `RemoteScorer`."""
+        return self._with(self.scorer.with_instruction(instruction))
 
     def with_media(self, media: Media, *, media_only: bool) -> "DryRunScorer":
-        """Take an image or a video for the query of the run."""
-        self.scorer = self.scorer.with_media(media, media_only=media_only)
-        return self
+        """The same model with an image or a video in the query; see `ViewingScorer`."""
+        return self._with(self.scorer.with_media(media, media_only=media_only))
 
     def account(self) -> str:
-        """The real scorer's remarks; `plans` has the result."""
+        """The real scorer's remarks; `plan` has the result."""
         return "\n".join(self.scorer.remarks)
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Sequence
+from concurrent.futures import CancelledError
 from dataclasses import replace
 
 import pytest
@@ -304,8 +305,23 @@ def test_what_is_cancelled_is_read_by_no_later_model() -> None:
     pending = cascade.submit("cats", ["cats", "dogs"])
     assert pending.cancel()
     assert pending.done()
-    assert not pending.cancel()
+    assert pending.cancelled()
+    assert pending.cancel()
+    with pytest.raises(CancelledError):
+        pending.result()
     assert last.batches == []
+
+
+def test_a_result_that_does_not_come_in_time_can_be_waited_for_again() -> None:
+    first = Gate()
+    cascade = Cascade([Reranker(first), Reranker(OverlapScorer(words_info(5)))], 1)
+    pending = cascade.submit("q", ["1", "2"])
+    with pytest.raises(TimeoutError):
+        pending.result(0)
+    first.jobs[0].answer()
+    assert indices(pending.result(30)) == [1, 0]
+    assert not pending.cancel()
+    assert not pending.cancelled()
 
 
 def test_to_cancel_one_ranking_begins_nothing_for_others() -> None:

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from rerank_cli.errors import InputError
 from rerank_cli.progress import Progress
+from rerank_cli.ranking import scoring
 from rerank_cli.ranking.powers import Part
 from rerank_cli.ranking.reranker import rank
 from rerank_cli.types import Document, Media, Pair, Scored
-from tests.support.fakes import OverlapScorer, number_in, shared_words, words_info
+from tests.support.fakes import Gate, OverlapScorer, number_in, shared_words, words_info
 
 
 class Service(OverlapScorer):
@@ -174,3 +175,26 @@ def test_pictures_are_for_scorers_that_read_them() -> None:
     assert service.batches == [2]  # a text that reads the same is another document
     with pytest.raises(InputError, match=r"^cats.jsonl:3: words@1 reads no images$"):
         rank("q", [picture], OverlapScorer())
+
+
+def test_few_equal_documents_wait_for_the_score_of_the_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scoring, "MAX_PENDING_CHARACTERS", 1 << 12)
+    gate, watch_counts = Gate(), [0]
+    read = 0
+
+    def documents() -> Iterator[str]:
+        nonlocal read
+        for read in range(1, 5001):  # noqa: B007 - the watch looks at it
+            yield "1"
+
+    def answer_once_nothing_is_read(_progress: Progress) -> None:
+        if gate.jobs and read == watch_counts[-1]:
+            gate.jobs.pop().answer()
+        elif gate.jobs:
+            watch_counts.append(read)
+
+    ranking = rank("q", documents(), gate, watch=answer_once_nothing_is_read)
+    assert (ranking.documents, ranking.duplicates) == (5000, 4999)
+    assert watch_counts[-1] <= (1 << 12) // 64 + gate.info.preferred_batch

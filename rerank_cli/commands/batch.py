@@ -24,6 +24,7 @@ from rerank_cli.ranking import (
     CacheOptions,
     CandidateRule,
     Selection,
+    check_keep,
 )
 from rerank_cli.scorers import BM25, split_models
 from rerank_cli.terminal import STDOUT, Terminal
@@ -322,7 +323,6 @@ def _read_options(ctx: typer.Context) -> "BatchOptions":
     from rerank_cli.batch.records import RecordFields
     from rerank_cli.inputs.streams import check_read_once
     from rerank_cli.output_files import OutputFile
-    from rerank_cli.ranking.cascade import check_keep
 
     params = ctx.params
     names = [params[name] for name in ("run", "queries", "corpus")]

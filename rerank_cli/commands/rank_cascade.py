@@ -11,6 +11,7 @@ import typer
 from rerank_cli.cli import option_values
 from rerank_cli.cli.parameters import is_given
 from rerank_cli.errors import UsageError
+from rerank_cli.ranking import check_keep
 from rerank_cli.terminal import format_count, format_json
 
 if TYPE_CHECKING:
@@ -62,8 +63,6 @@ def find_keep(ctx: typer.Context, models: int) -> Sequence[int] | None:
         return ()
     if text is None:
         return None
-    from rerank_cli.ranking.cascade import check_keep  # few runs need it
-
     return check_keep([int(count) for count in text.split(",")], models, name="--keep")
 
 

@@ -47,10 +47,11 @@ from rerank_cli.ranking import (
     ChunkOptions,
     FirstStage,
     Selection,
+    check_keep,
 )
 from rerank_cli.ranking.budget import Budget, Spending, is_cut_short, limit_scorer
 from rerank_cli.ranking.calibration import relevance_of
-from rerank_cli.ranking.cascade import Cascade, Ranker, check_keep, rerankers_of
+from rerank_cli.ranking.cascade import Cascade, Ranker, rerankers_of
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.runtimes import Device, Runtime, RuntimeOptions
 from rerank_cli.scorers import (

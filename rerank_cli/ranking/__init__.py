@@ -9,12 +9,14 @@ module has their options, and imports nothing slow.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 from typing import NamedTuple
 
-from rerank_cli.errors import UsageError, check_choice, check_fields
+from rerank_cli.errors import UsageError, check_choice, check_fields, check_type
+from rerank_cli.terminal import format_count
 
 MIN_CHUNK_TOKENS = 8
 DEFAULT_MAX_CHUNKS = 1024
@@ -248,3 +250,35 @@ class Selection:
             return None
         number = max(MIN_AUTO_CANDIDATES, AUTO_CANDIDATES_PER_RESULT * self.n)
         return CandidateCount(number, grows=True)
+
+
+def check_keep(
+    keep: int | Sequence[int] | None, models: int, *, name: str = "keep"
+) -> tuple[int, ...]:
+    """How many results each model behind the first one reads.
+
+    Raises `UsageError`, whose message calls the numbers by `name`.
+    """
+    if keep is None:
+        steps = range(models - 2, -1, -1)
+        return tuple(DEFAULT_KEEP * KEEP_FACTOR**step for step in steps)
+    check_type(name, keep, int, Iterable)
+    counts = (keep,) if isinstance(keep, int) else tuple(keep)
+    for count in counts:
+        check_type(name, count, int)
+    if models == 1 and counts:
+        raise UsageError(
+            f"{name} needs several models, and there is only one",
+            hint="-m mini,bge-reranker-base; -n N keeps the best N results",
+        )
+    option = f"{name} {','.join(map(str, counts))}"
+    if len(counts) != models - 1:
+        raise UsageError(
+            f"{option}: {format_count(len(counts), 'number')} for {models} models",
+            hint="a number for each model but the first, which reads all",
+        )
+    if any(isinstance(count, bool) or count < 1 for count in counts):
+        raise UsageError(f"{option}: each model must read at least one result")
+    if any(later > earlier for earlier, later in pairwise(counts)):
+        raise UsageError(f"{option}: a model cannot read more results than the one before it")
+    return counts

@@ -17,19 +17,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, wait
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
 from typing import Any, Self
 
 from rerank_cli.costs import Price
 from rerank_cli.errors import UsageError, check_type
 from rerank_cli.progress import Progress, StopRanking, Watch, Work
-from rerank_cli.ranking import DEFAULT_KEEP, KEEP_FACTOR, CandidateCount, CandidateRule, Selection
+from rerank_cli.ranking import CandidateCount, CandidateRule, Selection, check_keep
 from rerank_cli.ranking.budget import Budget
 from rerank_cli.ranking.chunking import Plan, Split
 from rerank_cli.ranking.powers import instruct_some
 from rerank_cli.ranking.reranker import Pending, Reranker
 from rerank_cli.ranking.results import MAX_REQUESTS, keep_best
-from rerank_cli.terminal import format_count
 from rerank_cli.types import (
     Chunk,
     Document,
@@ -339,38 +337,6 @@ class PendingCascade:
                 self._cascade.halt()
                 raise
         self._cascade.advance()
-
-
-def check_keep(
-    keep: int | Sequence[int] | None, models: int, *, name: str = "keep"
-) -> tuple[int, ...]:
-    """How many results each model behind the first one reads.
-
-    Raises `UsageError`, whose message calls the numbers by `name`.
-    """
-    if keep is None:
-        steps = range(models - 2, -1, -1)
-        return tuple(DEFAULT_KEEP * KEEP_FACTOR**step for step in steps)
-    check_type(name, keep, int, Iterable)
-    counts = (keep,) if isinstance(keep, int) else tuple(keep)
-    for count in counts:
-        check_type(name, count, int)
-    if models == 1 and counts:
-        raise UsageError(
-            f"{name} needs several models, and there is only one",
-            hint="-m mini,bge-reranker-base; -n N keeps the best N results",
-        )
-    option = f"{name} {','.join(map(str, counts))}"
-    if len(counts) != models - 1:
-        raise UsageError(
-            f"{option}: {format_count(len(counts), 'number')} for {models} models",
-            hint="a number for each model but the first, which reads all",
-        )
-    if any(isinstance(count, bool) or count < 1 for count in counts):
-        raise UsageError(f"{option}: each model must read at least one result")
-    if any(later > earlier for earlier, later in pairwise(counts)):
-        raise UsageError(f"{option}: a model cannot read more results than the one before it")
-    return counts
 
 
 class _Stages:

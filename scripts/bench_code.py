@@ -33,7 +33,7 @@ import numpy as np
 
 from rerank_cli import Document
 from rerank_cli.inputs.documents import Inputs
-from rerank_cli.ranking import CandidateCount, ChunkOptions, FirstStage
+from rerank_cli.ranking import CandidateCount, ChunkOptions, FileFacts, FirstStage
 from rerank_cli.ranking.chunking import plan_chunks
 from rerank_cli.ranking.first_stage import CandidateLimits, choose_passages
 from rerank_cli.ranking.places import REPEAT, WEIGHTS, FileCounter, PlacePrior
@@ -155,7 +155,7 @@ def read_passages(data: Path, name: str) -> list[Passages]:
     for _ in counter.watch(documents):
         pass
     rows = read_rows(data / "logits" / f"{name}.jsonl")
-    return [_passages_of(row, documents, counter.old_folders) for row in rows]
+    return [_passages_of(row, documents, counter.facts) for row in rows]
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -165,10 +165,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _passages_of(
-    row: Mapping[str, Any], documents: Sequence[Document], old_folders: Sequence[str]
+    row: Mapping[str, Any], documents: Sequence[Document], facts: FileFacts
 ) -> Passages:
     question = row["question"]
-    prior = PlacePrior(question["query"], old_folders=old_folders)
+    prior = PlacePrior(question["query"], files=facts)
     grouped: dict[int, list[Mapping[str, Any]]] = {}
     for passage in row["passages"]:
         grouped.setdefault(passage["document"], []).append(passage)

@@ -41,6 +41,19 @@ class Encoding(StrEnum):
     FLAG = "flag"  # as in FlagEmbedding: one sequence, whose end is cut off
 
 
+class FileFacts(NamedTuple):
+    """What all files of an input say of each of them, for a prior.
+
+    root         the folder that all are in, with a slash at its end; empty if it is not known
+    old_folders  the folders of old versions, each with a slash at its end
+    are_tests    whether all programs are tests
+    """
+
+    root: str = ""
+    old_folders: Sequence[str] = ()
+    are_tests: bool = False
+
+
 class CandidateRule(StrEnum):
     """How the number of passages that the model reads is chosen, if it is not given."""
 
@@ -184,7 +197,8 @@ class Selection:
                   the earlier order is that of the input. A first stage of "input" heeds it too
     prior         whether the names of files, definitions and the like count beside the model's
                   logits: "code", "none", or "auto": if more files are code than are not
-    old_folders   those of old versions, for a prior of documents that an earlier ranking has chosen
+    files         what all files of the input say of each, for a prior of documents that an earlier
+                  ranking has chosen; None if it is not known
     """
 
     n: int | None = None
@@ -201,7 +215,7 @@ class Selection:
     prior_field: str | None = None
     prior: PriorRule | str = PriorRule.NONE
     best_passages: int = 0
-    old_folders: Sequence[str] = ()
+    files: FileFacts | None = None
 
     def check(self) -> None:
         """Raise `UsageError` for a value that makes no sense."""

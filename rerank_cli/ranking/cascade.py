@@ -422,11 +422,11 @@ class _Stages:
             self._put_above(place, ranking, self._stage_input)
         else:
             self.results = list(ranking.results)
-            # The whole input says whether a prior counts and which versions are old, and not the
-            # part that a next model reads.
+            # The whole input says whether a prior counts and what its files are, and not the part
+            # that a next model reads.
             builder = pending.task.builder
             self._selection = replace(
-                self._selection, prior=builder.prior_rule, old_folders=builder.old_folders
+                self._selection, prior=builder.prior_rule, files=builder.files
             )
         self.place += 1
 

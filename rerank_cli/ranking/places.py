@@ -12,8 +12,9 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
-from posixpath import normpath
+from posixpath import commonprefix, normpath
 
+from rerank_cli.ranking import FileFacts
 from rerank_cli.ranking.definitions import DefinitionSearch, Symbol
 from rerank_cli.structure import is_code, syntax_of
 from rerank_cli.types import Chunk, Document, Prior
@@ -32,6 +33,7 @@ WEIGHTS: Mapping[str, float] = {
 }
 LINE = "line"  # a part without a weight: it puts the passage with the line of a query before others
 _LINE_LEAD = 1.0  # the lead of that passage before the best one, in logits
+_LEAST_BEST_LOGIT = -2.0  # below it nothing in a file answers, and many passages add little
 _LEAST_COMMON_START = 4  # characters that a word and a longer one have in common: config, configur
 # Names of files that say nothing; the name of their folder counts instead.
 _NAMELESS = frozenset(("__init__", "__main__", "index", "mod", "main", "lib"))
@@ -235,6 +237,7 @@ class FileCounter:
     def __init__(self) -> None:
         self._code_count = self._other_count = 0
         self._paths: set[str] = set()  # of programs
+        self._root: str | None = None  # None until there is a file
         self._is_complete = False
 
     def watch(self, documents: Iterable[Document]) -> Iterator[Document]:
@@ -247,10 +250,12 @@ class FileCounter:
             return
         self._code_count = self._other_count = 0
         self._paths.clear()
+        self._root = None
         source: str | None = None
         for document in documents:
             if document.source is None or document.source != source:
                 source = document.source
+                self._root = _shared_folder(self._root, _path_of(document))
                 if is_program(document):
                     self._code_count += 1
                     self._note(_path_of(document))
@@ -268,33 +273,40 @@ class FileCounter:
         return self._code_count > self._other_count
 
     @property
-    def old_folders(self) -> Sequence[str]:
-        """The folders of old versions among the files so far, each with a slash at its end.
+    def facts(self) -> FileFacts:
+        """What the files so far say of each of them."""
+        root = self._root or ""
+        paths = {path[len(root) :] for path in self._paths}
+        old_folders = [root + folder for folder in _find_old_folders(paths)]
+        return FileFacts(root, old_folders, bool(paths) and all(map(_TEST.search, paths)))
 
-        A version is old if a higher version is beside it. v1 is also old if the folder above has
-        most of its files: v1/fields.py, fields.py. This goes for no higher version, because v2 is
-        the newer one there.
-        """
-        versions_by_parent: dict[str, dict[int, list[str]]] = {}
-        for path in self._paths:
-            for match in _VERSION.finditer(path):
-                versions = versions_by_parent.setdefault(path[: match.start(1) - 1], {})
-                versions.setdefault(int(match[1]), []).append(path[match.end() + 1 :])
-        return sorted(
-            f"{parent}v{version}/"
-            for parent, versions in versions_by_parent.items()
-            for version, names in versions.items()
-            if version < max(versions) or (version == 1 and self._has_most(parent, names))
-        )
 
-    def _has_most(self, folder: str, names: Iterable[str]) -> bool:
-        """Whether a folder has most of some files; names that many folders have do not count."""
-        distinct_names = [
-            name for name in names if _stem_of(PurePosixPath(name)).lower() not in _NAMELESS
-        ]
-        return 2 * sum(folder + name in self._paths for name in distinct_names) > len(
-            distinct_names
-        )
+def _find_old_folders(paths: Collection[str]) -> Sequence[str]:
+    """The folders of old versions among some files, each with a slash at its end.
+
+    A version is old if a higher version is beside it. v1 is also old if the folder above has most
+    of its files: v1/fields.py, fields.py. This goes for no higher version, because v2 is the newer
+    one there.
+    """
+    versions_by_parent: dict[str, dict[int, list[str]]] = {}
+    for path in paths:
+        for match in _VERSION.finditer(path):
+            versions = versions_by_parent.setdefault(path[: match.start(1) - 1], {})
+            versions.setdefault(int(match[1]), []).append(path[match.end() + 1 :])
+    return sorted(
+        f"{parent}v{version}/"
+        for parent, versions in versions_by_parent.items()
+        for version, names in versions.items()
+        if version < max(versions) or (version == 1 and _has_most(paths, parent, names))
+    )
+
+
+def _has_most(paths: Collection[str], folder: str, names: Iterable[str]) -> bool:
+    """Whether a folder has most of some files; names that many folders have do not count."""
+    distinct_names = [
+        name for name in names if _stem_of(PurePosixPath(name)).lower() not in _NAMELESS
+    ]
+    return 2 * sum(folder + name in paths for name in distinct_names) > len(distinct_names)
 
 
 def is_program(document: Document) -> bool:
@@ -304,6 +316,15 @@ def is_program(document: Document) -> bool:
 
 def _path_of(document: Document) -> str:
     return (document.source or "").replace("\\", "/")
+
+
+def _shared_folder(folder: str | None, path: str) -> str:
+    """The innermost folder that has a folder and a file, with a slash at its end; or empty."""
+    own = path[: path.rfind("/") + 1]
+    if folder is None or own.startswith(folder):
+        return own if folder is None else folder
+    shared = commonprefix((folder, own))
+    return shared[: shared.rfind("/") + 1]
 
 
 def _parts_of(path: str) -> list[str]:
@@ -345,8 +366,7 @@ def _name_of(place: PurePosixPath) -> str:
 class PlacePrior:
     """Weighs the passages of documents by their files and definitions, for one query.
 
-    `old_folders` are the folders of old versions. They are known if a first stage has read all
-    files.
+    `files` says what all files have in common. It is known if a first stage has read them.
     """
 
     def __init__(
@@ -355,9 +375,9 @@ class PlacePrior:
         *,
         passages: bool = False,
         weights: Mapping[str, float] = WEIGHTS,
-        old_folders: Collection[str] = (),
+        files: FileFacts | None = None,
     ) -> None:
-        self.old_folders = old_folders
+        self.files = files or FileFacts()
         self._passages = passages
         self._weights = weights
         self._words = Words()
@@ -368,7 +388,9 @@ class PlacePrior:
         is_test = _TEST.search(str(self._path.place)) is not None
         self._wants_tests = is_test or "test" in self._stems_of(query)
         self._versions = frozenset(_VERSION_NAME.findall(query.lower()))
-        self._definitions = DefinitionSearch(_symbols(query), members=len(query.split()) == 1)
+        symbols = _symbols(query)
+        self._is_name = bool(symbols) and _name_in_query(query.strip()) != ""
+        self._definitions = DefinitionSearch(symbols, members=len(query.split()) == 1)
 
     def weigh(
         self, document: Document, chunks: Sequence[Chunk], logits: Sequence[float]
@@ -379,12 +401,14 @@ class PlacePrior:
             Prior({part: weights[part] * value for part, value in values.items() if value})
             for values in self.values(document, chunks, logits)
         ]
-        if (start := self._path.find_line(document)) is not None:
-            best = max(logits, default=0.0)
-            for place, chunk in enumerate(chunks):
-                if chunk.start <= start < chunk.end:
-                    lead = best - logits[place] + _LINE_LEAD
-                    priors[place] = Prior({**priors[place].parts, LINE: lead})
+        best = max(logits, default=0.0)
+        start = self._path.find_line(document)
+        for place, chunk in enumerate(chunks):
+            lag, parts = best - logits[place], priors[place].parts
+            if start is not None and chunk.start <= start < chunk.end:
+                priors[place] = Prior({**parts, LINE: lag + _LINE_LEAD})
+            elif self._is_name and parts.get(DEFINITION, 0) >= weights[DEFINITION]:
+                priors[place] = Prior({**parts, DEFINITION: parts[DEFINITION] + lag})
         if not self._passages:
             return priors
         scores = [logit + prior.total for logit, prior in zip(logits, priors, strict=True)]
@@ -403,7 +427,7 @@ class PlacePrior:
             "name": self._name_value(path),
             "several": _excess(logits),
             "other": float(not is_program(document)),
-            "test": float(not self._wants_tests and _TEST.search(path) is not None),
+            "test": float(self._is_unwanted_test(path)),
             "old": float(self._is_old(path)),
         }
         definitions = self._definitions.find(document)
@@ -427,11 +451,18 @@ class PlacePrior:
         stems = self._stems_of(_name_of(PurePosixPath(path)))
         return sum(map(self._has, stems)) / len(stems) if stems else 0.0
 
+    def _is_unwanted_test(self, path: str) -> bool:
+        """Whether a file is a test, unless the query names tests or all files are tests."""
+        if self._wants_tests or self.files.are_tests:
+            return False
+        root = self.files.root
+        return _TEST.search(path.removeprefix(root)) is not None
+
     def _is_old(self, path: str) -> bool:
         """Whether a file is of an old version that the query does not name."""
         return any(
             path.startswith(folder) and folder.rsplit("/", 2)[-2] not in self._versions
-            for folder in self.old_folders
+            for folder in self.files.old_folders
         )
 
     def _has(self, stem: str) -> bool:
@@ -509,6 +540,11 @@ def _qualified_names(query: str) -> list[Symbol]:
 
 
 def _excess(logits: Sequence[float]) -> float:
-    """The logarithm of the sum of odds, less the best logit: high if several passages answer."""
-    best = max(logits, default=0.0)
-    return math.log(math.fsum(math.exp(logit - best) for logit in logits)) if logits else 0.0
+    """How much the summed odds of passages are above those of the best one, as a logarithm.
+
+    It is high if several passages answer, and small if none does: log(1 + s), where s is the sum of
+    exp(logit - best) over the other passages, and `best` at least `_LEAST_BEST_LOGIT`.
+    """
+    best_first = sorted(logits, reverse=True)
+    best = max((_LEAST_BEST_LOGIT, *best_first[:1]))
+    return math.log1p(math.fsum(math.exp(logit - best) for logit in best_first[1:]))

@@ -46,7 +46,7 @@ class RankingBuilder:
 
     `query` is the whole query: that of the plan may have been cut. `find_advice` says what to do
     where the model does not read a language. `duplicates`, `missing`, `cached`, `incomplete`,
-    `usage` and `notes` become those of the ranking. `old_folders` are those that the prior knows.
+    `usage` and `notes` become those of the ranking. `files` is what the prior knows of all files.
     """
 
     def __init__(
@@ -80,9 +80,9 @@ class RankingBuilder:
         least = least_score(selection, info)
         self._relevance = relevance_of(info)
         self.notes.update(dict.fromkeys(calibration_notes(selection, info)))
-        self._files = FileCounter()
+        self._file_counter = FileCounter()
         self._name = NameSearch(query)
-        self.old_folders = selection.old_folders
+        self.files = selection.files
         # Whether a prior counts is known at the end. Until then there is an order for each case.
         priors = find_priors(query, info, selection)
         self._orders = [Order(selection, least, prior) for prior in priors]
@@ -96,9 +96,10 @@ class RankingBuilder:
     def choose(self, choice: Choice) -> None:
         """Take what a first stage has chosen, before the first document is added."""
         self._choice = choice
-        self.old_folders = self.old_folders or self._files.old_folders
+        if self.files is None:
+            self.files = self._file_counter.facts
         for prior in (order.prior for order in self._orders if order.prior is not None):
-            prior.old_folders = self.old_folders
+            prior.files = self.files
         self._more_blanks = choice.more_blanks
         self.notes.update(dict.fromkeys(choice.notes))
 
@@ -175,7 +176,7 @@ class RankingBuilder:
         Their files tell whether a prior counts, and more; a name of the query may be in none.
         """
         has_prior = self._selection.prior != PriorRule.NONE
-        watched = self._files.watch(documents) if has_prior else documents
+        watched = self._file_counter.watch(documents) if has_prior else documents
         return self._name.watch(watched)
 
     def add_unfinished(self, split: Split, scores: Sequence[float | None]) -> None:
@@ -255,7 +256,7 @@ class RankingBuilder:
         """Whether a prior counts, by the documents that were read; not `PriorRule.AUTO`."""
         if self._selection.prior != PriorRule.AUTO:
             return PriorRule(self._selection.prior)
-        return PriorRule.CODE if self._files.is_code else PriorRule.NONE
+        return PriorRule.CODE if self._file_counter.is_code else PriorRule.NONE
 
     def _final_order(self) -> "Order":
         """The order of the results: with the prior, if there is one and these are source files."""
@@ -368,7 +369,7 @@ def find_priors(query: str, info: ScorerInfo, selection: Selection) -> list[Plac
     """The priors that a ranking may come to have, None for none; the last one is that of code."""
     if selection.prior == PriorRule.NONE or not takes_prior(info):
         return [None]
-    prior = PlacePrior(query, passages=selection.passages, old_folders=selection.old_folders)
+    prior = PlacePrior(query, passages=selection.passages, files=selection.files)
     return [prior] if selection.prior == PriorRule.CODE else [None, prior]
 
 

@@ -1,5 +1,6 @@
 """The prior for places: what a file's name, a definition and the like add to the model's scores."""
 
+import itertools
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from rerank_cli import Document, Ranking, rank
 from rerank_cli.errors import UsageError
-from rerank_cli.ranking import Selection
+from rerank_cli.ranking import FileFacts, Selection
 from rerank_cli.ranking.calibration import relevance
 from rerank_cli.ranking.cascade import Cascade
 from rerank_cli.ranking.places import (
@@ -224,6 +225,50 @@ def test_the_passage_with_the_line_of_a_query_is_the_best_of_its_file(
 
 
 @pytest.mark.parametrize(
+    ("query", "is_first"),
+    [
+        ("asyncio.gather", True),
+        ("gather", True),
+        ("gather()", True),
+        ("def gather", True),
+        ("Gather", False),  # half of a definition
+        ("where does gather wait", False),
+    ],
+)
+def test_the_definition_of_a_name_is_the_best_of_its_file(query: str, is_first: bool) -> None:
+    """Whatever the model says of it, and of what else the file has."""
+    texts = ["await gather(a)\n", "def gather(a):\n    return a\n", "gather(b)\n"]
+    document = file("tasks.py", "".join(texts))
+    ends = list(itertools.accumulate(map(len, texts)))
+    chunks = [
+        Chunk(document, end - len(text), end, text, 0)
+        for text, end in zip(texts, ends, strict=True)
+    ]
+    logits = [4.0, -3.0, 2.0]
+    priors = PlacePrior(query).weigh(document, chunks, logits)
+    scores = [logit + prior.total for logit, prior in zip(logits, priors, strict=True)]
+    assert (scores.index(max(scores)) == 1) is is_first
+    if is_first:
+        assert priors[1].parts["definition"] == 7 + WEIGHTS["definition"]
+
+
+@given(st.lists(st.floats(-30, 30), max_size=60))
+def test_several_passages_count_if_they_may_answer(logits: list[float]) -> None:
+    document = file("a.py")
+    chunks = [Chunk(document, 0, len(CODE), CODE, 0) for _ in logits]
+    rows = PlacePrior("cats").values(document, chunks, logits)
+    values = {row["several"] for row in rows}
+    assert len(values) <= 1
+    for value in values:
+        odds = [math.exp(logit) for logit in logits]
+        if max(logits) >= -2:  # the logarithm of the sum of odds, above that of the best
+            assert value == pytest.approx(math.log(sum(odds) / max(odds)), abs=1e-9)
+        assert (
+            0 <= value <= math.log1p((len(logits) - 1) * math.exp(min(0, max(logits) + 2))) + 1e-9
+        )
+
+
+@pytest.mark.parametrize(
     ("query", "line"), [("x.py:3", 3), ("x.py:2", 3), ("x.py:4:1", 4), ("x.py:9", 1), ("x.py", 1)]
 )
 def test_the_sentence_of_a_line_is_that_line(query: str, line: int) -> None:
@@ -374,7 +419,7 @@ def test_a_version_is_old_if_a_newer_one_is_there(paths: list[str], old: list[st
     counter = FileCounter()
     for _ in counter.watch(map(file, paths)):
         pass
-    assert counter.old_folders == old
+    assert counter.facts.old_folders == old
 
 
 @pytest.mark.parametrize(
@@ -391,9 +436,53 @@ def test_an_old_version_counts_less_if_the_query_does_not_name_it(
     query: str, name: str, value: float
 ) -> None:
     document = file(name)
-    prior = PlacePrior(query, old_folders=["src/v3/"])
+    prior = PlacePrior(query, files=FileFacts(old_folders=["src/v3/"]))
     (found,) = prior.values(document, [Chunk(document, 0, len(CODE), CODE, 0)], [0.0])
     assert found["old"] == value
+
+
+@pytest.mark.parametrize(
+    ("paths", "tests"),
+    [
+        (["home/tests/proj/a.py", "home/tests/proj/tests/a.py"], ["home/tests/proj/tests/a.py"]),
+        (["tests/a.py", "src/a.py"], ["tests/a.py"]),
+        (["tests/a.py", "tests/unit/b.py"], []),
+        (["tests/test_a.py", "tests/README.md"], []),
+        (["proj/tests/a.py", "proj/testsuite/a.py"], ["proj/tests/a.py"]),
+        (["..\\test\\proj\\a.py", "..\\test\\proj\\a_test.py"], ["..\\test\\proj\\a_test.py"]),
+        (["test_a.py"], []),
+        (["/tests/a.py", "b.py"], ["/tests/a.py"]),
+    ],
+)
+def test_a_test_is_one_below_the_folder_that_all_files_are_in(
+    paths: list[str], tests: list[str]
+) -> None:
+    ranking = rank("cats", map(file, paths), scorer(), candidates=9, n=9, prior="code")
+    assert [
+        result.document.source
+        for result in sorted(ranking, key=lambda result: result.index)
+        if result.prior is not None and "test" in result.prior.parts
+    ] == tests
+
+
+@given(
+    st.lists(st.sampled_from(["a", "ab", "tests", "v1", ".."]), max_size=3),
+    st.lists(
+        st.lists(st.sampled_from(["a", "ab", "tests", "v1"]), max_size=2).map(
+            lambda folders: "/".join([*folders, "a.py"])
+        ),
+        min_size=1,
+        max_size=5,
+    ),
+)
+def test_where_the_files_lie_changes_no_prior(folders: list[str], names: list[str]) -> None:
+    """The same files in another folder, and beside the folder itself, have the same scores."""
+    priors = []
+    for root in ("", "".join(f"{folder}/" for folder in folders)):
+        documents = [file(root + name) for name in [*names, "b.py", "c/d.py"]]
+        ranking = rank("cats", documents, scorer(), candidates=9, n=9, prior="code")
+        priors.append({result.index: result.prior for result in ranking})
+    assert priors[0] == priors[1]
 
 
 VERSIONS = [file("v3/a.ts", "cats dogs"), file("v4/a.ts", "cats birds birds"), file("b.ts")]

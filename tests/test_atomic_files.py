@@ -39,7 +39,7 @@ def write(path: str, pieces: Iterable[bytes]) -> None:
     OutputFile(path).write(pieces, Terminal.current())
 
 
-def failing() -> Iterator[bytes]:
+def failing_pieces() -> Iterator[bytes]:
     yield b"half"
     raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -47,8 +47,8 @@ def failing() -> Iterator[bytes]:
 def test_results_are_in_the_file_and_nowhere_else(rerank: Run, tmp_path: Path) -> None:
     path = tmp_path / "out.txt"
     for terminal in (None, 80):
-        ran = rerank(*RANK, "-o", str(path), terminal=terminal)
-        assert (ran.code, ran.out, ran.err) == (0, "", "")
+        outcome = rerank(*RANK, "-o", str(path), terminal=terminal)
+        assert (outcome.code, outcome.out, outcome.err) == (0, "", "")
         assert path.read_bytes() == b"a fox\nno\n"
     assert names(tmp_path) == ["out.txt"]
     assert path.stat().st_mode & 0o111 == 0
@@ -90,7 +90,7 @@ def test_a_failure_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
     with pytest.raises(OutputError, match=r"cannot write .*a\.txt: No space left on device"):
-        write(str(path), failing())
+        write(str(path), failing_pieces())
     with pytest.raises(ZeroDivisionError):
         write(str(path), (str(1 // n).encode() for n in (1, 0)))
     assert path.read_text() == "old"
@@ -106,7 +106,7 @@ def _limit_files() -> None:
 def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
-    ran = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "rerank_cli", "x", "-d", "x " * 5000, "-m", "bm25", "-o", path],
         capture_output=True,
         text=True,
@@ -114,14 +114,14 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
         stdin=subprocess.DEVNULL,
         preexec_fn=_limit_files,
     )
-    assert (ran.returncode, ran.stdout) == (2, "")
-    assert ran.stderr == f"rerank: cannot write {path}: File too large\n"
+    assert (process.returncode, process.stdout) == (2, "")
+    assert process.stderr == f"rerank: cannot write {path}: File too large\n"
     assert path.read_text() == "old"
     assert names(tmp_path) == ["a.txt"]
 
 
 # Runs a command line that gets a signal when it is about to rename its Nth new file.
-SIGNALLED = """
+SIGNALLED_SCRIPT = """
 import os, signal, sys
 from rerank_cli.__main__ import main
 
@@ -178,15 +178,15 @@ def test_a_signal_leaves_what_was_there_and_nothing_half(
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(home)}
     environment |= {"RERANK_HOME": str(home / "config"), "RERANK_PREPARED": str(home / "prepared")}
     nth, line = WRITERS[writer]
-    ran = subprocess.run(
-        [sys.executable, "-c", SIGNALLED, *line.split(), str(nth), name],
+    process = subprocess.run(
+        [sys.executable, "-c", SIGNALLED_SCRIPT, *line.split(), str(nth), name],
         cwd=work,
         env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         preexec_fn=_without_core,
     )
-    assert ran.returncode == SIGNALS[name], ran.stderr
+    assert process.returncode == SIGNALS[name], process.stderr
     assert [*tmp_path.rglob("**/.rerank-*")] == []
     assert [*tmp_path.rglob("**/*.lock")] in ([], [home / "prepared" / ".lock"])
     if writer.startswith("rank"):
@@ -215,10 +215,10 @@ print([name for _ in range(3000) for name in os.listdir() if name != "file"], fl
 os._exit(0)
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    ran = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
-    assert ran.stdout == "[]\n", ran.stderr
+    assert process.stdout == "[]\n", process.stderr
 
 
 def test_an_error_leaves_nothing_of_what_another_thread_writes(tmp_path: Path) -> None:
@@ -240,8 +240,10 @@ sys.argv = ["rerank", "--no-such-option"]
 app.main()
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=False)
-    assert (ran.returncode, names(tmp_path)) == (2, [])
+    process = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, check=False
+    )
+    assert (process.returncode, names(tmp_path)) == (2, [])
 
 
 def test_a_signal_that_ends_nothing_costs_nothing(tmp_path: Path) -> None:
@@ -256,7 +258,7 @@ def test_a_signal_that_ends_nothing_costs_nothing(tmp_path: Path) -> None:
 
 
 # Ends itself, as kill -9 does, at the Nth time that it opens, renames or removes something.
-KILLED = """
+KILLED_SCRIPT = """
 import os, signal, sys
 from pathlib import Path
 from rerank_cli.atomic_files import atomic_write, publish_folder, replace_file
@@ -288,7 +290,7 @@ def test_killed_at_any_step_it_leaves_the_old_or_the_new(tmp_path: Path) -> None
         for path in ("file", "folder/whole/a", "folder/whole/b", "made/a", "made/b"):
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_text("new" if path.startswith("made") else "old")
-        command = [sys.executable, "-c", KILLED, str(step)]
+        command = [sys.executable, "-c", KILLED_SCRIPT, str(step)]
         code = subprocess.run(command, cwd=folder, env=environment).returncode
         assert (folder / "file").read_bytes() in (b"old", b"n" * 100_000)
         assert not (folder / "folder/made").exists() or (
@@ -305,11 +307,11 @@ def test_killed_at_any_step_it_leaves_the_old_or_the_new(tmp_path: Path) -> None
 
 
 def test_folders_take_their_places_and_leave_them(tmp_path: Path) -> None:
-    made, target, aside = (tmp_path / name for name in ("made", "target", "aside"))
+    made_path, target, aside = (tmp_path / name for name in ("made", "target", "aside"))
     for content in ("one", "two"):
-        made.mkdir()
-        (made / "a").write_text(content)
-        publish_folder(made, target, aside=aside)
+        made_path.mkdir()
+        (made_path / "a").write_text(content)
+        publish_folder(made_path, target, aside=aside)
         assert (target / "a").read_text() == content
         assert names(tmp_path) == ["target"]
     for _ in range(2):
@@ -358,22 +360,22 @@ def test_a_lock_is_for_one_at_a_time_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_those_who_wait_for_a_lock_get_it_one_after_the_other(tmp_path: Path) -> None:
-    held, most = 0, 0
+    hold_count, most = 0, 0
 
     def hold() -> None:
-        nonlocal held, most
+        nonlocal hold_count, most
         for _ in range(5):
             with hold_lock(tmp_path / "lock", wait_seconds=60):
-                held += 1
-                most = max(most, held)
-                held -= 1
+                hold_count += 1
+                most = max(most, hold_count)
+                hold_count -= 1
 
     threads = [threading.Thread(target=hold) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert (held, most, names(tmp_path)) == (0, 1, [])
+    assert (hold_count, most, names(tmp_path)) == (0, 1, [])
 
 
 def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
@@ -392,13 +394,13 @@ def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
 def test_devices_and_pipes_are_written_directly(tmp_path: Path) -> None:
     write("/dev/null", [b"x"])
     assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
-    fifo, read = tmp_path / "fifo", []
+    fifo, contents = tmp_path / "fifo", []
     os.mkfifo(fifo)
-    reader = threading.Thread(target=lambda: read.append(fifo.read_bytes()))
+    reader = threading.Thread(target=lambda: contents.append(fifo.read_bytes()))
     reader.start()
     write(str(fifo), [b"one", b"two"])
     reader.join()
-    assert read == [b"onetwo"]
+    assert contents == [b"onetwo"]
     assert stat.S_ISFIFO(fifo.stat().st_mode)
 
 
@@ -427,15 +429,15 @@ def test_which_files_are_streams(tmp_path: Path) -> None:
 
 
 def test_a_stream_that_is_not_open_is_said_before_scoring(rerank: Run) -> None:
-    ran = rerank(*RANK[:-1], "./no such model", "-o", "/dev/fd/987")
-    assert (ran.code, ran.err) == (2, "rerank: /dev/fd/987: Bad file descriptor\n")
+    outcome = rerank(*RANK[:-1], "./no such model", "-o", "/dev/fd/987")
+    assert (outcome.code, outcome.err) == (2, "rerank: /dev/fd/987: Bad file descriptor\n")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_device_is_an_error(rerank: Run) -> None:
-    ran = rerank(*RANK, "-o", "/dev/full")
-    assert ran.code == 2
-    assert ran.err == "rerank: cannot write /dev/full: No space left on device\n"
+    outcome = rerank(*RANK, "-o", "/dev/full")
+    assert outcome.code == 2
+    assert outcome.err == "rerank: cannot write /dev/full: No space left on device\n"
 
 
 @pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="needs /dev/stdout")
@@ -471,9 +473,9 @@ def test_what_cannot_be_written_is_said_before_scoring(
     (tmp_path / "file").touch()
     (tmp_path / "loop").symlink_to("loop")
     output = f"{tmp_path}/{path}" if path else ""
-    ran = rerank("x", "-d", "x", "-m", "./no such model", "-o", output)
-    assert (ran.code, ran.out) == (2, "")
-    assert message in ran.err.splitlines()[0]
+    outcome = rerank("x", "-d", "x", "-m", "./no such model", "-o", output)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert message in outcome.err.splitlines()[0]
 
 
 @pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root may write anywhere")

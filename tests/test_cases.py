@@ -101,10 +101,10 @@ def test_case(
         if not any("{file}" in argument for argument in arguments):
             arguments.append("{file}")
     arguments = [argument.replace("{file}", place) for argument in arguments]
-    ran = rerank(*arguments, stdin=stdin, terminal=case.terminal)
-    assert ran.raw == case.expected(place)
-    assert re.fullmatch(case.err.replace("{file}", re.escape(place)), ran.err), ran.err
-    assert ran.code == case.code
+    outcome = rerank(*arguments, stdin=stdin, terminal=case.terminal)
+    assert outcome.raw == case.expected(place)
+    assert re.fullmatch(case.err.replace("{file}", re.escape(place)), outcome.err), outcome.err
+    assert outcome.code == case.code
     for name, text in case.written.items():
         assert (tmp_path / name).read_bytes() == text.encode()
 

@@ -29,11 +29,11 @@ def hostile_characters(text: str) -> set[str]:
     return {c for c in rest if unicodedata.category(c) == "Cc" or c in bidirectional}
 
 
-def check(ran: Outcome, *, shows: bool = True) -> None:
-    assert ran.code != 70, ran.err
-    assert not hostile_characters(ran.out + ran.err), repr(ran.out + ran.err)
+def check(outcome: Outcome, *, shows: bool = True) -> None:
+    assert outcome.code != 70, outcome.err
+    assert not hostile_characters(outcome.out + outcome.err), repr(outcome.out + outcome.err)
     if shows:
-        assert "␛" in ran.out + ran.err or "\\u001b" in ran.out + ran.err
+        assert "␛" in outcome.out + outcome.err or "\\u001b" in outcome.out + outcome.err
 
 
 @pytest.fixture
@@ -80,11 +80,11 @@ def test_a_terminal_that_is_named(
 ) -> None:
     ours, theirs = os.openpty()
     path = str(folder / name)
-    ran = rerank(first, path, "-m", "bm25", *more, "-o", os.ttyname(theirs))
-    assert ran.code == 0, ran.err
-    shown = os.read(ours, 1 << 16).decode().replace("\r\n", "\n")
-    assert "late" in shown
-    assert not hostile_characters(shown)
+    outcome = rerank(first, path, "-m", "bm25", *more, "-o", os.ttyname(theirs))
+    assert outcome.code == 0, outcome.err
+    output = os.read(ours, 1 << 16).decode().replace("\r\n", "\n")
+    assert "late" in output
+    assert not hostile_characters(output)
 
 
 DRY = ("-m", "tei/m", "--base-url", "http://localhost", "--dry-run", "-v")
@@ -92,12 +92,12 @@ DRY = ("-m", "tei/m", "--base-url", "http://localhost", "--dry-run", "-v")
 
 def test_a_dry_run(rerank: Run) -> None:
     for more in ((), ("-f", "json")):
-        ran = rerank(
+        outcome = rerank(
             "\x9b31m \u202e \x7f", "-d", "late \x9b31m \u202e \x7f", *DRY, *more, terminal=80
         )
-        assert ran.code == 0
-        check(ran, shows=False)
-        assert "\ufffd31m" in ran.out or "\\u009b31m" in ran.out
+        assert outcome.code == 0
+        check(outcome, shows=False)
+        assert "\ufffd31m" in outcome.out or "\\u009b31m" in outcome.out
 
 
 @pytest.mark.parametrize(
@@ -176,9 +176,9 @@ def test_variables(rerank: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RERANK_TOP_N", "RERANK_MODEL", "RERANK_HOME", "HTTP_PROXY", "SSL_CERT_FILE"):
         with monkeypatch.context() as patch:
             patch.setenv(name, HOSTILE)
-            ran = rerank("q", "-d", "x", "-m", "tei/m", "--base-url", "https://example.invalid:1",
+            outcome = rerank("q", "-d", "x", "-m", "tei/m", "--base-url", "https://example.invalid:1",
                          "--retries", "0", terminal=80)  # fmt: skip
-            check(ran, shows=False)
+            check(outcome, shows=False)
             check(rerank("config", "path", terminal=80), shows=False)
 
 

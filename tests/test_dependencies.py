@@ -54,14 +54,14 @@ def command(
     """A command with an option, a switch and an argument."""
 
 
-def made(*arguments: str, **settings: Any) -> Any:
+def make_parser(*arguments: str, **settings: Any) -> Any:
     """A context of the command, after it has read a command line."""
     group: Any = typer.main.get_command(app)
     return group.make_context("command", list(arguments), **settings)
 
 
 def parameters() -> tuple[Any, Any, Any]:
-    option, switch, argument = made().command.params[:3]
+    option, switch, argument = make_parser().command.params[:3]
     return option, switch, argument
 
 
@@ -72,7 +72,7 @@ def reads_by_replacement() -> bool:
         def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
             return (value, param.name, ctx.command.name)
 
-    context = made()
+    context = make_parser()
     option = context.command.params[0]
     option.get_runtime_param = Reader
     option.handle_parse_result(context, {option.name: "5"}, [])
@@ -87,24 +87,24 @@ class Defaults:
 
 
 def sources() -> list[str]:
-    contexts = [made(), made("-n", "2"), made(default_map=Defaults())]
+    contexts = [make_parser(), make_parser("-n", "2"), make_parser(default_map=Defaults())]
     return [context.get_parameter_source("number").name for context in contexts]
 
 
 def changed_source() -> str:
-    context = made("-n", "2")
+    context = make_parser("-n", "2")
     kind = type(context.get_parameter_source("number"))
     context.set_parameter_source("number", kind["DEFAULT_MAP"])
     return str(context.get_parameter_source("number").name)
 
 
-def has(name: str, value: object) -> bool:
+def has_attribute(name: str, value: object) -> bool:
     """Whether the option has an attribute of this value."""
     return bool(getattr(parameters()[0], name) == value)
 
 
-def called(*names: str) -> bool:
-    context = made()
+def calls(*names: str) -> bool:
+    context = make_parser()
     context.get_help()
     return bool(context.command.calls.issuperset(names))
 
@@ -141,7 +141,7 @@ TYPER: dict[str, tuple[Callable[[], Any], str]] = {
         f"have `panel_of` in {_FILE} find an option's group in another way",
     ),
     "Parameter.handle_parse_result": (
-        lambda: parameters()[0].handle_parse_result(made(), {}, []) is not None,
+        lambda: parameters()[0].handle_parse_result(make_parser(), {}, []) is not None,
         f"have `setting_values` in {_FILE} ask an option for its default in another way",
     ),
     "Parameter.default": (
@@ -149,7 +149,9 @@ TYPER: dict[str, tuple[Callable[[], Any], str]] = {
         "have `help_record` in rerank_cli/cli/help.py find an option's default in another way",
     ),
     "Parameter.shell_complete": (
-        lambda: [item.value for item in parameters()[2].shell_complete(made(), "a")] == ["abc"],
+        lambda: (
+            [item.value for item in parameters()[2].shell_complete(make_parser(), "a")] == ["abc"]
+        ),
         "have `_items` in rerank_cli/cli/completion.py ask for values in another way",
     ),
     "Parameter.metavar": (
@@ -158,13 +160,13 @@ TYPER: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     **{
         f"Parameter.{name}": (
-            partial(has, name, value),
+            partial(has_attribute, name, value),
             f"see what {_FILE} and completion.py ask an option, and ask it in another way",
         )
         for name, value in PARAMETERS.items()
     },
     "Context.default_map": (
-        lambda: made(default_map=Defaults()).params["number"] == 7,
+        lambda: make_parser(default_map=Defaults()).params["number"] == 7,
         f"see what typer asks of a `default_map`, and give `ConfigDefaults` in {_FILE} that too",
     ),
     "Context.get_parameter_source": (
@@ -176,27 +178,27 @@ TYPER: dict[str, tuple[Callable[[], Any], str]] = {
         "have `apply_preset` in rerank_cli/cli/presets.py say in another way where a value is from",
     ),
     "Context.resilient_parsing": (
-        lambda: made("-n", "0", resilient_parsing=True).resilient_parsing,
+        lambda: make_parser("-n", "0", resilient_parsing=True).resilient_parsing,
         f"see how typer completes, and follow it in {_COMMANDS_FILE} and completion.py",
     ),
     "Context.find_root": (
-        lambda: made().find_root().command.name == "command",
+        lambda: make_parser().find_root().command.name == "command",
         f"have `all_commands` in {_FILE} find the program in another way",
     ),
     "Command.parse_args": (
-        lambda: called("parse_args", "get_params"),
+        lambda: calls("parse_args", "get_params"),
         f"see what reads a command line now, and hook there in {_COMMANDS_FILE}",
     ),
     "Command.get_help": (
-        lambda: called("get_help"),
+        lambda: calls("get_help"),
         f"see what writes a command's help now, and hook there in {_COMMANDS_FILE}",
     ),
     "Command.params, with help as the last": (
-        lambda: made().command.get_params(made())[-1].name == "help",
+        lambda: make_parser().command.get_params(make_parser())[-1].name == "help",
         f"see how `read_plainly` in {_FILE} finds the option --help",
     ),
     "Context.meta": (
-        lambda: made().meta == {},
+        lambda: make_parser().meta == {},
         "note in another way in rerank_cli/cli/help.py which help was asked for",
     ),
     "Group.get_command": (
@@ -208,7 +210,9 @@ GRAPH = str(MODELS / "bert" / "model.onnx")
 _FILE = "rerank_cli/runtimes/onnxruntime_graph.py"
 
 
-def raised(content: bytes | str, feed: dict[str, Any] | None = None) -> type[BaseException] | None:
+def error_of(
+    content: bytes | str, feed: dict[str, Any] | None = None
+) -> type[BaseException] | None:
     """What onnxruntime raises for a graph that is none, or for a run without inputs."""
     from rerank_cli.runtimes.onnxruntime_graph import ORT_ERRORS
 
@@ -227,7 +231,7 @@ def prints_by_own_name() -> bool:
 
 ONNXRUNTIME: dict[str, tuple[Callable[[], Any], str]] = {
     "capi.onnxruntime_pybind11_state": (
-        lambda: raised(b"no graph") and raised("none.onnx"),
+        lambda: error_of(b"no graph") and error_of("none.onnx"),
         f"find where its exceptions are now, for ORT_ERRORS in {_FILE}",
     ),
     "preload_dlls, by its module's print": (
@@ -245,9 +249,9 @@ ONNXRUNTIME: dict[str, tuple[Callable[[], Any], str]] = {
     ),
 }
 INSIDES = {
-    (library, name): of
+    (library, name): module
     for library, names in (("typer", TYPER), ("onnxruntime", ONNXRUNTIME))
-    for name, of in names.items()
+    for name, module in names.items()
 }
 
 
@@ -278,13 +282,13 @@ def test_its_version_has_an_upper_bound(library: str) -> None:
 @pytest.mark.parametrize("folder", ["rerank_cli", "scripts"])
 def test_nothing_else_inside_of_a_library_is_used(folder: str) -> None:
     allowed = ("onnxruntime.capi",)  # which is tested above
-    found = [
+    names_found = [
         f"{path.relative_to(ROOT)}: {name}"
         for path in sorted((ROOT / folder).rglob("*.py"))
         for name in library_names_in(path)
         if re.search(r"\._(?!_)|\.(capi|_?vendor)\b", name) and not name.startswith(allowed)
     ]
-    assert found == []
+    assert names_found == []
 
 
 def library_names_in(path: Path) -> Iterator[str]:

@@ -56,13 +56,13 @@ def test_what_a_page_shows_is_what_comes_out(
     monkeypatch.setattr(progress, "DELAY_SECONDS", 60)  # a page is not written on a busy machine
     shell = Shell(rerank, tmp_path)
     for block in blocks(PAGES[name], "console"):
-        for command, printed in steps(block):
-            text = shell.run(command, printed)
-            assert is_printed(printed, text), f"{name}: $ {command}\n{text}"
+        for command, output in steps(block):
+            text = shell.run(command, output)
+            assert is_printed(output, text), f"{name}: $ {command}\n{text}"
 
 
 def test_the_table_of_models_is_what_the_script_writes() -> None:
-    ran = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", "import make_models_table as m; print(m.table(), end='')"],
         capture_output=True,
         text=True,
@@ -70,8 +70,10 @@ def test_the_table_of_models_is_what_the_script_writes() -> None:
         env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'scripts'}"},
         check=True,
     )
-    assert page("models").split("<!-- models -->\n")[1].split("<!-- /models -->")[0] == ran.stdout
-    assert re.findall(r"^\| `([\w.-]+)` \|", ran.stdout, re.MULTILINE)[1:] == list(entries())
+    assert (
+        page("models").split("<!-- models -->\n")[1].split("<!-- /models -->")[0] == process.stdout
+    )
+    assert re.findall(r"^\| `([\w.-]+)` \|", process.stdout, re.MULTILINE)[1:] == list(entries())
 
 
 def test_every_word_that_is_no_query_is_named() -> None:
@@ -101,10 +103,10 @@ def test_every_message_in_troubleshooting_is_one() -> None:
     code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "rerank_cli").rglob("*.py"))
     code = re.sub(r'"\s*\n\s*f?"', "", code)  # texts of several lines
     cells = re.findall(r"^\| ([^|]*`[^|]*) \|", page("troubleshooting"), re.MULTILINE)
-    quoted = {text for cell in cells for text in re.findall("`([^`]+ [^`]+)`", cell)} - FOREIGN
-    assert len(quoted) > 20
-    filled = r"…|: |\d+ documents|\d+(?:\.\d+)?|--[a-z-]+|text, content,"
-    parts = {part.strip() for text in quoted for part in re.split(filled, text)}
+    quotations = {text for cell in cells for text in re.findall("`([^`]+ [^`]+)`", cell)} - FOREIGN
+    assert len(quotations) > 20
+    filled_pattern = r"…|: |\d+ documents|\d+(?:\.\d+)?|--[a-z-]+|text, content,"
+    parts = {part.strip() for text in quotations for part in re.split(filled_pattern, text)}
     assert {part for part in parts if part not in code} == set()
 
 
@@ -117,9 +119,9 @@ def test_every_extra_is_in_the_table() -> None:
 
 def test_every_variable_is_in_the_table() -> None:
     table = page("settings").split("| variable | meaning |")[1].split("\n\n")[0]
-    named = re.findall(r"RERANK_[A-Z_]+", table)
-    assert sorted(named) == sorted(
-        [HOME_VARIABLE, PREPARED_VARIABLE, *(one.variable for one in SETTINGS.values())]
+    variables = re.findall(r"RERANK_[A-Z_]+", table)
+    assert sorted(variables) == sorted(
+        [HOME_VARIABLE, PREPARED_VARIABLE, *(setting.variable for setting in SETTINGS.values())]
     )
     for variable in ("NO_COLOR", "TERM", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"):
         assert f"`{variable}`" in table
@@ -140,13 +142,13 @@ def test_every_option_that_is_named_exists(rerank: Run) -> None:
     pages = re.sub(
         r"^```bash\n.*?^```", "", "".join(PAGES.values()), flags=re.MULTILINE | re.DOTALL
     )
-    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", pages))
-    helps = "".join(rerank(*one, "--help").out for one in HELPS)
-    known = set(re.findall(r"--[a-z-]+", helps)) | {
+    options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", pages))
+    helps = "".join(rerank(*command, "--help").out for command in HELPS)
+    option_names = set(re.findall(r"--[a-z-]+", helps)) | {
         f"--no-{setting.key}" for setting in SETTINGS.values() if setting.kind.type is bool
     }
     others = {"--venv", "--record", "--toml", "--disabled", "--force"}  # of other programs
-    assert named <= known | others
+    assert options <= option_names | others
 
 
 COMMANDS = COMMAND.list_commands(COMMAND.context_class(COMMAND))
@@ -174,23 +176,23 @@ def test_the_options_of_commands_that_are_not_run_exist(rerank: Run) -> None:
         if path not in helps:
             helps[path] = rerank(*path, "--help").out
         options = [word for word in words if re.match(r"--?[a-zA-Z]", word)]
-        known = re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]*", helps[path])
-        assert {*options} <= {*known}, f"{name}: {line}"
+        option_names = re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]*", helps[path])
+        assert {*options} <= {*option_names}, f"{name}: {line}"
 
 
 def test_every_extra_that_is_named_exists() -> None:
-    named = {
+    options_named = {
         extra
         for names in re.findall(r"'(?:\.|rerank-cli)\[([a-z0-9,-]+)\]'", "".join(PAGES.values()))
         for extra in names.split(",")
     }
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert {"dev"} <= named <= set(project["optional-dependencies"])
+    assert {"dev"} <= options_named <= set(project["optional-dependencies"])
 
 
 def test_what_is_linked_exists() -> None:
     """Files, and in them the headings."""
-    found = 0
+    count = 0
     for name, text in PAGES.items():
         for link in re.findall(r"\]\(([^)\s]+)\)", text):
             if not link.startswith(("https://", "http://")):
@@ -198,16 +200,16 @@ def test_what_is_linked_exists() -> None:
                 target = (ROOT / name).parent / path if path else ROOT / name
                 assert target.is_file(), link
                 assert not anchor or anchor in anchors(target), link
-                found += 1
-    assert found > 10
+                count += 1
+    assert count > 10
 
 
 def test_every_file_of_ours_that_is_named_exists() -> None:
     for name in (*PAGES, "models/mini/README.md"):
         text = re.sub(r"https?://\S+", "", (ROOT / name).read_text(encoding="utf-8"))
-        named = re.findall(r"(?<![\w./-])(?:scripts|tests|docs|rerank_cli)/[\w./-]*\w", text)
-        named += [f"scripts/{script}" for script in re.findall(r"`(bench_\w+\.py)`", text)]
-        assert [path for path in named if not (ROOT / path).exists()] == [], name
+        paths = re.findall(r"(?<![\w./-])(?:scripts|tests|docs|rerank_cli)/[\w./-]*\w", text)
+        paths += [f"scripts/{script}" for script in re.findall(r"`(bench_\w+\.py)`", text)]
+        assert [path for path in paths if not (ROOT / path).exists()] == [], name
 
 
 def anchors(path: Path) -> set[str]:
@@ -237,13 +239,15 @@ def examples() -> list[str]:
 def servers(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Server]]:
     """A server for each of the five, at which the user's own entries say that it is."""
     with ExitStack() as stack:
-        found = {name: stack.enter_context(serve(name, key=f"key-{name}")) for name in FIVE}
-        entries = [f'[{name}]\nurl = "{server.url}"\n' for name, server in found.items()]
+        servers_by_name = {
+            name: stack.enter_context(serve(name, key=f"key-{name}")) for name in FIVE
+        }
+        entries = [f'[{name}]\nurl = "{server.url}"\n' for name, server in servers_by_name.items()]
         (home / "providers.toml").write_text("".join(entries))
         for name in FIVE:
             monkeypatch.setenv(f"{name.upper()}_API_KEY", f"key-{name}")
-        monkeypatch.setenv("BASE_URL", found["llmingo"].url)
-        yield found
+        monkeypatch.setenv("BASE_URL", servers_by_name["llmingo"].url)
+        yield servers_by_name
 
 
 @pytest.fixture
@@ -266,7 +270,7 @@ def test_the_examples_run(example: str, servers: dict[str, Server], folder: Path
     if " | jq " in example and shutil.which("jq") is None:
         pytest.skip("needs jq")
     (folder / "examples").symlink_to(ROOT / "examples")
-    ran = subprocess.run(
+    process = subprocess.run(
         ["/bin/bash", "-o", "pipefail", "-c", example],
         capture_output=True,
         text=True,
@@ -277,15 +281,15 @@ def test_the_examples_run(example: str, servers: dict[str, Server], folder: Path
             "PYTHONPATH": str(ROOT),
         },
     )
-    assert (ran.returncode, ran.stderr) == (0, "")
-    assert ran.stdout.strip()
+    assert (process.returncode, process.stderr) == (0, "")
+    assert process.stdout.strip()
     assert servers[provider_of(example)].count == 1
 
 
 def provider_of(example: str) -> str:
-    found = re.search(r"-m (\w+)/", example)
-    assert found
-    return found[1]
+    match = re.search(r"-m (\w+)/", example)
+    assert match
+    return match[1]
 
 
 def test_there_is_one_for_each_of_the_five() -> None:
@@ -293,7 +297,7 @@ def test_there_is_one_for_each_of_the_five() -> None:
 
 
 def test_the_table_is_what_the_script_writes() -> None:
-    ran = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", "import make_provider_table as m; print(m.table(), end='')"],
         capture_output=True,
         text=True,
@@ -303,7 +307,7 @@ def test_the_table_is_what_the_script_writes() -> None:
         check=True,
     )  # fmt: skip
     table = page("providers").split("<!-- providers -->\n")[1].split("<!-- /providers -->")[0]
-    assert table == ran.stdout
+    assert table == process.stdout
     assert re.findall(r"^\| `(\w[\w-]*)`", table, re.MULTILINE) == provider_names()
 
 
@@ -317,6 +321,6 @@ def test_the_entry_of_ones_own_is_one(home: Path, rerank: Run) -> None:
     (entry,) = re.findall(r"```toml\n(.*?)```", SECTION, re.DOTALL)
     assert list(tomllib.loads(entry)) == ["team"]
     (home / "providers.toml").write_text(entry)
-    shown = rerank("providers", "show", "team").out
-    assert "https://rerank.team.example/v1/rerank" in shown
-    assert re.search(r"documents in a request +64\n", shown)
+    entry_text = rerank("providers", "show", "team").out
+    assert "https://rerank.team.example/v1/rerank" in entry_text
+    assert re.search(r"documents in a request +64\n", entry_text)

@@ -81,16 +81,16 @@ def run(
 
 
 def check_ending(content: bytes, options: list[str], place: Sequence[str]) -> None:
-    ran = run(content, options, terminal=False, place=place)
-    assert ran.code in (0, 1, 2, 4), ran.err
-    assert "Traceback" not in ran.err
-    assert "rerank: " in ran.err or ran.code == 0
+    outcome = run(content, options, terminal=False, place=place)
+    assert outcome.code in (0, 1, 2, 4), outcome.err
+    assert "Traceback" not in outcome.err
+    assert "rerank: " in outcome.err or outcome.code == 0
 
 
 def check_cursor(content: bytes, options: list[str]) -> None:
-    ran = run(content, options, terminal=True)
-    seen = ran.raw.decode() + ran.err
-    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", seen)
+    outcome = run(content, options, terminal=True)
+    output = outcome.raw.decode() + outcome.err
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", output)
 
 
 @pytest.mark.parametrize("format_", Format)

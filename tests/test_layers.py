@@ -84,9 +84,9 @@ def group_of(module: str) -> int:
 
 @pytest.mark.parametrize("module", [name for name in MODULES if name not in (MAIN, "cli")])
 def test_a_module_imports_nothing_that_comes_later(module: str) -> None:
-    for imported in find_imports(MODULES[module]):
-        if imported:
-            assert group_of(imported) <= group_of(module), f"{module} imports {imported}"
+    for imported_name in find_imports(MODULES[module]):
+        if imported_name:
+            assert group_of(imported_name) <= group_of(module), f"{module} imports {imported_name}"
 
 
 def test_no_group_goes_round_in_a_circle() -> None:
@@ -96,15 +96,15 @@ def test_no_group_goes_round_in_a_circle() -> None:
         if module in (MAIN, "cli"):
             continue
         top = module if module in GROUPS else module.partition(".")[0]
-        for imported in filter(None, find_imports(path)):
-            other = imported if imported in GROUPS else imported.partition(".")[0]
+        for imported_name in filter(None, find_imports(path)):
+            other = imported_name if imported_name in GROUPS else imported_name.partition(".")[0]
             if other != top:
                 edges.setdefault(top, set()).add(other)
 
-    def reach(name: str, seen: frozenset[str]) -> None:
-        assert name not in seen, f"{name} imports itself, by {', '.join(sorted(seen))}"
+    def reach(name: str, path_names: frozenset[str]) -> None:
+        assert name not in path_names, f"{name} imports itself, by {', '.join(sorted(path_names))}"
         for other in edges.get(name, ()):
-            reach(other, seen | {name})
+            reach(other, path_names | {name})
 
     for name in edges:
         reach(name, frozenset())
@@ -150,7 +150,7 @@ def test_no_class_name_means_two_things() -> None:
 
 def test_few_parameters() -> None:
     """No function takes more than eight but commands' options, `rank` and `Reranker`'s methods."""
-    many = []
+    users = []
     for module, path in MODULES.items():
         if module in (
             "cli.options",
@@ -162,8 +162,8 @@ def test_few_parameters() -> None:
             if isinstance(node, ast.FunctionDef):
                 names = [each.arg for each in (*node.args.args, *node.args.kwonlyargs)]
                 if len([name for name in names if name not in ("self", "cls")]) > 8:
-                    many.append(f"{module}.{node.name}")
-    assert many == []
+                    users.append(f"{module}.{node.name}")
+    assert users == []
 
 
 def modules_after(*arguments: str) -> set[str]:
@@ -172,10 +172,10 @@ def modules_after(*arguments: str) -> set[str]:
         "import sys; from rerank_cli.cli import app; app.run(sys.argv[1:]);"
         "print('LOADED', *sys.modules)"
     )
-    ran = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=ROOT
     )
-    return set(ran.stdout.rpartition("LOADED")[2].split())
+    return set(process.stdout.rpartition("LOADED")[2].split())
 
 
 @pytest.mark.parametrize(
@@ -187,31 +187,31 @@ def modules_after(*arguments: str) -> set[str]:
     ],
 )
 def test_help_imports_nothing_slow(arguments: list[str], needless: str) -> None:
-    loaded = modules_after(*arguments)
-    assert "typer" in loaded
-    assert loaded & (HEAVY | {f"rerank_cli.{needless}"}) == set()
+    modules = modules_after(*arguments)
+    assert "typer" in modules
+    assert modules & (HEAVY | {f"rerank_cli.{needless}"}) == set()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", sorted(Commands.lazy_commands))
 def test_help_of_a_command_imports_nothing_that_ranks(command: str) -> None:
-    loaded = modules_after(command, "--help")
-    assert f"rerank_cli.commands.{command}" in loaded
-    assert loaded & (HEAVY | {"rerank_cli.types", "importlib.metadata"}) == set()
+    modules = modules_after(command, "--help")
+    assert f"rerank_cli.commands.{command}" in modules
+    assert modules & (HEAVY | {"rerank_cli.types", "importlib.metadata"}) == set()
 
 
 @pytest.fixture
-def prepared() -> None:
+def prepare_models() -> None:
     """The first use of a model hashes its files; what is measured is a later one."""
     if not Path(os.environ["RERANK_PREPARED"]).exists():
         modules_after("refund", "-d", "refund")
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("prepared")
+@pytest.mark.usefixtures("prepare_models")
 def test_ranking_in_a_pipe_imports_what_scores_and_no_more() -> None:
-    loaded = modules_after("refund", "examples/faq.txt", "-n", "5", "--unit", "line")
-    assert loaded & {*HEAVY, "tempfile"} == {"numpy", "onnxruntime", "tokenizers"}
+    modules = modules_after("refund", "examples/faq.txt", "-n", "5", "--unit", "line")
+    assert modules & {*HEAVY, "tempfile"} == {"numpy", "onnxruntime", "tokenizers"}
 
 
 @pytest.mark.slow
@@ -219,18 +219,18 @@ def test_ranking_in_a_pipe_imports_what_scores_and_no_more() -> None:
     ("format_", "needs"),
     [("text", set()), ("json", {"hashlib"}), ("jsonl", set()), ("csv", {"csv"}), ("md", set())],
 )
-@pytest.mark.usefixtures("prepared")
+@pytest.mark.usefixtures("prepare_models")
 def test_a_format_imports_what_it_needs_and_no_more(format_: str, needs: set[str]) -> None:
-    loaded = modules_after("refund", "-d", "refund", "-f", format_)
-    assert loaded & {"csv", "hashlib", "rich"} == needs
+    modules = modules_after("refund", "-d", "refund", "-f", format_)
+    assert modules & {"csv", "hashlib", "rich"} == needs
 
 
 def test_importing_the_package_imports_nothing_else() -> None:
     code = "import sys; import rerank_cli; print(*sys.modules)"
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    loaded = set(ran.stdout.split())
-    assert {name for name in loaded if name.startswith("rerank_cli")} == {"rerank_cli"}
-    assert loaded & (HEAVY | {"typer", "pydantic"}) == set()
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    module_names = set(process.stdout.split())
+    assert {name for name in module_names if name.startswith("rerank_cli")} == {"rerank_cli"}
+    assert module_names & (HEAVY | {"typer", "pydantic"}) == set()
 
 
 def test_every_public_name_can_be_imported() -> None:
@@ -248,10 +248,10 @@ def test_no_pattern_repeats_a_group_possessively() -> None:
     """Python before 3.11.5 matches those wrongly (gh-106052); an atomic group does the same."""
     possessive = re.compile(r"\)(?:[*?+]|\{\d+,?\d*\})\+")
     paths = [*MODULES.values(), *PACKAGE.rglob("*.toml")]
-    found = [
+    edges = [
         f"{path.name}: {line}"
         for path in paths
         for line in path.read_text("utf-8").splitlines()
         if possessive.search(line)
     ]
-    assert not found
+    assert not edges

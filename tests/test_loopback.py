@@ -32,11 +32,11 @@ from tests.support.loopback.samples import (
 APART = {"deepinfra", "vllm-score", "nvidia-hosted"}
 
 
-def items_at(got: Answer, at: str) -> Any:
-    found = got.json
+def items_at(answer: Answer, at: str) -> Any:
+    body = answer.json
     for name in filter(None, at.split(".")):
-        found = found[name]
-    return found
+        body = body[name]
+    return body
 
 
 @pytest.mark.parametrize(
@@ -45,9 +45,9 @@ def items_at(got: Answer, at: str) -> Any:
 def test_a_dialect_ranks_and_refuses(name: str, path: str, body: Any, at: str, score: str) -> None:
     with serve(name, key="secret") as server:
         admitted = {**VERSION, DIALECTS[name].auth: DIALECTS[name].scheme + "secret"}
-        got = ask(server, path, body, admitted)
-        assert got.code == 200, got.raw
-        items = items_at(got, at)
+        answer = ask(server, path, body, admitted)
+        assert answer.code == 200, answer.raw
+        items = items_at(answer, at)
         cut = any(key in str(body) for key in ("top_n", "top_k"))
         assert [item["index"] for item in items] == RANKING[: 2 if cut else 3]
         key = score.removeprefix(LOGIT) or LOGIT
@@ -72,8 +72,8 @@ def test_every_dialect_has_a_case() -> None:
 def test_deepinfra_keeps_the_order_of_the_documents() -> None:
     body = {"queries": [QUERY] * 3, "documents": TEXTS}
     with serve("deepinfra") as server:
-        got = ask(server, "/v1/inference/Qwen/Qwen3-Reranker-8B", body)
-        assert got.json["scores"] == [score_of(QUERY, text) for text in TEXTS]
+        answer = ask(server, "/v1/inference/Qwen/Qwen3-Reranker-8B", body)
+        assert answer.json["scores"] == [score_of(QUERY, text) for text in TEXTS]
         assert ask(server, "/v1/inference/m", {**body, "queries": [QUERY]}).json == {
             "detail": {"error": "queries and documents should be as many"}
         }
@@ -82,15 +82,15 @@ def test_deepinfra_keeps_the_order_of_the_documents() -> None:
 @pytest.mark.parametrize("names", [("text_1", "text_2"), ("queries", "documents")])
 def test_vllm_scores_are_not_sorted(names: tuple[str, str]) -> None:
     with serve("vllm-score") as server:
-        got = ask(server, "/score", {"model": "m", names[0]: QUERY, names[1]: TEXTS})
-    assert [each["index"] for each in got.json["data"]] == [0, 1, 2]
+        answer = ask(server, "/score", {"model": "m", names[0]: QUERY, names[1]: TEXTS})
+    assert [each["index"] for each in answer.json["data"]] == [0, 1, 2]
 
 
 def test_nvidia_hosted_is_asked_again() -> None:
     with serve("nvidia-hosted") as server:
-        got = ask(server, "/v1/retrieval/nvidia/some-model/reranking", PASSAGES)
-        assert (got.code, got.raw) == (202, b"")
-        path = "/v2/nvcf/pexec/status/" + got.headers["nvcf-reqid"]
+        answer = ask(server, "/v1/retrieval/nvidia/some-model/reranking", PASSAGES)
+        assert (answer.code, answer.raw) == (202, b"")
+        path = "/v2/nvcf/pexec/status/" + answer.headers["nvcf-reqid"]
         again = [ask(server, path, b"", method="GET") for _ in range(3)]
     assert [each.code for each in again] == [202, 200, 404]
     assert [each["index"] for each in again[1].json["rankings"]] == RANKING
@@ -99,8 +99,8 @@ def test_nvidia_hosted_is_asked_again() -> None:
 def test_gitee_counts_pictures_from_one_and_in_words() -> None:
     body = {"model": "m", "query": {"text": QUERY}, "documents": OBJECTS}
     with serve("gitee") as server:
-        got = ask(server, "/v1/rerank/multimodal", body)
-    assert [each["index"] for each in got.json] == [str(place + 1) for place in RANKING]
+        answer = ask(server, "/v1/rerank/multimodal", body)
+    assert [each["index"] for each in answer.json] == [str(place + 1) for place in RANKING]
 
 
 def test_llamacpp_answers_as_tei_where_there_are_texts() -> None:
@@ -142,7 +142,7 @@ def test_documents_come_back_as_this_server_sends_them(
 
 
 @pytest.mark.parametrize(
-    ("name", "path", "body", "code", "said"),
+    ("name", "path", "body", "code", "expected"),
     [
         ("tei", "/rerank", {"query": "q", "texts": ["a"] * 33}, 422, b"maximum allowed batch"),
         ("tei", "/rerank", {"query": "q", "texts": []}, 400, b'"error_type":"Empty"'),
@@ -161,18 +161,18 @@ def test_documents_come_back_as_this_server_sends_them(
     ],
 )
 def test_what_is_refused_is_refused_in_its_own_words(
-    name: str, path: str, body: Any, code: int, said: bytes
+    name: str, path: str, body: Any, code: int, expected: bytes
 ) -> None:
     with serve(name) as server:
-        got = ask(server, path, body)
-    assert (got.code, said in got.raw) == (code, True), got.raw
+        answer = ask(server, path, body)
+    assert (answer.code, expected in answer.raw) == (code, True), answer.raw
 
 
 def test_a_limit_an_own_scorer_and_leniency() -> None:
     with serve("openai-like", limit=2, score=lambda _query, _text: 0.5) as server:
         assert ask(server, "/v1/rerank", A).code == 400
-        got = ask(server, "/v1/rerank", {**A, "documents": TEXTS[:2]})
-        assert [each[RELEVANCE] for each in got.json["results"]] == [0.5, 0.5]
+        answer = ask(server, "/v1/rerank", {**A, "documents": TEXTS[:2]})
+        assert [each[RELEVANCE] for each in answer.json["results"]] == [0.5, 0.5]
     with serve("openai-like", strict=False) as server:
         assert ask(server, "/v1/rerank", {**A, "whatever": 1}).code == 200
     with serve("together", strict=False) as server:
@@ -190,12 +190,12 @@ def test_it_remembers_what_it_got() -> None:
         ask(server, "/nowhere", b"no json")
         assert ask(server, "/v1/rerank", {**A, "query": "\ud83d"}).code == 400
         assert ask(server, "/v1/rerank", {**A, "query": "\U0001f600"}).code == 200
-        request, lost = server.requests[:2]
+        request, lost_request = server.requests[:2]
     assert (request.method, request.path, request.query) == ("POST", "/v1/rerank", {"a": "1"})
     assert request.headers["authorization"] == "Bearer secret"
     assert request.json == json.loads(request.body) == A
-    assert (lost.json, lost.body) == (None, b"no json")
-    assert request.at < lost.at
+    assert (lost_request.json, lost_request.body) == (None, b"no json")
+    assert request.at < lost_request.at
 
 
 def test_a_scheme_without_a_key_is_refused() -> None:
@@ -219,15 +219,15 @@ def test_a_connection_is_kept_and_chunks_are_read() -> None:
         assert (server.connections, server.requests[3].json) == (1, A)
 
 
-def at_once(server: Server, count: int, rounds: int = 1) -> list[int]:
+def send_together(server: Server, count: int, rounds: int = 1) -> list[int]:
     """Statuses of requests from so many threads, each with one request at a time."""
     codes: list[int] = []
-    together = threading.Barrier(count)
+    barrier = threading.Barrier(count)
 
     def work() -> None:
         connection = connect(server)
         connection.connect()
-        together.wait()
+        barrier.wait()
         codes.extend(ask(server, "/rerank", TEI, connection=connection).code for _ in range(rounds))
         connection.close()
 
@@ -241,14 +241,14 @@ def at_once(server: Server, count: int, rounds: int = 1) -> list[int]:
 
 def test_more_than_there_are_permits_is_refused() -> None:
     with serve("tei", permits=2, latency=0.2) as server:
-        codes = at_once(server, 4)
+        codes = send_together(server, 4)
         assert set(codes) == {200, 429}
         assert (server.peak > 2, server.busy) == (True, codes.count(429))
 
 
 def test_just_as_many_as_there_are_permits_is_not() -> None:
     with serve("tei", permits=4, latency=0.001) as server:
-        assert set(at_once(server, 4, rounds=25)) == {200}
+        assert set(send_together(server, 4, rounds=25)) == {200}
         assert 1 < server.peak <= 4
 
 

@@ -90,15 +90,15 @@ def test_a_moment_from_now() -> None:
     ids=repr,
 )
 def test_an_answer_in_another_manner(fault: Fault, code: int, kind: str | None, raw: bytes) -> None:
-    got = answer(fault)
-    assert (got.code, got.headers.get("content-type")) == (code, kind)
-    assert got.raw.startswith(raw)
+    reply = answer(fault)
+    assert (reply.code, reply.headers.get("content-type")) == (code, kind)
+    assert reply.raw.startswith(raw)
     if isinstance(fault, (ContentType, Huge, Drip, Delay, Chunked, Both)):
-        assert len(got.json["results"]) == 3
+        assert len(reply.json["results"]) == 3
     if isinstance(fault, Huge):
-        assert len(got.raw) > 3_000_000
+        assert len(reply.raw) > 3_000_000
     if isinstance(fault, Redirect):
-        assert got.headers["location"] == fault.to
+        assert reply.headers["location"] == fault.to
 
 
 def test_a_delay_comes_before_the_answer() -> None:
@@ -136,8 +136,8 @@ def test_an_answer_that_breaks_off(fault: Fault, error: type[Exception]) -> None
 def test_a_connection_that_closes_without_a_word() -> None:
     with serve("openai-like", faults=first(1, CloseAfter())) as server:
         connection = connect(server)
-        got = ask(server, PATH, BODY, connection=connection)
-        assert (got.code, "connection" in got.headers) == (200, False)
+        answer_read = ask(server, PATH, BODY, connection=connection)
+        assert (answer_read.code, "connection" in answer_read.headers) == (200, False)
         time.sleep(0.02)
         with pytest.raises((http.client.RemoteDisconnected, ConnectionError)):
             ask(server, PATH, BODY, connection=connection)
@@ -174,8 +174,8 @@ def test_stopping_does_not_wait_for_what_is_under_way() -> None:
     ids=repr,
 )
 def test_indexes(fault: Fault, indexes: list[Any]) -> None:
-    found = [item.get("index", "absent") for item in results(fault)]
-    assert (found, list(map(type, found))) == (indexes, list(map(type, indexes)))
+    indexes_found = [item.get("index", "absent") for item in results(fault)]
+    assert (indexes_found, list(map(type, indexes_found))) == (indexes, list(map(type, indexes)))
 
 
 def test_scores() -> None:
@@ -185,8 +185,8 @@ def test_scores() -> None:
     assert "relevance_score" not in results(BadScore("missing"))[0]
     assert results(BadScore("word"))[0]["relevance_score"] == "high"
     assert results(BadScore("boolean"))[0]["relevance_score"] is True
-    quoted = [item["relevance_score"] for item in results(BadScore("string"))]
-    assert quoted == [str(score_of(QUERY, TEXTS[place])) for place in RANKING]
+    values = [item["relevance_score"] for item in results(BadScore("string"))]
+    assert values == [str(score_of(QUERY, TEXTS[place])) for place in RANKING]
     assert "points" in results(Rename("points", "score"))[0]
 
 
@@ -212,9 +212,9 @@ def test_faults_know_where_every_dialect_has_its_results(fault: Fault) -> None:
     with serve("dashscope-native", faults=fault) as server:
         path = "/api/v1/services/rerank/text-rerank/text-rerank"
         body = {"model": "m", "input": {"query": QUERY, "documents": TEXTS}}
-        got = ask(server, path, body)
-    assert got.json["output"] != {"results": []}
-    assert len(got.json["output"].get("results", [0])) in (1, 3)
+        answer_read = ask(server, path, body)
+    assert answer_read.json["output"] != {"results": []}
+    assert len(answer_read.json["output"].get("results", [0])) in (1, 3)
 
 
 def test_a_fault_in_results_leaves_a_refusal_alone() -> None:

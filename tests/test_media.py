@@ -151,16 +151,16 @@ def test_images_that_are_held_are_counted_in_full() -> None:
 
 
 def test_text_is_the_path_and_never_the_picture(look: Run) -> None:
-    ran = look("fox", "pics/dog.png", "pics/fox.JPG")
-    assert (ran.out, ran.err, ran.code) == ("pics/fox.JPG\npics/dog.png\n", "", 0)
+    outcome = look("fox", "pics/dog.png", "pics/fox.JPG")
+    assert (outcome.out, outcome.err, outcome.code) == ("pics/fox.JPG\npics/dog.png\n", "", 0)
     assert look("fox", "pics/dog.png", "-0").raw == b"pics/dog.png\0"
     assert look("fox", "pics/dog.png").out == "pics/dog.png\n"
 
 
 def test_records_come_back_as_they_were(look: Run) -> None:
     Path("a.jsonl").write_text('{"image":"pics/dog.png"}\n{"text": "a fox"}\n')
-    ran = look("fox", "a.jsonl")
-    assert ran.out == '{"text": "a fox"}\n{"image":"pics/dog.png"}\n'
+    outcome = look("fox", "a.jsonl")
+    assert outcome.out == '{"text": "a fox"}\n{"image":"pics/dog.png"}\n'
     Path("a.csv").write_text("id,image\n1,pics/dog.png\n2,pics/fox.JPG\n")
     assert look("fox", "a.csv").out == "id,image\n2,pics/fox.JPG\n1,pics/dog.png\n"
 
@@ -184,11 +184,11 @@ def test_every_format_writes_them(format_: Format, more: list[str], look: Run) -
         more = more[:2]
     Path("a.jsonl").write_text(json.dumps({"image": URL}) + "\n" + json.dumps({"video": DATA}))
     paths = ["a.jsonl", "pics/dog.png", "pics/note.md"]
-    ran = look("fox", "-f", format_.value, *more, *paths)
-    assert (ran.code, ran.err) == (0, "")
+    outcome = look("fox", "-f", format_.value, *more, *paths)
+    assert (outcome.code, outcome.err) == (0, "")
     expected = ["pics/dog.png", "a.jsonl" if format_ in (Format.PATHS, Format.TREC) else URL]
-    assert all(word in ran.out for word in expected)
-    assert "iVBOR" not in ran.out or format_ in (Format.JSON, Format.JSONL, Format.TEXT)
+    assert all(word in outcome.out for word in expected)
+    assert "iVBOR" not in outcome.out or format_ in (Format.JSON, Format.JSONL, Format.TEXT)
     assert look("fox", *more[:2], *paths, terminal=100).code == 0
 
 
@@ -198,9 +198,9 @@ def test_the_name_of_one_image_in_a_run_is_its_path(look: Run) -> None:
 
 def test_a_record_that_a_model_does_not_read_is_bad_input(rerank: Run, pictures: Path) -> None:
     (pictures / "a.jsonl").write_text(json.dumps({"image": "dog.png"}))
-    ran = rerank("fox", str(pictures / "a.jsonl"))
-    assert ran.code == 2
-    assert "but an image, which mini@3 does not read" in ran.err
+    outcome = rerank("fox", str(pictures / "a.jsonl"))
+    assert outcome.code == 2
+    assert "but an image, which mini@3 does not read" in outcome.err
 
 
 def test_a_file_that_was_changed_is_scored_again(pictures: Path) -> None:
@@ -228,10 +228,13 @@ def test_mappings_have_images(pictures: Path) -> None:
     ]
     with Reranker(viewer) as reranker:
         ranking = reranker.rank("fox", documents)
-    found = {result.index: result.document for result in ranking}
-    assert [found[n].text for n in range(4)] == ["a fox", URL, "a dog", "a cat"]
-    assert [found[n].text_is_label for n in range(4)] == [False, True, False, False]
-    assert (found[0].fields, found[0].media) == ({"id": 1}, Media("image", URL))
+    documents_by_index = {result.index: result.document for result in ranking}
+    assert [documents_by_index[n].text for n in range(4)] == ["a fox", URL, "a dog", "a cat"]
+    assert [documents_by_index[n].text_is_label for n in range(4)] == [False, True, False, False]
+    assert (documents_by_index[0].fields, documents_by_index[0].media) == (
+        {"id": 1},
+        Media("image", URL),
+    )
     assert viewer.media_log.count(None) == 1
 
 

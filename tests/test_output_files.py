@@ -69,12 +69,12 @@ def parameters() -> Iterator[tuple[str, Any]]:
 
 
 def test_every_option_that_takes_a_text_is_known() -> None:
-    found = {(command, parameter.name) for command, parameter in parameters()}
+    options_found = {(command, parameter.name) for command, parameter in parameters()}
     plain = TEXTS["*"] | READS["*"]
-    unknown = {(command, name) for command, name in found - WRITES if name not in plain}
+    unknown = {(command, name) for command, name in options_found - WRITES if name not in plain}
     assert not unknown, "say in the tables whether it names a file, and whether that is written"
-    assert found >= WRITES
-    assert {name for _, name in found} >= plain
+    assert options_found >= WRITES
+    assert {name for _, name in options_found} >= plain
 
 
 @dataclass
@@ -114,8 +114,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "ckpt" / "config.json").write_text("{}")
     other, _, errors, report = (str(folder / name) for name in OTHER_JOB)
     more = ("-o", other, "--errors", errors, "--report", report, "-m", "bm25")
-    ran = process("batch", str(folder / "in.jsonl"), *more)
-    assert ran.returncode == 3, ran.stderr.decode()
+    outcome = process("batch", str(folder / "in.jsonl"), *more)
+    assert outcome.returncode == 3, outcome.stderr.decode()
     assert all((folder / name).is_file() for name in OTHER_JOB)
     return folder
 
@@ -130,13 +130,13 @@ def place(template: Path, tmp_path: Path) -> Iterator[Place]:
 
     folder = tmp_path / "place"
     shutil.copytree(template, folder)
-    found = Place(folder)
+    copied_place = Place(folder)
     old = signal.signal(signal.SIGALRM, end_hanging_test)
     signal.alarm(60)
-    yield found
+    yield copied_place
     signal.alarm(0)
     signal.signal(signal.SIGALRM, old)
-    found.close()
+    copied_place.close()
 
 
 def file(place: Place) -> str:
@@ -217,7 +217,7 @@ def link_to_stream(place: Place) -> str:
     return str(place / "link")
 
 
-def named(name: str) -> Callable[[Place], str]:
+def make_named(name: str) -> Callable[[Place], str]:
     def path(place: Place) -> str:
         file(place)
         return f"{place.folder}/{name}" if name and not name.startswith("/dev/") else name
@@ -226,7 +226,7 @@ def named(name: str) -> Callable[[Place], str]:
     return path
 
 
-def planted(side_file: str) -> Callable[[Place], str]:
+def plant_link(side_file: str) -> Callable[[Place], str]:
     """A new name with a link in the place of one of its side files."""
 
     def path(place: Place) -> str:
@@ -249,19 +249,21 @@ def own_settings(_: Place) -> str:
 
 
 KINDS: list[Callable[[Place], str]] = [
-    named("new"), file, empty_file, read_only, link_to("mine"), link_to("nothing"),
+    make_named("new"), file, empty_file, read_only, link_to("mine"), link_to("nothing"),
     link_to("none/nothing"), link_to("link"), link_to("/dev/null"), link_to("in.jsonl"),
-    link_to("list"), link_to("set"), hard_link, named("/dev/null"), named("/dev/full"), pipe,
-    link_to_pipe, local_socket, folder, named("folder/"), named("none/new"), named("mine/new"),
-    named("n" * 300), named(""), standard_output, named("/dev/stdout"), named("/dev/stdin"),
-    open_file, open_for_reading, open_input, link_to_stream, named("/dev/fd/987"),
-    own_settings, planted(".journal"), planted(".lock"),
-    *(named(name) for name in OTHER_JOB),
+    link_to("list"), link_to("set"), hard_link, pipe,
+    link_to_pipe, local_socket, folder, standard_output,
+    *(make_named(name) for name in ("folder/", "none/new", "mine/new", "n" * 300, "")),
+    *(make_named(name) for name in ("/dev/stdout", "/dev/stdin", "/dev/fd/987")),
+    make_named("/dev/null"), make_named("/dev/full"),
+    open_file, open_for_reading, open_input, link_to_stream,
+    own_settings, plant_link(".journal"), plant_link(".lock"),
+    *(make_named(name) for name in OTHER_JOB),
     # The inputs, in several spellings, and the other outputs with their side files.
-    *(named(name) for name in ("in.jsonl", "./set/../in.jsonl", "docs.txt", "list", "query")),
-    *(named(name) for name in ("set", "set/corpus.jsonl", "set/qrels/test.tsv", "set/new.jsonl")),
-    *(named(name) for name in ("out", "out.journal", "out.lock", "errors", "report", "table")),
-    *(named(name) for name in ("figures", "runs", "runs/x", "ckpt", "ckpt/config.json")),
+    *(make_named(name) for name in ("in.jsonl", "./set/../in.jsonl", "docs.txt", "list", "query")),
+    *(make_named(f"set{name}") for name in ("", "/corpus.jsonl", "/qrels/test.tsv", "/new.jsonl")),
+    *(make_named(name) for name in ("out", "out.journal", "out.lock", "errors", "report", "table")),
+    *(make_named(name) for name in ("figures", "runs", "runs/x", "ckpt", "ckpt/config.json")),
 ]  # fmt: skip
 
 BATCH = "batch {in.jsonl} -m bm25"
@@ -282,7 +284,7 @@ LINES = {
     "models package -o": "models package ./tests/models/bert --name x --licence MIT -o VALUE",
 }
 # What may be replaced where an option names it: any file of the user, or a report.
-REPLACED = {
+REPLACED_KINDS = {
     "rank": {"mine", "empty", "in.jsonl", "docs.txt", *OTHER_JOB, "set/corpus.jsonl"}
     | {"set/qrels/test.tsv", "ckpt/config.json", "query", "list"},
     "eval": {"mine", "empty", "in.jsonl", "docs.txt", *OTHER_JOB, "query", "list"}
@@ -291,7 +293,7 @@ REPLACED = {
     "batch -o, on": {"empty"},
     "batch --errors, on": {"empty"},
 }
-NOT_REPLACED = {"rank -o": {"list"}, "rank -o, query": {"query"}}
+KEPT_KINDS = {"rank -o": {"list"}, "rank -o, query": {"query"}}
 # Files of its own that a command may write or remove.
 OWN = (
     "new", "nothing", "none", "out", "errors", "report", "table", "figures", "runs", "folder",
@@ -301,7 +303,7 @@ OWN = (
 
 def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
     """The type and content of all that is in a folder."""
-    found = {}
+    names = {}
     for path in sorted(folder.rglob("*")):
         mode = path.lstat().st_mode
         content = b""
@@ -309,8 +311,8 @@ def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
             content = os.fsencode(path.readlink())
         elif stat.S_ISREG(mode):
             content = path.read_bytes()
-        found[str(path.relative_to(folder))] = (stat.S_IFMT(mode), content)
-    return found
+        names[str(path.relative_to(folder))] = (stat.S_IFMT(mode), content)
+    return names
 
 
 def changed_names(before: dict[str, Any], after: dict[str, Any]) -> set[str]:
@@ -352,22 +354,22 @@ def test_nothing_is_destroyed_and_what_cannot_be_is_said_before_scoring(
             patch.setattr(f"{module}.open_scorer", fail_to_open)
         early = rerank(*line, stdin=b"")
     assert changed_names(before, snapshot(place.folder)) == set(), early.err
-    ran = rerank(*line, stdin=b"")
+    outcome = rerank(*line, stdin=b"")
     after = snapshot(place.folder)
 
-    assert ran.code in (0, 1, 2, 3), ran.err
+    assert outcome.code in (0, 1, 2, 3), outcome.err
     assert {path: path.stat().st_rdev for path in devices} == devices
-    left = {name for name in after if ".rerank-" in name or name.endswith(".lock")}
-    assert left <= {*before, "out.lock" if value.endswith("out.lock") else ""}
-    changed = changed_names(before, after)
-    if ran.code == 2 and "No space left" not in ran.err:
-        assert changed == set(), ran.err
+    leftover_names = {name for name in after if ".rerank-" in name or name.endswith(".lock")}
+    assert leftover_names <= {*before, "out.lock" if value.endswith("out.lock") else ""}
+    changes = changed_names(before, after)
+    if outcome.code == 2 and "No space left" not in outcome.err:
+        assert changes == set(), outcome.err
         if not option.startswith("models"):
-            assert early.err == ran.err, "it is said only after scoring"
-    command = next((name for name in REPLACED if option.startswith(name)), "")
-    allowed = REPLACED.get(command, set()) - NOT_REPLACED.get(option, set())
+            assert early.err == outcome.err, "it is said only after scoring"
+    command = next((name for name in REPLACED_KINDS if option.startswith(name)), "")
+    allowed = REPLACED_KINDS.get(command, set()) - KEPT_KINDS.get(option, set())
     target = {value, os.path.realpath(value)}
-    for name in changed:
+    for name in changes:
         if name in before:
             is_own = name == "log" and before[name][1] == after[name][1][: len(before[name][1])]
             assert is_own or name in allowed or (name == "hard" and command in ("rank", "eval"))
@@ -379,7 +381,7 @@ def test_nothing_is_destroyed_and_what_cannot_be_is_said_before_scoring(
         assert after[name][0] == kind_before, f"{name} is something else now"
 
 
-FIXED = {
+FIXED_VALUES = {
     "set": ("config.toml", ["config", "set", "top-n", "3"], b""),
     "unset": ("config.toml", ["config", "unset", "top-n"], b""),
     "set-key": ("keys.toml", ["config", "set-key", "cohere"], b"key"),
@@ -403,7 +405,7 @@ THINGS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("thing", THINGS)
-@pytest.mark.parametrize("command", FIXED)
+@pytest.mark.parametrize("command", FIXED_VALUES)
 def test_files_of_fixed_names_are_whatever_they_are(
     command: str,
     thing: str,
@@ -415,7 +417,7 @@ def test_files_of_fixed_names_are_whatever_they_are(
         monkeypatch.setenv(name, str(place.folder))
     for name in ("ZDOTDIR", "XDG_CONFIG_HOME"):
         monkeypatch.delenv(name, raising=False)
-    name, line, stdin = FIXED[command]
+    name, line, stdin = FIXED_VALUES[command]
     path = place / name
     path.parent.mkdir(parents=True, exist_ok=True)
     if thing == "link":
@@ -427,12 +429,12 @@ def test_files_of_fixed_names_are_whatever_they_are(
     if thing == "file":
         path.chmod(0o600)
     before = snapshot(place.folder)
-    ran = rerank(*line, stdin=stdin)
+    outcome = rerank(*line, stdin=stdin)
     after = snapshot(place.folder)
-    assert ran.code in (0, 2), ran.err
-    if ran.code == 2:
+    assert outcome.code in (0, 2), outcome.err
+    if outcome.code == 2:
         assert changed_names(before, after) == set()
-        assert ran.err.count("rerank: ") == 1
+        assert outcome.err.count("rerank: ") == 1
     assert {old: kind for old, (kind, _) in before.items()} == {
         old: after[old][0] for old in before
     }
@@ -440,22 +442,22 @@ def test_files_of_fixed_names_are_whatever_they_are(
     for old, (kind, content) in before.items():
         if stat.S_ISLNK(kind):
             assert after[old][1] == content
-    if ran.code == 0 and thing in ("file", "text", "link") and command == "bash":
-        kept = (place / "real" if thing == "link" else path).read_text()
-        assert kept.startswith(before["real" if thing == "link" else name][1].decode())
+    if outcome.code == 0 and thing in ("file", "text", "link") and command == "bash":
+        text_kept = (place / "real" if thing == "link" else path).read_text()
+        assert text_kept.startswith(before["real" if thing == "link" else name][1].decode())
 
 
 def test_names_that_a_file_system_does_not_tell_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    planned = [
+    outputs = [
         PlannedOutput("-o", OutputFile(str(tmp_path / "Out"))),
         PlannedOutput("--errors", OutputFile(str(tmp_path / "oUT"))),
     ]
-    settle_outputs(planned, [])
+    settle_outputs(outputs, [])
     monkeypatch.setattr("rerank_cli.output_files._folds_case", lambda _: True)
     with pytest.raises(UsageError, match="-o and --errors name one file"):
-        settle_outputs(planned, [])
+        settle_outputs(outputs, [])
 
 
 @pytest.mark.slow
@@ -466,15 +468,15 @@ def test_a_batch_does_not_read_what_it_writes_to_its_output(template: Path, tmp_
     for options in ("{0} -m bm25 >> {0}", "- -m bm25 < {0} >> {0}", "{0} -o /dev/fd/5 5>> {0}"):
         source.write_bytes(content)
         line = f"{sys.executable} -m rerank_cli batch {options.format(source)}"
-        ran = subprocess.run(["/bin/sh", "-c", line], cwd=ROOT, timeout=60, capture_output=True)
-        assert ran.returncode == 2
+        process = subprocess.run(["/bin/sh", "-c", line], cwd=ROOT, timeout=60, capture_output=True)
+        assert process.returncode == 2
         assert source.read_bytes() == content
-        assert b"and -o name one file" in ran.stderr
+        assert b"and -o name one file" in process.stderr
 
 
 def test_the_users_settings_are_no_input_by_name(tmp_path: Path) -> None:
     path = Path(os.environ["RERANK_HOME"]) / "config.toml"
-    planned = [PlannedOutput("-o", OutputFile(str(path)))]
+    outputs = [PlannedOutput("-o", OutputFile(str(path)))]
     path.parent.mkdir(parents=True, exist_ok=True)
     with pytest.raises(UsageError, match=r"^rerank's own file .*config\.toml and -o name one file"):
-        settle_outputs(planned, [tmp_path])
+        settle_outputs(outputs, [tmp_path])

@@ -37,12 +37,12 @@ DEEP = {
 }
 
 
-def check(ran: Outcome, what: object) -> None:
+def check(outcome: Outcome, what: object) -> None:
     """One line of what is wrong and one of what to do, or no trouble at all."""
-    assert ran.code in (0, 1, 2), (what, ran.code, ran.err)
-    assert "Traceback" not in ran.err, (what, ran.err)
-    if ran.code == 2:
-        assert ran.err.count("rerank: ") == 1, (what, ran.err)
+    assert outcome.code in (0, 1, 2), (what, outcome.code, outcome.err)
+    assert "Traceback" not in outcome.err, (what, outcome.err)
+    if outcome.code == 2:
+        assert outcome.err.count("rerank: ") == 1, (what, outcome.err)
 
 
 @pytest.mark.slow
@@ -54,8 +54,8 @@ def test_a_setting_of_any_type(key: str, home: Path, rerank: Run) -> None:
         try:
             check_config(read_config(path), path, SETTINGS)
         except ConfigError as error:
-            refused = str(error)
-            assert len(refused) < 1000
+            message = str(error)
+            assert len(message) < 1000
             continue
         check(rerank(*DOCUMENTS, "-m", "bm25"), value)
         if key not in ("model", "threads", "device", "runtime"):
@@ -117,9 +117,9 @@ def test_a_key_of_a_provider_that_is_asked(key: str, home: Path, rerank: Run) ->
                 catalogue.find_provider("own")
             except ConfigError:  # so it is not asked
                 continue
-            ran = rerank(*DOCUMENTS, "-m", "own/m", "--retries", "0")
-            assert ran.code in (0, 1, 2, 3), (value, ran.err)
-            assert "Traceback" not in ran.err, (value, ran.err)
+            outcome = rerank(*DOCUMENTS, "-m", "own/m", "--retries", "0")
+            assert outcome.code in (0, 1, 2, 3), (value, outcome.err)
+            assert "Traceback" not in outcome.err, (value, outcome.err)
 
 
 @pytest.mark.slow
@@ -172,9 +172,9 @@ def test_a_file_of_any_shape(kind: str, name: str, home: Path, rerank: Run) -> N
         "providers.toml": ("providers", "q -d x -m cohere/x --dry-run", "q -d x -m own/x"),
     }
     for command in commands[name]:
-        ran = rerank(*command.split(), stdin=b"key-of-mine\n")
-        assert ran.code == 2 or kind == "odd key", (command, ran.err)
-        check(ran, command)
+        outcome = rerank(*command.split(), stdin=b"key-of-mine\n")
+        assert outcome.code == 2 or kind == "odd key", (command, outcome.err)
+        check(outcome, command)
     check(rerank("config", "list"), kind)
     check(rerank("doctor", "-m", "./tests/models/bert"), kind)
 
@@ -185,9 +185,9 @@ def test_a_key_of_any_type(value: str, home: Path, rerank: Run) -> None:
     path.write_text(f"cohere = {value}\n")
     path.chmod(0o600)
     url = ("--base-url", "http://127.0.0.1:1", "--retries", "0")
-    ran = rerank("q", "-d", "x", "-m", "cohere/x", *url)
-    assert ran.code in (2, 3), ran.err
-    assert "Traceback" not in ran.err
+    outcome = rerank("q", "-d", "x", "-m", "cohere/x", *url)
+    assert outcome.code in (2, 3), outcome.err
+    assert "Traceback" not in outcome.err
     check(rerank("config"), value)
     check(rerank("config", "set-key", "jina", stdin=b"key-of-mine\n"), value)
 

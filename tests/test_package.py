@@ -12,21 +12,23 @@ import pytest
 from tests.conftest import ROOT
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-NEEDED = ("build", "twine", "hatchling", "hatch_fancy_pypi_readme")
+NEEDED_MODULES = ("build", "twine", "hatchling", "hatch_fancy_pypi_readme")
 
 
 @pytest.mark.slow
 def test_the_package_builds_and_nothing_is_missing_from_it(tmp_path: Path) -> None:
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    missing = [name for name in NEEDED_MODULES if importlib.util.find_spec(name) is None]
     if missing:
         pytest.skip(f"needs {missing[0]}, which [dev-all] installs")
     script = ROOT / "scripts" / "check_package.py"
-    ran = subprocess.run(
+    process = subprocess.run(
         [sys.executable, script, "--no-isolation", "--out", tmp_path],
         capture_output=True,
         text=True,
     )
-    assert (ran.returncode, ran.stdout.splitlines()[-1:]) == (0, ["nothing is wrong"]), ran
+    assert (process.returncode, process.stdout.splitlines()[-1:]) == (0, ["nothing is wrong"]), (
+        process
+    )
 
 
 @pytest.mark.parametrize(
@@ -53,9 +55,9 @@ def test_what_all_tests_need_is_in_one_extra() -> None:
 
 def test_the_pythons_that_are_named_are_those_that_are_allowed() -> None:
     project = PYPROJECT["project"]
-    named = re.findall(r"Python :: 3\.(\d+)", "\n".join(project["classifiers"]))
-    assert project["requires-python"] == f">=3.{named[0]}"
-    assert named == [str(minor) for minor in range(int(named[0]), int(named[-1]) + 1)]
+    minors = re.findall(r"Python :: 3\.(\d+)", "\n".join(project["classifiers"]))
+    assert project["requires-python"] == f">=3.{minors[0]}"
+    assert minors == [str(minor) for minor in range(int(minors[0]), int(minors[-1]) + 1)]
 
 
 def test_the_newest_version_heads_the_changelog() -> None:

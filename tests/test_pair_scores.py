@@ -39,9 +39,9 @@ def score_in_a_process(query: str, texts: list[str], threads: int) -> list[float
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "texts.jsonl"
         path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-        ran = process("-q", query, "--json", "--threads", str(threads), str(path))
-    assert ran.returncode == 0, ran.stderr.decode()
-    results = json.loads(ran.stdout)["results"]
+        outcome = process("-q", query, "--json", "--threads", str(threads), str(path))
+    assert outcome.returncode == 0, outcome.stderr.decode()
+    results = json.loads(outcome.stdout)["results"]
     by_index = {result["index"]: result["raw_score"] for result in results}
     return [by_index[index] for index in range(len(texts))]
 
@@ -59,15 +59,15 @@ def check_company(query: str, chosen: list[int], others: list[int], data: st.Dat
     """Score a text alone, among others, and among more in another order and on more threads."""
     alone = score_in_a_process(query, [TEXTS[chosen[0]]], threads=1)[0]
     scores = score_in_a_process(query, [TEXTS[index] for index in chosen], threads=1)
-    together = dict(zip(chosen, scores, strict=True))
-    assert abs(together[chosen[0]] - alone) <= 1e-6
+    scores_together = dict(zip(chosen, scores, strict=True))
+    assert abs(scores_together[chosen[0]] - alone) <= 1e-6
 
     crowd = data.draw(st.permutations([*chosen, *others]))
     for threads in (1, 2):
         scores = score_in_a_process(query, [TEXTS[index] for index in crowd], threads)
         for index, score in zip(crowd, scores, strict=True):
-            if index in together:
-                assert abs(score - together[index]) <= 1e-6
+            if index in scores_together:
+                assert abs(score - scores_together[index]) <= 1e-6
 
 
 @settings(max_examples=1, derandomize=True)
@@ -111,8 +111,10 @@ def score_in_a_plain_loop(folder: Path, query: str, passages: list[str]) -> list
 def check_plain_loop(expected: list[float], model: str, query: str, passages: list[str]) -> None:
     """Hold a ranking against the plainest loop there is: the same scores in the same order."""
     ranking = rank(query, passages, open_scorer(model), chunk_tokens=LONGEST_TOKENS)
-    found = {result.index: result.raw_score for result in ranking.results}
-    assert [found[index] for index in range(len(passages))] == pytest.approx(expected, 1e-6, 1e-6)
+    raw_scores = {result.index: result.raw_score for result in ranking.results}
+    assert [raw_scores[index] for index in range(len(passages))] == pytest.approx(
+        expected, 1e-6, 1e-6
+    )
     order = sorted(range(len(passages)), key=lambda index: -expected[index])
     assert [result.index for result in ranking.results] == order
 

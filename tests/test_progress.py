@@ -44,12 +44,12 @@ class FakeTerminal(io.StringIO):
     @property
     def line(self) -> str:
         """What stands on the last line: each carriage return begins to write over it."""
-        shown = ""
+        text = ""
         for part in self.getvalue().rpartition("\n")[2].split("\r"):
-            shown = part + shown[len(part) :]
+            text = part + text[len(part) :]
             if ERASE in part:
-                shown = part.partition(ERASE)[2]
-        return shown.rstrip()
+                text = part.partition(ERASE)[2]
+        return text.rstrip()
 
 
 class Clock:
@@ -74,7 +74,7 @@ def terminal_at(stderr: io.StringIO, *, watched: bool = True) -> Terminal:
 
 
 @contextmanager
-def watching(stderr: FakeTerminal, share: Callable[[], float | None]) -> Iterator[Watch]:
+def watch_terminal(stderr: FakeTerminal, share: Callable[[], float | None]) -> Iterator[Watch]:
     """What watches a ranking on a terminal."""
     state = RankingState(share)
     with show_progress(terminal_at(stderr), state.describe) as line:
@@ -87,14 +87,14 @@ def watching(stderr: FakeTerminal, share: Callable[[], float | None]) -> Iterato
 
 
 def percent(terminal: FakeTerminal) -> int:
-    found = re.search(r"(\d+)%", terminal.line)
-    assert found, terminal.getvalue()
-    return int(found[1])
+    match = re.search(r"(\d+)%", terminal.line)
+    assert match, terminal.getvalue()
+    return int(match[1])
 
 
 def test_nothing_is_shown_of_what_is_soon_done(clock: Clock) -> None:
     terminal = FakeTerminal()
-    with watching(terminal, lambda: 0.5) as line:
+    with watch_terminal(terminal, lambda: 0.5) as line:
         for _ in range(10):
             clock.now += module.DELAY_SECONDS / 20
             line(Progress(5, 5, 10))
@@ -104,7 +104,7 @@ def test_nothing_is_shown_of_what_is_soon_done(clock: Clock) -> None:
 @pytest.mark.parametrize("share", [0.5, None])
 def test_it_comes_up_after_a_while_and_leaves_nothing(clock: Clock, share: float | None) -> None:
     terminal = FakeTerminal()
-    with watching(terminal, lambda: share) as line:
+    with watch_terminal(terminal, lambda: share) as line:
         line(Progress(0, 0, 1234))
         clock.now += 2
         line(Progress(1234.5, 4000, 1300))
@@ -121,7 +121,7 @@ def test_it_goes_away_when_something_fails(clock: Clock) -> None:
     terminal = FakeTerminal()
 
     def fail() -> None:
-        with watching(terminal, lambda: 0.5) as line:
+        with watch_terminal(terminal, lambda: 0.5) as line:
             clock.now += 1
             line(Progress(1, 1, 2))
             raise KeyError(terminal.line)
@@ -131,51 +131,53 @@ def test_it_goes_away_when_something_fails(clock: Clock) -> None:
     assert terminal.line == ""
 
 
-def shown(clock: Clock, steps: Sequence[tuple[float, Progress]]) -> list[int]:
+def percentages(clock: Clock, steps: Sequence[tuple[float, Progress]]) -> list[int]:
     """The percentages after each step: how much of the input was read, and what was told."""
-    terminal, read = FakeTerminal(), [0.0]
-    with watching(terminal, lambda: read[0]) as line:
-        seen = []
+    terminal, times = FakeTerminal(), [0.0]
+    with watch_terminal(terminal, lambda: times[0]) as line:
+        texts = []
         for share, progress in steps:
             clock.now += 1
-            read[0] = share
+            times[0] = share
             line(progress)
-            seen.append(percent(terminal))
-    return seen
+            texts.append(percent(terminal))
+    return texts
 
 
-def at(done: int, read: int) -> Progress:
+def progress_at(work_done: int, read_work: int) -> Progress:
     """A ranking that has read and scored so much work."""
-    return Progress(done / 10, done // 10, read // 10, work=done, read_work=read)
+    return Progress(
+        work_done / 10, work_done // 10, read_work // 10, work=work_done, read_work=read_work
+    )
 
 
 def test_what_is_read_is_done_as_it_is_scored(clock: Clock) -> None:
-    first = [(0.4, at(done, 40)) for done in (0, 20, 40)]
-    second = [(1.0, at(done, 100)) for done in (40, 70, 100)]
-    assert shown(clock, first + second) == [0, 20, 40, 40, 70, 100]
+    first = [(0.4, progress_at(work_done, 40)) for work_done in (0, 20, 40)]
+    second = [(1.0, progress_at(work_done, 100)) for work_done in (40, 70, 100)]
+    assert percentages(clock, first + second) == [0, 20, 40, 40, 70, 100]
 
 
 def test_a_survey_is_half_of_it(clock: Clock) -> None:
-    survey = [(read, Progress(0, 0, 9, surveying=True)) for read in (0.0, 0.5, 1.0)]
+    survey = [(share, Progress(0, 0, 9, surveying=True)) for share in (0.0, 0.5, 1.0)]
     first = [(0.5, Progress(documents, 1, 4)) for documents in (0, 4)]
     second = [(1.0, Progress(documents, 1, 8)) for documents in (4, 8)]
-    assert shown(clock, survey + first + second) == [0, 25, 50, 50, 75, 75, 100]
+    assert percentages(clock, survey + first + second) == [0, 25, 50, 50, 75, 75, 100]
 
 
 def test_a_survey_counts_documents(clock: Clock) -> None:
     terminal = FakeTerminal()
-    with watching(terminal, lambda: None) as line:
+    with watch_terminal(terminal, lambda: None) as line:
         clock.now += 1
         line(Progress(0, 0, 12_000, surveying=True))
         assert terminal.line == "12,000 documents read  1 s"
 
 
 def test_what_is_read_to_choose_passages_is_no_part_of_scoring(clock: Clock) -> None:
-    terminal, read = FakeTerminal(), [0.0]
-    with watching(terminal, lambda: read[0]) as line:
+    terminal, read_share = FakeTerminal(), [0.0]
+    with watch_terminal(terminal, lambda: read_share[0]) as line:
         for share in (0.2, 1.0):
             clock.now += 50
-            read[0] = share
+            read_share[0] = share
             line(Progress(0, 0, int(1000 * share), choosing=1))
             assert f"{int(1000 * share):,} documents read  {share:.0%}" in terminal.line
         clock.now += 1
@@ -190,18 +192,18 @@ def test_what_is_read_to_choose_passages_is_no_part_of_scoring(clock: Clock) -> 
 
 
 @pytest.mark.parametrize("pause", [0, 40])
-@pytest.mark.parametrize("began", [0, 30])
+@pytest.mark.parametrize("start", [0, 30])
 def test_what_comes_between_choosing_and_scoring_is_no_part_of_scoring(
-    clock: Clock, pause: int, began: int
+    clock: Clock, pause: int, start: int
 ) -> None:
     """The last files are compared and cut, which tells nothing of how far that is."""
     terminal = FakeTerminal()
-    with watching(terminal, lambda: 1.0) as line:
+    with watch_terminal(terminal, lambda: 1.0) as line:
         clock.now += 1
         line(Progress(0, 0, 12_000, choosing=2))
         clock.now += pause
-        for pairs in range(began, began + 151, 50):
-            line(Progress(pairs / 2, pairs, 200, work=pairs, read_work=began + 2150))
+        for pairs in range(start, start + 151, 50):
+            line(Progress(pairs / 2, pairs, 200, work=pairs, read_work=start + 2150))
             clock.now += 1
         assert terminal.line.endswith("40 s left")
 
@@ -210,32 +212,32 @@ def test_the_rest_of_the_input_is_estimated_by_what_was_read(clock: Clock) -> No
     """Half of the bytes are three quarters of the work, of which twice as much came as was told."""
     state = RankingState(lambda: 0.5, lambda: WorkAhead(read=1000, unread=3000))
     clock.now += 10
-    state.see(at(2000, 2000))
+    state.see(progress_at(2000, 2000))
     assert state.describe().share == pytest.approx(0.25, abs=0.02)
 
 
 def test_a_limit_of_a_service_makes_it_last(clock: Clock) -> None:
-    class Limited:
+    class LimitedScorer:
         def limit_seconds(self, share: float, _seconds: float, *, is_read: bool) -> float:
             return 600 * (1 - share) if is_read else 0.0
 
-    state = RankingState(lambda: 1.0, scorer=Limited())
-    state.see(at(0, 100))
+    state = RankingState(lambda: 1.0, scorer=LimitedScorer())
+    state.see(progress_at(0, 100))
     clock.now += 10
-    state.see(at(50, 100))
+    state.see(progress_at(50, 100))
     assert state.describe().left == 300
 
 
 def times_left(clock: Clock, paces: Sequence[float]) -> list[float | None]:
     """What is told each second of a hundred units, of which so many are done in each."""
-    time_left, done, left = TimeLeft(), 0.0, []
+    time_left, work, seconds_left = TimeLeft(), 0.0, []
     time_left.see(0.0)
     for pace in paces:
         clock.now += 1
-        done += pace
-        time_left.see(done)
-        left.append(time_left.seconds(done, 100.0))
-    return left
+        work += pace
+        time_left.see(work)
+        seconds_left.append(time_left.seconds(work, 100.0))
+    return seconds_left
 
 
 def test_the_time_left_is_the_rest_at_the_pace_so_far(clock: Clock) -> None:
@@ -258,13 +260,13 @@ def test_what_was_done_before_counts_for_no_pace(clock: Clock) -> None:
     assert time_left.seconds(0.9, 1.0) == pytest.approx(10)
 
 
-@pytest.mark.parametrize("left", [5, 200, 7500, 260_000])
-def test_the_time_left_stays_however_narrow_it_is(left: int) -> None:
+@pytest.mark.parametrize("seconds_left", [5, 200, 7500, 260_000])
+def test_the_time_left_stays_however_narrow_it_is(seconds_left: int) -> None:
     parts = ["22,177 records", "1,234 pairs/s", "123,456 tokens/s", "12 errors", "about 0.5 USD"]
     for width in range(20, 121):
-        line = compose_line(State(parts, 0.125, left), 10, width)
+        line = compose_line(State(parts, 0.125, seconds_left), 10, width)
         assert len(line) <= width
-        assert line.endswith(f"{format_duration(left)} left")
+        assert line.endswith(f"{format_duration(seconds_left)} left")
         assert ("12%" in line) or width < 23
         assert ("22,177 records" in line) or width < 40
 
@@ -305,12 +307,12 @@ def test_a_line_says_how_much_is_done_and_is_drawn_anew_now_and_then(clock: Cloc
     with show_progress(terminal_at(terminal), lambda: next(states)) as line:
         line.refresh()
         assert (terminal.getvalue(), line.was_shown) == ("", False)
-        seen = []
+        texts = []
         for seconds in (0.3, 0.05, 0.06, 1, 1):
             clock.now += seconds
             line.refresh()
-            seen.append(terminal.line[:7])
-    assert seen == ["a  25% ", "a  25% ", "b  50% ", "c  100%", "d  3 s"]
+            texts.append(terminal.line[:7])
+    assert texts == ["a  25% ", "a  25% ", "b  50% ", "c  100%", "d  3 s"]
     assert (terminal.line, line.was_shown) == ("", True)
 
 
@@ -417,27 +419,29 @@ ROW = re.compile(r" *(\d+\.\d{3}) s  (.+)")
 )
 def test_the_laps_of_any_command_are_the_whole(arguments: list[str]) -> None:
     plain = process(*arguments)
-    ran = process(*arguments, "--timing")
-    assert (ran.returncode, ran.stdout) == (plain.returncode, plain.stdout)
-    rows = [ROW.fullmatch(line) for line in ran.stderr.decode().splitlines()]
-    told = {row[2]: float(row[1]) for row in rows if row}
-    assert len(told) == len(rows) > 1
-    whole = told.pop("in all")
-    assert whole == pytest.approx(sum(told.values()), abs=0.005)
+    outcome = process(*arguments, "--timing")
+    assert (outcome.returncode, outcome.stdout) == (plain.returncode, plain.stdout)
+    rows = [ROW.fullmatch(line) for line in outcome.stderr.decode().splitlines()]
+    percent_by_kind = {row[2]: float(row[1]) for row in rows if row}
+    assert len(percent_by_kind) == len(rows) > 1
+    whole = percent_by_kind.pop("in all")
+    assert whole == pytest.approx(sum(percent_by_kind.values()), abs=0.005)
 
 
 @pytest.mark.slow
 def test_a_ranking_has_its_own_laps() -> None:
-    ran = process("refund", "README.md", "--timing")  # whose scores take much longer than to ask
+    outcome = process(
+        "refund", "README.md", "--timing"
+    )  # whose scores take much longer than to ask
     for lap in (module.STARTING, module.SCORING):
-        assert lap in ran.stderr.decode()
+        assert lap in outcome.stderr.decode()
 
 
 def test_what_comes_after_two_dashes_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "is_timed", False)
-    ran = process("-d", "a", "-q", "q", "--", "--timing")
-    assert ran.returncode == 2
-    assert b"--timing: no such file" in ran.stderr
+    outcome = process("-d", "a", "-q", "q", "--", "--timing")
+    assert outcome.returncode == 2
+    assert b"--timing: no such file" in outcome.stderr
     assert module.take_timing_option(["a", "--", "--timing"]) == ["a", "--", "--timing"]
     assert not module.is_timed
     assert module.take_timing_option(["--timing", "a"]) == ["a"]

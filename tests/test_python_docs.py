@@ -41,10 +41,8 @@ def library_of(code: str) -> str:
     return next((name for name in LIBRARIES if f"from {name}" in code), "")
 
 
-OWN = [(code, printed) for code, printed in EXAMPLES if not library_of(code)]
-FOR_LIBRARIES = {
-    library_of(code): (code, printed) for code, printed in EXAMPLES if library_of(code)
-}
+OWN = [(code, output) for code, output in EXAMPLES if not library_of(code)]
+FOR_LIBRARIES = {library_of(code): (code, output) for code, output in EXAMPLES if library_of(code)}
 
 
 @pytest.fixture
@@ -57,28 +55,28 @@ def service(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("service")
-@pytest.mark.parametrize(("code", "printed"), OWN)
+@pytest.mark.parametrize(("code", "output"), OWN)
 def test_an_example_prints_what_the_page_says(
-    code: str, printed: str, capsys: pytest.CaptureFixture[str]
+    code: str, output: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     exec(code, {})
     text = capsys.readouterr().out
-    assert is_printed(printed.splitlines(), text) if printed else text
+    assert is_printed(output.splitlines(), text) if output else text
 
 
 def run_with(library: str, code: str, folder: Path) -> str:
     """What a program prints that needs a library, if that is installed."""
     if importlib.util.find_spec(library) is None:
         pytest.skip(f"needs {library}, which [dev-all] installs")
-    ran = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         capture_output=True,
         text=True,
         cwd=folder,
         env={**os.environ, **QUIET, "HOME": str(folder), "PYTHONPATH": str(ROOT)},
     )
-    assert (ran.returncode, ran.stderr) == (0, "")
-    return ran.stdout
+    assert (process.returncode, process.stderr) == (0, "")
+    return process.stdout
 
 
 def test_there_is_an_example_for_each_library() -> None:
@@ -156,10 +154,10 @@ print("done")
 @pytest.mark.slow
 @pytest.mark.parametrize("library", MORE)
 def test_an_example_for_a_library_does_what_the_library_wants(library: str, tmp_path: Path) -> None:
-    code, printed = FOR_LIBRARIES[library]
+    code, output = FOR_LIBRARIES[library]
     text = run_with(library, code + MORE[library], tmp_path)
     assert text.endswith("done\n")
-    assert is_printed(printed.splitlines(), text.removesuffix("done\n"))
+    assert is_printed(output.splitlines(), text.removesuffix("done\n"))
 
 
 @pytest.mark.slow
@@ -169,14 +167,14 @@ def test_the_examples_are_typed(tmp_path: Path) -> None:
     codes += [code for name, (code, _) in FOR_LIBRARIES.items() if importlib.util.find_spec(name)]
     for number, code in enumerate(codes):
         (tmp_path / f"example_{number}.py").write_text(code, encoding="utf-8")
-    ran = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), str(tmp_path)],
         capture_output=True,
         text=True,
         cwd=tmp_path,
         env={**os.environ, "MYPYPATH": str(ROOT)},
     )
-    assert (ran.returncode, ran.stdout.splitlines()[-1:]) == (
+    assert (process.returncode, process.stdout.splitlines()[-1:]) == (
         0,
         [f"Success: no issues found in {len(codes)} source files"],
-    ), ran.stdout
+    ), process.stdout

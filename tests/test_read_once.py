@@ -66,7 +66,7 @@ READS: dict[tuple[str, str], Sequence[Sequence[str]]] = {
 _REFUSE_FEW = {"tune", "calibrate"}  # commands that refuse so few queries, once they are read
 # What is refused, because it is read more than once or by a library that opens it itself.
 _REMOTE = ("-m", "cohere/rerank-v3.5", "--dry-run", "-q", "late", "examples/faq.txt")
-REFUSED = {
+REFUSED_COMMANDS = {
     ("rank", "tokenizer"): ("--tokenizer", "lines.txt", *_REMOTE),
     ("rank", "image"): ("--image", "lines.txt", *_REMOTE),
     ("rank", "video"): ("--video", "lines.txt", *_REMOTE),
@@ -80,7 +80,7 @@ FOLDERS = {
     ("rank", "media_root"),
     ("batch", "media_root"),
 }
-WRITTEN = {
+WRITTEN_FILES = {
     ("rank", "output"), ("batch", "output"), ("batch", "errors"), ("batch", "report"),
     ("eval", "output"), ("eval", "per_query"), ("eval", "runs"), ("eval", "report"),
     ("models export", "out"),
@@ -96,19 +96,19 @@ def walk(command: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, str], Any]
     """Every parameter of every command, by the command's words and the parameter's name."""
     if not hasattr(command, "list_commands"):
         return {(" ".join(path), each.name): each for each in command.params}
-    found: dict[tuple[str, str], Any] = {}
+    outcomes: dict[tuple[str, str], Any] = {}
     for name in command.list_commands(None):
-        found |= walk(command.get_command(None, name), (*path, name))
-    return found
+        outcomes |= walk(command.get_command(None, name), (*path, name))
+    return outcomes
 
 
 def test_every_option_that_names_a_file_is_tried() -> None:
-    named = {
+    options = {
         key
         for key, parameter in walk(COMMAND).items()
         if _NAMES_A_FILE.search(str(getattr(parameter, "metavar", None) or ""))
     }
-    assert named == READS.keys() | REFUSED.keys() | WRITTEN | FOLDERS
+    assert options == READS.keys() | REFUSED_COMMANDS.keys() | WRITTEN_FILES | FOLDERS
 
 
 def run_with(
@@ -139,23 +139,23 @@ def test_a_fifo_gives_what_a_file_gives(
         pytest.importorskip("ir_measures", reason="needs the extra eval")
     name = _PLACE.get(key[1], key[1])
     expected = run_with(rerank, tmp_path, arguments, name, as_fifo=False)
-    found = run_with(rerank, tmp_path, arguments, name, as_fifo=True)
+    answer = run_with(rerank, tmp_path, arguments, name, as_fifo=True)
     assert expected.code == (2 if key[0] in _REFUSE_FEW else 0), expected.err
-    assert (found.code, found.err) == (expected.code, expected.err)
-    assert without_times(found.out) == without_times(expected.out)
+    assert (answer.code, answer.err) == (expected.code, expected.err)
+    assert without_times(answer.out) == without_times(expected.out)
 
 
-@pytest.mark.parametrize("key", REFUSED)
+@pytest.mark.parametrize("key", REFUSED_COMMANDS)
 def test_what_cannot_be_a_stream_is_refused(
     key: tuple[str, str], tmp_path: Path, rerank: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CO_API_KEY", "key")
-    arguments = REFUSED[key]
+    arguments = REFUSED_COMMANDS[key]
     name = next(word for word in ("lines.txt", "records.jsonl") if word in arguments)
-    found = run_with(rerank, tmp_path, arguments, name, as_fifo=True)
-    assert (found.code, found.out) == (2, "")
-    first, *rest = found.err.split("\n\n")
-    assert first.startswith(f"rerank: {tmp_path / name}: not a file"), found.err
+    answer = run_with(rerank, tmp_path, arguments, name, as_fifo=True)
+    assert (answer.code, answer.out) == (2, "")
+    first, *rest = answer.err.split("\n\n")
+    assert first.startswith(f"rerank: {tmp_path / name}: not a file"), answer.err
     assert len(first.splitlines()) == len(rest) == 1
 
 
@@ -179,9 +179,9 @@ def test_one_stream_is_not_read_for_two(
     if arguments[0] == "eval":
         pytest.importorskip("ir_measures", reason="needs the extra eval")
     with feed_fifo(tmp_path / "p", LINES) as fifo:
-        ran = rerank(*(word.format(fifo=fifo) for word in arguments))
-    assert (ran.code, ran.out) == (2, "")
-    assert f"{fifo} can be read only once" in ran.err
+        outcome = rerank(*(word.format(fifo=fifo) for word in arguments))
+    assert (outcome.code, outcome.out) == (2, "")
+    assert f"{fifo} can be read only once" in outcome.err
 
 
 def test_a_list_that_names_a_stream_twice_says_so_and_reads_it_once(
@@ -190,10 +190,10 @@ def test_a_list_that_names_a_stream_twice_says_so_and_reads_it_once(
     with feed_fifo(tmp_path / "p", LINES) as fifo:
         (tmp_path / "list").write_text(f"{fifo}\n{ROOT / 'examples' / 'faq.txt'}\n{fifo}\n-\n")
         arguments = ("-q", "late", "-m", "bm25", "--files-from", str(tmp_path / "list"))
-        ran = rerank(*arguments, "-f", "tsv", "--unit", "line", stdin=b"late\n")
-    assert ran.code == 2
-    assert f"{fifo}: can be read only once, and was named before" in ran.err
-    assert ran.out.count("the parcel is late") == 1
+        outcome = rerank(*arguments, "-f", "tsv", "--unit", "line", stdin=b"late\n")
+    assert outcome.code == 2
+    assert f"{fifo}: can be read only once, and was named before" in outcome.err
+    assert outcome.out.count("the parcel is late") == 1
 
 
 def test_a_file_that_changes_between_two_readings_is_an_error(
@@ -210,6 +210,6 @@ def test_a_file_that_changes_between_two_readings_is_an_error(
         path.write_bytes(LINES.replace(b"late", b"soon"))
 
     monkeypatch.setattr(Inputs, "__iter__", change)
-    ran = rerank("-q", "late", str(path), "-m", "bm25")
-    assert (ran.code, ran.out) == (2, "")
-    assert f"{path}: changed while it was read" in ran.err
+    outcome = rerank("-q", "late", str(path), "-m", "bm25")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert f"{path}: changed while it was read" in outcome.err

@@ -25,12 +25,12 @@ def test_the_picture_is_what_the_first_command_draws(rerank: Run) -> None:
     arguments = shlex.split(command.rpartition("&& rerank ")[2])
     width = re.search(r"^WIDTH = (\d+)$", SCRIPT.read_text(encoding="utf-8"), re.MULTILINE)
     assert width
-    drawn = rerank(*arguments, "-n", "4", "--color", "never", terminal=int(width[1])).out
+    output = rerank(*arguments, "-n", "4", "--color", "never", terminal=int(width[1])).out
 
     picture = (ROOT / "examples" / "table.svg").read_text(encoding="utf-8")
     title, *lines = drawn_lines(picture)
     assert shlex.split(title) == ["rerank", *arguments, "-n", "4"]
-    assert without_scores(lines) == without_scores(drawn.splitlines())
+    assert without_scores(lines) == without_scores(output.splitlines())
     assert "url(http" not in picture
 
 
@@ -93,7 +93,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def cohere(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """A server that speaks as Cohere does, in Cohere's place."""
-    (variable,) = [found[1] for line in commands() if (found := SETTING.match(line))]
+    (variable,) = [match[1] for line in commands() if (match := SETTING.match(line))]
     with serve("cohere-v2", key="key") as server:
         (home / "providers.toml").write_text(f'[cohere]\nurl = "{server.url}"\n')
         monkeypatch.setenv(variable, "key")
@@ -116,16 +116,16 @@ def test_the_commands_run(command: str, clone: Path) -> None:
         "PYTHONPATH": str(ROOT),
     }
     for line in (*needs, command):
-        ran = subprocess.run(
+        process = subprocess.run(
             ["/bin/bash", "-o", "pipefail", "-c", line],
             capture_output=True,
             text=True,
             cwd=clone,
             env=environment,
         )
-        assert ran.returncode == 0, ran.stderr
+        assert process.returncode == 0, process.stderr
     target = re.search(r"(?:> |-o )(\S+)", command)
-    assert (clone / target[1]).read_text(encoding="utf-8") if target else ran.stdout
+    assert (clone / target[1]).read_text(encoding="utf-8") if target else process.stdout
 
 
 def is_needed(line: str, command: str) -> bool:
@@ -167,10 +167,10 @@ def test_the_ways_to_install_work(command: str, clone: Path, tmp_path: Path) -> 
         "UV_TOOL_DIR": str(tmp_path / "uv"),
         "UV_TOOL_BIN_DIR": str(tmp_path / "bin"),
     }
-    ran = subprocess.run(
+    process = subprocess.run(
         ["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, env=environment
     )
-    assert ran.returncode == 0, ran.stderr
+    assert process.returncode == 0, process.stderr
     shutil.copytree(clone / "examples", tmp_path / "examples")
     query = next(line for line in commands() if "pip install ." in line).rpartition(" && ")[2]
     answer = subprocess.run(

@@ -59,7 +59,7 @@ class Clone:
         self.run(f"{commit} 'Load models sooner' && {commit} 'Mend a typo' --allow-empty")
 
     def run(self, command: str) -> str:
-        ran = subprocess.run(
+        process = subprocess.run(
             ["/bin/bash", "-o", "pipefail", "-c", command],
             capture_output=True,
             text=True,
@@ -67,8 +67,8 @@ class Clone:
             env=self.environment,
             timeout=TIMEOUT_SECONDS,
         )
-        assert ran.returncode == 0, ran.stderr
-        return ran.stdout
+        assert process.returncode == 0, process.stderr
+        return process.stdout
 
 
 @pytest.fixture
@@ -82,12 +82,12 @@ def test_commands_find_something(block: str, clone: Clone) -> None:
     for program in ("rg", "git"):
         if re.search(rf"^{program} ", block) and shutil.which(program) is None:
             pytest.skip(f"needs {program}")
-    found = clone.run(block)
-    assert found
+    outcome = clone.run(block)
+    assert outcome
     if "git ask" in block:
-        assert "==> examples/shop/retry.py <==" in found
+        assert "==> examples/shop/retry.py <==" in outcome
     if "git log" in block:
-        assert "Load models sooner" in found.splitlines()[0]
+        assert "Load models sooner" in outcome.splitlines()[0]
 
 
 @slow
@@ -118,11 +118,11 @@ def test_vs_code_reads_the_lines(rerank: Run) -> None:
     (task,) = json.loads("\n".join(block))["tasks"]
     arguments = [word.replace("${input:question}", QUESTION) for word in task["args"]]
     assert task["command"] == "rerank"
-    ran = rerank(*arguments, "examples/notes", "-m", "bm25", "--min-score", "0")
+    outcome = rerank(*arguments, "examples/notes", "-m", "bm25", "--min-score", "0")
     pattern = task["problemMatcher"]["pattern"]
-    found = [re.search(pattern["regexp"], line) for line in ran.out.splitlines()]
-    assert len(found) == 12
-    for match in found:
+    matches = [re.search(pattern["regexp"], line) for line in outcome.out.splitlines()]
+    assert len(matches) == 12
+    for match in matches:
         assert match
         lines = (ROOT / match[pattern["file"]]).read_text(encoding="utf-8").splitlines()
         line = lines[int(match[pattern["line"]]) - 1]
@@ -152,8 +152,8 @@ def test_emacs_goes_to_the_best_place(clone: Clone) -> None:
 
 def fzf() -> str | None:
     """The fzf of the system, or the one that the package iterfzf brings."""
-    if (found := shutil.which("fzf")) is not None:
-        return found
+    if (program := shutil.which("fzf")) is not None:
+        return program
     spec = find_spec("iterfzf")
     places: Sequence[str] = [] if spec is None else list(spec.submodule_search_locations or ())
     return next((f"{place}/fzf" for place in places if Path(place, "fzf").exists()), None)
@@ -184,19 +184,19 @@ class Screen:
     def press(self, keys: str) -> None:
         os.write(self._descriptor, keys.encode())
 
-    def wait_until_silent(self, *wanted: str) -> str:
+    def wait_until_silent(self, *texts: str) -> str:
         """Read until some texts have been drawn, and nothing is drawn any more."""
-        drawn, end = b"", time.monotonic() + TIMEOUT_SECONDS
+        screen_output, end = b"", time.monotonic() + TIMEOUT_SECONDS
         while time.monotonic() < end:
             ready, _, _ = select.select([self._descriptor], [], [], SILENT_SECONDS)
             if ready:
                 try:
-                    drawn += os.read(self._descriptor, 1 << 16)
+                    screen_output += os.read(self._descriptor, 1 << 16)
                 except OSError:  # the program has ended
                     break
-            elif all(text.encode() in drawn for text in wanted):
+            elif all(text.encode() in screen_output for text in texts):
                 break
-        return drawn.decode(errors="replace")
+        return screen_output.decode(errors="replace")
 
     def close(self) -> None:
         if self._process.poll() is None:
@@ -206,7 +206,7 @@ class Screen:
 
 
 @pytest.fixture
-def asking(clone: Clone, request: pytest.FixtureRequest) -> Iterator[Screen]:
+def script(clone: Clone, request: pytest.FixtureRequest) -> Iterator[Screen]:
     """The script of the recipe, in the folder of the notes."""
     program = fzf()
     if program is None:
@@ -225,16 +225,16 @@ def asking(clone: Clone, request: pytest.FixtureRequest) -> Iterator[Screen]:
 
 
 @slow
-@pytest.mark.parametrize("asking", SCRIPTS, indirect=True, ids=["by meaning", "in two steps"])
-def test_fzf_searches_while_one_types(asking: Screen, clone: Clone) -> None:
-    asking.wait_until_silent(">")
-    asking.press(QUESTION)
-    asking.wait_until_silent("cashbook.md")
+@pytest.mark.parametrize("script", SCRIPTS, indirect=True, ids=["by meaning", "in two steps"])
+def test_fzf_searches_while_one_types(script: Screen, clone: Clone) -> None:
+    script.wait_until_silent(">")
+    script.press(QUESTION)
+    script.wait_until_silent("cashbook.md")
     is_asked = "ctrl-r" in (clone.folder / "bin" / "ask").read_text()
-    asking.press("\x12" if is_asked else "")
-    asking.wait_until_silent()
-    asking.press("\r")
-    asking.wait_until_silent()
+    script.press("\x12" if is_asked else "")
+    script.wait_until_silent()
+    script.press("\r")
+    script.wait_until_silent()
     place = clone.run(f'cd examples/notes && rerank "{QUESTION}" -r -f grep -n 1')
     path, line, _ = place.split(":", 2)
     assert (clone.folder / "opened").read_text().splitlines() == [f"+{line}", path]

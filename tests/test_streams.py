@@ -16,9 +16,9 @@ from tests.conftest import ROOT, process
 
 
 def test_undecodable_bytes_are_said_and_given_back() -> None:
-    ran = process("caf", "-m", "bm25", "--min-score", "0", stdin=b"caf\xe9\n")
-    assert ran.stdout == b"caf\xe9\n"
-    assert b"1 document had bytes that are not text in the input's encoding" in ran.stderr
+    outcome = process("caf", "-m", "bm25", "--min-score", "0", stdin=b"caf\xe9\n")
+    assert outcome.stdout == b"caf\xe9\n"
+    assert b"1 document had bytes that are not text in the input's encoding" in outcome.stderr
 
 
 @pytest.mark.parametrize("locale", ["C", "POSIX"])
@@ -26,21 +26,21 @@ def test_output_is_utf_8_whatever_the_locale(locale: str, monkeypatch: pytest.Mo
     monkeypatch.setenv("LC_ALL", locale)
     monkeypatch.setenv("PYTHONUTF8", "0")
     monkeypatch.setenv("PYTHONCOERCECLOCALE", "0")
-    ran = process("größe", "-m", "bm25", "--json", stdin="größe 日本\n".encode())
-    assert json.loads(ran.stdout)["results"][0]["document"]["text"] == "größe 日本"
-    assert json.loads(ran.stdout)["query"] == "größe"
+    outcome = process("größe", "-m", "bm25", "--json", stdin="größe 日本\n".encode())
+    assert json.loads(outcome.stdout)["results"][0]["document"]["text"] == "größe 日本"
+    assert json.loads(outcome.stdout)["query"] == "größe"
 
 
 def shell(command: str) -> tuple[int, str, str]:
     """Run the command line in bash, from the repository's root: exit code, output, errors."""
-    ran = subprocess.run(
+    process = subprocess.run(
         ["/bin/bash", "-c", f"{sys.executable} -m rerank_cli {command}"],
         capture_output=True,
         text=True,
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
     )
-    return ran.returncode, ran.stdout, ran.stderr
+    return process.returncode, process.stdout, process.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
@@ -54,7 +54,7 @@ def test_the_width_is_the_terminals(unbuffered: str) -> None:
     command = [sys.executable, "-m", "rerank_cli", "late", "-d", "late " * 60, "-m", "bm25"]
     # A library of pytest's may have set COLUMNS where os.environ does not show it.
     environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
-    ran = subprocess.run(
+    process = subprocess.run(
         command,
         stdin=subprocess.DEVNULL,
         stdout=theirs,
@@ -62,16 +62,16 @@ def test_the_width_is_the_terminals(unbuffered: str) -> None:
         env={**environment, "PYTHONUNBUFFERED": unbuffered},
     )
     os.close(theirs)
-    shown = re.sub(r"\x1b\[[0-9;]*m", "", os.read(ours, 1 << 16).decode())
+    output = re.sub(r"\x1b\[[0-9;]*m", "", os.read(ours, 1 << 16).decode())
     os.close(ours)
-    assert ran.returncode == 0
-    assert 40 <= max(map(len, shown.splitlines())) <= 47, shown
+    assert process.returncode == 0
+    assert 40 <= max(map(len, output.splitlines())) <= 47, output
 
 
 def test_a_closed_pipe_is_no_failure(tmp_path: Path) -> None:
     (tmp_path / "many.txt").write_text("word and more\n" * 10_000)
-    ran = shell(f"word {tmp_path}/many.txt -m bm25 | head -1; exit ${{PIPESTATUS[0]}}")
-    assert ran == (0, "word and more\n", "")
+    outcome = shell(f"word {tmp_path}/many.txt -m bm25 | head -1; exit ${{PIPESTATUS[0]}}")
+    assert outcome == (0, "word and more\n", "")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
@@ -168,18 +168,18 @@ def test_ctrl_c_stops_at_once(seconds: float, tmp_path: Path) -> None:
     text = (ROOT / "examples" / "garden.md").read_text(encoding="utf-8").replace("\n", " ")
     (tmp_path / "many.txt").write_text((text + "\n") * 3000)
     start = "from rerank_cli.__main__ import main; print('begun', flush=True); main()"
-    running = subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-c", start, "slugs", str(tmp_path / "many.txt")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=ROOT,
     )
-    assert running.stdout is not None
-    assert running.stdout.readline() == b"begun\n"
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"begun\n"
     time.sleep(seconds)
-    running.send_signal(signal.SIGINT)
-    out, err = running.communicate(timeout=60)  # all of them take minutes
-    assert running.returncode == 130
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)  # all of them take minutes
+    assert process.returncode == 130
     assert out.count(b"\n") < 3000
     assert err.startswith(b"rerank: interrupted after ") or not out
 
@@ -189,7 +189,7 @@ def test_ctrl_c_stops_at_once(seconds: float, tmp_path: Path) -> None:
 def test_ctrl_c_that_a_script_ignores_stays_ignored(tmp_path: Path) -> None:
     """A shell starts what has & so, and Ctrl-C is meant for what has not."""
     (tmp_path / "many.txt").write_text("".join(f"slugs {number}\n" for number in range(500)))
-    running = subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", "rerank_cli", "slugs", str(tmp_path / "many.txt")],
         stdout=subprocess.PIPE,
         cwd=ROOT,
@@ -197,6 +197,6 @@ def test_ctrl_c_that_a_script_ignores_stays_ignored(tmp_path: Path) -> None:
     )
     for _ in range(10):
         time.sleep(0.05)
-        running.send_signal(signal.SIGINT)
-    out, _ = running.communicate(timeout=60)
-    assert (running.returncode, out.count(b"\n")) == (0, 500)
+        process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert (process.returncode, out.count(b"\n")) == (0, 500)

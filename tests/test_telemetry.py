@@ -28,8 +28,10 @@ def test_the_runtimes_leave_no_identifiers_and_no_reports(runtime: str, tmp_path
         *(sys.executable, "-m", "rerank_cli", "--runtime", runtime, "-m", str(MODELS / "bert")),
         *("refund", "-d", "one", "-d", "another"),
     ]
-    ran = subprocess.run(command, env=environment, capture_output=True, cwd=tmp_path, check=False)
-    assert ran.returncode == 0, ran.stderr
+    process = subprocess.run(
+        command, env=environment, capture_output=True, cwd=tmp_path, check=False
+    )
+    assert process.returncode == 0, process.stderr
     assert [path for path in home.rglob("*") if path.is_file()] == []
 
 
@@ -38,5 +40,5 @@ def test_the_hub_is_told_nothing_of_this_machine() -> None:
         "import rerank_cli.models.hub; from huggingface_hub import constants;"
         "print(constants.HF_HUB_DISABLE_TELEMETRY)"
     )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert ran.stdout == "True\n"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert process.stdout == "True\n"

@@ -98,7 +98,7 @@ def test_a_count_in_words(number: int, noun: str, words: str) -> None:
     assert format_count(number, noun) == words
 
 
-COUNTED = (
+COUNTED_TEXTS = (
     "document", "query", "passage", "record", "label", "result", "pair", "score", "file", "model",
     "request", "grade", "judgement", "candidate",
 )  # fmt: skip
@@ -112,15 +112,15 @@ MANY = {
 
 def test_counts_agree_with_their_nouns() -> None:
     """No message has a number and a plural noun that `format_count` has not put together."""
-    nouns = "|".join(format_count(2, noun)[2:] for noun in COUNTED)
+    nouns = "|".join(format_count(2, noun)[2:] for noun in COUNTED_TEXTS)
     counts = re.compile(rf"\{{([^{{}}]+?)(?::[^{{}}]*)?\}} (?:{nouns})\b(?!/)")
-    found = [
+    names = [
         f"{path.name}: {match[0]}"
         for path in (ROOT / "rerank_cli").rglob("*.py")
         for match in counts.finditer(path.read_text(encoding="utf-8"))
         if not match[1].isupper() and match[1] not in MANY
     ]
-    assert found == []
+    assert names == []
 
 
 def test_columns_are_as_wide_as_their_cells() -> None:
@@ -270,14 +270,16 @@ def test_the_handler_of_a_signal_may_write_while_something_is_written() -> None:
     reading, writing = os.pipe()
     interruptions = ["finishing"]
 
-    class Raw(io.FileIO):
+    class InterruptingStream(io.FileIO):
         def write(self, content: Any) -> int:
             if interruptions:
                 terminal.wipe_line()
                 terminal.say(interruptions.pop())
             return super().write(content)
 
-    stderr = io.TextIOWrapper(io.BufferedWriter(Raw(writing, "w")), "utf-8", line_buffering=True)
+    stderr = io.TextIOWrapper(
+        io.BufferedWriter(InterruptingStream(writing, "w")), "utf-8", line_buffering=True
+    )
     terminal = Terminal(
         io.BytesIO(), stderr, interactive=False, color=False, width=80, watched=True
     )

@@ -66,7 +66,7 @@ def write(path: Path, length: Length) -> Path:
     return path
 
 
-class Timed(OverlapScorer):
+class TimedScorer(OverlapScorer):
     """A scorer for which time passes: so much for a pair and for each token of it.
 
     A pair of the models that were measured takes what 20 to 25 tokens take, beside its own.
@@ -88,29 +88,29 @@ def times_left(
 ) -> Iterator[tuple[float, float | None]]:
     """When how much was said to be left."""
     inputs.check()
-    wanted = RankRequest("slug lettuce", Selection(), None, OnError.FAIL)
+    request = RankRequest("slug lettuce", Selection(), None, OnError.FAIL)
     with Reranker(scorer) as reranker:
-        state: RankingState = _ranking_state(wanted, inputs, reranker)
-        said: list[tuple[float, float | None]] = []
+        state: RankingState = _ranking_state(request, inputs, reranker)
+        estimates: list[tuple[float, float | None]] = []
 
-        def watch(seen: Progress) -> None:
-            state.see(seen)
-            said.append((clock.now, state.describe().left))
+        def watch(progress_state: Progress) -> None:
+            state.see(progress_state)
+            estimates.append((clock.now, state.describe().left))
 
         reranker.submit("slug lettuce", inputs, watch=watch).result()
-    yield from said
+    yield from estimates
 
 
-def check(said: Sequence[tuple[float, float | None]], began: float, ended: float) -> None:
+def check(estimates: Sequence[tuple[float, float | None]], start: float, end: float) -> None:
     """But for the first 5 % and the last batch, whose documents are scored in one step here."""
-    seen = 0
-    for now, left in said:
-        truth, whole = ended - now, ended - began
-        if now - began >= FIRST_SHARE * whole and truth > LAST_SHARE * whole:
+    line_count = 0
+    for now, left in estimates:
+        truth, whole = end - now, end - start
+        if now - start >= FIRST_SHARE * whole and truth > LAST_SHARE * whole:
             assert left is not None
             assert truth / FACTOR <= left <= truth * FACTOR
-            seen += 1
-    assert seen > 10
+            line_count += 1
+    assert line_count > 10
 
 
 @pytest.mark.slow
@@ -123,9 +123,9 @@ def test_of_lines_of_any_lengths(
     clock: Clock,
 ) -> None:
     path = write(tmp_path / "many.txt", SHAPES[shape])
-    began = clock.now
-    said = [*times_left(clock, Timed(clock, *seconds), Inputs(paths=[str(path)]))]
-    check(said, began, clock.now)
+    start = clock.now
+    estimates = [*times_left(clock, TimedScorer(clock, *seconds), Inputs(paths=[str(path)]))]
+    check(estimates, start, clock.now)
 
 
 @pytest.mark.slow
@@ -136,12 +136,12 @@ def test_of_files_of_any_sizes(tmp_path: Path, clock: Clock) -> None:
         (tmp_path / f"{number:04}.md").write_text(
             f"{number} {' '.join(draw.choices(WORDS, k=length))}"
         )
-    began = clock.now
+    start = clock.now
     inputs = Inputs(paths=[str(tmp_path)], recursive=True)
-    check([*times_left(clock, Timed(clock, 0.02, 0.001), inputs)], began, clock.now)
+    check([*times_left(clock, TimedScorer(clock, 0.02, 0.001), inputs)], start, clock.now)
 
 
-class Nowhere:
+class NullWriter:
     """Takes outcomes."""
 
     tail = ""
@@ -161,39 +161,39 @@ def test_of_records_with_documents_of_any_lengths(shape: str, tmp_path: Path, cl
         for start in range(0, len(lines), 10):
             row = {"query": "slug lettuce", "documents": lines[start : start + 10]}
             stream.write(json.dumps(row) + "\n")
-    reranker = Reranker(Timed(clock, 0.02, 0.001))
+    reranker = Reranker(TimedScorer(clock, 0.02, 0.001))
     source = JsonLinesSource(str(tmp_path / "in.jsonl"), RecordFields(), 1 << 30)
-    job = BatchJob(source, Flow(reranker, Selection(), Bounds()), Nowhere())
-    pace, said = report.Pace(job), list[tuple[float, float | None]]()
+    job = BatchJob(source, Flow(reranker, Selection(), Bounds()), NullWriter())
+    pace, estimates = report.Pace(job), list[tuple[float, float | None]]()
 
     def watch() -> None:
         pace.see()
-        said.append((clock.now, pace.describe().left))
+        estimates.append((clock.now, pace.describe().left))
 
-    began = clock.now
+    start_time = clock.now
     job.run(watch=watch)
-    check(said, began, clock.now)
+    check(estimates, start_time, clock.now)
 
 
 def test_of_a_service_with_a_limit_of_requests_the_limit_counts(clock: Clock) -> None:
     """Sixty requests a minute go at once, and then none for a minute."""
-    said, began = list[tuple[float, float | None]](), clock.now
+    estimates, start = list[tuple[float, float | None]](), clock.now
 
     def sleep(seconds: float) -> None:
         for _ in range(int(seconds)):
             clock.now += 1
-            said.append((clock.now, state.describe().left))
+            estimates.append((clock.now, state.describe().left))
         clock.now += seconds % 1
 
     limiter = RateLimiter(60, clock=clock.monotonic, sleep=sleep)
 
-    class Limited:
+    class LimitedScorer:
         def limit_seconds(self, share: float, seconds: float, *, is_read: bool) -> float:
             return limiter.limit_seconds(300 * (1 - share), 0, seconds)
 
-    state = RankingState(lambda: 1.0, scorer=Limited())
+    state = RankingState(lambda: 1.0, scorer=LimitedScorer())
     for number in range(300):
         limiter.wait()
         clock.now += 0.02
         state.see(Progress(number, number, 300, work=number + 1, read_work=300))
-    check(said, began, clock.now)
+    check(estimates, start, clock.now)

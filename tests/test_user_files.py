@@ -86,8 +86,8 @@ def test_with_the_variable_nothing_is_imported_to_find_them() -> None:
         "import sys; from rerank_cli import user_files; user_files.cache_directory();"
         "print('platformdirs' in sys.modules)"
     )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert ran.stdout == "False\n"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert process.stdout == "False\n"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no named pipes on its disks")

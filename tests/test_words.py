@@ -60,8 +60,8 @@ def test_a_text_has_each_term_of_itself(text: str) -> None:
 
 @given(st.lists(texts, max_size=4))
 def test_texts_that_are_joined_have_the_terms_of_each(parts: list[str]) -> None:
-    joined = WORDS.terms("\n".join(parts))
-    assert sorted(joined) == sorted(term for part in parts for term in WORDS.terms(part))
+    joined_terms = WORDS.terms("\n".join(parts))
+    assert sorted(joined_terms) == sorted(term for part in parts for term in WORDS.terms(part))
 
 
 @given(texts)
@@ -122,19 +122,19 @@ def test_every_letter_with_its_marks_is_one_word() -> None:
 
 
 def test_words_of_the_query_are_marked_in_every_script() -> None:
-    def marked(query: str, text: str) -> list[str]:
+    def marks_of(query: str, text: str) -> list[str]:
         return [text[start:end] for start, end in QueryWords(query).spans(text)]
 
-    assert marked("天気予報", "東京の天気 予報") == ["天気", "予報"]
-    assert marked("ガラス", "ｶﾞﾗｽを") == ["ｶﾞﾗ", "ﾗｽ"]
-    assert marked("猫", "黒猫と猫") == ["猫", "猫"]
-    assert marked("हिन्दी", "यह हिन्दी है") == ["हिन्दी"]
-    assert marked("how is a password checked", "check_password(it)") == ["check", "password"]
-    assert marked("passwords", "oldPasswordHash PASSWORDS_2 __password__") == [
+    assert marks_of("天気予報", "東京の天気 予報") == ["天気", "予報"]
+    assert marks_of("ガラス", "ｶﾞﾗｽを") == ["ｶﾞﾗ", "ﾗｽ"]
+    assert marks_of("猫", "黒猫と猫") == ["猫", "猫"]
+    assert marks_of("हिन्दी", "यह हिन्दी है") == ["हिन्दी"]
+    assert marks_of("how is a password checked", "check_password(it)") == ["check", "password"]
+    assert marks_of("passwords", "oldPasswordHash PASSWORDS_2 __password__") == [
         "Password", "PASSWORDS", "password",
     ]  # fmt: skip
-    assert marked("check_password", "check_password") == ["check_password"]
-    assert marked("information", "infor\xadmations") == ["infor\xadmations"]
+    assert marks_of("check_password", "check_password") == ["check_password"]
+    assert marks_of("information", "infor\xadmations") == ["infor\xadmations"]
 
 
 def test_plain_text_makes_no_tables() -> None:
@@ -190,9 +190,9 @@ def test_long_white_space_takes_no_long_time() -> None:
 def test_a_text_with_a_term_has_its_beginning(query: str, text: str) -> None:
     words = Words()
     terms = words.query_terms(query)
-    found = words.terms(text, terms.singles)
+    terms_found = words.terms(text, terms.singles)
     beginnings = {term: QueryTerms([term], frozenset()).beginnings for term in terms.terms}
-    for term in set(found) & beginnings.keys():
+    for term in set(terms_found) & beginnings.keys():
         (beginning,) = beginnings[term]
         assert beginning in normalise(text)
 
@@ -224,14 +224,14 @@ def test_the_terms_of_a_query_are_found_in_a_text(query: str, text: str) -> None
     for content in (text, f"{text} {query}", f"{query}s{text}"):
         every = Words().terms(content, finder.query.singles)
         expected = {place: every.count(term) for place, term in enumerate(terms)}
-        found = finder.find(normalise(content))
-        counts = Counter(place for _, place in found)
+        places = finder.find(normalise(content))
+        counts = Counter(place for _, place in places)
         assert counts == Counter({place: count for place, count in expected.items() if count})
-        assert found == sorted(found)
+        assert places == sorted(places)
 
 
 @pytest.mark.parametrize(
-    ("query", "left"),
+    ("query", "expected"),
     [
         ("How do I get my money back?", "money back"),
         ("the who", "the who"),
@@ -239,8 +239,8 @@ def test_the_terms_of_a_query_are_found_in_a_text(query: str, text: str) -> None
         ("", ""),
     ],
 )
-def test_common_words_are_left_out_of_a_query(query: str, left: str) -> None:
-    assert without_common_words(query) == left
+def test_common_words_are_left_out_of_a_query(query: str, expected: str) -> None:
+    assert without_common_words(query) == expected
 
 
 def test_no_word_of_the_vocabulary_is_missed() -> None:
@@ -283,8 +283,8 @@ def test_code_has_identifiers_whole_and_their_words() -> None:
 
 
 def test_an_identifier_in_a_query_has_its_words_for_code() -> None:
-    wanted = WORDS.query_terms("get_redirect_target")
-    assert (wanted.terms, wanted.parts) == (
+    terms = WORDS.query_terms("get_redirect_target")
+    assert (terms.terms, terms.parts) == (
         ["get_redirect_target"],
         ["get", "redirect", "target"],
     )

@@ -14,7 +14,7 @@ from tests.conftest import Run
 from tests.support.batches import SMALL, read, record, write
 from tests.support.fakes import OverlapScorer
 
-SAID = "12 of 30 passages read by the model, chosen by words; --candidates all reads every one"
+MESSAGE = "12 of 30 passages read by the model, chosen by words; --candidates all reads every one"
 FIRST = ("--first-stage", "input")
 WORDS = ("--first-stage", "bm25")
 
@@ -30,9 +30,9 @@ def indexes(row: dict[str, Any]) -> list[int]:
 def test_each_record_has_the_candidates_that_rank_has(rerank: Run, tmp_path: Path) -> None:
     source = write(tmp_path / "in.jsonl", records())
     options = ("-m", SMALL, "--candidates", "4", *WORDS)
-    ran = rerank("batch", str(source), *options, "--report", str(tmp_path / "report"), "-v")
-    assert f"{SAID}\n" in ran.err
-    rows = [json.loads(line) for line in ran.out.splitlines()]
+    outcome = rerank("batch", str(source), *options, "--report", str(tmp_path / "report"), "-v")
+    assert f"{MESSAGE}\n" in outcome.err
+    rows = [json.loads(line) for line in outcome.out.splitlines()]
     with Reranker(SMALL) as reranker:
         for row in rows:
             alone = reranker.rank(row["query"], row["documents"], candidates=4, first_stage="bm25")
@@ -58,8 +58,8 @@ def test_all_are_read_unless_something_else_is_chosen(
     read_of = {"auto": 250, "30": 30, "all": None}
     for value, count in read_of.items():
         rerank(*options, "--candidates", value, *FIRST, "--report", str(report))
-        found = json.loads(report.read_text())["candidates"]
-        assert (found and found["read"]) == count
+        candidates = json.loads(report.read_text())["candidates"]
+        assert (candidates and candidates["read"]) == count
     rerank(*options, "--candidates", "auto", "--strict", "--report", str(report))
     assert json.loads(report.read_text())["candidates"] is None
     monkeypatch.setenv("RERANK_CANDIDATES", "7")
@@ -70,11 +70,11 @@ def test_all_are_read_unless_something_else_is_chosen(
 def test_a_record_that_wants_more_results_has_more_candidates(rerank: Run) -> None:
     lines = [record(1, 500), record(2, 500, top_n=21), record(3, 500, min_score=-50.0)]
     source = "".join(f"{json.dumps(line)}\n" for line in lines).encode()
-    ran = rerank(
+    outcome = rerank(
         "batch", "-m", SMALL, "-n", "2", "--candidates", "auto", *FIRST, "-v", stdin=source
     )
     read_by_model = 250 + 420 + 500  # a least score says itself what is left out
-    assert f"{read_by_model:,} of 1,500 passages read by the model, the first ones" in ran.err
+    assert f"{read_by_model:,} of 1,500 passages read by the model, the first ones" in outcome.err
 
 
 def test_a_job_goes_on_only_with_the_same_candidates(rerank: Run, tmp_path: Path) -> None:
@@ -82,32 +82,32 @@ def test_a_job_goes_on_only_with_the_same_candidates(rerank: Run, tmp_path: Path
     options = ("batch", str(source), "-o", str(out), "-m", SMALL)
     rerank(*options, "--candidates", "4", *WORDS)
     assert rerank(*options, "--candidates", "4", *WORDS, "--resume").code == 0
-    ran = rerank(*options, "--candidates", "5", *WORDS, "--resume")
-    assert (ran.code, "candidates" in ran.err) == (2, True)
+    outcome = rerank(*options, "--candidates", "5", *WORDS, "--resume")
+    assert (outcome.code, "candidates" in outcome.err) == (2, True)
     assert len(read(out)) == 3
 
 
 def test_a_plan_counts_what_would_be_read(rerank: Run, tmp_path: Path) -> None:
     source = write(tmp_path / "in.jsonl", records(4, 50))
-    ran = rerank("batch", str(source), "--plan", "-m", SMALL, "--candidates", "40", *WORDS)
-    assert "pairs     160, as the model reads these of 200 passages\n" in ran.out
-    assert "documents 200\n" in ran.out
-    assert "\nhere " in ran.out
+    outcome = rerank("batch", str(source), "--plan", "-m", SMALL, "--candidates", "40", *WORDS)
+    assert "pairs     160, as the model reads these of 200 passages\n" in outcome.out
+    assert "documents 200\n" in outcome.out
+    assert "\nhere " in outcome.out
     assert "reads these" not in rerank("batch", str(source), "--plan", "-m", SMALL).out
 
 
 def test_python_takes_candidates_for_each_record() -> None:
-    given = [{"query": "soil", "documents": ["a leaf", "the soil", "soil soil", "x"]}] * 2
+    records = [{"query": "soil", "documents": ["a leaf", "the soil", "soil soil", "x"]}] * 2
     with Reranker(OverlapScorer()) as reranker:
-        for result in reranker.batch(given, candidates=2, first_stage="bm25"):
+        for result in reranker.batch(records, candidates=2, first_stage="bm25"):
             alone = rank(
-                "soil", given[0]["documents"], OverlapScorer(), candidates=2, first_stage="bm25"
+                "soil", records[0]["documents"], OverlapScorer(), candidates=2, first_stage="bm25"
             )
             assert (
                 [each.index for each in result.ranking] == [each.index for each in alone] == [2, 1]
             )
             assert result.ranking.candidates == (2, 4, False, "bm25")
-        assert next(reranker.batch(given)).ranking.candidates is None
+        assert next(reranker.batch(records)).ranking.candidates is None
 
 
 def test_the_work_of_a_record_is_that_of_what_is_read() -> None:

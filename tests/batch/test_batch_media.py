@@ -31,7 +31,7 @@ def run(rerank: Run, server: Server, *arguments: str | Path, stdin: bytes | None
     return rerank(*words, "--no-fail-fast", stdin=stdin)
 
 
-def captioned(*images: str, **more: Any) -> dict[str, Any]:
+def record_of(*images: str, **more: Any) -> dict[str, Any]:
     return {
         "query": "a fox",
         "documents": [{"text": "x", "image": image} for image in images],
@@ -49,30 +49,30 @@ def test_a_file_that_is_not_the_records_is_an_error_record(folder: Path, rerank:
         os.mkfifo(folder / "pipe.png")
         (folder / "link.png").symlink_to("../secret.png")
         images += ["pipe.png", "link.png"]
-    path = write(folder / "in.jsonl", [captioned(image, URL) for image in images])
+    path = write(folder / "in.jsonl", [record_of(image, URL) for image in images])
     with serve("siliconflow") as server:
-        ran = run(rerank, server, path, "-o", folder / "out.jsonl")
-        sent = b"".join(request.body for request in server.requests)
-    assert ran.code == 3
+        outcome = run(rerank, server, path, "-o", folder / "out.jsonl")
+        bodies = b"".join(request.body for request in server.requests)
+    assert outcome.code == 3
     assert codes(read(folder / "out.jsonl")) == [None, *["bad_document"] * (len(images) - 1)]
-    assert sent.count(IMAGE.encode()) == 1
+    assert bodies.count(IMAGE.encode()) == 1
     assert "where records may name files" in read(folder / "out.jsonl")[1]["error"]["message"]
 
 
 def test_a_pipe_names_files_in_a_folder_that_is_given(folder: Path, rerank: Run) -> None:
-    line = json.dumps(captioned("dog.png")).encode()
+    line = json.dumps(record_of("dog.png")).encode()
     with serve("siliconflow") as server:
-        refused = run(rerank, server, stdin=line)
-        taken = run(rerank, server, "--media-root", folder, stdin=line)
-    assert codes([json.loads(refused.out)]) == ["bad_document"]
-    assert "a record that is not from a file may not name files" in refused.out
-    assert codes([json.loads(taken.out)]) == [None]
-    (document,) = [result["document"] for result in json.loads(taken.out)["results"]]
+        refusal = run(rerank, server, stdin=line)
+        outcome = run(rerank, server, "--media-root", folder, stdin=line)
+    assert codes([json.loads(refusal.out)]) == ["bad_document"]
+    assert "a record that is not from a file may not name files" in refusal.out
+    assert codes([json.loads(outcome.out)]) == [None]
+    (document,) = [result["document"] for result in json.loads(outcome.out)["results"]]
     assert (document["text"], document["image"]) == ("x", "dog.png")
 
 
 @pytest.mark.parametrize(
-    ("query", "sent"),
+    ("query", "expected"),
     [
         ({"text": "like this", "image": "dog.png"}, {"text": "like this", "image": IMAGE}),
         ({"image": URL}, {"image": URL}),
@@ -81,16 +81,16 @@ def test_a_pipe_names_files_in_a_folder_that_is_given(folder: Path, rerank: Run)
     ],
 )
 def test_a_query_has_an_image_or_a_video(
-    query: dict[str, str], sent: Any, folder: Path, rerank: Run
+    query: dict[str, str], expected: Any, folder: Path, rerank: Run
 ) -> None:
-    path = write(folder / "in.jsonl", [captioned(URL, query=query)])
+    path = write(folder / "in.jsonl", [record_of(URL, query=query)])
     with serve("siliconflow") as server:
-        ran = run(rerank, server, path)
-        found = server.requests[0].json["query"]
-    assert (ran.code, json.loads(ran.out)["query"]) == (0, query)
-    if isinstance(found, dict) and found.get("image", "").startswith(IMAGE):
-        found["image"] = IMAGE
-    assert found == sent
+        outcome = run(rerank, server, path)
+        query_sent = server.requests[0].json["query"]
+    assert (outcome.code, json.loads(outcome.out)["query"]) == (0, query)
+    if isinstance(query_sent, dict) and query_sent.get("image", "").startswith(IMAGE):
+        query_sent["image"] = IMAGE
+    assert query_sent == expected
 
 
 @pytest.mark.parametrize(
@@ -104,11 +104,11 @@ def test_a_query_has_an_image_or_a_video(
     ],
 )
 def test_a_query_that_is_none_is_an_error_record(query: Any, folder: Path, rerank: Run) -> None:
-    path = write(folder / "in.jsonl", [captioned(URL, query=query)])
+    path = write(folder / "in.jsonl", [record_of(URL, query=query)])
     with serve("siliconflow") as server:
-        ran = run(rerank, server, path)
+        outcome = run(rerank, server, path)
         assert not server.requests
-    assert codes([json.loads(ran.out)]) == ["bad_query"]
+    assert codes([json.loads(outcome.out)]) == ["bad_query"]
 
 
 def test_a_model_that_takes_no_image_as_a_query_fails_such_records_alone(
@@ -116,27 +116,27 @@ def test_a_model_that_takes_no_image_as_a_query_fails_such_records_alone(
 ) -> None:
     records = [{"query": {"image": URL}, "documents": ["a"]}, {"query": "a", "documents": ["a"]}]
     path = write(folder / "in.jsonl", records)
-    ran = rerank("batch", str(path), "-m", "bm25")
-    rows = [json.loads(line) for line in ran.out.splitlines()]
-    assert (ran.code, codes(rows)) == (3, ["bad_option", None])
+    outcome = rerank("batch", str(path), "-m", "bm25")
+    rows = [json.loads(line) for line in outcome.out.splitlines()]
+    assert (outcome.code, codes(rows)) == (3, ["bad_option", None])
     assert rows[0]["error"]["message"] == "bm25 takes no image as a query"
 
 
 def test_a_file_that_is_gone_when_it_is_sent_fails_its_record_alone(
     folder: Path, rerank: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = write(folder / "in.jsonl", [captioned("dog.png"), captioned("fox.JPG")])
+    path = write(folder / "in.jsonl", [record_of("dog.png"), record_of("fox.JPG")])
     monkeypatch.setattr("rerank_cli.media._check_file", lambda _media: None)
     (folder / "dog.png").unlink()
     with serve("siliconflow") as server:
-        ran = run(rerank, server, path)
-    assert codes([json.loads(line) for line in ran.out.splitlines()]) == ["bad_document", None]
+        outcome = run(rerank, server, path)
+    assert codes([json.loads(line) for line in outcome.out.splitlines()]) == ["bad_document", None]
 
 
 def test_a_field_of_images_is_a_text_for_a_model_of_texts_and_that_is_said(
     folder: Path, rerank: Run
 ) -> None:
     path = write(folder / "in.jsonl", [{"query": "fox", "documents": [{"image": "fox.png"}]}])
-    ran = rerank("batch", str(path), "-m", "bm25", "--text-field", "image")
-    assert (ran.code, codes([json.loads(ran.out)])) == (0, [None])
-    assert ran.err.startswith("rerank: --text-field image: bm25 reads no images, and ranks")
+    outcome = rerank("batch", str(path), "-m", "bm25", "--text-field", "image")
+    assert (outcome.code, codes([json.loads(outcome.out)])) == (0, [None])
+    assert outcome.err.startswith("rerank: --text-field image: bm25 reads no images, and ranks")

@@ -31,13 +31,13 @@ OTHERS = [
 _MARK = "\ue000"  # stands for the value that is replaced
 
 
-def replaced(value: Any) -> Iterator[Any]:
+def replace_values(value: Any) -> Iterator[Any]:
     """A value of JSON with each value in it replaced by a mark, and itself too."""
     yield _MARK
     if not isinstance(value, dict | list):
         return
     for place, inner in value.items() if isinstance(value, dict) else enumerate(value):
-        for other in replaced(inner):
+        for other in replace_values(inner):
             copy = value.copy()
             copy[place] = other
             yield copy
@@ -48,24 +48,24 @@ def replaced(value: Any) -> Iterator[Any]:
 
 
 def damaged_lines(line: bytes) -> Iterator[bytes]:
-    for value in replaced(json.loads(line)):
+    for value in replace_values(json.loads(line)):
         text = json.dumps(value).encode()
         mark = json.dumps(_MARK).encode()
         yield from (text.replace(mark, other) for other in OTHERS) if mark in text else (text,)
 
 
-def damaged(content: bytes) -> list[bytes]:
+def damage_lines(content: bytes) -> list[bytes]:
     """Lines of JSON with one value of another type or depth, or cut at any byte."""
     lines = content.splitlines(keepends=True)
-    found = [content[:size] for size in range(len(content))]
+    contents = [content[:size] for size in range(len(content))]
     for place, line in enumerate(lines):
         others = [other + b"\n" for other in damaged_lines(line)]
         for other in [*others, b"", line * 2]:
-            found += [b"".join([*lines[:place], other, *lines[place + 1 :]])]
-    return found
+            contents += [b"".join([*lines[:place], other, *lines[place + 1 :]])]
+    return contents
 
 
-def some(contents: list[bytes], count: int, *, is_slow: bool) -> list[bytes]:
+def sample(contents: list[bytes], count: int, *, is_slow: bool) -> list[bytes]:
     return contents if is_slow else random.Random(0).sample(contents, count)
 
 
@@ -80,30 +80,30 @@ def source(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("is_slow", [False, pytest.param(True, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("ended", ["half", "done"])
+@pytest.mark.parametrize("state", ["half", "done"])
 def test_a_damaged_journal_is_refused_or_comes_to_the_same(
-    ended: str, is_slow: bool, source: Path, tmp_path: Path, rerank: Run
+    state: str, is_slow: bool, source: Path, tmp_path: Path, rerank: Run
 ) -> None:
     whole = rerank("batch", *ARGUMENTS, stdin=source.read_bytes()).raw
     out, journal = tmp_path / "out.jsonl", tmp_path / "out.jsonl.journal"
     job = ("batch", str(source), "-o", str(out), *ARGUMENTS)
-    assert rerank(*job, *(["--fail-fast"] if ended == "half" else [])).code == 3
-    kept, content = out.read_bytes(), journal.read_bytes()
-    assert (kept == whole) == (ended == "done")
-    refused = 0
-    for other in some(damaged(content), 80, is_slow=is_slow):
-        out.write_bytes(kept)
+    assert rerank(*job, *(["--fail-fast"] if state == "half" else [])).code == 3
+    output, content = out.read_bytes(), journal.read_bytes()
+    assert (output == whole) == (state == "done")
+    refusal_count = 0
+    for other in sample(damage_lines(content), 80, is_slow=is_slow):
+        out.write_bytes(output)
         journal.write_bytes(other)
-        ran = rerank(*job, "--resume")
-        if ran.code == 2:
-            refused += 1
-            assert out.read_bytes() == kept
-            assert ran.err.startswith(f"rerank: {tmp_path / 'out.jsonl'}"), ran.err
-            assert len(ran.err) < 3000
-            assert "\nhint: " in ran.err
+        outcome = rerank(*job, "--resume")
+        if outcome.code == 2:
+            refusal_count += 1
+            assert out.read_bytes() == output
+            assert outcome.err.startswith(f"rerank: {tmp_path / 'out.jsonl'}"), outcome.err
+            assert len(outcome.err) < 3000
+            assert "\nhint: " in outcome.err
         else:
-            assert (ran.code, out.read_bytes()) == (3, whole), (other, ran.err)
-    assert refused > 20
+            assert (outcome.code, out.read_bytes()) == (3, whole), (other, outcome.err)
+    assert refusal_count > 20
 
 
 @pytest.mark.parametrize("kind", ["fifo", "folder", "zeros", "null", "dangling", "large"])
@@ -113,7 +113,7 @@ def test_a_journal_that_is_no_file_of_ours_is_refused(
     out, journal = tmp_path / "out.jsonl", tmp_path / "out.jsonl.journal"
     job = ("batch", str(source), "-o", str(out), *ARGUMENTS)
     rerank(*job)
-    kept = out.read_bytes()
+    output = out.read_bytes()
     journal.unlink()
     if kind == "fifo":
         os.mkfifo(journal)
@@ -125,9 +125,9 @@ def test_a_journal_that_is_no_file_of_ours_is_refused(
     else:
         places = {"zeros": "/dev/zero", "null": "/dev/null"}
         journal.symlink_to(places.get(kind, "nothing"))
-    ran = rerank(*job, "--resume")
-    assert (ran.code, out.read_bytes()) == (2, kept), ran.err
-    assert ran.err.startswith(f"rerank: {journal}"), ran.err
+    outcome = rerank(*job, "--resume")
+    assert (outcome.code, out.read_bytes()) == (2, output), outcome.err
+    assert outcome.err.startswith(f"rerank: {journal}"), outcome.err
 
 
 @pytest.mark.parametrize("is_slow", [False, pytest.param(True, marks=pytest.mark.slow)])
@@ -147,7 +147,7 @@ def test_a_damaged_manifest_is_refused_or_has_what_is_done(
         manifest.add(ShardResult(number, name, 5, BatchFigures().as_dict()))
     path = folder / "manifest.json"
     content = json.dumps(json.loads(path.read_bytes())).encode()
-    for other in some(damaged(content), 300, is_slow=is_slow):
+    for other in sample(damage_lines(content), 300, is_slow=is_slow):
         path.write_bytes(other)
         again = BatchManifest(str(folder), job, shards)
         with suppress(InputError):
@@ -207,7 +207,7 @@ def test_a_damaged_journal_of_an_evaluation_is_scored_again(is_slow: bool, tmp_p
     (path,) = tmp_path.iterdir()
     content, whole = path.read_bytes(), ScoreJournal(tmp_path, "identity").scores
     assert whole.keys() == {"q1", "q2"}
-    for other in some(damaged(content), 500, is_slow=is_slow):
+    for other in sample(damage_lines(content), 500, is_slow=is_slow):
         path.write_bytes(other)
         assert ScoreJournal(tmp_path, "identity").scores.items() <= whole.items()
     path.unlink()

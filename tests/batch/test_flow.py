@@ -26,7 +26,7 @@ def count_queries(server: Server) -> Counter[str]:
     return Counter(str(request.json["query"]) for request in server.requests)
 
 
-def failing(query: str, status: int) -> Plan:
+def fail_query(query: str, status: int) -> Plan:
     """A fault for every request with this query."""
 
     def plan(request: Request, _number: int) -> Fault | None:
@@ -36,7 +36,7 @@ def failing(query: str, status: int) -> Plan:
 
 
 @pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+def shorten_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "_FIRST_WAIT_SECONDS", 0.001)
 
 
@@ -48,17 +48,17 @@ def test_where_a_third_is_refused_for_now_none_is_lost_or_doubled(
     source, out = write(tmp_path / "in.jsonl", records), tmp_path / "out.jsonl"
     report = tmp_path / "report.json"
     with serve("openai-like", faults=share(1 / 3, BUSY, 1)) as server:
-        ran = rerank(
+        outcome = rerank(
             "batch", str(source), "-o", str(out), *model_options(server), "--results", "scores",
             "--report", str(report), "--concurrency", "8", "--retries", "50",
         )  # fmt: skip
-    assert (ran.code, ran.err) == (0, "")
-    for given, found in zip(records, read(out), strict=True):
-        assert found["id"] == given["id"]
-        scores = {result["index"]: result["relevance_score"] for result in found["results"]}
+    assert (outcome.code, outcome.err) == (0, "")
+    for record_read, row in zip(records, read(out), strict=True):
+        assert row["id"] == record_read["id"]
+        scores = {result["index"]: result["relevance_score"] for result in row["results"]}
         assert scores == {
-            place: pytest.approx(score_of(given["query"], text), abs=1e-6)
-            for place, text in enumerate(given["documents"])
+            place: pytest.approx(score_of(record_read["query"], text), abs=1e-6)
+            for place, text in enumerate(record_read["documents"])
         }
     figures = json.loads(report.read_text())["requests"]
     assert figures["sent"] == server.count
@@ -67,23 +67,23 @@ def test_where_a_third_is_refused_for_now_none_is_lost_or_doubled(
 
 def test_requests_keep_to_the_rate(rerank: Run, tmp_path: Path, monkeypatch: Any) -> None:
     ticks = itertools.count()
-    waits: list[float] = []
+    wait_seconds: list[float] = []
 
     def clock() -> float:
-        return next(ticks) * 1e-6 + sum(waits)
+        return next(ticks) * 1e-6 + sum(wait_seconds)
 
     monkeypatch.setattr(
         client_module,
         "RateLimiter",
-        lambda rpm, tpm, **_: RateLimiter(rpm, tpm, clock=clock, sleep=waits.append),
+        lambda rpm, tpm, **_: RateLimiter(rpm, tpm, clock=clock, sleep=wait_seconds.append),
     )
     source = write(tmp_path / "in.jsonl", [record(number) for number in range(100)])
     with serve("openai-like") as server:
-        ran = rerank(
+        outcome = rerank(
             "batch", str(source), *model_options(server), "--rpm", "30", "--concurrency", "1"
         )
-    assert (ran.code, server.count) == (0, 100)
-    assert sum(waits) == pytest.approx(
+    assert (outcome.code, server.count) == (0, 100)
+    assert sum(wait_seconds) == pytest.approx(
         3 * SPAN_SECONDS, abs=2
     )  # 30 at once, and as many each minute
 
@@ -91,20 +91,20 @@ def test_requests_keep_to_the_rate(rerank: Run, tmp_path: Path, monkeypatch: Any
 def test_records_that_are_refused_end_nothing_however_many(rerank: Run, tmp_path: Path) -> None:
     source = write(tmp_path / "in.jsonl", map_records(60))
     with serve("openai-like", faults=lambda *_: Status(400)) as server:
-        ran = rerank("batch", str(source), *model_options(server))
-    found = [json.loads(line)["error"]["code"] for line in ran.out.splitlines()]
-    assert (ran.code, found) == (3, ["provider_failed"] * 60)
+        outcome = rerank("batch", str(source), *model_options(server))
+    codes = [json.loads(line)["error"]["code"] for line in outcome.out.splitlines()]
+    assert (outcome.code, codes) == (3, ["provider_failed"] * 60)
 
 
 def test_a_record_that_fails_is_an_error_of_its_own(rerank: Run, tmp_path: Path) -> None:
     source = write(tmp_path / "in.jsonl", [record(number) for number in range(30)])
-    with serve("openai-like", faults=failing("garden 7", 422)) as server:
-        ran = rerank("batch", str(source), *model_options(server))
-    found = [json.loads(line) for line in ran.out.splitlines()]
-    assert ran.code == 3
-    assert [number for number, line in enumerate(found) if "error" in line] == [7]
-    assert found[7]["error"]["code"] == "provider_failed"
-    assert "422" in found[7]["error"]["message"]
+    with serve("openai-like", faults=fail_query("garden 7", 422)) as server:
+        outcome = rerank("batch", str(source), *model_options(server))
+    rows = [json.loads(line) for line in outcome.out.splitlines()]
+    assert outcome.code == 3
+    assert [number for number, line in enumerate(rows) if "error" in line] == [7]
+    assert rows[7]["error"]["code"] == "provider_failed"
+    assert "422" in rows[7]["error"]["message"]
 
 
 @pytest.mark.slow
@@ -118,11 +118,11 @@ def test_what_fails_for_all_ends_the_job(
         "batch", str(source), "-o", str(out), "--concurrency", "1", "--retries", "1",
         "--report", str(report),
     )  # fmt: skip
-    broken = True
+    has_failed = True
 
     def plan(request: Request, _number: int) -> Fault | None:
         beyond = int(str(request.json["query"]).split()[1]) >= 40
-        return Status(status) if broken and beyond else None
+        return Status(status) if has_failed and beyond else None
 
     with serve("openai-like", faults=plan) as server:
         base = model_options(server)
@@ -132,7 +132,7 @@ def test_what_fails_for_all_ends_the_job(
         assert len(read(out)) == 40
         assert json.loads(report.read_text())["done"] is False
         assert sum(count_queries(server)[f"garden {n}"] > 0 for n in range(40, 100)) >= count
-        broken = False
+        has_failed = False
         assert rerank(*arguments, *base, "--resume").code == 0
     assert json.loads(report.read_text())["done"] is True
     assert [line["id"] for line in read(out)] == [f"r{number}" for number in range(100)]
@@ -150,26 +150,26 @@ def test_what_one_record_leaves_out_another_has(rerank: Run, tmp_path: Path) -> 
     records = [{"query": "garden", "documents": documents, "top_n": 2} for documents in lists]
     source = write(tmp_path / "in.jsonl", [*records, {"query": "garden", "documents": texts}])
     with serve("openai-like") as server:
-        ran = rerank("batch", str(source), *model_options(server), "--results", "ids")
-    found = [json.loads(line)["results"] for line in ran.out.splitlines()]
-    assert (ran.code, ran.err) == (0, "")
-    assert found == [[0, 1]] * 4 + [[0, 1, 2, 3, 4, 5]]
+        outcome = rerank("batch", str(source), *model_options(server), "--results", "ids")
+    results = [json.loads(line)["results"] for line in outcome.out.splitlines()]
+    assert (outcome.code, outcome.err) == (0, "")
+    assert results == [[0, 1]] * 4 + [[0, 1, 2, 3, 4, 5]]
 
 
 def test_what_a_service_that_is_gone_failed_on_is_done_again() -> None:
-    def gone(request: Request, _number: int) -> Fault | None:
+    def refuse_garden(request: Request, _number: int) -> Fault | None:
         return Status(503) if request.json["query"] == "garden 3" else None
 
-    with serve("openai-like", faults=gone) as server:
+    with serve("openai-like", faults=refuse_garden) as server:
         remote = RemoteOptions(base_url=server.url, retries=0)
         reranker = Reranker("openai-like/m", remote=remote)
         lines = [json.dumps(record(n)).encode() for n in range(4)]
         items = [read_line(line, RecordFields(), reranker.info, {}) for line in lines]
         flow = Flow(reranker, Selection(), Bounds(records=2))
         stopped = [outcome.original.id for outcome in flow.rank(items, lambda: True)]
-        ended = [outcome.original.id for outcome in flow.rank(items)]
+        ids = [outcome.original.id for outcome in flow.rank(items)]
     assert stopped == ["r0", "r1", "r2"]
-    assert ended == ["r0", "r1", "r2", "r3"]
+    assert ids == ["r0", "r1", "r2", "r3"]
 
 
 def test_a_record_may_have_an_instruction(
@@ -182,9 +182,11 @@ def test_a_record_may_have_an_instruction(
     ]
     source = write(tmp_path / "in.jsonl", records)
     with serve("siliconflow") as server:
-        ran = rerank(
+        outcome = rerank(
             "batch", str(source), *model_options(server, "siliconflow/Qwen/Qwen3-Reranker-0.6B")
         )
-    assert (ran.code, ran.err) == (0, "")
-    found = {str(r.json["query"]): r.json.get("instruction") for r in server.requests}
-    assert found == {f"garden {n}": text for n, text in enumerate(instructions)}
+    assert (outcome.code, outcome.err) == (0, "")
+    instruction_by_query = {
+        str(r.json["query"]): r.json.get("instruction") for r in server.requests
+    }
+    assert instruction_by_query == {f"garden {n}": text for n, text in enumerate(instructions)}

@@ -36,7 +36,7 @@ def source(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def plain(source: Path, rerank: Run) -> bytes:
+def plain_output(source: Path, rerank: Run) -> bytes:
     """What an undisturbed run writes."""
     return rerank("batch", "-m", SMALL, stdin=source.read_bytes()).raw
 
@@ -45,11 +45,11 @@ def plain(source: Path, rerank: Run) -> bytes:
 def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A model that Ctrl-C meets at its `last` run, which does not end."""
 
-    class Slow:
+    class SlowModel:
         last: float = float("inf")
         runs = 0
 
-    slow, over, score = Slow(), threading.Event(), LocalScorer._scores
+    slow, over, score = SlowModel(), threading.Event(), LocalScorer._scores
 
     def scores(self: LocalScorer, batch: Any, alone: bool) -> list[float]:
         slow.runs += 1
@@ -66,22 +66,24 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("piped", [False, True])
+@pytest.mark.parametrize("is_piped", [False, True])
 def test_it_does_not_wait_for_a_model_and_goes_on_where_it_was(
-    rerank: Run, source: Path, plain: bytes, tmp_path: Path, model: Any, piped: bool
+    rerank: Run, source: Path, plain_output: bytes, tmp_path: Path, model: Any, is_piped: bool
 ) -> None:
     out = tmp_path / "out.jsonl"
     model.last = model.runs + 10
-    name, stdin = ("-", source.read_bytes()) if piped else (str(source), None)
-    ran = rerank("batch", name, "-o", str(out), "-m", SMALL, stdin=stdin)
-    assert ran.code == 130
-    done = read(out)
-    assert 0 < len(done) < RECORDS
-    assert f"rerank: interrupted after {len(done)} records: --resume continues\n" in ran.err
-    assert plain.startswith(out.read_bytes())
+    name, stdin = ("-", source.read_bytes()) if is_piped else (str(source), None)
+    outcome = rerank("batch", name, "-o", str(out), "-m", SMALL, stdin=stdin)
+    assert outcome.code == 130
+    rows_done = read(out)
+    assert 0 < len(rows_done) < RECORDS
+    assert (
+        f"rerank: interrupted after {len(rows_done)} records: --resume continues\n" in outcome.err
+    )
+    assert plain_output.startswith(out.read_bytes())
     model.last = float("inf")
     again = rerank("batch", name, "-o", str(out), "-m", SMALL, "--resume", stdin=stdin)
-    assert (again.code, out.read_bytes()) == (0, plain)
+    assert (again.code, out.read_bytes()) == (0, plain_output)
 
 
 @pytest.mark.slow
@@ -91,8 +93,8 @@ def test_a_record_that_is_being_read_and_scored_is_left(
     """Its pairs are more than may wait, so that Ctrl-C comes while the rest is not even cut."""
     source = write(tmp_path / "in.jsonl", [record(0), record(1, documents=20_000), record(2)])
     model.last = 30
-    ran = rerank("batch", str(source), "-o", str(tmp_path / "out"), "-m", SMALL)
-    assert (ran.code, len(read(tmp_path / "out"))) == (130, 1)
+    outcome = rerank("batch", str(source), "-o", str(tmp_path / "out"), "-m", SMALL)
+    assert (outcome.code, len(read(tmp_path / "out"))) == (130, 1)
 
 
 @pytest.mark.slow
@@ -104,46 +106,46 @@ def test_it_does_not_wait_for_a_service(rerank: Run, source: Path, tmp_path: Pat
             threading.Timer(0.1, interrupt).start()
         return Delay(30)
 
-    out, began = tmp_path / "out.jsonl", time.monotonic()
+    out, start = tmp_path / "out.jsonl", time.monotonic()
     with serve("tei", faults=hang) as server:
         options = ("-m", "tei/m", "--base-url", server.url, "--concurrency", "2")
-        ran = rerank("batch", str(source), "-o", str(out), *options)
-        assert time.monotonic() - began < SOON_SECONDS
-        assert ran.code == 130
+        outcome = rerank("batch", str(source), "-o", str(out), *options)
+        assert time.monotonic() - start < SOON_SECONDS
+        assert outcome.code == 130
         assert 0 < len(read(out)) <= 5  # of two at once the later one may have been sent first
 
 
 @pytest.mark.slow
 def test_a_pipe_that_nobody_writes_to_is_left_and_what_it_had_is_done(
-    rerank: Run, source: Path, plain: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rerank: Run, source: Path, plain_output: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reading, writing = os.pipe()
     os.write(writing, source.read_bytes())
     score, lock = LocalScorer._scores, threading.Lock()
-    left, out = RECORDS * DOCUMENTS, tmp_path / "out"
+    pairs_left, out = RECORDS * DOCUMENTS, tmp_path / "out"
 
     def scores(self: LocalScorer, batch: Any, alone: bool) -> list[float]:
-        nonlocal left
-        found = score(self, batch, alone)
+        nonlocal pairs_left
+        values = score(self, batch, alone)
         with lock:
-            left -= len(found)
-            is_last = not left
+            pairs_left -= len(values)
+            is_last = not pairs_left
         if is_last:
             interrupt()
-        return found
+        return values
 
     monkeypatch.setattr(LocalScorer, "_scores", scores)
-    ran = rerank("batch", f"/dev/fd/{reading}", "-o", str(out), "-m", SMALL)
+    outcome = rerank("batch", f"/dev/fd/{reading}", "-o", str(out), "-m", SMALL)
     os.close(writing)
-    assert ran.code == 130
-    assert out.read_bytes().splitlines() == plain.splitlines()
+    assert outcome.code == 130
+    assert out.read_bytes().splitlines() == plain_output.splitlines()
 
 
 def test_in_a_stream_nothing_can_be_resumed(rerank: Run, source: Path, model: Any) -> None:
     model.last = 10
-    ran = rerank("batch", str(source), "-m", SMALL)
-    assert ran.code == 130
-    assert f"rerank: interrupted after {len(ran.out.splitlines())} records\n" in ran.err
+    outcome = rerank("batch", str(source), "-m", SMALL)
+    assert outcome.code == 130
+    assert f"rerank: interrupted after {len(outcome.out.splitlines())} records\n" in outcome.err
 
 
 def end_by(
@@ -159,7 +161,7 @@ def end_by(
 
 
 @pytest.fixture(scope="module")
-def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def long_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     records = [record(number, documents=100) for number in range(500)]
     return write(tmp_path_factory.mktemp("long") / "in.jsonl", records)
 
@@ -167,35 +169,35 @@ def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_another_signal_ends_it_at_once_and_it_can_go_on(
-    name: str, long: Path, tmp_path: Path, rerank: Run
+    name: str, long_source: Path, tmp_path: Path, rerank: Run
 ) -> None:
     number, out = getattr(signal, name), tmp_path / "out.jsonl"
-    assert end_by(lambda process: process.send_signal(number), long, out)[0] == -number
-    assert rerank("batch", str(long), "-o", str(out), "-m", SMALL, "--resume").code == 0
+    assert end_by(lambda process: process.send_signal(number), long_source, out)[0] == -number
+    assert rerank("batch", str(long_source), "-o", str(out), "-m", SMALL, "--resume").code == 0
     assert len(read(out)) == 500
 
 
 @pytest.mark.slow
-def test_a_second_one_ends_it_at_once(long: Path, tmp_path: Path) -> None:
-    def twice(process: "subprocess.Popen[bytes]") -> None:
+def test_a_second_one_ends_it_at_once(long_source: Path, tmp_path: Path) -> None:
+    def interrupt_twice(process: "subprocess.Popen[bytes]") -> None:
         process.send_signal(signal.SIGINT)
         time.sleep(0.1)
         process.send_signal(signal.SIGINT)
 
-    code, err = end_by(twice, long, tmp_path / "out.jsonl")
+    code, err = end_by(interrupt_twice, long_source, tmp_path / "out.jsonl")
     assert code == 130
     assert "--resume continues" in err
 
 
 @pytest.mark.slow
-def test_it_ends_though_nobody_reads_what_it_writes(long: Path) -> None:
+def test_it_ends_though_nobody_reads_what_it_writes(long_source: Path) -> None:
     reading, writing = os.pipe()
-    process = start_batch(long, "-m", SMALL, stdout=writing)
+    process = start_batch(long_source, "-m", SMALL, stdout=writing)
     wait_until_full(writing, process)
-    began = time.monotonic()
+    start = time.monotonic()
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=30) == 130
-    assert time.monotonic() - began > local._END_SECONDS / 2
+    assert time.monotonic() - start > local._END_SECONDS / 2
     assert b"interrupted after" in process.communicate()[1]
     os.close(reading)
     os.close(writing)

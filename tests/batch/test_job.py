@@ -30,22 +30,22 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("source") / "in.jsonl", records)
 
 
-def killed(source: Path, out: Path, times: int, *, piped: bool = False) -> int:
+def run_killed(source: Path, out: Path, times: int, *, is_piped: bool = False) -> int:
     """Run a job to its end that is killed so many times at random moments; its last exit code."""
     draw = random.Random(0)
-    done = 0
+    done_count = 0
     while True:
-        pipe = subprocess.Popen(["cat", source], stdout=subprocess.PIPE) if piped else None
+        pipe = subprocess.Popen(["cat", source], stdout=subprocess.PIPE) if is_piped else None
         name, stdin = ("-", pipe.stdout) if pipe else (source, subprocess.DEVNULL)
         options = ("-o", out, "-m", SMALL, "--resume", "--results", "scores")
         process = start_batch(name, *options, stdin=stdin)
-        if done < times:
+        if done_count < times:
             before = out.stat().st_size if out.exists() else 0
             while process.poll() is None and (out.stat().st_size if out.exists() else 0) == before:
                 time.sleep(0.01)  # until it writes
             time.sleep(draw.uniform(0, 0.1))
             process.kill()
-            done += 1
+            done_count += 1
         process.communicate(timeout=120)
         if pipe is not None:
             pipe.communicate()
@@ -53,16 +53,16 @@ def killed(source: Path, out: Path, times: int, *, piped: bool = False) -> int:
             return process.returncode
 
 
-@pytest.mark.parametrize("piped", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("is_piped", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("times", [2, pytest.param(30, marks=pytest.mark.slow)])
 def test_killed_and_resumed_it_is_what_it_would_have_been(
-    times: int, piped: bool, source: Path, tmp_path: Path, rerank: Run
+    times: int, is_piped: bool, source: Path, tmp_path: Path, rerank: Run
 ) -> None:
     plain, out = tmp_path / "plain.jsonl", tmp_path / "out.jsonl"
     assert (
         rerank("batch", str(source), "-o", str(plain), "-m", SMALL, "--results", "scores").code == 3
     )
-    assert killed(source, out, times, piped=piped) == 3
+    assert run_killed(source, out, times, is_piped=is_piped) == 3
     assert out.read_bytes() == plain.read_bytes()
     marks = (tmp_path / "out.jsonl.journal").read_text().splitlines()
     assert json.loads(marks[-1])["figures"]["records"] == RECORDS
@@ -71,20 +71,20 @@ def test_killed_and_resumed_it_is_what_it_would_have_been(
 @pytest.mark.slow
 def test_a_compressed_one_goes_on_by_members(tmp_path: Path, source: Path, rerank: Run) -> None:
     out = tmp_path / "out.jsonl.gz"
-    killed(source, out, 3)
-    found = gzip.decompress(out.read_bytes()).splitlines()
+    run_killed(source, out, 3)
+    lines = gzip.decompress(out.read_bytes()).splitlines()
     plain = rerank("batch", "-m", SMALL, "--results", "scores", stdin=source.read_bytes())
-    assert found == plain.raw.splitlines()
+    assert lines == plain.raw.splitlines()
 
 
-def limited(size: int) -> Callable[[], None]:
+def limit_file_size(size: int) -> Callable[[], None]:
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
 @pytest.mark.slow
 def test_a_full_disk_loses_nothing(source: Path, tmp_path: Path, rerank: Run) -> None:
     out = tmp_path / "out.jsonl"
-    full = start_batch(source, "-o", out, "-m", "bm25", preexec_fn=limited(100_000))
+    full = start_batch(source, "-o", out, "-m", "bm25", preexec_fn=limit_file_size(100_000))
     _, err = full.communicate(timeout=120)
     assert full.returncode == 2
     assert b"cannot write" in err
@@ -146,14 +146,14 @@ def test_zeros_of_a_lost_machine_are_not_taken_for_lines(tmp_path: Path, rerank:
             old_mark["tails"] = [tail_digest(stream, old_mark["position"]), ""]
     lines = b"".join(json.dumps(old_mark).encode() + b"\n" for old_mark in marks)
     journal.write_bytes(identity + b"\n" + lines)
-    kept = whole[: marks[0]["position"]]
-    out.write_bytes(kept + b"\0" * (marks[1]["position"] - len(kept)))
+    prefix = whole[: marks[0]["position"]]
+    out.write_bytes(prefix + b"\0" * (marks[1]["position"] - len(prefix)))
     assert rerank(*arguments, "--resume").code == 0
     assert out.read_bytes() == whole
 
 
 @pytest.mark.parametrize(
-    ("changed", "message"),
+    ("options", "message"),
     [
         (["-m", SMALL], "in the model: name was 'bm25'"),
         (["-m", "bm25", "-n", "1"], "in the options: n was not set and is 1"),
@@ -161,13 +161,13 @@ def test_zeros_of_a_lost_machine_are_not_taken_for_lines(tmp_path: Path, rerank:
     ],
 )
 def test_another_job_is_refused(
-    changed: list[str], message: str, tmp_path: Path, rerank: Run
+    options: list[str], message: str, tmp_path: Path, rerank: Run
 ) -> None:
     source, out = write(tmp_path / "in.jsonl", [record(1)]), tmp_path / "out.jsonl"
     rerank("batch", str(source), "-o", str(out), "-m", "bm25")
-    ran = rerank("batch", str(source), "-o", str(out), *changed, "--resume")
-    assert ran.code == 2
-    assert message in ran.err
+    outcome = rerank("batch", str(source), "-o", str(out), *options, "--resume")
+    assert outcome.code == 2
+    assert message in outcome.err
 
 
 @pytest.mark.slow
@@ -175,8 +175,8 @@ def test_a_model_has_several_names(tmp_path: Path, rerank: Run) -> None:
     source, out = write(tmp_path / "in.jsonl", [record(1)]), tmp_path / "out.jsonl"
     rerank("batch", str(source), "-o", str(out))
     for model in ("mini", "mini@3"):
-        ran = rerank("batch", str(source), "-o", str(out), "-m", model, "--resume")
-        assert ran.code == 0, ran.err
+        outcome = rerank("batch", str(source), "-o", str(out), "-m", model, "--resume")
+        assert outcome.code == 0, outcome.err
 
 
 def test_a_journal_from_before_an_option_was_renamed_goes_on(tmp_path: Path, rerank: Run) -> None:
@@ -198,10 +198,10 @@ def test_another_input_is_told(tmp_path: Path, rerank: Run) -> None:
     source, out = write(tmp_path / "in.jsonl", [record(1)]), tmp_path / "out.jsonl"
     rerank("batch", str(source), "-o", str(out), "-m", "bm25")
     write(source, [record(2)])
-    ran = rerank("batch", str(source), "-o", str(out), "-m", "bm25", "--resume")
-    assert ran.code == 2
-    assert "in the input: " in ran.err
-    assert "sha256 was" in ran.err
+    outcome = rerank("batch", str(source), "-o", str(out), "-m", "bm25", "--resume")
+    assert outcome.code == 2
+    assert "in the input: " in outcome.err
+    assert "sha256 was" in outcome.err
 
 
 def test_errors_apart_go_on_too(tmp_path: Path, rerank: Run) -> None:
@@ -220,8 +220,8 @@ def test_errors_apart_go_on_too(tmp_path: Path, rerank: Run) -> None:
     assert (out.read_bytes(), errors.read_bytes()) == whole
     errors.write_bytes(b"")
     journal.write_bytes(identity + b"\n" + json.dumps(half).encode() + b"\n")
-    lost = rerank(*arguments, "--resume")
-    assert (lost.code, "has less than was written to it" in lost.err) == (2, True)
+    outcome = rerank(*arguments, "--resume")
+    assert (outcome.code, "has less than was written to it" in outcome.err) == (2, True)
 
 
 @pytest.mark.slow
@@ -230,11 +230,11 @@ def test_two_at_once_do_not_mix(source: Path, tmp_path: Path, rerank: Run) -> No
     process = start_batch(source, "-o", out, "-m", SMALL)
     while process.poll() is None and not (out.exists() and out.stat().st_size):
         time.sleep(0.01)
-    ran = rerank("batch", str(source), "-o", str(out), "-m", SMALL, "--resume")
+    outcome = rerank("batch", str(source), "-o", str(out), "-m", SMALL, "--resume")
     process.kill()
     process.communicate()
-    assert ran.code == 2
-    assert "another process writes it" in ran.err
+    assert outcome.code == 2
+    assert "another process writes it" in outcome.err
 
 
 def killed_job(tmp_path: Path, rerank: Run) -> tuple[list[str], Path, Path]:
@@ -260,9 +260,9 @@ def test_a_job_goes_on_only_in_what_it_has_written(tmp_path: Path, rerank: Run) 
     assert (rerank(*other, "--resume").code, (tmp_path / "other.jsonl").read_bytes()) == (2, mine)
     for path, content in ((out, whole[0]), (errors, whole[1])):
         path.write_bytes(mine)
-        ran = rerank(*line, "--resume")
-        assert (ran.code, path.read_bytes()) == (2, mine)
-        assert f"{path}: was not written by this job, and stays as it is" in ran.err
+        outcome = rerank(*line, "--resume")
+        assert (outcome.code, path.read_bytes()) == (2, mine)
+        assert f"{path}: was not written by this job, and stays as it is" in outcome.err
         path.write_bytes(content)
     journal = tmp_path / "out.jsonl.journal"
     marks = journal.read_bytes()
@@ -276,17 +276,17 @@ def test_a_job_goes_on_only_in_what_it_has_written(tmp_path: Path, rerank: Run) 
     assert (out.read_bytes(), errors.read_bytes()) == whole
 
 
-@pytest.mark.parametrize("given", ["in.jsonl", "other.jsonl", "link"])
+@pytest.mark.parametrize("option", ["in.jsonl", "other.jsonl", "link"])
 def test_a_new_job_that_may_resume_cuts_no_file_for_its_errors(
-    given: str, tmp_path: Path, rerank: Run
+    option: str, tmp_path: Path, rerank: Run
 ) -> None:
     source = write(tmp_path / "in.jsonl", [record(1), {"id": 2}])
     write(tmp_path / "other.jsonl", [{"id": "of another job"}])
     (tmp_path / "link").symlink_to("other.jsonl")
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    options = ["-o", str(tmp_path / "new.jsonl"), "--errors", str(tmp_path / given), "--resume"]
-    ran = rerank("batch", str(source), *options, "-m", "bm25")
-    assert ran.code == 2
+    options = ["-o", str(tmp_path / "new.jsonl"), "--errors", str(tmp_path / option), "--resume"]
+    outcome = rerank("batch", str(source), *options, "-m", "bm25")
+    assert outcome.code == 2
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
@@ -310,9 +310,9 @@ def test_a_lock_that_is_something_else_stays(tmp_path: Path, rerank: Run) -> Non
     source = write(tmp_path / "in.jsonl", [record(1)])
     for end in (".lock", ".journal"):
         (tmp_path / f"Cargo{end}").write_text("mine")
-        ran = rerank("batch", str(source), "-o", str(tmp_path / "Cargo"), "-m", "bm25")
-        assert (ran.code, (tmp_path / f"Cargo{end}").read_text()) == (2, "mine")
-        assert f"Cargo{end}: exists already, and rerank did not write it" in ran.err
+        outcome = rerank("batch", str(source), "-o", str(tmp_path / "Cargo"), "-m", "bm25")
+        assert (outcome.code, (tmp_path / f"Cargo{end}").read_text()) == (2, "mine")
+        assert f"Cargo{end}: exists already, and rerank did not write it" in outcome.err
         (tmp_path / f"Cargo{end}").unlink()
 
 
@@ -321,7 +321,7 @@ def test_a_report_that_fails_hides_no_failure_of_the_job(tmp_path: Path, rerank:
         pytest.skip("needs /dev/full")
     source = write(tmp_path / "in.jsonl", [{"id": 1}, record(1)])
     options = ["-m", "bm25", "--fail-fast", "--report", "/dev/full"]
-    ran = rerank("batch", str(source), *options)
-    assert ran.code == 3
-    assert "cannot write /dev/full: No space left on device" in ran.err
-    assert "--fail-fast stops here" in ran.err
+    outcome = rerank("batch", str(source), *options)
+    assert outcome.code == 3
+    assert "cannot write /dev/full: No space left on device" in outcome.err
+    assert "--fail-fast stops here" in outcome.err

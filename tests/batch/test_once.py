@@ -30,7 +30,7 @@ def lines(tmp_path: Path) -> bytes:
 
 
 @pytest.fixture
-def plain(lines: bytes, rerank: Run) -> bytes:
+def plain_output(lines: bytes, rerank: Run) -> bytes:
     return rerank("batch", *BM25, stdin=lines).raw
 
 
@@ -46,40 +46,40 @@ def go_on(tmp_path: Path, rerank: Run) -> Callable[..., Outcome]:
 
 
 def test_a_fifo_is_scored_and_known_again(
-    lines: bytes, plain: bytes, go_on: Callable[..., Outcome], tmp_path: Path
+    lines: bytes, plain_output: bytes, go_on: Callable[..., Outcome], tmp_path: Path
 ) -> None:
     out = tmp_path / "out.jsonl"
-    assert (go_on(lines).code, out.read_bytes()) == (3, plain)
+    assert (go_on(lines).code, out.read_bytes()) == (3, plain_output)
     again = go_on(lines, "--resume")
-    assert (again.code, "nothing to do" in again.err, out.read_bytes()) == (3, True, plain)
+    assert (again.code, "nothing to do" in again.err, out.read_bytes()) == (3, True, plain_output)
 
 
 def test_a_longer_stream_goes_on_behind_what_is_done(
-    lines: bytes, plain: bytes, go_on: Callable[..., Outcome], tmp_path: Path
+    lines: bytes, plain_output: bytes, go_on: Callable[..., Outcome], tmp_path: Path
 ) -> None:
     """As after a `zcat` that broke off, whose end looks like that of its file."""
     half = b"".join(lines.splitlines(keepends=True)[:11])
     assert go_on(half).code == 3
     report = tmp_path / "report.json"
     assert go_on(lines, "--resume", "--report", str(report)).code == 3
-    assert (tmp_path / "out.jsonl").read_bytes() == plain
+    assert (tmp_path / "out.jsonl").read_bytes() == plain_output
     assert json.loads(report.read_text())["records"] == len(RECORDS)
 
 
 @pytest.mark.parametrize("change", ["another", "shorter", "empty"])
 def test_another_stream_is_refused_and_nothing_is_lost(
-    change: str, lines: bytes, plain: bytes, go_on: Callable[..., Outcome], tmp_path: Path
+    change: str, lines: bytes, plain_output: bytes, go_on: Callable[..., Outcome], tmp_path: Path
 ) -> None:
     go_on(lines)
     other = {"another": lines.replace(b"garden 5", b"garden 6"), "shorter": lines[:500]}
-    refused = go_on(other.get(change, b""), "--resume")
-    assert refused.code == 2
-    assert "out.jsonl.journal: the input does not begin with the 30 records" in refused.err
-    assert (tmp_path / "out.jsonl").read_bytes() == plain
+    refusal = go_on(other.get(change, b""), "--resume")
+    assert refusal.code == 2
+    assert "out.jsonl.journal: the input does not begin with the 30 records" in refusal.err
+    assert (tmp_path / "out.jsonl").read_bytes() == plain_output
 
 
 def test_a_stream_goes_on_in_the_middle(
-    lines: bytes, plain: bytes, go_on: Callable[..., Outcome], tmp_path: Path
+    lines: bytes, plain_output: bytes, go_on: Callable[..., Outcome], tmp_path: Path
 ) -> None:
     out, journal = tmp_path / "out.jsonl", tmp_path / "out.jsonl.journal"
     go_on(b"".join(lines.splitlines(keepends=True)[:11]))
@@ -89,18 +89,20 @@ def test_a_stream_goes_on_in_the_middle(
     journal.write_bytes(identity + b"\n" + go_on_from + b"\n")
     with out.open("ab") as stream:
         stream.write(b'{"half')
-    assert (go_on(lines, "--resume").code, out.read_bytes()) == (3, plain)
+    assert (go_on(lines, "--resume").code, out.read_bytes()) == (3, plain_output)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"])
-def test_standard_input_by_any_name(name: str, lines: bytes, plain: bytes, tmp_path: Path) -> None:
+def test_standard_input_by_any_name(
+    name: str, lines: bytes, plain_output: bytes, tmp_path: Path
+) -> None:
     if name != "-" and not os.path.exists(name):
         pytest.skip("not on this system")
     out = tmp_path / "out.jsonl"
     for more in ((), ("--resume",)):
-        ran = process("batch", name, "-o", str(out), *BM25, *more, stdin=lines)
-        assert (ran.returncode, out.read_bytes()) == (3, plain), ran.stderr
+        outcome = process("batch", name, "-o", str(out), *BM25, *more, stdin=lines)
+        assert (outcome.returncode, out.read_bytes()) == (3, plain_output), outcome.stderr
 
 
 RUN_FILES = {
@@ -110,10 +112,10 @@ RUN_FILES = {
 }
 
 
-@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("is_packed", [False, True])
 @pytest.mark.parametrize("option", ["--run", "--queries", "--corpus"])
 def test_each_file_of_a_run_may_be_a_stream(
-    option: str, packed: bool, tmp_path: Path, rerank: Run
+    option: str, is_packed: bool, tmp_path: Path, rerank: Run
 ) -> None:
     contents = RUN_FILES
     paths = {name: tmp_path / f"{name[2:]}{'.jsonl' * (name == '--corpus')}" for name in contents}
@@ -122,28 +124,28 @@ def test_each_file_of_a_run_may_be_a_stream(
     arguments = [word for name in contents for word in (name, str(paths[name]))]
     expected = rerank("batch", *arguments, "-m", "bm25")
     assert (expected.code, len(expected.out.splitlines())) == (0, 3)
-    content = gzip.compress(contents[option]) if packed else contents[option]
+    content = gzip.compress(contents[option]) if is_packed else contents[option]
     with feed_fifo(tmp_path / "p", content) as fifo:
         arguments[arguments.index(option) + 1] = str(fifo)
         out = tmp_path / "out"
-        ran = rerank("batch", *arguments, "-m", "bm25", "-o", str(out))
-    assert (ran.code, out.read_bytes()) == (0, expected.raw), ran.err
+        outcome = rerank("batch", *arguments, "-m", "bm25", "-o", str(out))
+    assert (outcome.code, out.read_bytes()) == (0, expected.raw), outcome.err
     assert b'"done": true' in (tmp_path / "out.journal").read_bytes()
 
 
 def test_one_stream_is_not_given_to_two_options(tmp_path: Path, rerank: Run) -> None:
     with feed_fifo(tmp_path / "p", b"1\tlate\n") as fifo:
-        ran = rerank("batch", "--run", "r", "--queries", str(fifo), "--corpus", str(fifo))
-    assert (ran.code, ran.out) == (2, "")
-    assert f"{fifo} can be read only once, and --queries and --corpus name it" in ran.err
+        outcome = rerank("batch", "--run", "r", "--queries", str(fifo), "--corpus", str(fifo))
+    assert (outcome.code, outcome.out) == (2, "")
+    assert f"{fifo} can be read only once, and --queries and --corpus name it" in outcome.err
 
 
 def test_a_plan_of_a_stream(lines: bytes, tmp_path: Path, rerank: Run) -> None:
     expected = rerank("batch", str(tmp_path / "in.jsonl"), "--plan", "-m", "bm25")
     with feed_fifo(tmp_path / "p", lines) as fifo:
-        ran = rerank("batch", str(fifo), "--plan", "-m", "bm25")
-    assert ran.code == expected.code == 3  # as some lines are no records
-    assert ran.out.partition("measured")[0] == expected.out.partition("measured")[0]
+        outcome = rerank("batch", str(fifo), "--plan", "-m", "bm25")
+    assert outcome.code == expected.code == 3  # as some lines are no records
+    assert outcome.out.partition("measured")[0] == expected.out.partition("measured")[0]
 
 
 def test_parquet_from_a_stream(tmp_path: Path, rerank: Run) -> None:
@@ -159,45 +161,47 @@ def test_parquet_from_a_stream(tmp_path: Path, rerank: Run) -> None:
             assert rerank("batch", str(fifo), "-o", str(out), *BM25, *more).code == 0
         assert out.read_bytes() == expected.raw
     with feed_fifo(tmp_path / "p", content) as fifo:
-        refused = rerank("batch", str(fifo), *BM25)
-    assert (refused.code, "is Parquet, and not lines" in refused.err) == (2, True)
+        outcome = rerank("batch", str(fifo), *BM25)
+    assert (outcome.code, "is Parquet, and not lines" in outcome.err) == (2, True)
 
 
-def all_of(reader: LineReader) -> list[bytes | None]:
+def raw_lines(reader: LineReader) -> list[bytes | None]:
     return [line.raw for line in reader]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("known", [True, False], ids=["hashed", "not hashed"])
-def test_a_file_is_read_as_it_was_when_it_was_opened(known: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_known", [True, False], ids=["hashed", "not hashed"])
+def test_a_file_is_read_as_it_was_when_it_was_opened(is_known: bool, tmp_path: Path) -> None:
     path = tmp_path / "in.jsonl"
     content = b"".join(b"%d\n" % number for number in range(100_000))
     path.write_bytes(content)
-    read = partial(read_lines, name=str(path), max_bytes=100)
-    grown, replaced, changed, cut, same = (LineReader(str(path), read) for _ in range(5))
-    for reader in (grown, replaced, changed, cut, same) if known else ():
+    read_file = partial(read_lines, name=str(path), max_bytes=100)
+    grown_reader, replaced, changed_reader, cut, same = (
+        LineReader(str(path), read_file) for _ in range(5)
+    )
+    for reader in (grown_reader, replaced, changed_reader, cut, same) if is_known else ():
         reader.identity()
-    assert (all_of(same), same.check()) == (content.splitlines(), ())
+    assert (raw_lines(same), same.check()) == (content.splitlines(), ())
     with path.open("ab") as stream:
         stream.write(b"more\n")
-    assert all_of(grown) == content.splitlines()
-    (note,) = grown.check()
+    assert raw_lines(grown_reader) == content.splitlines()
+    (note,) = grown_reader.check()
     assert "has grown since it was opened" in note
     with path.open("r+b") as stream:
         stream.write(b"x")
-    if known:
-        all_of(changed)
+    if is_known:
+        raw_lines(changed_reader)
         with pytest.raises(InputError, match="changed while it was read"):
-            changed.check()
+            changed_reader.check()
     os.truncate(path, 5000)
-    all_of(cut)
+    raw_lines(cut)
     with pytest.raises(InputError, match="changed while it was read"):
         cut.check()
     path.write_bytes(content)
     other = tmp_path / "other"
     other.write_bytes(b"other\n")
     other.replace(path)
-    assert (all_of(replaced), replaced.check()) == (content.splitlines(), ())
+    assert (raw_lines(replaced), replaced.check()) == (content.splitlines(), ())
 
 
 def test_a_job_whose_input_changes_is_not_done(
@@ -206,15 +210,15 @@ def test_a_job_whose_input_changes_is_not_done(
     path = write(tmp_path / "in.jsonl", [record(number) for number in range(5)])
     items = JsonLinesSource.items
 
-    def changing(self: JsonLinesSource, *arguments: object) -> object:
+    def change_file(self: JsonLinesSource, *arguments: object) -> object:
         with path.open("r+b") as stream:
             stream.write(b" ")
         return items(self, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(JsonLinesSource, "items", changing)
+    monkeypatch.setattr(JsonLinesSource, "items", change_file)
     out = tmp_path / "out.jsonl"
-    ran = rerank("batch", str(path), "-o", str(out), *BM25)
-    assert (ran.code, "changed while it was read" in ran.err) == (2, True)
+    outcome = rerank("batch", str(path), "-o", str(out), *BM25)
+    assert (outcome.code, "changed while it was read" in outcome.err) == (2, True)
     assert b'"done": true' not in (tmp_path / "out.jsonl.journal").read_bytes()
 
 
@@ -223,6 +227,8 @@ def test_the_case_that_was_found(tmp_path: Path) -> None:
     write(tmp_path / "in.jsonl", RECORDS)
     script = f"{sys.executable} -m rerank_cli batch <(cat in.jsonl) -o out.jsonl -m bm25"
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    ran = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environ, check=False, timeout=60)
-    assert ran.returncode == 3
+    process = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env=environ, check=False, timeout=60
+    )
+    assert process.returncode == 3
     assert len(read(tmp_path / "out.jsonl")) == len(RECORDS)

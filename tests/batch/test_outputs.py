@@ -29,20 +29,20 @@ def source(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def expected(source: Path, rerank: Run) -> bytes:
+def expected_output(source: Path, rerank: Run) -> bytes:
     return rerank("batch", str(source), *BM25).raw
 
 
 def fifo_of(path: Path) -> Callable[[], bytes]:
     """Make a pipe that somebody reads; gives what was read, when it has all been."""
     os.mkfifo(path)
-    read: list[bytes] = []
-    reader = threading.Thread(target=lambda: read.append(path.read_bytes()))
+    contents: list[bytes] = []
+    reader = threading.Thread(target=lambda: contents.append(path.read_bytes()))
     reader.start()
 
     def content() -> bytes:
         reader.join(30)
-        return read[0]
+        return contents[0]
 
     return content
 
@@ -69,61 +69,61 @@ def wait_for(path: Path) -> bytes:
 
 
 def test_a_device(source: Path, rerank: Run) -> None:
-    ran = rerank("batch", str(source), *BM25, "-o", "/dev/null")
-    assert (ran.code, ran.out) == (3, "")
-    assert rerank("batch", str(source), *BM25, "-o", "/dev/null").err == ran.err
+    outcome = rerank("batch", str(source), *BM25, "-o", "/dev/null")
+    assert (outcome.code, outcome.out) == (3, "")
+    assert rerank("batch", str(source), *BM25, "-o", "/dev/null").err == outcome.err
     assert list(Path("/dev").glob("null*")) == [Path("/dev/null")]
     assert Path("/dev/null").is_char_device()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_device_that_is_full(source: Path, rerank: Run) -> None:
-    ran = rerank("batch", str(source), *BM25, "-o", "/dev/full")
-    assert ran.code == 2
-    assert "cannot write /dev/full: No space left on device" in ran.err
+    outcome = rerank("batch", str(source), *BM25, "-o", "/dev/full")
+    assert outcome.code == 2
+    assert "cannot write /dev/full: No space left on device" in outcome.err
 
 
-def test_a_pipe(source: Path, expected: bytes, rerank: Run, tmp_path: Path) -> None:
+def test_a_pipe(source: Path, expected_output: bytes, rerank: Run, tmp_path: Path) -> None:
     content = fifo_of(tmp_path / "fifo")
     assert rerank("batch", str(source), *BM25, "-o", str(tmp_path / "fifo")).code == 3
-    assert content() == expected
+    assert content() == expected_output
     assert {path.name for path in tmp_path.iterdir()} == {"in.jsonl", "fifo"}
 
 
 def test_a_pipe_whose_name_says_how_to_compress(
-    source: Path, expected: bytes, rerank: Run, tmp_path: Path
+    source: Path, expected_output: bytes, rerank: Run, tmp_path: Path
 ) -> None:
     content = fifo_of(tmp_path / "fifo.gz")
     assert rerank("batch", str(source), *BM25, "-o", str(tmp_path / "fifo.gz")).code == 3
-    assert gzip.decompress(content()) == expected
+    assert gzip.decompress(content()) == expected_output
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("source")
 @pytest.mark.parametrize("name", ["-", "/dev/stdout", "/dev/fd/1"])
-def test_standard_output(name: str, expected: bytes, tmp_path: Path) -> None:
+def test_standard_output(name: str, expected_output: bytes, tmp_path: Path) -> None:
     options = " ".join(BM25)
-    piped = shell(f"rerank batch in.jsonl {options} -o {name} | cat", tmp_path)
-    assert piped.stdout.encode() == expected
+    outcome = shell(f"rerank batch in.jsonl {options} -o {name} | cat", tmp_path)
+    assert outcome.stdout.encode() == expected_output
     shell(f"(echo a; rerank batch in.jsonl {options} -o {name}; echo b) > log", tmp_path)
-    assert (tmp_path / "log").read_bytes() == b"a\n" + expected + b"b\n"
+    assert (tmp_path / "log").read_bytes() == b"a\n" + expected_output + b"b\n"
     assert {path.name for path in tmp_path.iterdir()} == {"in.jsonl", "log"}
 
 
 @pytest.mark.usefixtures("source")
-def test_process_substitution(expected: bytes, tmp_path: Path) -> None:
+def test_process_substitution(expected_output: bytes, tmp_path: Path) -> None:
     options = " ".join(BM25)
-    ran = shell(f"rerank batch in.jsonl {options} -o >(cat > all; touch done)", tmp_path)
-    assert (ran.returncode, ran.stdout) == (3, "")
-    assert wait_for(tmp_path / "all") == expected
+    outcome = shell(f"rerank batch in.jsonl {options} -o >(cat > all; touch done)", tmp_path)
+    assert (outcome.returncode, outcome.stdout) == (3, "")
+    assert wait_for(tmp_path / "all") == expected_output
     assert {path.name for path in tmp_path.iterdir()} == {"in.jsonl", "all", "done"}
 
 
 def test_a_reader_that_has_enough_is_no_failure(tmp_path: Path) -> None:
     write(tmp_path / "in.jsonl", [record(number) for number in range(2000)])
     options = "batch in.jsonl -m bm25 -o >(head -1 > first; touch done)"
-    ran = shell(f"rerank {options}", tmp_path)
-    assert (ran.returncode, ran.stderr) == (0, "")
+    outcome = shell(f"rerank {options}", tmp_path)
+    assert (outcome.returncode, outcome.stderr) == (0, "")
     assert json.loads(wait_for(tmp_path / "first"))["id"] == "r0"
 
 
@@ -132,27 +132,27 @@ def test_nothing_goes_on_in_a_stream(name: str, source: Path, rerank: Run, tmp_p
     if name == "fifo":
         os.mkfifo(tmp_path / name)
         name = str(tmp_path / name)
-    ran = rerank("batch", str(source), *BM25, "-o", name, "--resume")
-    assert (ran.code, ran.out) == (2, "")
-    assert ran.err.startswith("rerank: --resume continues a file")
-    assert (f"and {name} is a stream" in ran.err) == (name != "-")
+    outcome = rerank("batch", str(source), *BM25, "-o", name, "--resume")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith("rerank: --resume continues a file")
+    assert (f"and {name} is a stream" in outcome.err) == (name != "-")
 
 
 def test_errors_and_the_report_may_go_to_streams(
-    source: Path, expected: bytes, rerank: Run, tmp_path: Path
+    source: Path, expected_output: bytes, rerank: Run, tmp_path: Path
 ) -> None:
     errors, report = fifo_of(tmp_path / "errors"), fifo_of(tmp_path / "report")
     names = ("--errors", str(tmp_path / "errors"), "--report", str(tmp_path / "report"))
-    ran = rerank("batch", str(source), *BM25, *names)
-    lines = expected.splitlines(keepends=True)
-    assert ran.raw == b"".join(line for line in lines if b'"query"' in line)
+    outcome = rerank("batch", str(source), *BM25, *names)
+    lines = expected_output.splitlines(keepends=True)
+    assert outcome.raw == b"".join(line for line in lines if b'"query"' in line)
     assert errors() == b"".join(line for line in lines if b'"query"' not in line)
     assert json.loads(report())["records"] == len(RECORDS)
 
     out = tmp_path / "out.jsonl"
     options = ("-o", str(out), "--errors", "/dev/null", "--report", "-")
-    ran = rerank("batch", str(source), *BM25, *options)
-    assert json.loads(ran.out)["records"] == len(RECORDS)
+    outcome = rerank("batch", str(source), *BM25, *options)
+    assert json.loads(outcome.out)["records"] == len(RECORDS)
     assert [row["id"] for row in read(out)] == [row["id"] for row in GOOD]
     assert rerank("batch", str(source), *BM25, *options, "--resume").code == 3
 
@@ -162,9 +162,9 @@ def test_whoever_reads_errors_may_have_enough(tmp_path: Path) -> None:
     failing = [{"id": number} for number in range(5000)]
     write(tmp_path / "in.jsonl", [record(1), *failing, record(2)])
     options = "batch in.jsonl -m bm25 --errors >(head -1 > first; touch done)"
-    ran = shell(f"rerank {options}", tmp_path)
-    assert ran.returncode == 3
-    assert [json.loads(line)["id"] for line in ran.stdout.splitlines()] == ["r1", "r2"]
+    outcome = shell(f"rerank {options}", tmp_path)
+    assert outcome.returncode == 3
+    assert [json.loads(line)["id"] for line in outcome.stdout.splitlines()] == ["r1", "r2"]
     assert json.loads(wait_for(tmp_path / "first"))["id"] == 0
 
 

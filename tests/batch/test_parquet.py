@@ -14,7 +14,7 @@ from tests.support.batches import SMALL, record, write
 pa: Any = pytest.importorskip("pyarrow", reason="needs the extra parquet")
 
 
-def parquet(path: Path, rows: list[dict[str, Any]]) -> Path:
+def write_parquet(path: Path, rows: list[dict[str, Any]]) -> Path:
     import pyarrow.parquet as pq
 
     pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=7)
@@ -32,7 +32,7 @@ def test_documents_can_be_dropped(field: str, rerank: Run, tmp_path: Path) -> No
     records = [record(number) for number in range(9)]
     if field != "documents":
         records = [{"query": r["query"], "in": {"docs": r["documents"], "n": 1}} for r in records]
-    source = parquet(tmp_path / "in.parquet", records)
+    source = write_parquet(tmp_path / "in.parquet", records)
     options = ("batch", str(source), "-m", "bm25", "--documents-field", field)
     rerank(*options, "-o", str(tmp_path / "whole.parquet"))
     dropped = tmp_path / "out.parquet"
@@ -50,10 +50,10 @@ def test_documents_can_be_dropped(field: str, rerank: Run, tmp_path: Path) -> No
 
 def test_a_column_with_nothing_but_the_documents_is_dropped(rerank: Run, tmp_path: Path) -> None:
     rows = [{"query": "x", "a": {"b": {"docs": ["x y"]}}}]
-    source, out = parquet(tmp_path / "in.parquet", rows), tmp_path / "out.parquet"
+    source, out = write_parquet(tmp_path / "in.parquet", rows), tmp_path / "out.parquet"
     options = ("-m", "bm25", "--documents-field", "a.b.docs", "--drop-documents")
-    ran = rerank("batch", str(source), "-o", str(out), *options)
-    assert (ran.code, [[*row] for row in rows_in(out)]) == (0, [["query", "results", "error"]])
+    outcome = rerank("batch", str(source), "-o", str(out), *options)
+    assert (outcome.code, [[*row] for row in rows_in(out)]) == (0, [["query", "results", "error"]])
 
 
 @pytest.mark.parametrize("shape", list(ResultsShape))
@@ -63,23 +63,23 @@ def test_parquet_in_and_out(
     monkeypatch.setattr("rerank_cli.batch.parquet._PART_ROWS", 10)
     records = [record(number) for number in range(25)]
     records[3]["documents"] = []
-    source, out = parquet(tmp_path / "in.parquet", records), tmp_path / "out.parquet"
+    source, out = write_parquet(tmp_path / "in.parquet", records), tmp_path / "out.parquet"
     options = ("-m", SMALL, "--results", shape.value)
     assert rerank("batch", str(source), "-o", str(out), *options).code == 3
     assert [path.name for path in sorted(out.iterdir())] == [
         f"part-00000{n}.parquet" for n in range(3)
     ]
     lines = rerank("batch", *options, stdin=write(tmp_path / "x", records).read_bytes())
-    for found, line in zip(rows_in(out), lines.out.splitlines(), strict=True):
+    for output_row, line in zip(rows_in(out), lines.out.splitlines(), strict=True):
         expected = json.loads(line)
         if "error" in expected:
-            assert found["error"] == expected["error"]
+            assert output_row["error"] == expected["error"]
             continue
-        assert found["query"] == expected["query"]
+        assert output_row["query"] == expected["query"]
         if shape is ResultsShape.IDS:
-            assert found["results"] == [str(name) for name in expected["results"]]
+            assert output_row["results"] == [str(name) for name in expected["results"]]
         else:
-            for row, result in zip(found["results"], expected["results"], strict=True):
+            for row, result in zip(output_row["results"], expected["results"], strict=True):
                 assert row["raw_score"] == result["raw_score"]
     as_lines = rerank("batch", str(source), *options)
     assert [json.loads(a) for a in as_lines.out.splitlines()] == [
@@ -91,7 +91,7 @@ def test_parquet_resumes_by_part(
     rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rerank_cli.batch.parquet._PART_ROWS", 10)
-    source = parquet(tmp_path / "in.parquet", [record(number) for number in range(35)])
+    source = write_parquet(tmp_path / "in.parquet", [record(number) for number in range(35)])
     out = tmp_path / "out.parquet"
     arguments = ("batch", str(source), "-o", str(out), "-m", SMALL)
     rerank(*arguments)
@@ -107,9 +107,9 @@ def test_parquet_resumes_by_part(
 
 def test_parquet_does_not_come_of_lines(rerank: Run, tmp_path: Path) -> None:
     source = write(tmp_path / "in.jsonl", [record(1)])
-    ran = rerank("batch", str(source), "-o", str(tmp_path / "out.parquet"), "-m", "bm25")
-    assert ran.code == 2
-    assert "Parquet output needs Parquet input" in ran.err
+    outcome = rerank("batch", str(source), "-o", str(tmp_path / "out.parquet"), "-m", "bm25")
+    assert outcome.code == 2
+    assert "Parquet output needs Parquet input" in outcome.err
 
 
 def test_an_error_record_has_the_row(rerank: Run, tmp_path: Path) -> None:
@@ -118,8 +118,8 @@ def test_an_error_record_has_the_row(rerank: Run, tmp_path: Path) -> None:
     records = [record(number) for number in range(25)]
     for number in (3, 17):
         records[number]["documents"] = []
-    parquet(folder / "a.parquet", records)
-    parquet(folder / "b.parquet", records)
+    write_parquet(folder / "a.parquet", records)
+    write_parquet(folder / "b.parquet", records)
     alone = rerank("batch", str(folder / "a.parquet"), "-m", "bm25")
     errors = [row for line in alone.out.splitlines() if "error" in (row := json.loads(line))]
     assert [row["line"] for row in errors] == [4, 18]

@@ -57,9 +57,11 @@ def test_whatever_comes_one_line_comes_out_for_each(raws: list[bytes]) -> None:
     flow = Flow(reranker, Selection(), Bounds())
     raws = [raw.replace(b"\n", b" ").rstrip(b"\r") for raw in raws]
     items = [read_line(raw, RecordFields(), reranker.info, {}) for raw in raws]
-    found = [line_of(outcome, ResultsShape.SCORES, pairs=False) for outcome in flow.rank(items)]
-    assert len(found) == len(raws)
-    for raw, item, line in zip(raws, items, found, strict=True):
+    output_lines = [
+        line_of(outcome, ResultsShape.SCORES, pairs=False) for outcome in flow.rank(items)
+    ]
+    assert len(output_lines) == len(raws)
+    for raw, item, line in zip(raws, items, output_lines, strict=True):
         assert line.endswith(b"\n")
         assert line.count(b"\n") == 1
         if isinstance(item, BlankLine):
@@ -75,9 +77,9 @@ def test_whatever_comes_one_line_comes_out_for_each(raws: list[bytes]) -> None:
 
 
 def test_a_sample_is_drawn_from_all() -> None:
-    count, kept = draw_sample(range(10_000), 100)
-    assert (count, len(set(kept))) == (10_000, 100)
-    assert 4000 < sum(kept) / 100 < 6000
+    count, sample = draw_sample(range(10_000), 100)
+    assert (count, len(set(sample))) == (10_000, 100)
+    assert 4000 < sum(sample) / 100 < 6000
     assert draw_sample(range(3), 100) == (3, [0, 1, 2])
 
 

@@ -76,9 +76,9 @@ def queries(*numbers: int) -> list[str]:
 
 def rows(count: int = 12) -> list[Any]:
     """Records, among them one that can never be scored."""
-    found: list[Any] = [record(number) for number in range(count)]
-    found[4] = {"id": "r4", "documents": ["no query"]}
-    return found
+    records: list[Any] = [record(number) for number in range(count)]
+    records[4] = {"id": "r4", "documents": ["no query"]}
+    return records
 
 
 @pytest.fixture
@@ -119,9 +119,9 @@ def test_what_failed_is_done_again_and_nothing_else(
         files.append([out, *side])
     service.take_queries()
     assert content(files[0][0]) != content(files[1][0])
-    ran = job.retry()
-    assert (ran.code, service.take_queries()) == (3, queries(2, 5, 6, 11))
-    assert "1 record of 12 failed (no_query: 1)" in ran.err
+    outcome = job.retry()
+    assert (outcome.code, service.take_queries()) == (3, queries(2, 5, 6, 11))
+    assert "1 record of 12 failed (no_query: 1)" in outcome.err
     assert [content(path) for path in files[1]] == [content(path) for path in files[0]]
     assert other_files(tmp_path / "failed") == set()
     again = job.retry()
@@ -134,8 +134,8 @@ def test_it_is_said_how_they_are_done_again(
     rerank: Run, service: Service, source: Path, tmp_path: Path
 ) -> None:
     job = Job(rerank, service, source, "-o", tmp_path / "out.jsonl")
-    ran = job(away=queries(1, 2))
-    assert ran.err.endswith("--resume --retry-errors does 2 records again\n")
+    outcome = job(away=queries(1, 2))
+    assert outcome.err.endswith("--resume --retry-errors does 2 records again\n")
     assert job.retry(away=queries(2)).err.endswith("--resume --retry-errors does 1 record again\n")
     assert "--retry-errors" not in job.retry().err
     assert "--retry-errors" not in rerank("batch", str(source), *model_options(service.server)).err
@@ -161,8 +161,8 @@ def test_which_errors_may_pass(
     job(away=queries(1))
     assert read(out)[1]["error"]["code"] == code
     service.take_queries()
-    ran = job.retry()
-    assert (ran.code, service.take_queries()) == ((0, queries(1)) if passes else (3, []))
+    outcome = job.retry()
+    assert (outcome.code, service.take_queries()) == ((0, queries(1)) if passes else (3, []))
 
 
 def test_counts_are_those_of_a_job_that_never_failed(
@@ -229,8 +229,8 @@ def test_parquet(rerank: Run, service: Service, tmp_path: Path, monkeypatch: Any
         job = Job(rerank, service, source, "-o", folders[1], *side)
         job(away=queries(1, 7, 8, 9))
         service.take_queries()
-        ran = job.retry()
-        assert (ran.code, service.take_queries()) == (0, queries(1, 7, 8, 9)), ran.err
+        outcome = job.retry()
+        assert (outcome.code, service.take_queries()) == (0, queries(1, 7, 8, 9)), outcome.err
         names = [sorted(path.name for path in folder.iterdir()) for folder in folders]
         assert names[0] == names[1]
         assert pq.read_table(folders[0]).equals(pq.read_table(folders[1]))
@@ -243,10 +243,10 @@ def test_what_was_not_done_yet_is_done_too(rerank: Run, service: Service, tmp_pa
     whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
     Job(rerank, service, source, "-o", whole)()
     job = Job(rerank, service, source, "-o", out)
-    ended = job(away=queries(2, *range(5, 40)))  # the last ones are so many that it gives up
-    assert ended.code == 3
+    outcome = job(away=queries(2, *range(5, 40)))  # the last ones are so many that it gives up
+    assert outcome.code == 3
     assert len(read(out)) == 5
-    assert "ended after 5 records: --resume continues" in ended.err
+    assert "ended after 5 records: --resume continues" in outcome.err
     service.take_queries()
     assert job.retry().code == 0
     assert service.take_queries() == queries(2, *range(5, 40))
@@ -282,11 +282,11 @@ def test_a_service_that_is_still_away_ends_a_retry_soon(
     away = queries(*range(1, 100, 2))
     job(away=away)
     service.take_queries()
-    ran = job.retry(away=away)
-    assert ran.code == 3
-    assert "records in a row" in ran.err
+    outcome = job.retry(away=away)
+    assert outcome.code == 3
+    assert "records in a row" in outcome.err
     # What was done of the earlier run came between them: they are written.
-    assert "--resume continues, and --retry-errors scores them again" in ran.err
+    assert "--resume continues, and --retry-errors scores them again" in outcome.err
     assert len(service.take_queries()) < 40
 
 
@@ -329,9 +329,9 @@ def test_another_input_is_refused(
     job(away=queries(1))
     before = out.read_bytes()
     write(source, rows(13))
-    ran = job.retry()
-    assert (ran.code, out.read_bytes()) == (2, before)
-    assert "this is not the job that was begun there, in the input" in ran.err
+    outcome = job.retry()
+    assert (outcome.code, out.read_bytes()) == (2, before)
+    assert "this is not the job that was begun there, in the input" in outcome.err
     assert other_files(tmp_path) == set()
 
 
@@ -345,11 +345,11 @@ def test_another_stream_is_refused(rerank: Run, service: Service, tmp_path: Path
     service.away = ()
     again = (*arguments, "--resume", "--retry-errors")
     for other in ([lines[5], *lines[1:]], lines[:3], []):
-        ran = rerank(*again, stdin=b"".join(other))
-        assert (ran.code, out.read_bytes()) == (2, before)
-        assert "the input does not begin with the records that are done" in ran.err
-    ran = rerank(*again, stdin=b"".join(lines))
-    assert ran.code == 0, ran.err
+        outcome = rerank(*again, stdin=b"".join(other))
+        assert (outcome.code, out.read_bytes()) == (2, before)
+        assert "the input does not begin with the records that are done" in outcome.err
+    outcome = rerank(*again, stdin=b"".join(lines))
+    assert outcome.code == 0, outcome.err
     assert all("results" in line for line in read(out))
 
 
@@ -388,9 +388,9 @@ def test_what_cannot_be_done_again_is_refused(
     more: list[str], words: str, rerank: Run, source: Path, tmp_path: Path
 ) -> None:
     out = str(tmp_path / "out.jsonl")
-    ran = rerank("batch", str(source), *(out if part == "OUT" else part for part in more))
-    assert ran.code == 2
-    assert words in ran.err
+    outcome = rerank("batch", str(source), *(out if part == "OUT" else part for part in more))
+    assert outcome.code == 2
+    assert words in outcome.err
 
 
 def test_a_run_without_a_file_of_errors_is_refused(
@@ -399,19 +399,19 @@ def test_a_run_without_a_file_of_errors_is_refused(
     first, *rest = write_run(tmp_path)
     job = Job(rerank, service, Path(first), *rest, "-o", tmp_path / "out.trec")
     assert "--retry-errors" not in job(away=queries(1)).err
-    ran = job.retry()
-    assert (ran.code, "needs the error records" in ran.err) == (2, True)
+    outcome = job.retry()
+    assert (outcome.code, "needs the error records" in outcome.err) == (2, True)
 
 
 def test_a_job_whose_server_was_never_reached_can_go_on(
     rerank: Run, source: Path, tmp_path: Path
 ) -> None:
-    with serve("openai-like") as gone:
-        url = gone.url
+    with serve("openai-like") as dead_server:
+        url = dead_server.url
     out = tmp_path / "out.jsonl"
     arguments = ("batch", str(source), "-o", str(out), "-m", "openai-like/m")
-    ran = rerank(*arguments, "--base-url", url, "--retries", "0")
-    assert (ran.code, "ended after 0 records: --resume continues" in ran.err) == (3, True)
+    outcome = rerank(*arguments, "--base-url", url, "--retries", "0")
+    assert (outcome.code, "ended after 0 records: --resume continues" in outcome.err) == (3, True)
     with serve("openai-like", port=int(url.rpartition(":")[2])):
         assert rerank(*arguments, "--base-url", url, "--resume").code == 3  # one has no query
     assert sum("results" in json.loads(line) for line in out.read_text().splitlines() if line) == 11

@@ -32,7 +32,7 @@ def test_a_lookup_finds_texts_by_their_ids(name: str, tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
     lookup = TextLookup(path, "document", lambda: tmp_path)
     title = "T " if "jsonl" in name else ""
-    assert {key: found.text for key in texts if (found := lookup.find(key))} == {
+    assert {key: entry.text for key in texts if (entry := lookup.find(key))} == {
         key: title + text for key, text in texts.items()
     }
     assert lookup.find("d500") is None
@@ -66,14 +66,14 @@ def run_files(folder: Path) -> list[str]:
 def test_a_run_comes_out_as_a_run(rerank: Run, tmp_path: Path) -> None:
     errors = tmp_path / "errors.jsonl"
     options = run_files(tmp_path)
-    ran = rerank("batch", *options, "-m", "bm25", "--errors", str(errors))
-    assert [line.split()[:4] for line in ran.out.splitlines()] == [
+    outcome = rerank("batch", *options, "-m", "bm25", "--errors", str(errors))
+    assert [line.split()[:4] for line in outcome.out.splitlines()] == [
         ["1", "Q0", "d0", "1"], ["1", "Q0", "d4", "2"],
         ["2", "Q0", "d3", "1"], ["2", "Q0", "d0", "2"],
     ]  # fmt: skip
-    assert ran.code == 3
+    assert outcome.code == 3
     assert [json.loads(line)["id"] for line in errors.read_text().splitlines()] == ["3", "4"]
-    assert "2 documents of the run not in the corpus" in ran.err
+    assert "2 documents of the run not in the corpus" in outcome.err
 
 
 def test_a_run_resumes(rerank: Run, tmp_path: Path) -> None:
@@ -99,16 +99,16 @@ def test_a_query_that_comes_back_in_a_run_is_an_error(rerank: Run, tmp_path: Pat
     options = run_files(tmp_path)
     with (tmp_path / "bm25.trec").open("a") as stream:
         stream.write("1 Q0 d1 1 1 x\n")
-    ran = rerank("batch", *options, "-m", "bm25")
-    assert ran.code == 2
-    assert "query 1 appears again after other queries" in ran.err
+    outcome = rerank("batch", *options, "-m", "bm25")
+    assert outcome.code == 2
+    assert "query 1 appears again after other queries" in outcome.err
 
 
 def test_a_plan_of_a_run(rerank: Run, tmp_path: Path) -> None:
-    ran = rerank("batch", *run_files(tmp_path), "-m", "bm25", "--plan")
-    assert "records   4\n" in ran.out
-    assert "documents 4\n" in ran.out
-    assert "errors    2 records" in ran.out
+    outcome = rerank("batch", *run_files(tmp_path), "-m", "bm25", "--plan")
+    assert "records   4\n" in outcome.out
+    assert "documents 4\n" in outcome.out
+    assert "errors    2 records" in outcome.out
 
 
 def test_a_line_of_a_corpus_that_is_none_is_named(tmp_path: Path) -> None:
@@ -143,15 +143,17 @@ def test_an_array_is_read_as_lines_are(content: str, tmp_path: Path, rerank: Run
     lines = rerank("batch", str(write(tmp_path / "in.jsonl", ROWS)), "-m", "bm25")
     path = tmp_path / "in.json"
     path.write_text(content, encoding="utf-8")
-    ran = rerank("batch", str(path), "-m", "bm25")
-    found, expected = (list(map(json.loads, out.splitlines())) for out in (ran.out, lines.out))
-    errors = [row for row in found if "error" in row]
+    outcome = rerank("batch", str(path), "-m", "bm25")
+    rows_read, expected = (
+        list(map(json.loads, out.splitlines())) for out in (outcome.out, lines.out)
+    )
+    errors = [row for row in rows_read if "error" in row]
     assert [row.pop("element") for row in errors] == [2, 4]
     for row in (*errors, *expected):
         row.pop("line", None)
-    assert (found, ran.code) == (expected, 3)
-    piped = rerank("batch", "-m", "bm25", stdin=content.encode())
-    assert piped.out == ran.out
+    assert (rows_read, outcome.code) == (expected, 3)
+    pipe_outcome = rerank("batch", "-m", "bm25", stdin=content.encode())
+    assert pipe_outcome.out == outcome.out
 
 
 def test_objects_over_several_lines_are_read_one_after_the_other(rerank: Run) -> None:
@@ -159,12 +161,16 @@ def test_objects_over_several_lines_are_read_one_after_the_other(rerank: Run) ->
     spread = "".join(f"{json.dumps(row, indent=2)}\n" for row in rows).encode()
     lines = "".join(f"{json.dumps(row)}\n" for row in rows).encode()
     options = ("batch", "-m", "bm25", "--results", "ids")
-    found, expected = (
+    rows_read, expected = (
         [json.loads(line) for line in rerank(*options, stdin=stdin).out.splitlines()]
         for stdin in (spread, lines)
     )
-    assert (found[1].pop("line"), found[1].pop("element"), expected[1].pop("line")) == (11, 2, 2)
-    assert found == expected
+    assert (rows_read[1].pop("line"), rows_read[1].pop("element"), expected[1].pop("line")) == (
+        11,
+        2,
+        2,
+    )
+    assert rows_read == expected
 
 
 def test_an_array_goes_on_where_it_was(tmp_path: Path, rerank: Run) -> None:
@@ -200,9 +206,9 @@ def test_an_array_that_breaks_off_ends_the_job_and_keeps_what_is_done(
 ) -> None:
     path, out = tmp_path / "in.json", tmp_path / "out.jsonl"
     path.write_bytes(b"[" + json.dumps(record(1), indent=1).encode() + tail)
-    ran = rerank("batch", str(path), "-o", str(out), "-m", "bm25")
-    assert (ran.code, len(read(out))) == (2, 1)
-    assert f"{path}:10: {problem}" in ran.err
+    outcome = rerank("batch", str(path), "-o", str(out), "-m", "bm25")
+    assert (outcome.code, len(read(out))) == (2, 1)
+    assert f"{path}:10: {problem}" in outcome.err
 
 
 def test_records_before_the_break_of_an_array_are_written(tmp_path: Path, rerank: Run) -> None:
@@ -210,12 +216,12 @@ def test_records_before_the_break_of_an_array_are_written(tmp_path: Path, rerank
     path = tmp_path / "in.json"
     path.write_text(json.dumps([{"id": 1}, {"id": 2}, record(3)])[:-1])
     with serve("openai-like") as server:
-        ran = rerank("batch", str(path), *model_options(server))
-    assert (ran.code, len(ran.out.splitlines())) == (2, 3)
+        outcome = rerank("batch", str(path), *model_options(server))
+    assert (outcome.code, len(outcome.out.splitlines())) == (2, 3)
     path.write_text(json.dumps([{"id": 1}, {"id": 2}])[:-1])
-    ran = rerank("batch", str(path), "-m", "bm25")
-    assert (ran.code, len(ran.out.splitlines())) == (2, 2)
-    assert "in.json:1: a , is missing before the end" in ran.err
+    outcome = rerank("batch", str(path), "-m", "bm25")
+    assert (outcome.code, len(outcome.out.splitlines())) == (2, 2)
+    assert "in.json:1: a , is missing before the end" in outcome.err
 
 
 def test_an_element_that_is_too_large_is_an_error_and_memory_stays_small(tmp_path: Path) -> None:
@@ -247,8 +253,8 @@ def test_a_run_has_its_texts_in_arrays(tmp_path: Path, rerank: Run) -> None:
         ]
         (tmp_path / f"{name}.json").write_text(json.dumps(rows, indent=1))
         options[place] = str(tmp_path / f"{name}.json")
-    ran = rerank("batch", *options, "-m", "bm25")
-    assert (ran.out, ran.code) == (expected.out, expected.code)
+    outcome = rerank("batch", *options, "-m", "bm25")
+    assert (outcome.out, outcome.code) == (expected.out, expected.code)
 
 
 def test_an_element_of_a_corpus_that_is_none_is_named(tmp_path: Path) -> None:

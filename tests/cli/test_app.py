@@ -11,16 +11,16 @@ THREE = b"cats purr\nstocks fell\ndogs bark\n"
 
 
 def test_lines_from_a_pipe(rerank: Run) -> None:
-    ran = rerank("financial markets", stdin=THREE)
-    assert (ran.code, ran.err) == (0, "")
-    assert ran.out.splitlines()[0] == "stocks fell"
-    assert sorted(ran.out.splitlines()) == sorted(THREE.decode().splitlines())
+    outcome = rerank("financial markets", stdin=THREE)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.splitlines()[0] == "stocks fell"
+    assert sorted(outcome.out.splitlines()) == sorted(THREE.decode().splitlines())
 
 
 def test_json(rerank: Run) -> None:
-    ran = rerank("financial markets", "--json", stdin=THREE)
-    assert json.loads(ran.out)["results"][0]["index"] == 1
-    assert rerank("financial markets", "-f", "json", stdin=THREE).out == ran.out
+    outcome = rerank("financial markets", "--json", stdin=THREE)
+    assert json.loads(outcome.out)["results"][0]["index"] == 1
+    assert rerank("financial markets", "-f", "json", stdin=THREE).out == outcome.out
 
 
 def test_the_same_input_gives_the_same_bytes(rerank: Run) -> None:
@@ -29,14 +29,14 @@ def test_the_same_input_gives_the_same_bytes(rerank: Run) -> None:
 
 
 def test_files_and_lines_are_named(rerank: Run) -> None:
-    ran = rerank("can I return something I bought", "examples/faq.txt", "--json")
-    first = json.loads(ran.out)["results"][0]
+    outcome = rerank("can I return something I bought", "examples/faq.txt", "--json")
+    first = json.loads(outcome.out)["results"][0]
     assert (first["document"]["source"], first["document"]["line"]) == ("examples/faq.txt", 4)
 
 
 def test_one_long_document_is_ranked_by_passages(rerank: Run) -> None:
-    ran = rerank("how to keep slugs away", "examples/garden.md", "--json", "-n", "2")
-    results = json.loads(ran.out)["results"]
+    outcome = rerank("how to keep slugs away", "examples/garden.md", "--json", "-n", "2")
+    results = json.loads(outcome.out)["results"]
     text = (ROOT / "examples" / "garden.md").read_text(encoding="utf-8")
     assert results[0]["document"]["text"] == results[0]["passage"]["text"] != text
     for result in results:
@@ -44,28 +44,32 @@ def test_one_long_document_is_ranked_by_passages(rerank: Run) -> None:
         assert text[passage["start"] : passage["end"]] == passage["text"]
         assert passage["line"] == text.count("\n", 0, passage["start"]) + 1
     assert "Slugs" in results[0]["passage"]["text"]
-    piped = rerank("how to keep slugs away", "examples/garden.md", "-n", "1")
-    assert piped.out == results[0]["passage"]["text"] + "\n"
+    pipe_outcome = rerank("how to keep slugs away", "examples/garden.md", "-n", "1")
+    assert pipe_outcome.out == results[0]["passage"]["text"] + "\n"
 
 
 def test_several_whole_files_are_ranked_and_given_back_whole(rerank: Run, tmp_path: Path) -> None:
     (tmp_path / "a.md").write_bytes(b"# Cats\r\n\r\nCats purr.")
     (tmp_path / "b.md").write_bytes(b"# Markets\n\nStocks fell.\n")
-    ran = rerank("financial markets", str(tmp_path / "a.md"), str(tmp_path / "b.md"))
+    outcome = rerank("financial markets", str(tmp_path / "a.md"), str(tmp_path / "b.md"))
     first, second = (f"==> {tmp_path}/{name} <==\n" for name in ("b.md", "a.md"))
-    assert ran.out == (f"{first}# Markets\n\nStocks fell.\n\n{second}# Cats\r\n\r\nCats purr.\r\n")
+    assert outcome.out == (
+        f"{first}# Markets\n\nStocks fell.\n\n{second}# Cats\r\n\r\nCats purr.\r\n"
+    )
 
 
 def test_records_are_given_back_as_they_were(rerank: Run, tmp_path: Path) -> None:
     lines = ['{"body":"cats purr",  "n":1}\n', '{"body": "stocks fell", "n": 2}\n']
     (tmp_path / "a.jsonl").write_text("".join(lines))
-    ran = rerank("-q", "financial markets", str(tmp_path / "a.jsonl"), "--field", "body")
-    assert ran.out == lines[1] + lines[0]
+    outcome = rerank("-q", "financial markets", str(tmp_path / "a.jsonl"), "--field", "body")
+    assert outcome.out == lines[1] + lines[0]
 
 
 def test_documents_as_arguments(rerank: Run) -> None:
-    ran = rerank("financial markets", "-d", "cats purr", "-d", "stocks fell", stdin=b"not read\n")
-    assert ran.out == "stocks fell\ncats purr\n"
+    outcome = rerank(
+        "financial markets", "-d", "cats purr", "-d", "stocks fell", stdin=b"not read\n"
+    )
+    assert outcome.out == "stocks fell\ncats purr\n"
 
 
 def test_the_best_and_the_good(rerank: Run) -> None:
@@ -74,9 +78,11 @@ def test_the_best_and_the_good(rerank: Run) -> None:
 
 
 def test_a_message_is_what_and_a_hint_is_what_now(rerank: Run) -> None:
-    ran = rerank("how", "do", "I", "get", "a", "refund", "examples/faq.txt")
-    assert ran.code == 2
-    assert ran.err == "rerank: do: no such file\n\nhint: a query of several words goes in quotes\n"
+    outcome = rerank("how", "do", "I", "get", "a", "refund", "examples/faq.txt")
+    assert outcome.code == 2
+    assert (
+        outcome.err == "rerank: do: no such file\n\nhint: a query of several words goes in quotes\n"
+    )
 
 
 LONG = ("no words here at all " * 60 + "slugs eat lettuce " + "none of it there " * 60).encode()
@@ -94,8 +100,8 @@ LONG = ("no words here at all " * 60 + "slugs eat lettuce " + "none of it there 
     ],
 )
 def test_chunking_options(options: list[str], expected: dict[str, object], rerank: Run) -> None:
-    ran = rerank("slugs", "--json", *options, stdin=LONG + b"\n")
-    result = json.loads(ran.out)["results"][0]
+    outcome = rerank("slugs", "--json", *options, stdin=LONG + b"\n")
+    result = json.loads(outcome.out)["results"][0]
     assert {name: result[name] for name in expected} == expected
 
 
@@ -112,8 +118,8 @@ def test_aggregation_changes_the_score_and_not_the_passage(rerank: Run) -> None:
 
 def test_units_by_option(rerank: Run) -> None:
     def count(*options: str) -> int:
-        ran = rerank("x", "-m", "bm25", "--json", *options)
-        return int(json.loads(ran.out)["counts"]["documents"])
+        outcome = rerank("x", "-m", "bm25", "--json", *options)
+        return int(json.loads(outcome.out)["counts"]["documents"])
 
     assert count("examples/faq.txt") == 15
     assert count("examples/faq.txt", "--unit", "file") == 1
@@ -132,14 +138,14 @@ def test_full_passages_by_option(rerank: Run) -> None:
 @pytest.mark.slow
 def test_nothing_left(rerank: Run) -> None:
     for stdin, message in [(b"", "the input is empty"), (b"\n \n", "2 documents, all blank")]:
-        ran = rerank("x", stdin=stdin)
-        assert (ran.code, ran.out) == (1, "")
-        assert ran.err == f"rerank: nothing to rank: {message}\n"
-    ran = rerank("x", "--min-score", "2", "--json", stdin=THREE)
-    assert ran.code == 1
+        outcome = rerank("x", stdin=stdin)
+        assert (outcome.code, outcome.out) == (1, "")
+        assert outcome.err == f"rerank: nothing to rank: {message}\n"
+    outcome = rerank("x", "--min-score", "2", "--json", stdin=THREE)
+    assert outcome.code == 1
     assert rerank("x", "--min-score", "2", "--strict", "--max-chunks", "1", stdin=THREE).code == 1
-    assert json.loads(ran.out)["results"] == []
-    assert "none of 3 documents reached a score of 2" in ran.err
+    assert json.loads(outcome.out)["results"] == []
+    assert "none of 3 documents reached a score of 2" in outcome.err
 
 
 @pytest.mark.parametrize(
@@ -167,23 +173,23 @@ def test_nothing_left(rerank: Run) -> None:
     ],
 )
 def test_usage_errors(arguments: list[str], message: str, rerank: Run) -> None:
-    ran = rerank(*arguments, stdin=THREE)
-    assert (ran.code, ran.out) == (2, "")
-    assert ran.err.startswith("rerank: ")
-    assert message in ran.err.splitlines()[0]
+    outcome = rerank(*arguments, stdin=THREE)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith("rerank: ")
+    assert message in outcome.err.splitlines()[0]
 
 
 def test_no_arguments_show_concise_help(rerank: Run) -> None:
     for stdin in (None, b"piped\n"):
-        ran = rerank(stdin=stdin)
-        assert (ran.code, ran.out) == (2, "")
-        assert ran.err.startswith("Usage: rerank [OPTIONS] QUERY [FILE]...")
+        outcome = rerank(stdin=stdin)
+        assert (outcome.code, outcome.out) == (2, "")
+        assert outcome.err.startswith("Usage: rerank [OPTIONS] QUERY [FILE]...")
 
 
 def test_no_documents_at_a_terminal(rerank: Run) -> None:
-    ran = rerank("refund")
-    assert ran.code == 2
-    assert "no documents to rank" in ran.err
+    outcome = rerank("refund")
+    assert outcome.code == 2
+    assert "no documents to rank" in outcome.err
     forgotten = rerank("examples/faq.txt")
     assert "examples/faq.txt is a file" in forgotten.err
     assert rerank("-d", "text only").code == 2
@@ -205,18 +211,18 @@ def test_the_default_command_can_be_named(rerank: Run) -> None:
 
 
 def test_a_query_that_is_too_long_can_be_cut(rerank: Run) -> None:
-    ran = rerank("markets " * 500, "--truncate-query", "-n", "1", stdin=THREE)
-    assert ran.code == 0
-    assert "the query was cut to its first 460 of 500 tokens" in ran.err
+    outcome = rerank("markets " * 500, "--truncate-query", "-n", "1", stdin=THREE)
+    assert outcome.code == 0
+    assert "the query was cut to its first 460 of 500 tokens" in outcome.err
 
 
 @pytest.mark.slow
 def test_what_was_cut_is_said_and_strict_makes_it_an_exit_code(rerank: Run) -> None:
     long = ("word " * 1000).encode()
-    ran = rerank("x", "--max-chunks", "2", stdin=long)
-    assert ran.code == 0
-    assert ran.out == long.decode() + "\n"
-    assert "1 document of 1 not scored whole" in ran.err
+    outcome = rerank("x", "--max-chunks", "2", stdin=long)
+    assert outcome.code == 0
+    assert outcome.out == long.decode() + "\n"
+    assert "1 document of 1 not scored whole" in outcome.err
     assert rerank("x", "--max-chunks", "2", "--strict", stdin=long).code == 4
     assert rerank("x", "--max-chunks", "2", "--strict", "--min-score", "2", stdin=long).code == 4
     assert rerank("x", "--strict", stdin=long).code == 0
@@ -229,15 +235,15 @@ def test_a_bug_is_called_one(rerank: Run, monkeypatch: pytest.MonkeyPatch) -> No
         raise ZeroDivisionError
 
     monkeypatch.setattr("rerank_cli.ranking.reranker.plan_chunks", fail)
-    ran = rerank("x", "-d", "y", "-m", "bm25")
-    assert ran.code == 70
-    assert "this is a bug in rerank" in ran.err
+    outcome = rerank("x", "-d", "y", "-m", "bm25")
+    assert outcome.code == 70
+    assert "this is a bug in rerank" in outcome.err
 
 
 def test_a_broken_model_exits_with_3(rerank: Run, tmp_path: Path) -> None:
-    ran = rerank("x", "-d", "y", "-m", str(tmp_path))
-    assert ran.code == 3
-    assert "holds no ONNX model" in ran.err
+    outcome = rerank("x", "-d", "y", "-m", str(tmp_path))
+    assert outcome.code == 3
+    assert "holds no ONNX model" in outcome.err
 
 
 @pytest.mark.parametrize(
@@ -257,6 +263,6 @@ def test_a_file_that_is_not_there_is_called_so_by_every_command(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("x").write_text("1\tfox\n")
-    ran = rerank(*arguments)
-    assert (ran.code, ran.out) == (2, "")
-    assert ran.err.splitlines()[0] == "rerank: gone: no such file"
+    outcome = rerank(*arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.splitlines()[0] == "rerank: gone: no such file"

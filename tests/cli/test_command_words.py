@@ -17,7 +17,7 @@ ENVIRONMENT = {"PYTHONPATH": str(ROOT)}
 
 def shell(line: str, folder: Path) -> tuple[int, str, str]:
     """Run a line in which `rerank` stands for the command."""
-    ran = subprocess.run(
+    process = subprocess.run(
         ["bash", "-c", f'rerank() {{ {RERANK} "$@"; }}; {line}; exit $?'],
         cwd=folder,
         env={**os.environ, **ENVIRONMENT},
@@ -27,7 +27,7 @@ def shell(line: str, folder: Path) -> tuple[int, str, str]:
         check=False,
         timeout=60,
     )
-    return ran.returncode, ran.stdout, ran.stderr
+    return process.returncode, process.stdout, process.stderr
 
 
 @pytest.fixture
@@ -121,9 +121,9 @@ def test_a_key_is_still_read_from_a_pipe(folder: Path) -> None:
 def test_a_file_after_a_command_that_reads_none(
     arguments: list[str], word: str, rerank: Run
 ) -> None:
-    ran = rerank(*arguments)
-    assert (ran.code, ran.out) == (2, "")
-    assert ran.err == (
+    outcome = rerank(*arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err == (
         f"rerank: {word} is a command, and {arguments[1]} a file, which it does not read\n\n"
         f"hint: to search for the word itself: rerank -q {' '.join(arguments)}\n"
     )
@@ -132,9 +132,9 @@ def test_a_file_after_a_command_that_reads_none(
 def test_what_belongs_to_a_command_comes_before_a_file_of_that_name(
     rerank: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ran = rerank("providers", "show", "cohere")
+    outcome = rerank("providers", "show", "cohere")
     monkeypatch.chdir(folder)
-    assert shell(f"( {RERANK} providers show cohere )", folder) == (0, ran.out, "")
+    assert shell(f"( {RERANK} providers show cohere )", folder) == (0, outcome.out, "")
 
 
 def test_commands_that_need_more_name_the_query_too(rerank: Run) -> None:

@@ -24,17 +24,17 @@ BREAKS = " \t\n\"'@><=;|&(:"
 FILES = ["files"]
 
 
-def asked(environment: dict[str, str], *arguments: str) -> list[str]:
+def complete(environment: dict[str, str], *arguments: str) -> list[str]:
     """What a process answers to a shell's question."""
-    ran = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "rerank_cli", *arguments],
         capture_output=True,
         cwd=ROOT,
         env={**os.environ, **environment},
         check=True,
     )
-    assert ran.stderr == b""
-    return ran.stdout.decode().splitlines()
+    assert process.stderr == b""
+    return process.stdout.decode().splitlines()
 
 
 def bash(line: str) -> dict[str, str]:
@@ -94,17 +94,17 @@ def test_what_may_follow(line: str, rerank: Run, monkeypatch: pytest.MonkeyPatch
     words = [*line.split(), ""] if line in WHOLE else line.split()
     for shell in ("zsh", "fish"):
         monkeypatch.setenv("_RERANK_COMPLETE", shell)
-        ran = rerank(*words)
-        assert ran.code == 0
-        assert tuple(row.partition("\t")[0] for row in ran.out.splitlines()) == CASES[line]
+        outcome = rerank(*words)
+        assert outcome.code == 0
+        assert tuple(row.partition("\t")[0] for row in outcome.out.splitlines()) == CASES[line]
     for name, value in bash("rerank " + " ".join(words)).items():
         monkeypatch.setenv(name, value)
-    given = tuple(row.removeprefix("--format=") for row in CASES[line])
-    assert tuple(rerank("rerank").out.splitlines()) == given
+    values = tuple(row.removeprefix("--format=") for row in CASES[line])
+    assert tuple(rerank("rerank").out.splitlines()) == values
 
 
 def test_the_first_word_may_be_a_command() -> None:
-    rows = asked({"_RERANK_COMPLETE": "zsh"}, "")
+    rows = complete({"_RERANK_COMPLETE": "zsh"}, "")
     assert rows[0] == "values"
     assert "config\tShow and change settings and keys." in rows
 
@@ -129,19 +129,19 @@ def test_the_first_word_may_be_a_command() -> None:
     ],
 )
 def test_bash_gives_a_line(line: str, expected: list[str]) -> None:
-    assert asked(bash(line), "rerank") == expected
+    assert complete(bash(line), "rerank") == expected
 
 
 def test_options_come_with_what_they_mean() -> None:
-    rows = asked({"_RERANK_COMPLETE": "fish"}, "--top")
+    rows = complete({"_RERANK_COMPLETE": "fish"}, "--top")
     assert rows == ["values", "--top-n\tKeep only the best N results, 0 for all"]
 
 
 def test_a_broken_file_does_not_matter(home: Path) -> None:
     (home / "config.toml").write_text("not TOML")
     (home / "keys.toml").write_text("not TOML")
-    assert asked({"_RERANK_COMPLETE": "zsh"}, "-f", "m") == ["values", "md\t"]
-    assert asked({"_RERANK_COMPLETE": "zsh"}, "config", "unset-key", "") == ["values"]
+    assert complete({"_RERANK_COMPLETE": "zsh"}, "-f", "m") == ["values", "md\t"]
+    assert complete({"_RERANK_COMPLETE": "zsh"}, "config", "unset-key", "") == ["values"]
 
 
 def test_completing_imports_nothing_slow() -> None:
@@ -150,7 +150,7 @@ def test_completing_imports_nothing_slow() -> None:
         "print('LOADED', *sys.modules)"
     )
     for words in (["-m", ""], ["--"], ["config", "get", ""]):
-        ran = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-c", code, *words],
             capture_output=True,
             text=True,
@@ -158,9 +158,9 @@ def test_completing_imports_nothing_slow() -> None:
             env={**os.environ, "_RERANK_COMPLETE": "zsh"},
             check=True,
         )
-        loaded = set(ran.stdout.rpartition("LOADED")[2].split())
-        assert "rerank_cli.cli.completion" in loaded
-        assert loaded & (HEAVY | {"typer.rich_utils", "tomlkit"}) == set()
+        modules = set(process.stdout.rpartition("LOADED")[2].split())
+        assert "rerank_cli.cli.completion" in modules
+        assert modules & (HEAVY | {"typer.rich_utils", "tomlkit"}) == set()
 
 
 @pytest.mark.parametrize("shell", Shell)
@@ -177,9 +177,9 @@ def test_installing(rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / ".bashrc").write_bytes(b"alias l=ls")
     for shell in Shell:
         for _ in range(2):  # the second time, nothing more is added
-            ran = rerank("--install-completion", shell)
-            assert (ran.code, ran.out) == (0, "")
-            assert f"with the next {shell}" in ran.err
+            outcome = rerank("--install-completion", shell)
+            assert (outcome.code, outcome.out) == (0, "")
+            assert f"with the next {shell}" in outcome.err
     fish = tmp_path / ".config" / "fish" / "completions" / "rerank.fish"
     assert fish.read_text() == script(Shell.FISH)
     for shell in (Shell.BASH, Shell.ZSH):
@@ -222,9 +222,9 @@ def test_installing_destroys_nothing(own_home: Path, rerank: Run) -> None:
     fish.parent.mkdir(parents=True)
     fish.write_text("mine")
     for shell in ("zsh", "fish"):
-        ran = rerank("--install-completion", shell)
-        assert ran.code == 2
-        assert "not a regular file" in ran.err or "is not a script of rerank" in ran.err
+        outcome = rerank("--install-completion", shell)
+        assert outcome.code == 2
+        assert "not a regular file" in outcome.err or "is not a script of rerank" in outcome.err
     assert fish.read_text() == "mine"
     assert not (own_home / "data" / "completion" / "rerank.zsh").exists()
 
@@ -243,11 +243,11 @@ def in_shell(command: list[str], code: str, program: str, tmp_path: Path) -> lis
     if shutil.which(command[0]) is None:
         pytest.skip(f"needs {command[0]}")
     environment = {**os.environ, "HOME": str(tmp_path), "PATH": f"{program}:{os.environ['PATH']}"}
-    ran = subprocess.run(
+    process = subprocess.run(
         [*command, code], capture_output=True, text=True, cwd=ROOT / "examples", env=environment
     )
-    assert (ran.returncode, ran.stderr) == (0, "")
-    return ran.stdout.splitlines()
+    assert (process.returncode, process.stderr) == (0, "")
+    return process.stdout.splitlines()
 
 
 def test_in_bash(program: str, tmp_path: Path) -> None:

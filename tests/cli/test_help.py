@@ -18,11 +18,13 @@ ROOT_CONTEXT = COMMAND.make_context("rerank", [], resilient_parsing=True)
 
 def commands() -> dict[str, Any]:
     """Every command and every command of a group, by what is typed."""
-    found = {name: COMMAND.get_command(ROOT_CONTEXT, name) for name in COMMAND.list_commands(None)}
-    for name, command in [*found.items()]:
+    commands_by_name = {
+        name: COMMAND.get_command(ROOT_CONTEXT, name) for name in COMMAND.list_commands(None)
+    }
+    for name, command in [*commands_by_name.items()]:
         for inner in getattr(command, "commands", {}):
-            found[f"{name} {inner}"] = command.get_command(ROOT_CONTEXT, inner)
-    return found
+            commands_by_name[f"{name} {inner}"] = command.get_command(ROOT_CONTEXT, inner)
+    return commands_by_name
 
 
 COMMANDS = commands()
@@ -63,8 +65,8 @@ def test_the_common_options_come_first_and_are_all_that_h_shows(name: str, reran
     ))  # fmt: skip
     assert next(iter(groups)) == COMMON_GROUP
     assert 5 <= len(groups[COMMON_GROUP]) <= 10
-    shown = re.findall(r"^  (?:-\w, )?(--[\w-]+)", rerank(name, "-h").out, re.MULTILINE)
-    assert shown == [option.opts[-1] for option in groups[COMMON_GROUP]]
+    names = re.findall(r"^  (?:-\w, )?(--[\w-]+)", rerank(name, "-h").out, re.MULTILINE)
+    assert names == [option.opts[-1] for option in groups[COMMON_GROUP]]
 
 
 def test_both_helps_of_a_group_and_of_its_commands(rerank: Run) -> None:
@@ -77,8 +79,8 @@ def test_both_helps_of_a_group_and_of_its_commands(rerank: Run) -> None:
 
 
 def test_a_command_with_few_options_shows_all_of_them(rerank: Run) -> None:
-    shown = re.findall(r"--[\w-]+", rerank("doctor", "-h").out)
-    assert {"--model", "--threads", "--runtime", "--device", "--json"} <= {*shown}
+    names = re.findall(r"--[\w-]+", rerank("doctor", "-h").out)
+    assert {"--model", "--threads", "--runtime", "--device", "--json"} <= {*names}
 
 
 def test_an_option_may_have_another_help_in_a_command(rerank: Run) -> None:
@@ -97,8 +99,8 @@ def test_an_example_that_is_cut_into_lines_is_still_one_command(rerank: Run) -> 
     text = rerank("models", "list", "--help", terminal=40).out
     example = text[text.index("  rerank models list --json") : text.index("\n\nOptions:")]
     line = "printf '%s\\n' " + example.replace("|", "'|'", 1)
-    ran = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True)
-    assert ran.stdout.splitlines()[-1] == '.[] | select(.state == "installed") | .name'
+    process = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True)
+    assert process.stdout.splitlines()[-1] == '.[] | select(.state == "installed") | .name'
 
 
 def test_a_help_option_that_is_a_value_is_none(rerank: Run) -> None:

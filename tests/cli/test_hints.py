@@ -39,8 +39,8 @@ def test_what_a_hint_names_exists() -> None:
         assert set(targets.split()) <= OPTIONS, targets
     assert hints._VALUES.keys() <= OPTIONS
     for sentence in SENTENCES:
-        named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", sentence))
-        assert named - FOREIGN <= OPTIONS, sentence
+        names = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", sentence))
+        assert names - FOREIGN <= OPTIONS, sentence
         for group, inner in re.findall(r"rerank (models|providers|config) ([a-z-]+)", sentence):
             if inner not in ("lists", "shows"):
                 assert inner in COMMAND.get_command(None, group).commands, sentence
@@ -59,8 +59,8 @@ def test_a_value_with_a_letter_too_many_is_known_for_what_it_was_meant(rerank: R
     assert values["--candidates"]
     for name, words in values.items():
         for word in filter(str.isalpha, words):
-            ran = rerank("x", name, word + word[-1])
-            assert ran.err.endswith(f"\n\nhint: did you mean {word}?\n"), name
+            outcome = rerank("x", name, word + word[-1])
+            assert outcome.err.endswith(f"\n\nhint: did you mean {word}?\n"), name
 
 
 def test_values_that_are_named_are_taken() -> None:
@@ -72,21 +72,21 @@ def test_values_that_are_named_are_taken() -> None:
             if name in option.opts
         )
         choices = set(option.type_descriptor.annotation) if name != "--top-n" else set()
-        for typed, instead in values.items():
+        for words, instead in values.items():
             assert " " in instead or instead in choices or not choices
-            assert not choices & set(typed.split())
+            assert not choices & set(words.split())
 
 
 def test_no_name_is_in_a_table_twice() -> None:
     for table in (hints._INSTEAD, hints._FIRST_WORDS, *hints._VALUES.values()):
-        names = [name for typed in table for name in typed.split()]
+        names = [name for words in table for name in words.split()]
         assert len(names) == len(set(names))
     for table in (hints._INSTEAD,):
-        assert not {name for typed in table for name in typed.split()} & RANK
+        assert not {name for words in table for name in words.split()} & RANK
 
 
 def test_no_word_of_a_command_here_is_taken_for_another() -> None:
-    words = {word for typed in hints._FIRST_WORDS for word in typed.split()}
+    words = {word for words_typed in hints._FIRST_WORDS for word in words_typed.split()}
     assert not {*words, *hints._SEARCH_WORDS, *hints._KEY_WORDS} & set(RESERVED)
 
 
@@ -114,21 +114,21 @@ def secrets() -> Iterator[list[str]]:
 
 @pytest.mark.parametrize("arguments", [*secrets()], ids=shlex.join)
 def test_no_key_is_repeated(arguments: list[str], rerank: Run) -> None:
-    ran = rerank(*arguments)
-    assert (ran.code, ran.out) == (2, "")
-    assert "set-key" in ran.err
-    assert "sk-secret" not in ran.err
+    outcome = rerank(*arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "set-key" in outcome.err
+    assert "sk-secret" not in outcome.err
 
 
 @pytest.mark.slow
 def test_all_that_is_in_the_tables_gets_its_hint(rerank: Run) -> None:
-    for typed in [*hints._SYNONYMS.values(), *hints._INSTEAD]:
-        for name in typed.split():
+    for words in [*hints._SYNONYMS.values(), *hints._INSTEAD]:
+        for name in words.split():
             if name in RANK:
                 continue
             runs = [rerank(*command, name, "fox") for command in ([], ["batch"], ["eval"])]
-            assert {ran.code for ran in runs} == {2}
-            assert any("--help shows" not in ran.err for ran in runs), name
+            assert {outcome.code for outcome in runs} == {2}
+            assert any("--help shows" not in outcome.err for outcome in runs), name
 
 
 def test_a_setting_that_is_meant_is_one() -> None:
@@ -151,9 +151,9 @@ def test_there_are_cases_enough() -> None:
 def test_near_words_are_found_whatever_their_capitals(
     arguments: list[str], hint: str, rerank: Run
 ) -> None:
-    ran = rerank(*arguments)
-    assert ran.code == ExitCode.USAGE
-    assert hint in ran.err
+    outcome = rerank(*arguments)
+    assert outcome.code == ExitCode.USAGE
+    assert hint in outcome.err
 
 
 def test_words_that_are_alike_are_found_in_one_way() -> None:

@@ -37,25 +37,25 @@ def test_the_page_is_what_the_script_writes(
 
 
 def test_the_script_checks_the_page() -> None:
-    ran = subprocess.run(
+    process = subprocess.run(
         [sys.executable, str(SCRIPT), "--check"],
         env={"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
     )
-    assert (ran.returncode, ran.stderr) == (0, "")
+    assert (process.returncode, process.stderr) == (0, "")
 
 
 @pytest.mark.skipif(shutil.which("groff") is None, reason="needs groff")
 def test_roff_has_no_warnings_and_shows_what_is_meant() -> None:
-    ran = subprocess.run(
+    process = subprocess.run(
         ["groff", "-man", "-ww", "-Tutf8", "-P-c"], input=PAGE, capture_output=True, text=True
     )
-    assert (ran.returncode, ran.stderr) == (0, "")
-    shown = re.sub(r".\x08", "", ran.stdout)
-    assert "-n, --top-n N" in shown
-    assert 'rerank "how do I get a refund" faq.txt' in shown
-    assert "a document's chunks" in " ".join(shown.split())
+    assert (process.returncode, process.stderr) == (0, "")
+    page = re.sub(r".\x08", "", process.stdout)
+    assert "-n, --top-n N" in page
+    assert 'rerank "how do I get a refund" faq.txt' in page
+    assert "a document's chunks" in " ".join(page.split())
 
 
 def test_sections_options_variables_and_commands_are_all_there() -> None:

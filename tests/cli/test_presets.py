@@ -26,10 +26,10 @@ def write_config(text: str) -> None:
     path.write_text(text)
 
 
-def read_by_model(rerank: Run, lines: str, *arguments: str) -> int:
-    ran = rerank("dog", lines, "-m", SMALL, "--json", *arguments)
-    assert ran.code == 0, ran.err
-    body: dict[str, Any] = json.loads(ran.out)
+def count_read_chunks(rerank: Run, lines: str, *arguments: str) -> int:
+    outcome = rerank("dog", lines, "-m", SMALL, "--json", *arguments)
+    assert outcome.code == 0, outcome.err
+    body: dict[str, Any] = json.loads(outcome.out)
     return int(body["counts"]["chunks"])
 
 
@@ -38,13 +38,13 @@ def test_an_option_comes_first_then_a_preset_then_variables_and_settings(
 ) -> None:
     write_config('candidates = 3\n[preset.fast]\ncandidates = 5\nfirst-stage = "input"\n')
     fast = ("--preset", "fast")
-    assert read_by_model(rerank, lines) == 3
-    assert read_by_model(rerank, lines, *fast) == 5
-    assert read_by_model(rerank, lines, *fast, "--candidates", "7") == 7
+    assert count_read_chunks(rerank, lines) == 3
+    assert count_read_chunks(rerank, lines, *fast) == 5
+    assert count_read_chunks(rerank, lines, *fast, "--candidates", "7") == 7
     monkeypatch.setenv("RERANK_CANDIDATES", "4")
-    assert read_by_model(rerank, lines) == 4
-    assert read_by_model(rerank, lines, *fast) == 5
-    assert read_by_model(rerank, lines, *fast, "--candidates", "7") == 7
+    assert count_read_chunks(rerank, lines) == 4
+    assert count_read_chunks(rerank, lines, *fast) == 5
+    assert count_read_chunks(rerank, lines, *fast, "--candidates", "7") == 7
 
 
 def test_a_batch_takes_the_candidates_of_a_preset(rerank: Run, tmp_path: Path) -> None:
@@ -52,9 +52,9 @@ def test_a_batch_takes_the_candidates_of_a_preset(rerank: Run, tmp_path: Path) -
     source = write(tmp_path / "in.jsonl", [record(1, 10)])
     report = tmp_path / "report"
     options = ("batch", str(source), "-m", SMALL, "--report", str(report), "--results", "ids")
-    ran = rerank(*options, "--preset", "fast")
+    outcome = rerank(*options, "--preset", "fast")
     assert json.loads(report.read_text())["candidates"]["read"] == 2
-    assert len(json.loads(ran.out)["results"]) == 1
+    assert len(json.loads(outcome.out)["results"]) == 1
     rerank(*options)
     assert json.loads(report.read_text())["candidates"] is None
 
@@ -68,8 +68,8 @@ def test_an_evaluation_takes_what_says_how_a_model_reads(rerank: Run, tmp_path: 
     names = [row["system"] for row in content["sets"][0]["systems"]]
     assert f"{SMALL} --candidates 2" in names
     assert "tradeoff" not in content  # there is nothing to compare
-    ran = rerank("eval", source, "--preset", "fast", "--candidates", "1,all", "--json")
-    (curve,) = json.loads(ran.out)["tradeoff"]
+    outcome = rerank("eval", source, "--preset", "fast", "--candidates", "1,all", "--json")
+    (curve,) = json.loads(outcome.out)["tradeoff"]
     assert [point["candidates"] for point in curve["settings"]] == [1, "all"]
 
 
@@ -95,17 +95,17 @@ def test_what_is_wrong_is_said(
     config: str, name: str, message: str, hint: str, rerank: Run, lines: str
 ) -> None:
     write_config(config)
-    ran = rerank("dog", lines, "-m", "bm25", "--preset", name)
-    assert ran.code == 2
-    assert message in ran.err
-    assert hint in ran.err.partition("hint: ")[2]
+    outcome = rerank("dog", lines, "-m", "bm25", "--preset", name)
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert hint in outcome.err.partition("hint: ")[2]
 
 
 def test_a_preset_that_is_not_used_may_be_wrong(rerank: Run, lines: str) -> None:
     write_config("[preset.old]\nno-such = 1\n")
     assert rerank("dog", lines, "-m", "bm25").code == 0
-    ran = rerank("config")
-    assert (ran.code, "preset.old: no setting is called no-such" in ran.err) == (2, True)
+    outcome = rerank("config")
+    assert (outcome.code, "preset.old: no setting is called no-such" in outcome.err) == (2, True)
     assert rerank("config", "unset", "preset.old").code == 0
     assert rerank("config").code == 0
 
@@ -142,8 +142,8 @@ def test_config_sets_shows_and_removes_presets(rerank: Run) -> None:
     ],
 )
 def test_what_is_no_preset_is_said(arguments: tuple[str, ...], message: str, rerank: Run) -> None:
-    ran = rerank("config", *arguments)
-    assert (ran.code, message in ran.err) == (2, True), ran.err
+    outcome = rerank("config", *arguments)
+    assert (outcome.code, message in outcome.err) == (2, True), outcome.err
 
 
 def test_a_shell_completes_presets(rerank: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,11 @@ def test_the_settings_are_the_options_that_are_preferences() -> None:
 def test_a_setting_can_be_written_and_undone(setting: Setting) -> None:
     assert issubclass(setting.kind.type, str | bool | int | float)
     if setting.kind.type is bool:
-        options = [name for one in COMMAND.commands["rank"].params for name in one.secondary_opts]
+        options = [
+            name
+            for parameter in COMMAND.commands["rank"].params
+            for name in parameter.secondary_opts
+        ]
         assert f"--no-{setting.key}" in options
 
 
@@ -120,10 +124,10 @@ def test_a_bad_file_is_named_with_its_key_and_what_is_allowed(
 ) -> None:
     path = home / "config.toml"
     path.write_text(content)
-    ran = rerank("x", "-m", "bm25", stdin=LINES)
-    assert (ran.code, ran.out) == (2, "")
-    assert ran.err.startswith(f"rerank: {path}: {message}")
-    assert (hint or "") in ran.err.partition("hint: ")[2]
+    outcome = rerank("x", "-m", "bm25", stdin=LINES)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith(f"rerank: {path}: {message}")
+    assert (hint or "") in outcome.err.partition("hint: ")[2]
 
 
 @pytest.mark.parametrize(
@@ -141,11 +145,11 @@ def test_a_bad_variable_is_named(
     variable: str, value: str, message: str, rerank: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, value)
-    ran = rerank("x", stdin=LINES)
-    assert (ran.code, ran.out) == (2, "")
-    assert message in ran.err.splitlines()[0]
+    outcome = rerank("x", stdin=LINES)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert message in outcome.err.splitlines()[0]
     if variable != "RERANK_MODEL":  # which only opening can judge
-        assert ran.err.startswith(f"rerank: {variable}: ")
+        assert outcome.err.startswith(f"rerank: {variable}: ")
 
 
 def test_a_byte_order_mark_and_an_empty_file(rerank: Run, home: Path) -> None:
@@ -157,9 +161,9 @@ def test_a_byte_order_mark_and_an_empty_file(rerank: Run, home: Path) -> None:
 
 def test_a_file_that_cannot_be_read(rerank: Run, home: Path) -> None:
     (home / "config.toml").mkdir()
-    ran = rerank("x", stdin=LINES)
-    assert ran.code == 2
-    assert ran.err.startswith(f"rerank: {home / 'config.toml'}: ")
+    outcome = rerank("x", stdin=LINES)
+    assert outcome.code == 2
+    assert outcome.err.startswith(f"rerank: {home / 'config.toml'}: ")
 
 
 def test_help_is_there_when_settings_are_broken(rerank: Run, home: Path) -> None:
@@ -236,15 +240,15 @@ def test_what_is_no_size(text: str) -> None:
 def test_a_size_is_checked_wherever_it_is_given(
     rerank: Run, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ran = rerank("config", "set", "max-document", "lots")
-    assert ran.code == 2
-    assert "max-document: 'lots' is not a size" in ran.err
+    outcome = rerank("config", "set", "max-document", "lots")
+    assert outcome.code == 2
+    assert "max-document: 'lots' is not a size" in outcome.err
     (home / "config.toml").write_text('max-document = "lots"\n')
-    ran = rerank("q", "-d", "x", "-m", "bm25")
-    assert ran.code == 2
-    assert "config.toml: max-document: 'lots' is not a size" in ran.err
+    outcome = rerank("q", "-d", "x", "-m", "bm25")
+    assert outcome.code == 2
+    assert "config.toml: max-document: 'lots' is not a size" in outcome.err
     (home / "config.toml").unlink()
     monkeypatch.setenv("RERANK_MAX_DOCUMENT", "lots")
-    ran = rerank("q", "-d", "x", "-m", "bm25")
-    assert ran.code == 2
-    assert "RERANK_MAX_DOCUMENT: 'lots' is not a size" in ran.err
+    outcome = rerank("q", "-d", "x", "-m", "bm25")
+    assert outcome.code == 2
+    assert "RERANK_MAX_DOCUMENT: 'lots' is not a size" in outcome.err

@@ -22,15 +22,15 @@ def keep(path: Path, count: int, model: str = "m@1", days_ago: float = 0.0) -> N
     file.close()
 
 
-def listed(rerank: Run) -> dict[str, int]:
+def scores_by_model(rerank: Run) -> dict[str, int]:
     models = json.loads(rerank("cache", "--json").out)["models"]
     return {model["model"]: model["scores"] for model in models}
 
 
 def test_nothing_is_kept_at_first_and_looking_makes_nothing(rerank: Run, path: Path) -> None:
-    ran = rerank("cache")
-    assert (ran.code, ran.err) == (0, "")
-    assert ran.out.splitlines() == [f"file    {path}", "size    0 bytes of 1 GB", "scores  0"]
+    outcome = rerank("cache")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.splitlines() == [f"file    {path}", "size    0 bytes of 1 GB", "scores  0"]
     for command in ("prune", "clear"):
         assert rerank("cache", command).err == "0 scores removed, 0 bytes left\n"
     assert not path.exists()
@@ -56,7 +56,7 @@ def test_pruning_by_age(rerank: Run, path: Path) -> None:
     keep(path, 20, "new@1", days_ago=29)
     assert rerank("cache", "prune").err.startswith("0 scores removed, ")
     assert rerank("cache", "prune", "--unused", "30").err.startswith("30 scores removed, ")
-    assert listed(rerank) == {"new@1": 20}
+    assert scores_by_model(rerank) == {"new@1": 20}
 
 
 @pytest.mark.parametrize("days", ["inf", "1e300", "1e18", "30000"])
@@ -64,28 +64,28 @@ def test_pruning_by_an_age_before_all_uses_removes_nothing(
     rerank: Run, path: Path, days: str
 ) -> None:
     keep(path, 3, days_ago=31)
-    ran = rerank("cache", "prune", "--unused", days)
-    assert (ran.code, ran.err.partition(",")[0]) == (0, "0 scores removed")
+    outcome = rerank("cache", "prune", "--unused", days)
+    assert (outcome.code, outcome.err.partition(",")[0]) == (0, "0 scores removed")
 
 
 def test_pruning_to_a_size_and_to_the_setting(rerank: Run, path: Path) -> None:
     keep(path, 3000)
     assert rerank("config", "set", "cache-size", "200kB").code == 0
     assert rerank("cache", "prune", "--size", "1MB").err.startswith("0 scores removed, ")
-    ran = rerank("cache", "prune")
-    assert ran.code == 0
+    outcome = rerank("cache", "prune")
+    assert outcome.code == 0
     assert path.stat().st_size <= 200_000
-    assert 500 < listed(rerank)["m@1"] < 3000
-    ran = rerank("cache", "prune", "--size", "much")
-    assert ran.code == 2
-    assert "is not a size" in ran.err
+    assert 500 < scores_by_model(rerank)["m@1"] < 3000
+    outcome = rerank("cache", "prune", "--size", "much")
+    assert outcome.code == 2
+    assert "is not a size" in outcome.err
 
 
 def test_clearing(rerank: Run, path: Path) -> None:
     keep(path, 3000)
     path.with_name("scores.db.damaged").write_bytes(b"old")
     assert rerank("cache", "clear").err.startswith("3,000 scores removed, ")
-    assert listed(rerank) == {}
+    assert scores_by_model(rerank) == {}
     assert path.stat().st_size < 40_000
     assert not path.with_name("scores.db.damaged").exists()
 
@@ -93,18 +93,18 @@ def test_clearing(rerank: Run, path: Path) -> None:
 def test_a_damaged_file_is_said(rerank: Run, path: Path) -> None:
     keep(path, 3)
     path.write_bytes(b"no database" * 1000)
-    ran = rerank("cache")
-    assert ran.code == 0
-    assert "scores.db.damaged" in ran.err
+    outcome = rerank("cache")
+    assert outcome.code == 0
+    assert "scores.db.damaged" in outcome.err
     assert rerank("cache").err == ""
 
 
 def test_what_cannot_be_opened_is_an_error(rerank: Run, path: Path) -> None:
     path.mkdir(parents=True)
     for command in ("prune", "clear"):
-        ran = rerank("cache", command)
-        assert ran.code == 2
-        assert str(path) in ran.err
+        outcome = rerank("cache", command)
+        assert outcome.code == 2
+        assert str(path) in outcome.err
 
 
 def test_a_query_of_that_word_is_no_command(rerank: Run) -> None:

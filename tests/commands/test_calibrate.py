@@ -58,13 +58,13 @@ def labels(tmp_path: Path, model: Path) -> Path:
 def scores(rerank: Run, model: Path, *more: str) -> tuple[Sequence[int], Sequence[float], str]:
     """The order of three documents, their relevance scores, and what was said."""
     texts = [part for word in WORDS[:3] for part in ("-d", f"All of {word}")]
-    ran = rerank("what of soil", *texts, "-m", str(model), "--json", *more)
-    assert ran.code == 0, ran.err
-    results = json.loads(ran.out)["results"]
+    outcome = rerank("what of soil", *texts, "-m", str(model), "--json", *more)
+    assert outcome.code == 0, outcome.err
+    results = json.loads(outcome.out)["results"]
     return (
         [result["index"] for result in results],
         [result["relevance_score"] for result in results],
-        ran.err,
+        outcome.err,
     )
 
 
@@ -72,35 +72,35 @@ def test_scores_become_probabilities_in_the_same_order(
     rerank: Run, model: Path, labels: Path
 ) -> None:
     order, before, _ = scores(rerank, model)
-    ran = rerank("calibrate", str(labels), "-m", str(model), "--keep-recall", "0.9")
-    assert ran.code == 0, ran.err
-    assert "360 labels of 60 queries, 120 relevant" in " ".join(ran.out.split())
-    assert "calibrations.toml written" in ran.err
+    outcome = rerank("calibrate", str(labels), "-m", str(model), "--keep-recall", "0.9")
+    assert outcome.code == 0, outcome.err
+    assert "360 labels of 60 queries, 120 relevant" in " ".join(outcome.out.split())
+    assert "calibrations.toml written" in outcome.err
     same_order, after, _ = scores(rerank, model)
     assert same_order == order
     assert after != before
     assert all(0 <= score <= 1 for score in after)
     (own,) = read_calibrations().values()
-    found = json.loads(rerank("water", "-d", "water", "-m", str(model), "--json").out)
-    assert found["calibration"] == {
+    body = json.loads(rerank("water", "-d", "water", "-m", str(model), "--json").out)
+    assert body["calibration"] == {
         "data": "garden", "labels": 360, "relevant": 120, "date": own.date,
     }  # fmt: skip
 
 
 def test_auto_is_the_cut_and_is_said(rerank: Run, model: Path, labels: Path) -> None:
-    refused = rerank("soil", "-d", "soil", "-m", str(model), "--min-score", "auto")
-    assert refused.code == 2
-    assert "is not calibrated" in refused.err
-    assert "rerank calibrate LABELS -m" in refused.err
+    outcome = rerank("soil", "-d", "soil", "-m", str(model), "--min-score", "auto")
+    assert outcome.code == 2
+    assert "is not calibrated" in outcome.err
+    assert "rerank calibrate LABELS -m" in outcome.err
     batch = rerank("batch", str(labels), "-m", str(model), "--min-score", "auto")
     assert (batch.code, batch.out) == (2, ""), "it is said once, and not for each record"
     assert "is not calibrated" in batch.err
     rerank("calibrate", str(labels), "-m", str(model), "--keep-recall", "0.9")
     (own,) = read_calibrations().values()
     assert own.cut is not None
-    _, kept, said = scores(rerank, model, "--min-score", "auto")
-    assert all(score >= own.cut for score in kept)
-    assert f"--min-score {own.cut:g}, by calibration: it keeps" in said
+    _, kept_places, message = scores(rerank, model, "--min-score", "auto")
+    assert all(score >= own.cut for score in kept_places)
+    assert f"--min-score {own.cut:g}, by calibration: it keeps" in message
 
 
 def test_a_changed_model_is_not_calibrated_and_that_is_said(
@@ -110,17 +110,17 @@ def test_a_changed_model_is_not_calibrated_and_that_is_said(
     rerank("calibrate", str(labels), "-m", str(model))
     tokenizer = model / "tokenizer.json"
     tokenizer.write_text(tokenizer.read_text() + "\n")
-    _, after, said = scores(rerank, model)
+    _, after, message = scores(rerank, model)
     assert after == before
-    assert "the model has changed since" in said
+    assert "the model has changed since" in message
 
 
 def test_what_is_calibrated_is_shown_and_forgotten(rerank: Run, model: Path, labels: Path) -> None:
     assert "no model is calibrated" in rerank("calibrate", "--show").err
     rerank("calibrate", str(labels), "-m", str(model))
-    shown = rerank("calibrate", "--show")
-    assert str(model) in shown.out
-    assert "garden, 360 labels, 120 relevant" in shown.out
+    shown_outcome = rerank("calibrate", "--show")
+    assert str(model) in shown_outcome.out
+    assert "garden, 360 labels, 120 relevant" in shown_outcome.out
     (row,) = json.loads(rerank("calibrate", "--show", "--json").out)["calibrations"]
     assert (row["model"], row["labels"]) == (str(model), 360)
     assert rerank("calibrate", "--forget", "-m", str(model)).code == 0
@@ -130,7 +130,7 @@ def test_what_is_calibrated_is_shown_and_forgotten(rerank: Run, model: Path, lab
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ([], "calibrate needs LABELS"),
         (["--show", "labels.jsonl"], "stand alone"),
@@ -146,23 +146,25 @@ def test_what_makes_no_sense_is_refused(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     arguments: list[str],
-    said: str,
+    message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     record = {"query": "soil", "documents": ["soil", "leaf"], "relevant": [0]}
     Path("labels.jsonl").write_text(json.dumps(record) + "\n")
-    ran = rerank("calibrate", *arguments)
-    assert (ran.code, ran.out) == (2, "")
-    assert said in ran.err
+    outcome = rerank("calibrate", *arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert message in outcome.err
 
 
 def test_too_few_labels_write_nothing(rerank: Run, tmp_path: Path) -> None:
     path = tmp_path / "few.jsonl"
     record = {"query": "soil", "documents": ["soil", "leaf"], "relevant": [0]}
     path.write_text(json.dumps(record) + "\n")
-    ran = rerank("calibrate", str(path), "-m", str(MODELS / "bert"))
-    assert ran.code == 2
-    assert "too few to calibrate by: 2 labels of 1 query, 1 of them relevant; it takes" in ran.err
+    outcome = rerank("calibrate", str(path), "-m", str(MODELS / "bert"))
+    assert outcome.code == 2
+    assert (
+        "too few to calibrate by: 2 labels of 1 query, 1 of them relevant; it takes" in outcome.err
+    )
     assert not calibrations_file().exists()
 
 

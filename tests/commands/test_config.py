@@ -21,15 +21,15 @@ def rows(text: str) -> dict[str, list[str]]:
 def test_alone_it_lists(rerank: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (home / "config.toml").write_text('model = "bm25"\nstrict = true\ntop-n = 5\n')
     monkeypatch.setenv("RERANK_TOP_N", "3")
-    ran = rerank("config")
-    assert (ran.code, ran.err) == (0, "")
-    assert rerank("config", "list").out == ran.out
-    listed = rows(ran.out)
-    assert listed["model"] == ["bm25", str(home / "config.toml")]
-    assert listed["strict"] == ["true", str(home / "config.toml")]
-    assert listed["top-n"] == ["3", "RERANK_TOP_N"]
-    assert listed["max-chunks"] == ["1024", "default"]
-    assert listed["threads"] == ["", "default"]
+    outcome = rerank("config")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert rerank("config", "list").out == outcome.out
+    listing = rows(outcome.out)
+    assert listing["model"] == ["bm25", str(home / "config.toml")]
+    assert listing["strict"] == ["true", str(home / "config.toml")]
+    assert listing["top-n"] == ["3", "RERANK_TOP_N"]
+    assert listing["max-chunks"] == ["1024", "default"]
+    assert listing["threads"] == ["", "default"]
 
 
 def test_a_person_gets_columns(rerank: Run) -> None:
@@ -49,30 +49,32 @@ def test_a_value_cannot_move_the_cursor(rerank: Run, home: Path) -> None:
 def test_the_list_as_json(rerank: Run, home: Path) -> None:
     (home / "config.toml").write_text("strict = true\n")
     rerank("config", "set-key", "cohere", stdin=b"sk-1\n")
-    ran = rerank("config", "list", "--json")
-    assert rerank("config", "--json").out == ran.out
-    body = json.loads(ran.out)
+    outcome = rerank("config", "list", "--json")
+    assert rerank("config", "--json").out == outcome.out
+    body = json.loads(outcome.out)
     assert body["path"] == str(home / "config.toml")
-    found = {row["key"]: row for row in body["settings"]}
-    assert found["strict"] == {"key": "strict", "value": True, "origin": body["path"]}
-    assert found["model"] == {"key": "model", "value": None, "origin": "default"}
+    settings = {row["key"]: row for row in body["settings"]}
+    assert settings["strict"] == {"key": "strict", "value": True, "origin": body["path"]}
+    assert settings["model"] == {"key": "model", "value": None, "origin": "default"}
     assert body["keys"] == [{"provider": "cohere", "origin": str(home / "keys.toml")}]
 
 
 @pytest.mark.slow
 def test_set_get_unset(rerank: Run, home: Path) -> None:
     assert rerank("config", "get", "aggregate").out == "adjusted-max\n"
-    for key, value, stored, shown in [
+    for key, value, stored, shown_value in [
         ("model", "bm25", 'model = "bm25"', "bm25"),
         ("top-n", "5", "top-n = 5", "5"),
         ("min-score", "-2", "min-score = -2.0", "-2.0"),
         ("strict", "yes", "strict = true", "true"),
         ("aggregate", "mean-top-3", 'aggregate = "mean-top-3"', "mean-top-3"),
     ]:
-        assert rerank("config", "set", key, value) == (ran := rerank("config", "set", key, value))
-        assert (ran.code, ran.out, ran.err) == (0, "", "")
+        assert rerank("config", "set", key, value) == (
+            outcome := rerank("config", "set", key, value)
+        )
+        assert (outcome.code, outcome.out, outcome.err) == (0, "", "")
         assert stored in (home / "config.toml").read_text().splitlines()
-        assert rerank("config", "get", key).out == shown + "\n"
+        assert rerank("config", "get", key).out == shown_value + "\n"
         assert rerank("config", "unset", key).code == 0
     assert (home / "config.toml").read_text() == ""
     assert rerank("config", "get", "aggregate").out == "adjusted-max\n"
@@ -85,9 +87,9 @@ def test_what_is_set_holds_for_a_run(rerank: Run) -> None:
 
 
 def test_a_setting_without_a_value(rerank: Run) -> None:
-    ran = rerank("config", "get", "threads")
-    assert (ran.code, ran.out) == (1, "")
-    assert ran.err.startswith("rerank: threads is not set")
+    outcome = rerank("config", "get", "threads")
+    assert (outcome.code, outcome.out) == (1, "")
+    assert outcome.err.startswith("rerank: threads is not set")
 
 
 def test_a_file_keeps_what_is_not_changed(rerank: Run, home: Path) -> None:
@@ -118,10 +120,10 @@ def test_a_link_is_followed_and_a_mode_kept(rerank: Run, home: Path, tmp_path: P
 @pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_cannot_be_written(rerank: Run, home: Path) -> None:
     home.chmod(0o500)
-    ran = rerank("config", "set", "top-n", "1")
+    outcome = rerank("config", "set", "top-n", "1")
     home.chmod(0o700)
-    assert ran.code == 2
-    assert f"{home / 'config.toml'}: cannot be written: Permission denied" in ran.err
+    assert outcome.code == 2
+    assert f"{home / 'config.toml'}: cannot be written: Permission denied" in outcome.err
 
 
 def test_a_file_in_the_place_of_the_home_is_named_for_what_it_is(
@@ -129,9 +131,9 @@ def test_a_file_in_the_place_of_the_home_is_named_for_what_it_is(
 ) -> None:
     (home / "file").write_text("mine")
     monkeypatch.setenv("RERANK_HOME", str(home / "file"))
-    ran = rerank("config", "set", "top-n", "2")
-    assert ran.code == 2
-    assert "file/config.toml: cannot be written: Not a directory" in ran.err
+    outcome = rerank("config", "set", "top-n", "2")
+    assert outcome.code == 2
+    assert "file/config.toml: cannot be written: Not a directory" in outcome.err
     assert (home / "file").read_text() == "mine"
 
 
@@ -144,9 +146,9 @@ def test_a_write_that_fails_leaves_the_old_file(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", fail)
-    ran = rerank("config", "set", "top-n", "2")
-    assert ran.code == 2
-    assert "cannot be written: No space left on device" in ran.err
+    outcome = rerank("config", "set", "top-n", "2")
+    assert outcome.code == 2
+    assert "cannot be written: No space left on device" in outcome.err
     assert [*home.iterdir()] == [home / "config.toml"]
     assert (home / "config.toml").read_text() == "top-n = 1\n"
 
@@ -169,11 +171,11 @@ def test_a_write_that_fails_leaves_the_old_file(
     ],
 )
 def test_usage_errors(arguments: list[str], message: str, rerank: Run, home: Path) -> None:
-    ran = rerank("config", *arguments)
-    assert (ran.code, ran.out) == (2, "")
-    assert ran.err.startswith("rerank: ")
-    assert message in ran.err.splitlines()[0]
-    assert "\nhint: " in ran.err
+    outcome = rerank("config", *arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith("rerank: ")
+    assert message in outcome.err.splitlines()[0]
+    assert "\nhint: " in outcome.err
     assert [*home.iterdir()] == []
 
 
@@ -186,15 +188,15 @@ def test_a_broken_file_can_be_mended(rerank: Run, home: Path) -> None:
     assert rerank("config", "set", "top-n", "1").code == 0
     assert rows(rerank("config").out)["top-n"] == ["1", str(path)]
     path.write_text("not TOML")
-    ran = rerank("config", "set", "top-n", "1")
-    assert (ran.code, path.read_text()) == (2, "not TOML")
-    assert f"{path}: not TOML" in ran.err
+    outcome = rerank("config", "set", "top-n", "1")
+    assert (outcome.code, path.read_text()) == (2, "not TOML")
+    assert f"{path}: not TOML" in outcome.err
 
 
 def test_unset_says_if_there_was_nothing(rerank: Run, home: Path) -> None:
-    ran = rerank("config", "unset", "model")
-    assert ran.code == 0
-    assert "model is not set in" in ran.err
+    outcome = rerank("config", "unset", "model")
+    assert outcome.code == 0
+    assert "model is not set in" in outcome.err
     assert [*home.iterdir()] == []
 
 
@@ -215,12 +217,12 @@ def test_help_has_examples(rerank: Run) -> None:
     assert names == ["list", "get", "set", "unset", "path", "set-key", "unset-key"]
     assert max(map(len, text.splitlines())) <= 80
     for name in names:
-        ran = rerank("config", name, "--help")
-        assert ran.code == 0
-        assert "rerank config" in ran.out.partition("Usage: ")[2].partition("\n")[2] or (
-            name == "path" and "rerank config path" in ran.out
+        outcome = rerank("config", name, "--help")
+        assert outcome.code == 0
+        assert "rerank config" in outcome.out.partition("Usage: ")[2].partition("\n")[2] or (
+            name == "path" and "rerank config path" in outcome.out
         )
-        assert max(map(len, ran.out.splitlines())) <= 80
+        assert max(map(len, outcome.out.splitlines())) <= 80
     assert "config     Show and change" in rerank("--help").out
 
 
@@ -229,7 +231,7 @@ def test_config_imports_nothing_slow() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "account", "said"),
+    ("name", "account", "message"),
     [
         ("cohere", "cohere", ""),
         ("cohere-v1", "cohere", "cohere-v1 has the key of cohere\n"),
@@ -239,13 +241,13 @@ def test_config_imports_nothing_slow() -> None:
     ],
 )
 def test_a_key_is_kept_for_the_provider_that_is_meant(
-    name: str, account: str, said: str, rerank: Run, home: Path
+    name: str, account: str, message: str, rerank: Run, home: Path
 ) -> None:
     (home / "providers.toml").write_text('[mine]\nurl = "http://h"\n[my2]\naccount = "shared"\n')
-    ran = rerank("config", "set-key", name, stdin=b"secret-key\n")
-    assert ran.code == 0
-    assert said in ran.err
-    assert bool(ran.err) == bool(said)
+    outcome = rerank("config", "set-key", name, stdin=b"secret-key\n")
+    assert outcome.code == 0
+    assert message in outcome.err
+    assert bool(outcome.err) == bool(message)
     assert (home / "keys.toml").read_text() == f'{account} = "secret-key"\n'
     assert rerank("config", "unset-key", name).code == 0
     assert (home / "keys.toml").read_text() == ""
@@ -262,17 +264,17 @@ def test_a_key_is_kept_for_the_provider_that_is_meant(
     ],
 )
 def test_a_key_for_no_provider_is_not_kept(name: str, hint: str, rerank: Run, home: Path) -> None:
-    ran = rerank("config", "set-key", name, stdin=b"secret-key\n")
-    assert ran.code == 2
-    assert ran.err.startswith(f"rerank: no provider is called {name}\n\nhint: {hint}")
+    outcome = rerank("config", "set-key", name, stdin=b"secret-key\n")
+    assert outcome.code == 2
+    assert outcome.err.startswith(f"rerank: no provider is called {name}\n\nhint: {hint}")
     assert not (home / "keys.toml").exists()
     (home / "providers.toml").write_text(f'[{name}]\nurl = "http://h"\n')
     assert rerank("config", "set-key", name, stdin=b"secret-key\n").code == 0
 
 
 def test_a_key_in_the_place_of_a_name_is_not_shown(rerank: Run) -> None:
-    ran = rerank("config", "set-key", "sk-abcdef0123456789abc", stdin=b"x\n")
-    assert (ran.code, "abcdef" in ran.err) == (2, False)
+    outcome = rerank("config", "set-key", "sk-abcdef0123456789abc", stdin=b"x\n")
+    assert (outcome.code, "abcdef" in outcome.err) == (2, False)
 
 
 @pytest.mark.parametrize(
@@ -281,13 +283,13 @@ def test_a_key_in_the_place_of_a_name_is_not_shown(rerank: Run) -> None:
 def test_a_name_of_other_letters_is_answered_with_the_provider_that_is_meant(
     name: str, meant: str, rerank: Run
 ) -> None:
-    ran = rerank("config", "set-key", name, stdin=b"x\n")
-    assert ran.code == 2
-    assert f"hint: rerank config set-key {meant}; the key itself is never" in ran.err
+    outcome = rerank("config", "set-key", name, stdin=b"x\n")
+    assert outcome.code == 2
+    assert f"hint: rerank config set-key {meant}; the key itself is never" in outcome.err
 
 
 @pytest.mark.parametrize(
-    ("model", "said"),
+    ("model", "message"),
     [
         ("mini", ""),
         ("bm25", ""),
@@ -300,14 +302,16 @@ def test_a_name_of_other_letters_is_answered_with_the_provider_that_is_meant(
         ("bge-reranker-base", "bge-reranker-base is not installed: "),
     ],
 )
-def test_a_model_that_there_is_not_yet_is_set_and_said(model: str, said: str, rerank: Run) -> None:
-    ran = rerank("config", "set", "model", model)
-    assert ran.code == 0
-    assert (f"rerank: model is set, but runs will fail: {said}" in ran.err) == bool(said)
-    assert bool(ran.err) == bool(said)
+def test_a_model_that_there_is_not_yet_is_set_and_said(
+    model: str, message: str, rerank: Run
+) -> None:
+    outcome = rerank("config", "set", "model", model)
+    assert outcome.code == 0
+    assert (f"rerank: model is set, but runs will fail: {message}" in outcome.err) == bool(message)
+    assert bool(outcome.err) == bool(message)
     assert rerank("config", "get", "model").out == f"{model}\n"
-    used = rerank("models", "use", model)
-    assert (used.code != 0, said in used.err) == (bool(said), True)
+    use_outcome = rerank("models", "use", model)
+    assert (use_outcome.code != 0, message in use_outcome.err) == (bool(message), True)
 
 
 def test_a_provider_of_ones_own_may_have_any_name(rerank: Run, home: Path) -> None:

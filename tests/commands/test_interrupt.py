@@ -41,14 +41,14 @@ def ends_after(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None
 
     def end_after(runs: int) -> None:
         lock = threading.Lock()
-        done = 0
+        batch_count = 0
         gc.collect()  # Python ignores Ctrl-C in what it calls for garbage, such as old thread pools
 
         def scores(self: LocalScorer, batch: Any, alone: bool) -> list[float]:
-            nonlocal done
+            nonlocal batch_count
             with lock:
-                done += 1
-                number = done
+                batch_count += 1
+                number = batch_count
             if number == runs + 1:
                 interrupt()
             if number > runs:
@@ -68,7 +68,7 @@ def interrupt_once_it_waits(reading: int) -> None:
     """
 
     def wait() -> None:
-        while signal.getsignal(signal.SIGINT) is signal.default_int_handler or holds(reading):
+        while signal.getsignal(signal.SIGINT) is signal.default_int_handler or has_input(reading):
             time.sleep(0.01)
         # A signal right before the call that waits is noted, and does not end that call.
         time.sleep(0.2)
@@ -77,47 +77,51 @@ def interrupt_once_it_waits(reading: int) -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def holds(reading: int) -> bool:
+def has_input(reading: int) -> bool:
     """Whether a pipe has something to read."""
     return bool(select.select([reading], [], [], 0)[0])
 
 
 @pytest.fixture
-def many(tmp_path: Path) -> Path:
+def input_path(tmp_path: Path) -> Path:
     path = tmp_path / "many.txt"
     path.write_text("\n".join(LINES) + "\n")
     return path
 
 
 def test_the_best_so_far_come_out_in_the_format_that_was_chosen(
-    rerank: Run, many: Path, ends_after: Callable[[int], None]
+    rerank: Run, input_path: Path, ends_after: Callable[[int], None]
 ) -> None:
     ends_after(5)
-    ran = rerank("soil", str(many), "-m", SMALL, "-f", "text")
-    assert ran.code == 130
-    lines = ran.out.splitlines()
+    outcome = rerank("soil", str(input_path), "-m", SMALL, "-f", "text")
+    assert outcome.code == 130
+    lines = outcome.out.splitlines()
     assert set(lines) < set(LINES)
     assert re.fullmatch(
         rf"rerank: interrupted after {len(lines)} (of \d+ documents|documents, about \d+% of the "
         r"input): the results are incomplete\n",
-        ran.err,
+        outcome.err,
     )
 
 
 @pytest.mark.parametrize("format_", ["json", "jsonl"])
 def test_json_has_a_field_for_it(
-    rerank: Run, many: Path, ends_after: Callable[[int], None], format_: str
+    rerank: Run, input_path: Path, ends_after: Callable[[int], None], format_: str
 ) -> None:
     ends_after(5)
-    ran = rerank("soil", str(many), "-m", SMALL, "-f", format_)
-    assert ran.code == 130
+    outcome = rerank("soil", str(input_path), "-m", SMALL, "-f", format_)
+    assert outcome.code == 130
     for body in (
-        [json.loads(ran.out)] if format_ == "json" else map(json.loads, ran.out.split("\n")[:-1])
+        [json.loads(outcome.out)]
+        if format_ == "json"
+        else map(json.loads, outcome.out.split("\n")[:-1])
     ):
         assert body["incomplete"] is True
     if format_ == "json":
-        counts = json.loads(ran.out)["counts"]
-        assert counts["documents"] - counts["unscored"] == len(json.loads(ran.out)["results"]) > 0
+        counts = json.loads(outcome.out)["counts"]
+        assert (
+            counts["documents"] - counts["unscored"] == len(json.loads(outcome.out)["results"]) > 0
+        )
 
 
 def test_of_one_file_passages_are_counted(
@@ -125,50 +129,52 @@ def test_of_one_file_passages_are_counted(
 ) -> None:
     (tmp_path / "book.md").write_text("\n\n".join(f"About {line}. " * 20 for line in LINES[:40]))
     ends_after(3)
-    ran = rerank("soil", str(tmp_path / "book.md"), "-m", SMALL, "-f", "tsv")
-    assert ran.code == 130
-    assert "passages: the results are incomplete" in ran.err
-    assert ran.out
+    outcome = rerank("soil", str(tmp_path / "book.md"), "-m", SMALL, "-f", "tsv")
+    assert outcome.code == 130
+    assert "passages: the results are incomplete" in outcome.err
+    assert outcome.out
 
 
 @pytest.mark.parametrize("options", [("-v",), ()], ids=["verbose", "terminal"])
 def test_chosen_passages_that_were_not_read_are_not_counted_as_read(
-    rerank: Run, many: Path, ends_after: Callable[[int], None], options: tuple[str, ...]
+    rerank: Run, input_path: Path, ends_after: Callable[[int], None], options: tuple[str, ...]
 ) -> None:
     ends_after(5)
-    wanted = ("soil", str(many), "-m", SMALL, "--candidates", "20", *options)
-    ran = rerank(*wanted, terminal=None if options else 80)
-    assert ran.code == 130
-    assert re.search(r"interrupted after \d+ of 20 chosen passages", ran.err)
-    assert "read by the model" not in ran.err
+    arguments = ("soil", str(input_path), "-m", SMALL, "--candidates", "20", *options)
+    outcome = rerank(*arguments, terminal=None if options else 80)
+    assert outcome.code == 130
+    assert re.search(r"interrupted after \d+ of 20 chosen passages", outcome.err)
+    assert "read by the model" not in outcome.err
 
 
 def test_before_anything_is_scored_there_is_just_the_line(
-    rerank: Run, many: Path, ends_after: Callable[[int], None]
+    rerank: Run, input_path: Path, ends_after: Callable[[int], None]
 ) -> None:
     ends_after(0)
-    ran = rerank("soil", str(many), "-m", SMALL, "--json")
-    assert (ran.code, ran.out) == (130, "")
-    assert ran.err == "rerank: interrupted before anything was scored\n"
+    outcome = rerank("soil", str(input_path), "-m", SMALL, "--json")
+    assert (outcome.code, outcome.out) == (130, "")
+    assert outcome.err == "rerank: interrupted before anything was scored\n"
 
 
 @pytest.mark.slow
 def test_what_the_terminal_shows_for_ctrl_c_is_wiped(
-    rerank: Run, many: Path, ends_after: Callable[[int], None]
+    rerank: Run, input_path: Path, ends_after: Callable[[int], None]
 ) -> None:
     ends_after(5)
-    ran = rerank("soil", str(many), "-m", SMALL, terminal=80)
-    assert ran.err.partition("rerank: interrupted")[0].endswith("\r\x1b[K")
+    outcome = rerank("soil", str(input_path), "-m", SMALL, terminal=80)
+    assert outcome.err.partition("rerank: interrupted")[0].endswith("\r\x1b[K")
 
 
 def test_a_pipe_that_nobody_writes_to_is_left(rerank: Run) -> None:
     reading, writing = os.pipe()
     os.write(writing, "\n".join(LINES).encode())
     interrupt_once_it_waits(reading)
-    ran = rerank("soil", f"/dev/fd/{reading}", "-m", SMALL, "-f", "text")
+    outcome = rerank("soil", f"/dev/fd/{reading}", "-m", SMALL, "-f", "text")
     os.close(writing)
-    assert (ran.code, "interrupted" in ran.err) == (130, True)
-    assert set(ran.out.splitlines()) <= set(LINES[:512])  # the rest waits for a block to be full
+    assert (outcome.code, "interrupted" in outcome.err) == (130, True)
+    assert set(outcome.out.splitlines()) <= set(
+        LINES[:512]
+    )  # the rest waits for a block to be full
 
 
 @pytest.mark.parametrize(
@@ -182,13 +188,13 @@ def test_the_survey_of_words_is_left_too(rerank: Run, options: tuple[str, ...]) 
     reading, writing = os.pipe()
     os.write(writing, b"soil\n")
     interrupt_once_it_waits(reading)
-    ran = rerank("soil", f"/dev/fd/{reading}", *options)
+    outcome = rerank("soil", f"/dev/fd/{reading}", *options)
     os.close(writing)
-    assert (ran.code, ran.out) == (130, "")
-    assert ran.err == "rerank: interrupted before anything was scored\n"
+    assert (outcome.code, outcome.out) == (130, "")
+    assert outcome.err == "rerank: interrupted before anything was scored\n"
 
 
-def test_of_a_service_the_answers_that_came_count(rerank: Run, many: Path) -> None:
+def test_of_a_service_the_answers_that_came_count(rerank: Run, input_path: Path) -> None:
     def hang(_request: object, number: int) -> Delay | None:
         if number < 2:
             return None
@@ -196,10 +202,10 @@ def test_of_a_service_the_answers_that_came_count(rerank: Run, many: Path) -> No
         return Delay(30)
 
     with serve("tei", faults=hang) as server:
-        began = time.monotonic()
-        ran = rerank(
+        start = time.monotonic()
+        outcome = rerank(
             "soil",
-            str(many),
+            str(input_path),
             "-m",
             "tei/m",
             "--base-url",
@@ -208,9 +214,9 @@ def test_of_a_service_the_answers_that_came_count(rerank: Run, many: Path) -> No
             "1",
             "--json",
         )
-        assert time.monotonic() - began < 10
-    assert ran.code == 130
-    body = json.loads(ran.out)
+        assert time.monotonic() - start < 10
+    assert outcome.code == 130
+    body = json.loads(outcome.out)
     assert body["incomplete"] is True
     assert len(body["results"]) == sum(request["documents"] for request in body["requests"]) > 0
 
@@ -222,43 +228,46 @@ def names(folder: Path) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["out.txt", "many.txt"])
 def test_a_file_that_is_there_stays_and_the_results_are_beside_it(
-    rerank: Run, many: Path, ends_after: Callable[[int], None], name: str
+    rerank: Run, input_path: Path, ends_after: Callable[[int], None], name: str
 ) -> None:
-    out = many.with_name(name)
-    if name != many.name:
+    out = input_path.with_name(name)
+    if name != input_path.name:
         out.write_text("old\n")
     old = out.read_text()
     for end in ("", ".2"):
         ends_after(5)
-        ran = rerank("soil", str(many), "-m", SMALL, "-o", str(out))
-        assert (ran.code, ran.out) == (130, "")
+        outcome = rerank("soil", str(input_path), "-m", SMALL, "-o", str(out))
+        assert (outcome.code, outcome.out) == (130, "")
         assert out.read_text() == old
         beside = Path(f"{out}.incomplete{end}")
-        assert f"the results so far are in {beside}" in ran.err
+        assert f"the results so far are in {beside}" in outcome.err
         assert set(beside.read_text().splitlines()) < set(LINES)
 
 
 def test_a_file_that_is_not_there_does_not_come_to_be(
-    rerank: Run, many: Path, ends_after: Callable[[int], None]
+    rerank: Run, input_path: Path, ends_after: Callable[[int], None]
 ) -> None:
     ends_after(5)
-    ran = rerank("soil", str(many), "-m", SMALL, "-o", str(many.with_name("out")))
-    assert ran.code == 130, ran.err
-    assert names(many.parent) == ["many.txt", "out.incomplete"]
-    assert "as it was" not in ran.err
+    outcome = rerank("soil", str(input_path), "-m", SMALL, "-o", str(input_path.with_name("out")))
+    assert outcome.code == 130, outcome.err
+    assert names(input_path.parent) == ["many.txt", "out.incomplete"]
+    assert "as it was" not in outcome.err
 
 
 def test_a_reader_that_ctrl_c_has_ended_too_changes_nothing(
-    rerank: Run, many: Path, ends_after: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+    rerank: Run,
+    input_path: Path,
+    ends_after: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def close(*_: object, **__: object) -> None:
         raise PipeClosed
 
     monkeypatch.setattr(OutputFile, "write", close)
     ends_after(5)
-    ran = rerank("soil", str(many), "-m", SMALL)
-    assert (ran.code, ran.out) == (130, "")
-    assert ran.err.startswith("rerank: interrupted after ")
+    outcome = rerank("soil", str(input_path), "-m", SMALL)
+    assert (outcome.code, outcome.out) == (130, "")
+    assert outcome.err.startswith("rerank: interrupted after ")
 
 
 @pytest.mark.slow
@@ -266,12 +275,12 @@ def test_what_would_be_sent_is_not_told_in_part(rerank: Run) -> None:
     reading, writing = os.pipe()
     os.write(writing, b"soil\n" * 100)
     interrupt_once_it_waits(reading)
-    ran = rerank(
+    outcome = rerank(
         "soil", f"/dev/fd/{reading}", "-m", "tei/m", "--base-url", "http://127.0.0.1:9", "--dry-run"
     )
     os.close(writing)
-    assert (ran.code, ran.out) == (130, "")
-    assert ran.err == "rerank: interrupted before anything was scored\n"
+    assert (outcome.code, outcome.out) == (130, "")
+    assert outcome.err == "rerank: interrupted before anything was scored\n"
 
 
 @pytest.mark.slow
@@ -287,9 +296,9 @@ def test_a_second_one_ends_at_once_what_nobody_reads() -> None:
         stderr=stderr,
     ) as process:
         threading.Thread(target=write_for_ever, args=[process.stdin], daemon=True).start()
-        shown = b""
-        while not re.search(rb"\d\d documents", shown):  # scored, and more than a pipe holds
-            shown += os.read(screen, 1000)
+        stderr_text = b""
+        while not re.search(rb"\d\d documents", stderr_text):  # scored, and more than a pipe holds
+            stderr_text += os.read(screen, 1000)
         process.send_signal(signal.SIGINT)
         wait_until_full(stdout, process)
         process.send_signal(signal.SIGINT)

@@ -6,36 +6,36 @@ import pytest
 
 from tests.conftest import Run
 
-SHOWN = {
+COLUMNS = {
     "models": ("name", "state", "size", "parameters", "languages", "licence"),
     "providers": ("name", "key", "example", "title"),
 }
 
 
-@pytest.mark.parametrize("command", SHOWN)
+@pytest.mark.parametrize("command", COLUMNS)
 def test_a_list_is_whole_in_any_width(command: str, rerank: Run) -> None:
-    listed = json.loads(rerank(command, "--json").out)
+    table = json.loads(rerank(command, "--json").out)
     for width in (40, 80, 120):
-        shown = rerank(command, terminal=width).out
-        words = shown.replace("/", " ").split()
-        for row in listed:
-            for field in SHOWN[command]:
+        listing = rerank(command, terminal=width).out
+        words = listing.replace("/", " ").split()
+        for row in table:
+            for field in COLUMNS[command]:
                 for word in str(row[field]).replace("/", " ").split():
                     assert word in words
         # What is longer than a line is whole too: a terminal wraps it.
-        longest = max(len(f"{row['name']}/{row.get('example', '')}") for row in listed)
-        assert max(map(len, shown.splitlines())) <= max(width, longest)
+        longest = max(len(f"{row['name']}/{row.get('example', '')}") for row in table)
+        assert max(map(len, listing.splitlines())) <= max(width, longest)
         if width >= 80:
-            assert len(shown.splitlines()) <= 1.4 * len(listed)
+            assert len(listing.splitlines()) <= 1.4 * len(table)
 
 
-@pytest.mark.parametrize("command", SHOWN)
+@pytest.mark.parametrize("command", COLUMNS)
 def test_a_list_in_a_pipe_has_a_line_a_row_and_tabs_between_cells(
     command: str, rerank: Run
 ) -> None:
-    listed = json.loads(rerank(command, "--json").out)
+    table = json.loads(rerank(command, "--json").out)
     rows = [line.split("\t") for line in rerank(command).out.splitlines()]
-    assert rows == [["" if cell is None else str(cell) for cell in row.values()] for row in listed]
+    assert rows == [["" if cell is None else str(cell) for cell in row.values()] for row in table]
     assert rerank(command).err == ""
 
 

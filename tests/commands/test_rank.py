@@ -20,7 +20,7 @@ from tests.support.reading import give_stdin
 OPTIONS = {"query": "-q", "query_file": "--query-file", "files_from": "--files-from"}
 
 
-def gathered(
+def parse_command_line(
     *arguments: str,
     documents: Sequence[str] = (),
     null: bool = False,
@@ -54,50 +54,56 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_query_comes_first() -> None:
-    assert gathered("q", "a.txt", "b.txt") == ("q", ["from a", "from b"])
-    assert gathered("q", "a.txt", "-") == ("q", ["from a", "stdin"])
+    assert parse_command_line("q", "a.txt", "b.txt") == ("q", ["from a", "from b"])
+    assert parse_command_line("q", "a.txt", "-") == ("q", ["from a", "stdin"])
 
 
 def test_standard_input_is_read_where_nothing_is_named() -> None:
-    assert gathered("q") == ("q", ["stdin"])
+    assert parse_command_line("q") == ("q", ["stdin"])
 
 
 def test_with_a_query_elsewhere_every_argument_is_a_file() -> None:
-    assert gathered("a.txt", "b.txt", query="q") == ("q", ["from a", "from b"])
-    assert gathered("a.txt", query_file="query") == ("the\nquery", ["from a"])
-    assert gathered("a.txt", query_file="-") == ("stdin", ["from a"])
+    assert parse_command_line("a.txt", "b.txt", query="q") == ("q", ["from a", "from b"])
+    assert parse_command_line("a.txt", query_file="query") == ("the\nquery", ["from a"])
+    assert parse_command_line("a.txt", query_file="-") == ("stdin", ["from a"])
 
 
 def test_with_a_query_and_no_argument_standard_input_is_read() -> None:
-    assert gathered(query="q") == ("q", ["stdin"])
+    assert parse_command_line(query="q") == ("q", ["stdin"])
 
 
 def test_documents_and_lists() -> None:
-    assert gathered("q", documents=["one", "two"]) == ("q", ["one", "two"])
-    assert gathered("q", "a.txt", documents=["one"]) == ("q", ["one", "from a"])
-    assert gathered("q", files_from="list") == ("q", ["from b", "from a"])
-    assert gathered("q", "a.txt", files_from="list") == ("q", ["from a", "from b", "from a"])
+    assert parse_command_line("q", documents=["one", "two"]) == ("q", ["one", "two"])
+    assert parse_command_line("q", "a.txt", documents=["one"]) == ("q", ["one", "from a"])
+    assert parse_command_line("q", files_from="list") == ("q", ["from b", "from a"])
+    assert parse_command_line("q", "a.txt", files_from="list") == (
+        "q",
+        ["from a", "from b", "from a"],
+    )
 
 
 def test_with_a_list_nul_ends_names_and_lines_are_lines() -> None:
     Path("b.txt").write_bytes(b"from b\nmore\n")
-    assert gathered("q", files_from="nul", null=True) == ("q", ["from b", "more", "from a"])
+    assert parse_command_line("q", files_from="nul", null=True) == (
+        "q",
+        ["from b", "more", "from a"],
+    )
 
 
 def test_a_list_that_is_piped_in(monkeypatch: pytest.MonkeyPatch) -> None:
     give_stdin(monkeypatch, b"a.txt\n")
-    assert gathered("q", files_from="-") == ("q", ["from a"])
+    assert parse_command_line("q", files_from="-") == ("q", ["from a"])
 
 
 def test_an_empty_list_is_no_reason_to_read_standard_input() -> None:
     Path("list").write_bytes(b"")
-    assert gathered("q", files_from="list") == ("q", [])
+    assert parse_command_line("q", files_from="list") == ("q", [])
 
 
 def test_recursion_without_a_file_begins_here() -> None:
     for name in ("query", "list", "nul"):
         Path(name).unlink()
-    assert gathered("q", recursive=True) == ("q", ["from a", "from b"])
+    assert parse_command_line("q", recursive=True) == ("q", ["from a", "from b"])
 
 
 @pytest.mark.parametrize(
@@ -114,15 +120,15 @@ def test_recursion_without_a_file_begins_here() -> None:
 )
 def test_what_makes_no_sense(arguments: list[str], options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        gathered(*arguments, **options)
+        parse_command_line(*arguments, **options)
 
 
 @pytest.mark.parametrize("option", ["query_file", "files_from"])
 def test_a_file_of_names_or_of_a_query_that_is_not_there(option: str) -> None:
     with pytest.raises(InputError, match="missing: no such file"):
-        gathered("q", **dict[str, Any]({option: "missing"}))
+        parse_command_line("q", **dict[str, Any]({option: "missing"}))
     with pytest.raises(InputError):
-        gathered("q", **dict[str, Any]({option: os.curdir}))
+        parse_command_line("q", **dict[str, Any]({option: os.curdir}))
 
 
 def test_nothing_is_waited_for_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,25 +138,25 @@ def test_nothing_is_waited_for_on_a_terminal(monkeypatch: pytest.MonkeyPatch) ->
 
     for stdin in (None, Terminal(io.BytesIO())):
         monkeypatch.setattr(sys, "stdin", stdin)
-        with pytest.raises(UsageError, match="no documents to rank") as raised:
-            gathered("q")
-        assert "FILE" in str(raised.value.hint)
+        with pytest.raises(UsageError, match="no documents to rank") as error_info:
+            parse_command_line("q")
+        assert "FILE" in str(error_info.value.hint)
         with pytest.raises(UsageError, match=r"and a\.txt is a file"):
-            gathered("a.txt")
+            parse_command_line("a.txt")
 
 
 def test_standard_input_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(InputError, match="standard input is closed"):
-        gathered("a.txt", query_file="-")
+        parse_command_line("a.txt", query_file="-")
     with pytest.raises(InputError, match="standard input is closed"):
-        gathered("q", "-")
+        parse_command_line("q", "-")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="arguments are text there")
 def test_arguments_are_utf_8_whatever_the_locale() -> None:
-    assert gathered(os.fsdecode(b"caf\xe9"), "a.txt")[0] == "caf\ufffd"
-    assert gathered("q", documents=[os.fsdecode("é".encode())])[1] == ["é"]
+    assert parse_command_line(os.fsdecode(b"caf\xe9"), "a.txt")[0] == "caf\ufffd"
+    assert parse_command_line("q", documents=[os.fsdecode("é".encode())])[1] == ["é"]
 
 
 FAQ = ("how do I get a refund", "examples/faq.txt")
@@ -158,8 +164,8 @@ FAQ = ("how do I get a refund", "examples/faq.txt")
 
 @pytest.mark.slow
 def test_within_keeps_what_is_near_the_best(rerank: Run) -> None:
-    ran = rerank(*FAQ, "--within", "0.02", "--scores")
-    scores = [float(line.split("\t")[0]) for line in ran.out.splitlines()]
+    outcome = rerank(*FAQ, "--within", "0.02", "--scores")
+    scores = [float(line.split("\t")[0]) for line in outcome.out.splitlines()]
     assert len(scores) == 2
     assert scores[0] - scores[1] <= 0.02
     assert rerank(*FAQ, "--within", "1").out == rerank(*FAQ).out
@@ -193,8 +199,8 @@ def test_a_passages_score_and_bytes(rerank: Run) -> None:
 
 
 def test_a_summary_is_three_lines_on_stderr(rerank: Run) -> None:
-    ran = rerank("markets", "-v", stdin=b"stocks\n\nstocks\n" + b"word " * 600)
-    first, second, third = ran.err.splitlines()
+    outcome = rerank("markets", "-v", stdin=b"stocks\n\nstocks\n" + b"word " * 600)
+    first, second, third = outcome.err.splitlines()
     assert first == "4 documents, 1 empty, 1 duplicate, 0 cut"
     assert re.fullmatch(r"\d+ passages, \d{3} tokens in \d+\.\d\d s by mini@3", second)
     assert re.fullmatch(r"\d+ pairs on \d+ threads?; the model is .*", third)
@@ -202,9 +208,11 @@ def test_a_summary_is_three_lines_on_stderr(rerank: Run) -> None:
 
 
 def test_a_summary_is_said_where_there_are_no_results(rerank: Run) -> None:
-    ran = rerank("x", "-v", stdin=b"")
-    assert ran.code == 1
-    assert ran.err.startswith("0 documents, 0 empty, 0 duplicates, 0 cut\n0 passages, 0 tokens in ")
+    outcome = rerank("x", "-v", stdin=b"")
+    assert outcome.code == 1
+    assert outcome.err.startswith(
+        "0 documents, 0 empty, 0 duplicates, 0 cut\n0 passages, 0 tokens in "
+    )
 
 
 @pytest.mark.parametrize("null", ["-0", "--null"])

@@ -22,14 +22,14 @@ LINES[250] = "the soil holds water"
 
 
 @pytest.fixture
-def many(tmp_path: Path) -> str:
+def input_path(tmp_path: Path) -> str:
     path = tmp_path / "many.txt"
     path.write_text("\n".join(LINES) + "\n")
     return str(path)
 
 
 @pytest.fixture
-def soon_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def end_after_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the time be over after the first batch of passages, without a clock."""
     batches = passage_order.PassageOrder._batch
 
@@ -40,10 +40,10 @@ def soon_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passage_order.PassageOrder, "_batch", stop)
 
 
-def test_an_ample_limit_changes_nothing(rerank: Run, many: str) -> None:
-    every = rerank("soil", many, *SMALL, "--json", "--candidates", "all")
-    ran = rerank("soil", many, *SMALL, "--json", *LONG)
-    assert (ran.code, ran.out, ran.err) == (0, every.out, "")
+def test_an_ample_limit_changes_nothing(rerank: Run, input_path: str) -> None:
+    every = rerank("soil", input_path, *SMALL, "--json", "--candidates", "all")
+    outcome = rerank("soil", input_path, *SMALL, "--json", *LONG)
+    assert (outcome.code, outcome.out, outcome.err) == (0, every.out, "")
 
 
 def test_time_counts_from_the_run_and_not_from_the_process_that_it_is_in(
@@ -53,8 +53,8 @@ def test_time_counts_from_the_run_and_not_from_the_process_that_it_is_in(
     now = time.monotonic
     monkeypatch.setattr(progress, "_IMPORT_TIME", now() - 3600)
     progress.begin_run(now() - 3600)  # the run before
-    ran = rerank("soil", "-d", "a", *SMALL, *LONG)
-    assert (ran.code, ran.out, ran.err) == (0, "a\n", "")
+    outcome = rerank("soil", "-d", "a", *SMALL, *LONG)
+    assert (outcome.code, outcome.out, outcome.err) == (0, "a\n", "")
     assert 0 <= now() - progress.run_start() < 600
 
 
@@ -62,20 +62,20 @@ def test_time_counts_from_the_run_and_not_from_the_process_that_it_is_in(
 def test_time_counts_from_the_start_of_the_command() -> None:
     """The interpreter and what it imports have had some of it."""
     start = "import time; time.sleep(1); from rerank_cli.__main__ import main; main()"
-    ran = process("soil", "-d", "a", *SMALL, "--max-time", "1s", python=("-c", start))
-    assert (ran.returncode, ran.stdout) == (3, b"")
-    assert b"time was over before" in ran.stderr
+    outcome = process("soil", "-d", "a", *SMALL, "--max-time", "1s", python=("-c", start))
+    assert (outcome.returncode, outcome.stdout) == (3, b"")
+    assert b"time was over before" in outcome.stderr
 
 
-@pytest.mark.usefixtures("soon_over")
-def test_what_was_not_read_is_said(rerank: Run, many: str) -> None:
-    ran = rerank("soil", many, *SMALL, "--json", *LONG)
-    assert ran.code == 0
-    assert ran.err == (
+@pytest.mark.usefixtures("end_after_batch")
+def test_what_was_not_read_is_said(rerank: Run, input_path: str) -> None:
+    outcome = rerank("soil", input_path, *SMALL, "--json", *LONG)
+    assert outcome.code == 0
+    assert outcome.err == (
         "rerank: time was over (--max-time 10m): the model read 64 of 300 passages; "
         "236 documents are left out\n"
     )
-    body = json.loads(ran.out)
+    body = json.loads(outcome.out)
     assert body["unread"] == {
         "read": 64, "passages": 236, "documents": 236, "partial": 0,
         "is_estimate": False, "is_input_read": True, "reason": "max-time",
@@ -93,20 +93,20 @@ def test_a_reader_that_stops_early_is_no_model_that_was_late() -> None:
     )
 
 
-@pytest.mark.usefixtures("soon_over")
-def test_a_file_is_whole_and_strict_fails(rerank: Run, many: str, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("end_after_batch")
+def test_a_file_is_whole_and_strict_fails(rerank: Run, input_path: str, tmp_path: Path) -> None:
     output = tmp_path / "out.txt"
-    assert rerank("soil", many, *SMALL, *LONG, "-o", str(output)).code == 0
+    assert rerank("soil", input_path, *SMALL, *LONG, "-o", str(output)).code == 0
     assert len(output.read_text().splitlines()) == 64
     assert not list(tmp_path.glob("*.incomplete"))
-    assert rerank("soil", many, *SMALL, *LONG, "--strict").code == 4
+    assert rerank("soil", input_path, *SMALL, *LONG, "--strict").code == 4
 
 
-def test_nothing_in_time_is_exit_code_3(rerank: Run, many: str) -> None:
-    ran = rerank("soil", many, *SMALL, "--max-time", "1ms")
-    assert (ran.code, ran.out) == (3, "")
-    assert "time was over before" in ran.err
-    assert "hint: a longer --max-time" in ran.err
+def test_nothing_in_time_is_exit_code_3(rerank: Run, input_path: str) -> None:
+    outcome = rerank("soil", input_path, *SMALL, "--max-time", "1ms")
+    assert (outcome.code, outcome.out) == (3, "")
+    assert "time was over before" in outcome.err
+    assert "hint: a longer --max-time" in outcome.err
 
 
 @pytest.mark.parametrize(
@@ -122,16 +122,19 @@ def test_durations(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "s", "-1s", "2x", "s2", "1s1m", "inf", "nan"])
 def test_no_durations(text: str, rerank: Run) -> None:
-    ran = rerank("q", "-d", "a", *SMALL, "--max-time", text)
-    assert ran.code == 2
-    assert f"--max-time: {text!r} is not a duration, such as 2s, 500ms or 1m30s" in ran.err
+    outcome = rerank("q", "-d", "a", *SMALL, "--max-time", text)
+    assert outcome.code == 2
+    assert f"--max-time: {text!r} is not a duration, such as 2s, 500ms or 1m30s" in outcome.err
 
 
 @pytest.mark.parametrize("text", ["0", "0s", "0ms", "0m0s"])
 def test_a_duration_is_more_than_nothing(text: str, rerank: Run) -> None:
-    ran = rerank("q", "-d", "a", *SMALL, "--max-time", text)
-    assert ran.code == 2
-    assert f"--max-time: {text!r} is too short: a duration is more than 0, such as 500ms" in ran.err
+    outcome = rerank("q", "-d", "a", *SMALL, "--max-time", text)
+    assert outcome.code == 2
+    assert (
+        f"--max-time: {text!r} is too short: a duration is more than 0, such as 500ms"
+        in outcome.err
+    )
 
 
 @pytest.mark.parametrize(
@@ -151,28 +154,28 @@ def test_what_makes_no_sense_is_refused_with_a_hint(
     arguments: tuple[str, ...], message: str, rerank: Run
 ) -> None:
     model = () if "-m" in arguments else SMALL
-    ran = rerank("q", "-d", "a", *model, *arguments)
-    assert ran.code == 2
-    assert message in ran.err
-    assert "hint: " in ran.err
+    outcome = rerank("q", "-d", "a", *model, *arguments)
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert "hint: " in outcome.err
 
 
 def test_a_price_that_is_not_known_is_refused(rerank: Run) -> None:
     with serve("tei") as server:
         arguments = ("-m", "tei/m", "--base-url", server.url, "--max-cost", "1")
-        ran = rerank("q", "-d", "a", *arguments)
+        outcome = rerank("q", "-d", "a", *arguments)
         assert not server.count
-    assert ran.code == 2
-    assert "no price of tei/m is known" in ran.err
+    assert outcome.code == 2
+    assert "no price of tei/m is known" in outcome.err
 
 
 def test_the_reading_deadline_leaves_time_for_the_model() -> None:
     from rerank_cli.ranking.budget import Budget, Clock
 
-    class Still(Clock):
+    class StillClock(Clock):
         def now(self) -> float:
             return 1.0
 
-    spending = Spending(Budget(10, began=0.0, clock=Still()))
+    spending = Spending(Budget(10, began=0.0, clock=StillClock()))
     assert spending.seconds_left == 9.0
     assert spending.reading_deadline == 5.5

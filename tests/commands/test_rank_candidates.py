@@ -14,7 +14,7 @@ from tests.conftest import MODELS, ROOT, Outcome, Run
 from tests.support.loopback import serve
 
 SMALL = ("-m", str(MODELS / "bert"))
-SAID = (
+MESSAGE = (
     "250 of 500 passages read by the model, chosen by words and meaning; "
     "--candidates all reads every one"
 )
@@ -24,130 +24,132 @@ LINES[460] = "the soils hold no water"
 
 
 @pytest.fixture
-def many(tmp_path: Path) -> str:
+def input_path(tmp_path: Path) -> str:
     path = tmp_path / "many.txt"
     path.write_text("\n".join(LINES) + "\n")
     return str(path)
 
 
-def sources(ran: Outcome) -> list[int]:
-    return sorted(result["index"] for result in json.loads(ran.out)["results"])
+def sources(outcome: Outcome) -> list[int]:
+    return sorted(result["index"] for result in json.loads(outcome.out)["results"])
 
 
-def test_the_model_reads_only_the_passages_with_the_words(rerank: Run, many: str) -> None:
+def test_the_model_reads_only_the_passages_with_the_words(rerank: Run, input_path: str) -> None:
     assert sources(
-        rerank("soil", many, *SMALL, "--candidates", "2", "--first-stage", "bm25", "--json")
+        rerank("soil", input_path, *SMALL, "--candidates", "2", "--first-stage", "bm25", "--json")
     ) == [450, 460]
-    ran = rerank("soil", many, *SMALL, "--candidates", "2", "--json")
-    assert ran.code == 0
-    assert sources(ran) == [450, 460]
-    body: dict[str, Any] = json.loads(ran.out)
+    outcome = rerank("soil", input_path, *SMALL, "--candidates", "2", "--json")
+    assert outcome.code == 0
+    assert sources(outcome) == [450, 460]
+    body: dict[str, Any] = json.loads(outcome.out)
     assert body["candidates"] == {
         "read": 2, "total": 500, "is_estimate": False, "first_stage": "hybrid"
     }  # fmt: skip
     assert (body["counts"]["documents"], body["counts"]["chunks"]) == (500, 2)
-    assert ran.err == ""
+    assert outcome.err == ""
 
 
 def test_a_command_of_one_query_keeps_nothing_of_texts(
     rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "soil.py").write_text("def soil():\n    return worms\n\n" * 40)
-    put = Mock()
-    monkeypatch.setattr(TextMemory, "put", put)
-    ran = rerank("soil", str(tmp_path), "-r", *SMALL, "--candidates", "2", "--json")
-    assert json.loads(ran.out)["candidates"]["read"] == 2
-    assert put.call_count == 0
+    put_mock = Mock()
+    monkeypatch.setattr(TextMemory, "put", put_mock)
+    outcome = rerank("soil", str(tmp_path), "-r", *SMALL, "--candidates", "2", "--json")
+    assert json.loads(outcome.out)["candidates"]["read"] == 2
+    assert put_mock.call_count == 0
 
 
-def test_the_first_ones(rerank: Run, many: str) -> None:
-    ran = rerank("soil", many, *SMALL, "--candidates", "3", "--first-stage", "input", "--json")
-    assert sources(ran) == [0, 1, 2]
-    assert json.loads(ran.out)["candidates"]["first_stage"] == "input"
+def test_the_first_ones(rerank: Run, input_path: str) -> None:
+    outcome = rerank(
+        "soil", input_path, *SMALL, "--candidates", "3", "--first-stage", "input", "--json"
+    )
+    assert sources(outcome) == [0, 1, 2]
+    assert json.loads(outcome.out)["candidates"]["first_stage"] == "input"
 
 
 @pytest.mark.parametrize("arguments", [(), ("--candidates", "all", "-n", "2"), ("-n", "0")])
-def test_all_are_read(rerank: Run, many: str, arguments: tuple[str, ...]) -> None:
-    body = json.loads(rerank("soil", many, *SMALL, "--json", *arguments).out)
+def test_all_are_read(rerank: Run, input_path: str, arguments: tuple[str, ...]) -> None:
+    body = json.loads(rerank("soil", input_path, *SMALL, "--json", *arguments).out)
     assert body["counts"]["chunks"] == 500
     assert "candidates" not in body
 
 
-def test_of_the_best_n_fewer_are_read(rerank: Run, many: str) -> None:
-    every = rerank("soil", many, *SMALL, "-n", "2", "--candidates", "all")
-    ran = rerank("soil", many, *SMALL, "-n", "2", "-v")
-    assert ran.out.splitlines()[0] in {LINES[450], LINES[460], every.out.splitlines()[0]}
-    assert f"{SAID}\n" in ran.err
-    assert "candidates" in json.loads(rerank("soil", many, *SMALL, "-n", "2", "--json").out)
+def test_of_the_best_n_fewer_are_read(rerank: Run, input_path: str) -> None:
+    every = rerank("soil", input_path, *SMALL, "-n", "2", "--candidates", "all")
+    outcome = rerank("soil", input_path, *SMALL, "-n", "2", "-v")
+    assert outcome.out.splitlines()[0] in {LINES[450], LINES[460], every.out.splitlines()[0]}
+    assert f"{MESSAGE}\n" in outcome.err
+    assert "candidates" in json.loads(rerank("soil", input_path, *SMALL, "-n", "2", "--json").out)
     for bound in (("--min-score", "0"), ("--within", "1"), ("--keep-empty",), ("--strict",)):
-        ran = rerank("soil", many, *SMALL, "-n", "2", "--json", *bound)
-        assert json.loads(ran.out)["counts"]["chunks"] == 500
+        outcome = rerank("soil", input_path, *SMALL, "-n", "2", "--json", *bound)
+        assert json.loads(outcome.out)["counts"]["chunks"] == 500
 
 
 @pytest.mark.slow
-def test_a_terminal_is_told(rerank: Run, many: str) -> None:
-    ran = rerank("soil", many, *SMALL, terminal=100)
-    assert ran.err.count(SAID) == 1
-    assert rerank("soil", many, *SMALL, "-v", terminal=100).err.count(SAID) == 1
-    assert "passages read by" not in rerank("soil", many, *SMALL, "-n", "0", terminal=100).err
+def test_a_terminal_is_told(rerank: Run, input_path: str) -> None:
+    outcome = rerank("soil", input_path, *SMALL, terminal=100)
+    assert outcome.err.count(MESSAGE) == 1
+    assert rerank("soil", input_path, *SMALL, "-v", terminal=100).err.count(MESSAGE) == 1
+    assert "passages read by" not in rerank("soil", input_path, *SMALL, "-n", "0", terminal=100).err
 
 
-def test_a_pipe_is_read_as_a_file_is(rerank: Run, many: str) -> None:
+def test_a_pipe_is_read_as_a_file_is(rerank: Run, input_path: str) -> None:
     options = ("--candidates", "2", "-f", "grep", *SMALL)
-    of_file = rerank("soil", many, *options)
-    of_pipe = rerank("soil", *options, stdin=Path(many).read_bytes())
-    assert of_pipe.out == of_file.out.replace(many, "(standard input)")
+    of_file = rerank("soil", input_path, *options)
+    of_pipe = rerank("soil", *options, stdin=Path(input_path).read_bytes())
+    assert of_pipe.out == of_file.out.replace(input_path, "(standard input)")
     assert len(of_pipe.out.splitlines()) == 2
 
 
 @pytest.mark.parametrize("value", ["0", "-3", "1.5", "some", "", "9" * 40])
-def test_a_number_or_auto_or_all(rerank: Run, many: str, value: str) -> None:
-    ran = rerank("soil", many, *SMALL, f"--candidates={value}")
-    assert ran.code == 2
-    assert "--candidates" in ran.err
+def test_a_number_or_auto_or_all(rerank: Run, input_path: str, value: str) -> None:
+    outcome = rerank("soil", input_path, *SMALL, f"--candidates={value}")
+    assert outcome.code == 2
+    assert "--candidates" in outcome.err
     if value:
-        assert "is not a whole number of 1 or more, auto or all" in ran.err
+        assert "is not a whole number of 1 or more, auto or all" in outcome.err
 
 
 def test_it_is_a_setting(
-    rerank: Run, many: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    rerank: Run, input_path: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("RERANK_HOME", str(tmp_path))
     monkeypatch.setenv("RERANK_CANDIDATES", "2")
-    assert sources(rerank("soil", many, *SMALL, "--json")) == [450, 460]
+    assert sources(rerank("soil", input_path, *SMALL, "--json")) == [450, 460]
     monkeypatch.setenv("RERANK_CANDIDATES", "two")
-    ran = rerank("soil", many, *SMALL)
-    assert (ran.code, "RERANK_CANDIDATES: 'two' is not" in ran.err) == (2, True)
+    outcome = rerank("soil", input_path, *SMALL)
+    assert (outcome.code, "RERANK_CANDIDATES: 'two' is not" in outcome.err) == (2, True)
     monkeypatch.delenv("RERANK_CANDIDATES")
     assert rerank("config", "set", "candidates", "3").code == 0
     assert rerank("config", "get", "candidates").out == "3\n"
-    assert json.loads(rerank("soil", many, *SMALL, "--json").out)["counts"]["chunks"] == 3
+    assert json.loads(rerank("soil", input_path, *SMALL, "--json").out)["counts"]["chunks"] == 3
     (tmp_path / "config.toml").write_text('candidates = 4\nfirst-stage = "input"\n')
-    assert sources(rerank("soil", many, *SMALL, "--json")) == [0, 1, 2, 3]
+    assert sources(rerank("soil", input_path, *SMALL, "--json")) == [0, 1, 2, 3]
     (tmp_path / "config.toml").write_text("candidates = 0\n")
-    ran = rerank("soil", many, *SMALL)
-    assert (ran.code, "candidates: '0' is not a whole number" in ran.err) == (2, True)
+    outcome = rerank("soil", input_path, *SMALL)
+    assert (outcome.code, "candidates: '0' is not a whole number" in outcome.err) == (2, True)
 
 
-def test_a_provider_gets_only_what_is_chosen(rerank: Run, many: str) -> None:
+def test_a_provider_gets_only_what_is_chosen(rerank: Run, input_path: str) -> None:
     with serve("tei") as server:
         at = ("-m", "tei/m", "--base-url", server.url)
-        rerank("soil", many, *at, "--candidates", "2")
+        rerank("soil", input_path, *at, "--candidates", "2")
         assert [sorted(request.json["texts"]) for request in server.requests] == [
             [LINES[450], LINES[460]]
         ]
         server.requests.clear()
-        body = json.loads(rerank("soil", many, *at, "-n", "2", "--json").out)
+        body = json.loads(rerank("soil", input_path, *at, "-n", "2", "--json").out)
         assert "candidates" not in body
-    ran = rerank("soil", many, *at, "--candidates", "7", "--dry-run")
-    assert "7 " in ran.out
+    outcome = rerank("soil", input_path, *at, "--candidates", "7", "--dry-run")
+    assert "7 " in outcome.out
 
 
-def test_no_word_is_anywhere(rerank: Run, many: str) -> None:
+def test_no_word_is_anywhere(rerank: Run, input_path: str) -> None:
     by_words = ("--candidates", "2", "--first-stage", "bm25")
-    ran = rerank("xylophone", many, *SMALL, *by_words, "--json")
-    assert sources(ran) == [0, 1]
-    assert "no passage has a word of the query" in ran.err
+    outcome = rerank("xylophone", input_path, *SMALL, *by_words, "--json")
+    assert sources(outcome) == [0, 1]
+    assert "no passage has a word of the query" in outcome.err
 
 
 def test_few_documents_load_no_stemmer() -> None:
@@ -156,5 +158,5 @@ def test_few_documents_load_no_stemmer() -> None:
         f"app.run(['fox', 'README.md', '-n', '2', '-m', {SMALL[1]!r}]);"
         "print('LOADED', 'Stemmer' in sys.modules)"
     )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert ran.stdout.endswith("LOADED False\n"), ran.stderr
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert process.stdout.endswith("LOADED False\n"), process.stderr

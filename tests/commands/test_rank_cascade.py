@@ -25,9 +25,9 @@ def lines(tmp_path: Path) -> str:
 
 
 def test_json_says_which_model_judged_what(rerank: Run, lines: str) -> None:
-    ran = rerank("soil", lines, *BOTH, "--keep", "2", "--json")
-    assert (ran.code, ran.err) == (0, "")
-    body: dict[str, Any] = json.loads(ran.out)
+    outcome = rerank("soil", lines, *BOTH, "--keep", "2", "--json")
+    assert (outcome.code, outcome.err) == (0, "")
+    body: dict[str, Any] = json.loads(outcome.out)
     name = body["model"]
     assert name.endswith("bert")
     assert [(stage["model"], stage["pairs"]) for stage in body["stages"]] == [
@@ -72,14 +72,14 @@ def test_verbose_says_what_each_has_scored(rerank: Run, lines: str) -> None:
 def test_a_path_with_a_comma_is_one_model(rerank: Run, lines: str, tmp_path: Path) -> None:
     shutil.copytree(BERT, tmp_path / "a,b")
     path = str(tmp_path / "a,b")
-    ran = rerank("soil", lines, "-m", path, "--json")
-    assert json.loads(ran.out)["model"].endswith("a,b")
+    outcome = rerank("soil", lines, "-m", path, "--json")
+    assert json.loads(outcome.out)["model"].endswith("a,b")
     body = json.loads(rerank("soil", lines, "-m", f"bm25,{path}", "--json").out)
     assert [stage["model"].rpartition("/")[2] for stage in body["stages"]] == ["bm25", "a,b"]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("-m", "bm25", "--keep", "3"), "--keep needs several models, and there is only one"),
         (("-m", "bm25,"), "-m bm25,: the name of a model is missing"),
@@ -96,31 +96,31 @@ def test_a_path_with_a_comma_is_one_model(rerank: Run, lines: str, tmp_path: Pat
     ],
 )
 def test_what_makes_no_sense(
-    rerank: Run, lines: str, arguments: tuple[str, ...], said: str
+    rerank: Run, lines: str, arguments: tuple[str, ...], message: str
 ) -> None:
-    ran = rerank("soil", lines, *arguments)
-    assert (ran.code, ran.out) == (2, "")
-    assert said in ran.err
+    outcome = rerank("soil", lines, *arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert message in outcome.err
 
 
 def test_calibrate_takes_one_model(rerank: Run, lines: str) -> None:
-    ran = rerank("calibrate", lines, "-m", "bm25,mini")
-    assert ran.code == 2
-    assert "bm25,mini: several models in a row, and calibrate takes one" in ran.err
+    outcome = rerank("calibrate", lines, "-m", "bm25,mini")
+    assert outcome.code == 2
+    assert "bm25,mini: several models in a row, and calibrate takes one" in outcome.err
 
 
 def test_a_service_gets_the_best_results_alone(rerank: Run, lines: str) -> None:
     with serve("tei") as server:
         models = ("-m", "bm25,tei/m", "--base-url", server.url)
-        ran = rerank("soil", lines, *models, "--keep", "2", "--json")
-        body = json.loads(ran.out)
+        outcome = rerank("soil", lines, *models, "--keep", "2", "--json")
+        body = json.loads(outcome.out)
         assert [stage["pairs"] for stage in body["stages"]] == [6, 2]
         assert sum(request["documents"] for request in body["requests"]) == 2
-        ran = rerank("soil", lines, *models, "--keep", "2", "--dry-run")
-        assert ran.code == 0
-        assert ran.out.splitlines()[1].startswith("2 documents in 2 passages")
-        ran = rerank("soil", lines, *models, "--keep", "2", "--dry-run", "--json")
-        assert [stage["documents"] for stage in json.loads(ran.out)["stages"]] == [2]
+        outcome = rerank("soil", lines, *models, "--keep", "2", "--dry-run")
+        assert outcome.code == 0
+        assert outcome.out.splitlines()[1].startswith("2 documents in 2 passages")
+        outcome = rerank("soil", lines, *models, "--keep", "2", "--dry-run", "--json")
+        assert [stage["documents"] for stage in json.loads(outcome.out)["stages"]] == [2]
 
 
 @pytest.mark.slow
@@ -129,12 +129,12 @@ def test_where_the_last_model_fails_the_order_of_the_one_before_may_be_kept(
 ) -> None:
     with serve("tei", faults=Status(503, {"message": "no channel"})) as server:
         arguments = ("soil", lines, "-m", "bm25,tei/m", "--base-url", server.url)
-        ran = rerank(*arguments)
-        assert (ran.code, ran.out) == (3, "")
-        ran = rerank(*arguments, "--on-error", "keep", "-n", "2")
+        outcome = rerank(*arguments)
+        assert (outcome.code, outcome.out) == (3, "")
+        outcome = rerank(*arguments, "--on-error", "keep", "-n", "2")
     alone = rerank("soil", lines, "-m", "bm25", "-n", "2")
-    assert (ran.code, ran.out) == (3, alone.out)
-    assert "only ranked by bm25: tei: answered 503" in ran.err
+    assert (outcome.code, outcome.out) == (3, alone.out)
+    assert "only ranked by bm25: tei: answered 503" in outcome.err
 
 
 def test_scores_of_all_models_are_cached(rerank: Run, lines: str) -> None:
@@ -155,12 +155,12 @@ def test_a_setting_may_name_several_models(rerank: Run, lines: str) -> None:
 
 
 def test_doctor_checks_each_model(rerank: Run) -> None:
-    found = json.loads(rerank("doctor", "-m", f"bm25,{BERT}", "--json").out)
-    assert found["model"]["name"] == "bm25"
-    assert found["model_2"]["name"].endswith("bert")
-    ran = rerank("doctor", "-m", "bm25,nonsense", "--json")
-    assert ran.code == 3
-    assert "nonsense" in json.loads(ran.out)["model_2"]["error"]
+    report = json.loads(rerank("doctor", "-m", f"bm25,{BERT}", "--json").out)
+    assert report["model"]["name"] == "bm25"
+    assert report["model_2"]["name"].endswith("bert")
+    outcome = rerank("doctor", "-m", "bm25,nonsense", "--json")
+    assert outcome.code == 3
+    assert "nonsense" in json.loads(outcome.out)["model_2"]["error"]
 
 
 RECORDS = [{"text": text, "score": score} for text, score in zip(LINES, range(6), strict=True)]
@@ -188,42 +188,42 @@ def test_blend_is_said(rerank: Run, records: str) -> None:
     assert [fields[4] for fields in runs] == ["6", "5", "4", "3", "2", "1"]
     body = json.loads(rerank("soil", records, "-m", BERT, "--blend", "--json").out)
     assert body["blend"] == {"k": 60, "prior_field": None}
-    assert all(one["blend"]["prior_rank"] == one["index"] + 1 for one in body["results"])
+    assert all(row["blend"]["prior_rank"] == row["index"] + 1 for row in body["results"])
 
 
 def test_a_record_without_an_earlier_score(rerank: Run, records: str) -> None:
-    ran = rerank("soil", records, "-m", BERT, "--blend", "--prior-field", "rating")
-    assert (ran.code, ran.out) == (2, "")
-    assert f"{records}:1: no field called rating, for its earlier score" in ran.err
-    assert "the record has score" in ran.err
-    ran = rerank("soil", records, "-m", BERT, "--prior-field", "score")
-    assert ran.code == 2
-    assert "--prior-field is for --blend and for --first-stage input" in ran.err
+    outcome = rerank("soil", records, "-m", BERT, "--blend", "--prior-field", "rating")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert f"{records}:1: no field called rating, for its earlier score" in outcome.err
+    assert "the record has score" in outcome.err
+    outcome = rerank("soil", records, "-m", BERT, "--prior-field", "score")
+    assert outcome.code == 2
+    assert "--prior-field is for --blend and for --first-stage input" in outcome.err
 
 
 def test_a_run_is_in_the_order_of_its_scores(rerank: Run, tmp_path: Path) -> None:
     (tmp_path / "q.tsv").write_text("q\tsoil\n")
     (tmp_path / "c.tsv").write_text("".join(f"d{n}\t{text}\n" for n, text in enumerate(LINES)))
 
-    def blended(places: list[int]) -> str:
+    def blend_places(places: list[int]) -> str:
         rows = [f"q Q0 d{place} 0 {-place} x\n" for place in places]
         (tmp_path / "run.trec").write_text("".join(rows))
         files = ("--queries", str(tmp_path / "q.tsv"), "--corpus", str(tmp_path / "c.tsv"))
         run = ("batch", "--run", str(tmp_path / "run.trec"), *files)
         return rerank(*run, "-m", BERT, "--blend").out
 
-    out = blended([0, 1, 2, 3, 4, 5])
+    out = blend_places([0, 1, 2, 3, 4, 5])
     assert [line.split()[4] for line in out.splitlines()] == ["6", "5", "4", "3", "2", "1"]
-    assert blended([5, 3, 1, 0, 2, 4]) == out
+    assert blend_places([5, 3, 1, 0, 2, 4]) == out
 
 
 def test_batch_blends_too(rerank: Run, tmp_path: Path) -> None:
     path = tmp_path / "in.jsonl"
-    broken = {"query": "soil", "documents": ["soil"]}
-    rows = [{"query": "soil", "documents": RECORDS}, broken]
+    failing_record = {"query": "soil", "documents": ["soil"]}
+    rows = [{"query": "soil", "documents": RECORDS}, failing_record]
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    ran = rerank("batch", str(path), "-m", BERT, "--blend", "--prior-field", "score")
-    assert ran.code == 3
-    first, second = map(json.loads, ran.out.splitlines())
+    outcome = rerank("batch", str(path), "-m", BERT, "--blend", "--prior-field", "score")
+    assert outcome.code == 3
+    first, second = map(json.loads, outcome.out.splitlines())
     assert [result["blend"]["prior_rank"] for result in first["results"]]
     assert second["error"]["code"] == "bad_document"

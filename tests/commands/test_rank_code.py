@@ -33,18 +33,18 @@ def search(rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return run
 
 
-def results(ran: Outcome) -> dict[str, dict[str, Any]]:
-    assert ran.code == 0, ran.err
-    return {result["document"]["source"]: result for result in json.loads(ran.out)["results"]}
+def results(outcome: Outcome) -> dict[str, dict[str, Any]]:
+    assert outcome.code == 0, outcome.err
+    return {result["document"]["source"]: result for result in json.loads(outcome.out)["results"]}
 
 
 def test_a_source_tree_has_a_prior(search: Run) -> None:
-    ran = search("soil", "-r", ".", "--json")
-    assert json.loads(ran.out)["prior"] == "code"
-    found = results(ran)
-    assert found["notes.md"]["prior"]["parts"]["other"] < 0
-    assert found["src/soil_store.py"]["prior"]["parts"]["name"] > 0
-    for result in found.values():
+    outcome = search("soil", "-r", ".", "--json")
+    assert json.loads(outcome.out)["prior"] == "code"
+    rows = results(outcome)
+    assert rows["notes.md"]["prior"]["parts"]["other"] < 0
+    assert rows["src/soil_store.py"]["prior"]["parts"]["name"] > 0
+    for result in rows.values():
         parts = result["prior"]["parts"].values()
         assert result["prior"]["total"] == pytest.approx(sum(parts), abs=1e-5)
 
@@ -59,22 +59,22 @@ def test_a_source_tree_has_a_prior(search: Run) -> None:
 )
 @pytest.mark.usefixtures("search")
 def test_a_prior_that_has_no_effect_is_told_of(rerank: Run, models: str, names: str) -> None:
-    sent = () if models == "bm25" else ("--dry-run",)
-    said = (
+    flags = () if models == "bm25" else ("--dry-run",)
+    message = (
         "--prior code has no effect: it is for models of this machine whose scores are logits, "
         f"and not for {names}\n"
     )
-    ran = rerank("soil", "-r", ".", "-m", models, *sent, "--prior", "code")
-    assert (ran.code, said in ran.err) == (0, True)
+    outcome = rerank("soil", "-r", ".", "-m", models, *flags, "--prior", "code")
+    assert (outcome.code, message in outcome.err) == (0, True)
     for prior in ((), ("--prior", "auto"), ("--prior", "none")):
-        assert "prior" not in rerank("soil", "-r", ".", "-m", models, *sent, *prior).err
+        assert "prior" not in rerank("soil", "-r", ".", "-m", models, *flags, *prior).err
 
 
 @pytest.mark.usefixtures("search")
 def test_a_prior_has_an_effect_if_one_of_several_models_takes_it(rerank: Run) -> None:
-    ran = rerank("soil", "-r", ".", "-m", f"bm25,{SMALL[1]}", "--prior", "code", "--json")
-    assert json.loads(ran.out)["prior"] == "code"
-    assert "no effect" not in ran.err
+    outcome = rerank("soil", "-r", ".", "-m", f"bm25,{SMALL[1]}", "--prior", "code", "--json")
+    assert json.loads(outcome.out)["prior"] == "code"
+    assert "no effect" not in outcome.err
 
 
 @pytest.mark.parametrize("name", ["no_such_name", "src/nowhere.py"])
@@ -82,14 +82,14 @@ def test_a_prior_has_an_effect_if_one_of_several_models_takes_it(rerank: Run) ->
 def test_a_name_that_occurs_nowhere_is_told_of(
     search: Run, name: str, options: tuple[str, ...]
 ) -> None:
-    ran = search(name, "-r", ".", *options)
-    said = f"{Path(name).name} does not occur in what was read\n"
-    assert (ran.code, ran.err) == (0, f"rerank: {said}")
-    assert said not in ran.out
-    absent = json.loads(ran.out).get("absent") if "--json" in options else Path(name).name
+    outcome = search(name, "-r", ".", *options)
+    message = f"{Path(name).name} does not occur in what was read\n"
+    assert (outcome.code, outcome.err) == (0, f"rerank: {message}")
+    assert message not in outcome.out
+    absent = json.loads(outcome.out).get("absent") if "--json" in options else Path(name).name
     assert absent == Path(name).name
-    known = search("find_soil", "-r", ".", *options)
-    assert (known.err, "absent" in known.out) == ("", False)
+    other_outcome = search("find_soil", "-r", ".", *options)
+    assert (other_outcome.err, "absent" in other_outcome.out) == ("", False)
 
 
 def test_none_leaves_it_out_and_prose_has_none(search: Run) -> None:
@@ -98,14 +98,14 @@ def test_none_leaves_it_out_and_prose_has_none(search: Run) -> None:
     prose = search("soil", "notes.md", "--json")
     assert "prior" not in prose.out
     scores = {name: result["raw_score"] for name, result in results(bare).items()}
-    weighed = results(search("soil", "-r", ".", "--json"))
+    results_by_prior = results(search("soil", "-r", ".", "--json"))
     short = "src/soil_store.py"
-    assert weighed[short]["raw_score"] == scores[short]
+    assert results_by_prior[short]["raw_score"] == scores[short]
 
 
 def test_the_prior_is_said_and_explained(search: Run) -> None:
-    ran = search("soil", "-r", ".", "-v")
-    assert "--prior none leaves them out" in ran.err
+    outcome = search("soil", "-r", ".", "-v")
+    assert "--prior none leaves them out" in outcome.err
     table = search("soil", "-r", ".", "-f", "table", "--explain").out
     assert "[prior +" in table
     assert "prior +" in search("soil", "-r", ".", "-f", "md", "--explain").out
@@ -124,13 +124,13 @@ def test_grep_opens_the_line_of_the_definition(search: Run) -> None:
 
 
 def test_by_file_has_the_best_passages_of_each_file(search: Run) -> None:
-    found = results(search("soil", "-r", ".", "--json", "--by", "file"))
-    passages = found["src/water.py"]["passages"]
+    results_by_file = results(search("soil", "-r", ".", "--json", "--by", "file"))
+    passages = results_by_file["src/water.py"]["passages"]
     assert len(passages) == 3
     scores = [passage["relevance_score"] for passage in passages]
     assert scores == sorted(scores, reverse=True)
-    assert passages[0]["start"] == found["src/water.py"]["passage"]["start"]
-    assert len(found) == 4
+    assert passages[0]["start"] == results_by_file["src/water.py"]["passage"]["start"]
+    assert len(results_by_file) == 4
     grep = search("soil", "-r", ".", "-f", "grep", "--by", "file").out.splitlines()
     water = [line for line in grep if line.startswith("src/water.py:")]
     assert len(water) == len(set(water)) > 1
@@ -148,12 +148,12 @@ def test_explained_by_file_shows_a_few_passages_of_each(search: Run) -> None:
 def test_by_passage_is_passages(search: Run) -> None:
     by_passage = search("soil", "-r", ".", "--json", "--by", "passage").out
     assert by_passage == search("soil", "-r", ".", "--json", "--passages").out
-    refused = search("soil", "-r", ".", "--passages", "--by", "file")
-    assert refused.code == 2
-    assert "--by file and --passages exclude each other" in refused.err
+    outcome = search("soil", "-r", ".", "--passages", "--by", "file")
+    assert outcome.code == 2
+    assert "--by file and --passages exclude each other" in outcome.err
 
 
 def test_one_file_by_file_is_one_result(search: Run) -> None:
-    ran = search("soil", "src/water.py", "--json", "--by", "file")
-    assert list(results(ran)) == ["src/water.py"]
-    assert len(json.loads(ran.out)["results"]) == 1
+    outcome = search("soil", "src/water.py", "--json", "--by", "file")
+    assert list(results(outcome)) == ["src/water.py"]
+    assert len(json.loads(outcome.out)["results"]) == 1

@@ -14,27 +14,27 @@ from tests.support.remote_commands import documents, lines, model_options
 
 LINES = b"one\ntwo\n\nthree\n"
 FAILS = Status(503, {"message": "no available channel for model m"})
-SAID = (
+MESSAGE = (
     "rerank: not reranked, in input order: tei: answered 503: "
     "no available channel for model m\n\nhint: check the model's name\n"
 )
 
 
-def piped(rerank: Run, *more: str, stdin: bytes = LINES) -> Outcome:
+def run_pipe(rerank: Run, *more: str, stdin: bytes = LINES) -> Outcome:
     with serve("tei", faults=FAILS) as server:
         arguments = ["-m", "tei/m", "--base-url", server.url, "two", "--on-error", "keep"]
         return rerank(*arguments, *more, stdin=stdin)
 
 
-def kept(rerank: Run, server: Server, *more: str, stdin: bytes | None = None) -> Outcome:
+def run_keep(rerank: Run, server: Server, *more: str, stdin: bytes | None = None) -> Outcome:
     return rerank(*model_options(server), "refund", "--on-error", "keep", *more, stdin=stdin)
 
 
 def test_nothing_comes_out_unless_that_is_asked(rerank: Run) -> None:
     with serve("tei", faults=FAILS) as server:
-        ran = rerank("-m", "tei/m", "--base-url", server.url, "two", stdin=LINES)
-    assert (ran.code, ran.out) == (3, "")
-    assert "answered 503: no available channel" in ran.err
+        outcome = rerank("-m", "tei/m", "--base-url", server.url, "two", stdin=LINES)
+    assert (outcome.code, outcome.out) == (3, "")
+    assert "answered 503: no available channel" in outcome.err
 
 
 @pytest.mark.parametrize("more", [[], ["--on-error", "keep"]])
@@ -42,29 +42,29 @@ def test_records_that_are_left_out_are_named_if_scoring_fails(rerank: Run, more:
     records = b'{"text": "one"}\n{"text": \n{"text": "two"}\n'
     with serve("tei", faults=FAILS) as server:
         arguments = ["-m", "tei/m", "--base-url", server.url, "two", "--input-format", "jsonl"]
-        ran = rerank(*arguments, *more, stdin=records)
-    assert ran.code == 3
-    assert ran.err.count("left out") == 1
-    assert ran.err.index("left out") < ran.err.index("answered 503") or more
+        outcome = rerank(*arguments, *more, stdin=records)
+    assert outcome.code == 3
+    assert outcome.err.count("left out") == 1
+    assert outcome.err.index("left out") < outcome.err.index("answered 503") or more
 
 
 def test_records_come_as_they_came_from_a_pipe_too(rerank: Run) -> None:
-    ran = piped(rerank)
-    assert (ran.code, ran.raw, ran.err) == (3, LINES, SAID)
-    assert piped(rerank, "-n", "2").raw == b"one\ntwo\n"
+    outcome = run_pipe(rerank)
+    assert (outcome.code, outcome.raw, outcome.err) == (3, LINES, MESSAGE)
+    assert run_pipe(rerank, "-n", "2").raw == b"one\ntwo\n"
 
 
 def test_json_says_that_it_was_not_reranked(rerank: Run) -> None:
-    ran = piped(rerank, "--json", "-n", "2")
-    assert ran.code == 3
-    body = json.loads(ran.out)
+    outcome = run_pipe(rerank, "--json", "-n", "2")
+    assert outcome.code == 3
+    body = json.loads(outcome.out)
     assert body["reranked"] is False
-    assert [(one["index"], one["relevance_score"]) for one in body["results"]] == [
+    assert [(result["index"], result["relevance_score"]) for result in body["results"]] == [
         (0, None),
         (1, None),
     ]
     assert body["results"][1]["document"] == {"text": "two", "source": "-", "line": 2}
-    rows = [json.loads(row) for row in piped(rerank, "-f", "jsonl").out.splitlines()]
+    rows = [json.loads(row) for row in run_pipe(rerank, "-f", "jsonl").out.splitlines()]
     assert [row["reranked"] for row in rows] == [False] * 4
 
 
@@ -72,8 +72,11 @@ def test_a_table_shows_their_texts(rerank: Run) -> None:
     with serve("tei", faults=FAILS) as server:
         documents = ["-d", "one", "-d", "two"]
         arguments = ["-m", "tei/m", "--base-url", server.url, "q", "--on-error", "keep"]
-        ran = rerank(*arguments, *documents, "--color", "never", terminal=80)
-    assert [line.split() for line in ran.out.splitlines()] == [["\u2013", "one"], ["\u2013", "two"]]
+        outcome = rerank(*arguments, *documents, "--color", "never", terminal=80)
+    assert [line.split() for line in outcome.out.splitlines()] == [
+        ["\u2013", "one"],
+        ["\u2013", "two"],
+    ]
 
 
 @pytest.mark.parametrize("form", ["text", "table", "md", "csv", "trec", "json", "jsonl", "paths"])
@@ -85,18 +88,18 @@ def test_every_format_has_a_way_to_show_it(
         (tmp_path / f"{name}.md").write_text(text)
     files = [str(tmp_path / f"{name}.md") for name in "abc"]
     with serve("openai-like", faults=FAILS) as server:
-        ran = kept(rerank, server, "-f", form, *more, *files)
-        if ran.code == 2:  # the format has no place for it, whether scoring fails or not
+        outcome = run_keep(rerank, server, "-f", form, *more, *files)
+        if outcome.code == 2:  # the format has no place for it, whether scoring fails or not
             assert rerank("refund", "-f", form, *more, *files).code == 2
             return
-    assert ran.code == 3
-    assert "Traceback" not in ran.err
-    assert "not reranked" in ran.err
-    own = [text for text in TEXTS if text in ran.out] if form != "paths" else []
-    named = [name for name in "abc" if f"{name}.md" in ran.out]
-    assert max(len(own), len(named)) == (2 if "-n" in more else 3)
+    assert outcome.code == 3
+    assert "Traceback" not in outcome.err
+    assert "not reranked" in outcome.err
+    own = [text for text in TEXTS if text in outcome.out] if form != "paths" else []
+    names = [name for name in "abc" if f"{name}.md" in outcome.out]
+    assert max(len(own), len(names)) == (2 if "-n" in more else 3)
     if form == "csv":
-        rows = list(csv.reader(io.StringIO(ran.out)))
+        rows = list(csv.reader(io.StringIO(outcome.out)))
         assert len({len(row) for row in rows}) == 1
 
 
@@ -104,9 +107,9 @@ def test_every_format_has_a_way_to_show_it(
 def test_a_pipe_gives_back_what_went_in() -> None:
     raw = b"one\r\n\n  two\xff\nrefund\nlast"
     with serve("openai-like", faults=FAILS) as server:
-        ran = process(*model_options(server), "refund", "--on-error", "keep", stdin=raw)
-        assert (ran.returncode, ran.stdout) == (3, raw + b"\n")
-        assert ran.stderr.count(b"bytes that are not text") == 1
+        outcome = process(*model_options(server), "refund", "--on-error", "keep", stdin=raw)
+        assert (outcome.returncode, outcome.stdout) == (3, raw + b"\n")
+        assert outcome.stderr.count(b"bytes that are not text") == 1
         first = process(
             *model_options(server), "refund", "--on-error", "keep", "-n", "2", stdin=raw
         )
@@ -120,26 +123,26 @@ def test_nothing_is_half_reranked(rerank: Run, tmp_path: Path) -> None:
     path = tmp_path / "many.txt"
     path.write_bytes(lines(texts))
 
-    def late(_request: Request, number: int) -> Fault | None:
+    def fail_late(_request: Request, number: int) -> Fault | None:
         return Html200() if number == 150 else None
 
-    plans: list[Plan] = [late, late]
+    plans: list[Plan] = [fail_late, fail_late]
     for plan, source in zip(plans, ([str(path)], []), strict=True):
         with serve("tei", faults=plan) as server:
-            ran = rerank(
+            outcome = rerank(
                 *model_options(server, "tei/m"), "document", "--on-error", "keep", *source,
                 stdin=None if source else lines(texts),
             )  # fmt: skip
-        assert ran.code == 3
-        assert ran.raw == path.read_bytes()
+        assert outcome.code == 3
+        assert outcome.raw == path.read_bytes()
 
 
 def test_a_table_keeps_its_header(rerank: Run, tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text('id,text\n2,"b ""quoted"""\n1,a\n')
     with serve("openai-like", faults=FAILS) as server:
-        ran = kept(rerank, server, str(path))
-        assert (ran.code, ran.out) == (3, path.read_text())
+        outcome = run_keep(rerank, server, str(path))
+        assert (outcome.code, outcome.out) == (3, path.read_text())
 
 
 def test_the_passages_of_a_file_are_not_taken_apart(rerank: Run, tmp_path: Path) -> None:
@@ -147,17 +150,17 @@ def test_the_passages_of_a_file_are_not_taken_apart(rerank: Run, tmp_path: Path)
     path.write_text("word " * 900)
     with serve("openai-like", faults=FAILS) as server:
         for form in ("text", "json", "table", "csv", "md"):
-            ran = kept(rerank, server, str(path), "-f", form)
-            assert (ran.code, "Traceback" in ran.err) == (3, False)
+            outcome = run_keep(rerank, server, str(path), "-f", form)
+            assert (outcome.code, "Traceback" in outcome.err) == (3, False)
 
 
 def test_what_is_wrong_before_anything_is_sent_is_no_reason_to_go_on(rerank: Run) -> None:
     with serve("openai-like") as server:
         for more in (["--set", "x"], ["--insecure", "--base-url", "https://example.org"]):
-            ran = rerank(
+            outcome = rerank(
                 *model_options(server), "refund", "--on-error", "keep", *documents(), *more
             )
-            assert (ran.code, ran.out) == (2, "")
+            assert (outcome.code, outcome.out) == (2, "")
 
 
 def test_a_local_model_ranks_as_ever(rerank: Run) -> None:

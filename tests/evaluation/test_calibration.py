@@ -39,30 +39,32 @@ def sigmoid(score: float) -> float:
 def draw_labels(queries: int = 200, seed: int = 0, *, factor: float = 3) -> list[LabelledQuery]:
     """Raw scores that say `factor` times as much, and 2 more, than they should."""
     generator = random.Random(seed)
-    labelled = []
+    labelled_queries = []
     for number in range(queries):
         logits = sorted((generator.gauss(-1, 2) for _ in range(5)), reverse=True)
         relevant = [generator.random() < sigmoid(logit) for logit in logits]
         raw = [factor * logit + 2 for logit in logits]
         names = [str(place) for place in range(len(raw))]
-        labelled.append(LabelledQuery(str(number), names, raw, raw, relevant))
-    return labelled
+        labelled_queries.append(LabelledQuery(str(number), names, raw, raw, relevant))
+    return labelled_queries
 
 
 def test_temperature_and_bias_are_found() -> None:
-    found = fit_calibration(draw_labels(150), INFO)
-    assert found.method == "temperature"
-    assert found.temperature == pytest.approx(3, rel=0.2)
-    assert found.bias == pytest.approx(-2 / 3, abs=0.25)
+    calibration = fit_calibration(draw_labels(150), INFO)
+    assert calibration.method == "temperature"
+    assert calibration.temperature == pytest.approx(3, rel=0.2)
+    assert calibration.bias == pytest.approx(-2 / 3, abs=0.25)
 
 
 @pytest.mark.parametrize("scale", ["logit", "probability", "unknown"])
 def test_the_error_on_the_other_half_falls(scale: str) -> None:
     info = replace(INFO, scale=scale)  # type: ignore[arg-type]
-    labelled = draw_labels()
+    labelled_queries = draw_labels()
     if scale == "probability":
-        labelled = [replace(each, raw=[sigmoid(raw) for raw in each.raw]) for each in labelled]
-    report = calibrate(labelled, info, "set", ("recall", 0.9))
+        labelled_queries = [
+            replace(each, raw=[sigmoid(raw) for raw in each.raw]) for each in labelled_queries
+        ]
+    report = calibrate(labelled_queries, info, "set", ("recall", 0.9))
     own = report.calibration
     assert own.error < 0.06
     if scale == "unknown":
@@ -81,18 +83,18 @@ def test_the_error_on_the_other_half_falls(scale: str) -> None:
 
 def test_many_labels_that_a_sigmoid_does_not_fit_have_steps() -> None:
     generator = random.Random(1)
-    labelled = []
+    labelled_queries = []
     for number in range(600):
         raw = sorted((generator.uniform(0, 10) for _ in range(5)), reverse=True)
         shares = [0.9 if score > 8 else 0.3 if score > 2 else 0.25 for score in raw]
         hits = [generator.random() < share for share in shares]
-        labelled.append(LabelledQuery(str(number), list("abcde"), raw, raw, hits))
-    found = fit_calibration(labelled, INFO)
-    assert found.method == "isotonic"
-    assert found.probability(9.5) == pytest.approx(0.9, abs=0.1)
-    assert found.probability(5) == pytest.approx(0.3, abs=0.1)
-    assert found.probability(-100) == found.points[0][1]
-    assert found.probability(100) == found.points[-1][1]
+        labelled_queries.append(LabelledQuery(str(number), list("abcde"), raw, raw, hits))
+    calibration = fit_calibration(labelled_queries, INFO)
+    assert calibration.method == "isotonic"
+    assert calibration.probability(9.5) == pytest.approx(0.9, abs=0.1)
+    assert calibration.probability(5) == pytest.approx(0.3, abs=0.1)
+    assert calibration.probability(-100) == calibration.points[0][1]
+    assert calibration.probability(100) == calibration.points[-1][1]
 
 
 @settings(max_examples=50, deadline=None)
@@ -144,8 +146,8 @@ def test_the_error_is_that_of_counting(pairs: list[tuple[float, bool]]) -> None:
         if own:
             mean = math.fsum(score for score, _ in own) / len(own)
             total += len(own) * abs(mean - sum(hit for _, hit in own) / len(own))
-    found = bins_error(reliability(*_columns(pairs)))
-    assert found == pytest.approx(total / len(pairs), abs=1e-9)
+    error = bins_error(reliability(*_columns(pairs)))
+    assert error == pytest.approx(total / len(pairs), abs=1e-9)
 
 
 def _columns(pairs: Sequence[tuple[float, bool]]) -> tuple[list[float], list[bool]]:
@@ -158,21 +160,23 @@ def test_too_few_labels_are_refused_with_the_number_it_takes() -> None:
 
 
 def test_scores_that_say_the_contrary_are_refused() -> None:
-    labelled = [replace(query, raw=[-score for score in query.raw]) for query in draw_labels(100)]
+    labelled_queries = [
+        replace(query, raw=[-score for score in query.raw]) for query in draw_labels(100)
+    ]
     with pytest.raises(InputError, match="a higher score is not more relevant"):
-        fit_calibration(labelled, INFO)
+        fit_calibration(labelled_queries, INFO)
 
 
 def test_what_helps_nothing_is_refused() -> None:
     """Scores that are right already: by chance one half fits worse."""
-    labelled = [
+    labelled_queries = [
         replace(query, raw=[(score - 2) / 3 for score in query.raw])
         for query in draw_labels(60, seed=3)
     ]
     refusals = []
     for seed in range(10):
         try:
-            calibrate(labelled, INFO, "set", ("recall", 0.95), seed)
+            calibrate(labelled_queries, INFO, "set", ("recall", 0.95), seed)
         except InputError as error:
             refusals.append((str(error), error.hint))
     assert refusals
@@ -185,25 +189,29 @@ def test_halves_have_all_queries() -> None:
     assert sorted(each.query for each in (*ours, *others)) == [str(n) for n in range(7)]
 
 
-CALIBRATED = Calibration("words@1", 2.0, -1.0, cut=0.5, rule="keeps 95 % of the relevant in set")
+CALIBRATION_BY_WORDS = Calibration(
+    "words@1", 2.0, -1.0, cut=0.5, rule="keeps 95 % of the relevant in set"
+)
 
 
 def test_a_ranking_has_probabilities_in_the_same_order() -> None:
     documents = ["1", "9", "4", "2"]
     plain = rank("q", documents, OverlapScorer(words_info(50), number_in))
-    scorer = OverlapScorer(words_info(50, calibration=CALIBRATED), number_in)
+    scorer = OverlapScorer(words_info(50, calibration=CALIBRATION_BY_WORDS), number_in)
     ranking = rank("q", documents, scorer)
     assert [each.index for each in ranking] == [each.index for each in plain]
     assert [each.raw_score for each in ranking] == [9, 4, 2, 1]
     assert ranking[2].relevance_score == pytest.approx(0.5)
     assert ranking.info.is_calibrated
-    kept = rank("q", documents, scorer, min_score="auto")
-    assert [each.raw_score for each in kept] == [9, 4, 2]
-    assert kept.notes == ("--min-score 0.5, by calibration: it keeps 95 % of the relevant in set",)
+    results_kept = rank("q", documents, scorer, min_score="auto")
+    assert [each.raw_score for each in results_kept] == [9, 4, 2]
+    assert results_kept.notes == (
+        "--min-score 0.5, by calibration: it keeps 95 % of the relevant in set",
+    )
 
 
 def test_the_calibration_of_other_files_is_said_and_not_used() -> None:
-    stale = replace(CALIBRATED, is_current=False)
+    stale = replace(CALIBRATION_BY_WORDS, is_current=False)
     ranking = rank("q", ["1", "3"], OverlapScorer(words_info(50, calibration=stale), number_in))
     assert [each.relevance_score for each in ranking] == [3, 1]
     assert "is not used: the model has changed since" in ranking.notes[0]
@@ -214,7 +222,7 @@ def test_the_calibration_of_other_files_is_said_and_not_used() -> None:
 def test_auto_needs_a_calibration_with_a_cut() -> None:
     with pytest.raises(UsageError, match="model@1 is not calibrated"):
         least_score(Selection(min_score="auto"), INFO)
-    without = replace(CALIBRATED, cut=None)
+    without = replace(CALIBRATION_BY_WORDS, cut=None)
     with pytest.raises(UsageError, match="has a calibration without a cut"):
         least_score(Selection(min_score="auto"), replace(INFO, calibration=without))
     with pytest.raises(UsageError, match="least score"):

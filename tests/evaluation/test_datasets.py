@@ -72,7 +72,9 @@ def test_a_beir_folder_is_read_and_bm25_finds_candidates(tmp_path: Path) -> None
     assert list(task.queries) == ["q1", "q2"]
     assert task.first == "bm25"
     assert task.candidates["q1"][0].id == "d3"
-    assert "d1" not in {one.id for one in task.candidates["q1"]}  # no word of the query is in it
+    assert "d1" not in {
+        candidate.id for candidate in task.candidates["q1"]
+    }  # no word of the query is in it
     assert [note for note in task.notes if "without judgements" in note] == [
         "1 query without judgements: left out"
     ]
@@ -117,15 +119,17 @@ def test_candidates_have_the_scores_of_bm25_in_every_script() -> None:
     }
     corpus = {str(place): Document(text, id=str(place)) for place, text in enumerate(texts)}
     collection = Collection("many", queries, {}, corpus)
-    found = datasets.retrieve_candidates(collection, queries, 10)
+    candidates = datasets.retrieve_candidates(collection, queries, 10)
     for name, query in queries.items():
         if query == "猫":  # for which characters that are alone count as terms too
-            assert [each.id for each in found[name]] == ["2"]
+            assert [each.id for each in candidates[name]] == ["2"]
             continue
         ranking = rank(query, texts, open_scorer("bm25"))
         expected = {str(result.index): result.raw_score for result in ranking if result.raw_score}
-        assert {each.id: each.score for each in found[name]} == pytest.approx(expected, rel=0.1)
-        assert [each.id for each in found[name]] == list(expected)
+        assert {each.id: each.score for each in candidates[name]} == pytest.approx(
+            expected, rel=0.1
+        )
+        assert [each.id for each in candidates[name]] == list(expected)
 
 
 def test_a_corpus_without_any_word_has_no_candidates() -> None:
@@ -143,14 +147,14 @@ def test_what_is_amiss_is_said(tmp_path: Path) -> None:
     assert collection.corpus["d1"].text == "Worms turn the soil over."
     assert collection.qrels["q1"]["d3"] == 2
     notes = "\n".join(task_of(collection, 10, None, 0).notes)
-    for said in (
+    for message in (
         "1 judgement with an id that was there before",
         "1 document with an id that was there before",
         "1 grade below zero",
         "1 relevant document not in the corpus",
         "1 query of the judgements without a text",
     ):
-        assert said in notes
+        assert message in notes
 
 
 def test_a_trec_set_takes_its_candidates_from_the_run(tmp_path: Path) -> None:
@@ -167,7 +171,7 @@ def test_a_trec_set_takes_its_candidates_from_the_run(tmp_path: Path) -> None:
     assert set(collection.corpus) == {"d1", "d3", "d4"}
     task = task_of(collection, 2, None, 0)
     # As trec_eval reads it: by score whatever the ranks say, and equal ones by id, downwards.
-    assert [one.id for one in task.candidates["q1"]] == ["d4", "d3"]
+    assert [candidate.id for candidate in task.candidates["q1"]] == ["d4", "d3"]
     assert task.candidates["q2"] == []
     assert task.first == "input"
     notes = "\n".join(task.notes)
@@ -203,7 +207,7 @@ def test_records_have_ids_of_their_own(tmp_path: Path) -> None:
     collection = datasets.read_lists(path)
     assert collection.qrels == {"first": {"7": 0, "x": 1}}
     assert collection.candidates is not None
-    assert [one.document.title for one in collection.candidates["first"]] == ["", "B"]
+    assert [candidate.document.title for candidate in collection.candidates["first"]] == ["", "B"]
 
 
 @pytest.mark.parametrize(
@@ -273,20 +277,20 @@ def test_figures_are_trec_evals() -> None:
     qrels = {"q1": {"d1": 0, "d2": 1, "d3": 0}, "q2": {"d2": 1, "d3": 1}}
     run = {"q1": {"d1": 1.0, "d2": 0.0, "d3": 1.5}, "q2": {"d1": 1.5, "d2": 0.2, "d3": 0.5}}
     measures = parse_measures(["AP", "nDCG", "RR", "RR@10"])
-    found = figures_of(run, qrels, measures)
-    assert found["AP"] == pytest.approx({"q1": 1 / 3, "q2": 7 / 12})
-    assert found["nDCG"] == pytest.approx({"q1": 0.5, "q2": 0.693426}, abs=1e-5)
+    figures = figures_of(run, qrels, measures)
+    assert figures["AP"] == pytest.approx({"q1": 1 / 3, "q2": 7 / 12})
+    assert figures["nDCG"] == pytest.approx({"q1": 0.5, "q2": 0.693426}, abs=1e-5)
     # Equal scores are ordered by id, downwards, whatever order they came in.
-    tied = {"q1": {"d1": 1.0, "d2": 1.0, "d3": 1.0}, "q2": {"d3": 1.0, "d1": 1.0, "d2": 1.0}}
+    tied_run = {"q1": {"d1": 1.0, "d2": 1.0, "d3": 1.0}, "q2": {"d3": 1.0, "d1": 1.0, "d2": 1.0}}
     for name in ("RR", "RR@10"):
-        assert figures_of(tied, qrels, measures)[name] == {"q1": 0.5, "q2": 1.0}
+        assert figures_of(tied_run, qrels, measures)[name] == {"q1": 0.5, "q2": 1.0}
     # trec_eval has 32 bits for a score, in which these are equal.
     close = {"q1": {"d1": 1.0 + 1e-12, "d2": 1.0}}
     assert figures_of(close, qrels, measures)["RR"]["q1"] == 1.0
     # Below zero is not relevant, and a query without documents has nothing.
     below = {"q1": {"d1": -1, "d2": 1}, "q2": {"d2": 1}}
-    found = figures_of({"q1": {"d1": 2.0, "d2": 1.0}}, below, measures)
-    assert found["RR"] == {"q1": 0.5, "q2": 0.0}
+    figures = figures_of({"q1": {"d1": 2.0, "d2": 1.0}}, below, measures)
+    assert figures["RR"] == {"q1": 0.5, "q2": 0.0}
 
 
 def test_condensed_measures_leave_out_what_was_not_judged() -> None:
@@ -329,14 +333,14 @@ def test_a_line_without_an_end_is_an_error() -> None:
             list(read_lines(Path("/dev/zero")))
 
 
-def one_record(to: Path, record: dict[str, Any], labels: LabelOptions | None = None) -> Collection:
+def read_record(to: Path, record: dict[str, Any], labels: LabelOptions | None = None) -> Collection:
     path = to / "one.jsonl"
     path.write_bytes(jsonl([{"id": "q", "query": "leaves", **record}]))
     return read_lists(path, labels)
 
 
 @pytest.mark.parametrize(
-    ("clicked", "grades"),
+    ("clicks", "grades"),
     [
         ([2], {"0": 0, "1": 0, "2": 1}),
         ([0], {"0": 1}),
@@ -345,32 +349,32 @@ def one_record(to: Path, record: dict[str, Any], labels: LabelOptions | None = N
     ],
 )
 def test_clicks_judge_what_was_surely_seen(
-    tmp_path: Path, clicked: list[Any], grades: dict[str, int]
+    tmp_path: Path, clicks: list[Any], grades: dict[str, int]
 ) -> None:
-    read = one_record(tmp_path, {"documents": list("abcd"), "clicked": clicked})
-    assert read.qrels == {"q": grades}
-    assert "1 query with clicks for labels" in read.notes[0]
-    assert "may be relevant" in read.notes[0]
+    collection = read_record(tmp_path, {"documents": list("abcd"), "clicked": clicks})
+    assert collection.qrels == {"q": grades}
+    assert "1 query with clicks for labels" in collection.notes[0]
+    assert "may be relevant" in collection.notes[0]
 
 
 def test_a_query_without_clicks_has_no_labels(tmp_path: Path) -> None:
-    assert one_record(tmp_path, {"documents": list("ab"), "clicked": []}).qrels == {}
+    assert read_record(tmp_path, {"documents": list("ab"), "clicked": []}).qrels == {}
 
 
-@pytest.mark.parametrize("clicked", [[4], [-1], ["x"], [True], [None]])
-def test_a_click_on_nothing_is_refused(tmp_path: Path, clicked: list[Any]) -> None:
+@pytest.mark.parametrize("clicks", [[4], [-1], ["x"], [True], [None]])
+def test_a_click_on_nothing_is_refused(tmp_path: Path, clicks: list[Any]) -> None:
     with pytest.raises(InputError, match=r"one.jsonl:1: clicked has"):
-        one_record(tmp_path, {"documents": list("abcd"), "clicked": clicked})
+        read_record(tmp_path, {"documents": list("abcd"), "clicked": clicks})
 
 
 def test_labels_may_be_in_another_field_and_in_documents(tmp_path: Path) -> None:
     other = LabelOptions(field="gold")
     record = {"documents": ["a", "b"], "relevant": [0], "gold": [1]}
-    assert one_record(tmp_path, record, other).qrels == {"q": {"0": 0, "1": 1}}
+    assert read_record(tmp_path, record, other).qrels == {"q": {"0": 0, "1": 1}}
     documents = [{"id": "x", "text": "a", "gold": 2}, {"id": "y", "text": "b"}]
-    assert one_record(tmp_path, {"documents": documents}, other).qrels == {"q": {"x": 2}}
+    assert read_record(tmp_path, {"documents": documents}, other).qrels == {"q": {"x": 2}}
     with pytest.raises(InputError, match="documents' gold has 'yes', not a grade"):
-        one_record(tmp_path, {"documents": [{"text": "a", "gold": "yes"}]}, other)
+        read_record(tmp_path, {"documents": [{"text": "a", "gold": "yes"}]}, other)
 
 
 def test_mappings_have_ids_for_keys(tmp_path: Path) -> None:
@@ -378,12 +382,12 @@ def test_mappings_have_ids_for_keys(tmp_path: Path) -> None:
     record = {"query": "slugs", "documents": documents, "relevant": {"y": 1}}
     path = tmp_path / "all.json"
     path.write_text(json.dumps({"first": record, "second": record}, indent=2))
-    read = read_lists(path)
-    assert read.queries == {"first": "slugs", "second": "slugs"}
-    assert read.qrels["second"] == {"y": 1}
-    assert read.candidates is not None
-    assert [each.id for each in read.candidates["first"]] == ["x", "y"]
-    assert read.candidates["first"][1].document.title == "Night"
+    collection = read_lists(path)
+    assert collection.queries == {"first": "slugs", "second": "slugs"}
+    assert collection.qrels["second"] == {"y": 1}
+    assert collection.candidates is not None
+    assert [each.id for each in collection.candidates["first"]] == ["x", "y"]
+    assert collection.candidates["first"][1].document.title == "Night"
 
 
 def test_judgements_and_runs_may_be_json(tmp_path: Path) -> None:
@@ -391,13 +395,13 @@ def test_judgements_and_runs_may_be_json(tmp_path: Path) -> None:
     qrels, run = tmp_path / "qrels.json", tmp_path / "run.json"
     qrels.write_text(json.dumps({"q1": {"d3": 2, "d4": 0}, "q2": {"d2": 1}}))
     run.write_text(json.dumps({"q1": {"d3": 0.5, "d4": 1.5}}, indent=1))
-    read = datasets.read_folder(datasets.find_parts(folder, qrels, run))
-    assert read.qrels == {"q1": {"d3": 2, "d4": 0}, "q2": {"d2": 1}}
-    assert read.candidates is not None
-    assert [each.id for each in read.candidates["q1"]] == ["d4", "d3"]
-    for content, said in [({"q1": 1}, "q1 has no documents"), ({"q1": {"d": "x"}}, "no number")]:
+    collection = datasets.read_folder(datasets.find_parts(folder, qrels, run))
+    assert collection.qrels == {"q1": {"d3": 2, "d4": 0}, "q2": {"d2": 1}}
+    assert collection.candidates is not None
+    assert [each.id for each in collection.candidates["q1"]] == ["d4", "d3"]
+    for content, message in [({"q1": 1}, "q1 has no documents"), ({"q1": {"d": "x"}}, "no number")]:
         qrels.write_text(json.dumps(content))
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             datasets.read_folder(datasets.find_parts(folder, qrels))
 
 

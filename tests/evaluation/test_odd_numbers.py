@@ -22,10 +22,17 @@ def evaluate(rerank: Run, folder: Path, qrels: str, run: str) -> tuple[int, str,
     contents = {"queries.tsv": "q1\tlate parcel\n", "corpus.jsonl": CORPUS}
     for name, content in {**contents, "qrels": qrels, "run": run}.items():
         (folder / name).write_text(content)
-    named = {"queries": "queries.tsv", "corpus": "corpus.jsonl", "qrels": "qrels", "run": "run"}
-    options = [word for key, name in named.items() for word in (f"--{key}", str(folder / name))]
-    ran = rerank("eval", *options, "-m", "bm25", "--json", "--measure", "nDCG@10")
-    return ran.code, ran.out, ran.err
+    file_names = {
+        "queries": "queries.tsv",
+        "corpus": "corpus.jsonl",
+        "qrels": "qrels",
+        "run": "run",
+    }
+    options = [
+        word for key, name in file_names.items() for word in (f"--{key}", str(folder / name))
+    ]
+    outcome = rerank("eval", *options, "-m", "bm25", "--json", "--measure", "nDCG@10")
+    return outcome.code, outcome.out, outcome.err
 
 
 def test_a_first_line_of_trec_is_no_header(tmp_path: Path, rerank: Run) -> None:
@@ -40,11 +47,13 @@ def test_ids_that_c_cannot_hold_are_told_apart(tmp_path: Path, rerank: Run) -> N
     path = tmp_path / "set.jsonl"
     path.write_text("".join(f"{json.dumps(each)}\n" for each in (record, *others)))
     figures, runs = tmp_path / "figures.tsv", tmp_path / "runs"
-    written = ("--per-query", str(figures), "--runs", str(runs))
+    output_options = ("--per-query", str(figures), "--runs", str(runs))
     for measure in ("RR", "ERR@10"):
-        ran = rerank("eval", str(path), "-m", "bm25", "--json", "--measure", measure, *written)
-        assert ran.code == 0, ran.err
-        first, *_ = json.loads(ran.out)["sets"][0]["systems"]
+        outcome = rerank(
+            "eval", str(path), "-m", "bm25", "--json", "--measure", measure, *output_options
+        )
+        assert outcome.code == 0, outcome.err
+        first, *_ = json.loads(outcome.out)["sets"][0]["systems"]
         if measure == "RR":
             assert first["measures"]["RR"]["mean"] == pytest.approx((0.5 + 3) / 4)
         assert len(figures.read_bytes().splitlines()) == 1 + 4 * 3
@@ -92,9 +101,9 @@ def test_no_measure_ends_in_a_traceback(
 ) -> None:
     line = json.dumps({"query": "q", "documents": ["a", "b"], "relevant": [int(grade), 1]})
     (tmp_path / "set.jsonl").write_text(f"{line}\n")
-    ran = rerank("eval", str(tmp_path / "set.jsonl"), "-m", "bm25", "--measure", measure)
-    assert ran.code in (0, 2), ran.err
-    assert "Traceback" not in ran.err
+    outcome = rerank("eval", str(tmp_path / "set.jsonl"), "-m", "bm25", "--measure", measure)
+    assert outcome.code in (0, 2), outcome.err
+    assert "Traceback" not in outcome.err
 
 
 VALUES = [
@@ -114,7 +123,7 @@ def test_any_value_in_a_set_is_taken_or_named(name: str, tmp_path: Path, rerank:
             fields["documents"] = f'[{{"text": {value}}}, {{"id": {value}, "text": "late"}}]'
         line = ", ".join(f'"{key}": {text}' for key, text in fields.items())
         path.write_text(f"{{{line}}}\n")
-        ran = rerank("eval", str(path), "-m", "bm25", "--measure", "AP")
-        assert ran.code in (0, 2), (value[:50], ran.err)
-        if ran.code == 2:
-            assert len(ran.err.split("\n\n")[0]) < 600, value[:50]
+        outcome = rerank("eval", str(path), "-m", "bm25", "--measure", "AP")
+        assert outcome.code in (0, 2), (value[:50], outcome.err)
+        if outcome.code == 2:
+            assert len(outcome.err.split("\n\n")[0]) < 600, value[:50]

@@ -38,25 +38,25 @@ def reranker() -> Reranker:
 
 
 def test_figures_are_those_of_the_command(reranker: Reranker) -> None:
-    found = evaluate(records(), [reranker], measures=["RR", "P@1"])
-    assert [row.system for row in found.systems] == ["input", "bm25", "words@1", "oracle"]
-    assert (found.name, found.queries) == ("records", 120)
-    assert found["words@1"].mean("RR") == 1.0
-    assert found["input"].mean("RR") == pytest.approx(1 / 3)
-    assert found["words@1"].against["P@1"].verdict == "helped"
+    report = evaluate(records(), [reranker], measures=["RR", "P@1"])
+    assert [row.system for row in report.systems] == ["input", "bm25", "words@1", "oracle"]
+    assert (report.name, report.queries) == ("records", 120)
+    assert report["words@1"].mean("RR") == 1.0
+    assert report["input"].mean("RR") == pytest.approx(1 / 3)
+    assert report["words@1"].against["P@1"].verdict == "helped"
     with pytest.raises(KeyError, match="other"):
-        found["other"]
+        report["other"]
 
 
 def test_thresholds_of_records(reranker: Reranker) -> None:
-    found = thresholds(records(), reranker, keep_recall=0.9)
-    recall, precision = found.choices
+    report = thresholds(records(), reranker, keep_recall=0.9)
+    recall, precision = report.choices
     assert recall.cut is not None
     assert 2 < recall.cut.score <= 5
     assert precision.cut is not None
     assert precision.cut.precision.value == 1.0
-    assert found.fewest is not None
-    assert found.fewest.n == 1
+    assert report.fewest is not None
+    assert report.fewest.n == 1
     few = thresholds(records(4), reranker)
     assert few.choices[0].needed == 300
 
@@ -65,19 +65,19 @@ def test_labels_and_files(reranker: Reranker, tmp_path: Path) -> None:
     path = tmp_path / "set.jsonl"
     rows = records(30, gold=[2, 1, 0])
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = thresholds(path, reranker, labels=LabelOptions("gold", min_grade=2))
-    assert (found.set, found.labels, found.relevant) == ("set", 90, 30)
-    assert found.first[0].recall.value == 0.0
+    report = thresholds(path, reranker, labels=LabelOptions("gold", min_grade=2))
+    assert (report.set, report.labels, report.relevant) == ("set", 90, 30)
+    assert report.first[0].recall.value == 0.0
 
 
 def test_several_models_in_a_row_are_a_system(reranker: Reranker) -> None:
     smaller_first = OverlapScorer(words_info(50, name="last"), lambda _, text: -int(text))
     with Cascade([reranker, Reranker(smaller_first)], keep=2) as cascade:
-        found = evaluate(records(), [reranker, cascade], measures=["RR"])
-        assert [row.system for row in found.systems][2:4] == ["words@1", "words@1,last@1 --keep 2"]
+        report = evaluate(records(), [reranker, cascade], measures=["RR"])
+        assert [row.system for row in report.systems][2:4] == ["words@1", "words@1,last@1 --keep 2"]
         # The last model has the best of two last: the largest number and "2" come to it.
-        assert found["words@1,last@1 --keep 2"].mean("RR") == pytest.approx(1 / 2)
-        cost = found["words@1,last@1 --keep 2"].cost
+        assert report["words@1,last@1 --keep 2"].mean("RR") == pytest.approx(1 / 2)
+        cost = report["words@1,last@1 --keep 2"].cost
         assert cost is not None
         assert [(stage.model, stage.documents) for stage in cost.stages] == [
             ("words@1", 360),
@@ -90,8 +90,8 @@ def test_several_models_in_a_row_are_a_system(reranker: Reranker) -> None:
 def test_a_name_may_be_that_of_several_models() -> None:
     rows = [{"query": "soil", "documents": ["leaf", "soil leaf", "soil"], "relevant": [2]}]
     name = f"bm25,{MODELS / 'bert'} --keep 2"
-    found = evaluate(rows, [name, "bm25 --max-chunks 1"], measures=["RR"])
-    cost = found[name].cost
+    report = evaluate(rows, [name, "bm25 --max-chunks 1"], measures=["RR"])
+    cost = report[name].cost
     assert cost is not None
     assert [stage.documents for stage in cost.stages] == [3, 2]
     with patch.object(Reranker, "close") as close:
@@ -103,7 +103,7 @@ def test_a_name_may_be_that_of_several_models() -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "said"),
+    ("call", "message"),
     [
         (lambda own: evaluate(cast("Any", records()[0]), [own]), "several records"),
         (lambda own: evaluate(cast("Any", 3), [own]), "not of type int"),
@@ -117,9 +117,9 @@ def test_a_name_may_be_that_of_several_models() -> None:
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(
-    reranker: Reranker, call: Callable[[Reranker], object], said: str
+    reranker: Reranker, call: Callable[[Reranker], object], message: str
 ) -> None:
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         call(reranker)
 
 
@@ -141,10 +141,10 @@ class RemarkingScorer(OverlapScorer):
 
 def test_what_scoring_had_to_say_is_in_the_notes() -> None:
     with Reranker(RemarkingScorer(words_info(50), number_in)) as reranker:
-        found = evaluate(records(3), [reranker], measures=["RR"])
+        report = evaluate(records(3), [reranker], measures=["RR"])
     with Reranker(RemarkingScorer(words_info(50), number_in)) as reranker:
         cuts = thresholds(records(3), reranker)
-    assert found.notes == ["words@1: call 1 was slow (and 2 like it)"]
+    assert report.notes == ["words@1: call 1 was slow (and 2 like it)"]
     assert [note.partition(": call")[0] for note in cuts.notes] == ["words@1"]
 
 

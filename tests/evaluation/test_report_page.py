@@ -86,17 +86,17 @@ def write_set(folder: Path, name: str = "garden", queries: int = 9) -> Path:
 
 def content_of(rerank: Run, monkeypatch: pytest.MonkeyPatch, *words: str) -> ReportContent:
     """What the report of an evaluation says."""
-    found: list[ReportContent] = []
+    contents: list[ReportContent] = []
 
     def draw_nothing(content: ReportContent, _: OutputFile) -> list[bytes]:
-        found.append(content)
+        contents.append(content)
         return []
 
     with monkeypatch.context() as patch:
         patch.setattr(evaluate, "draw_page", draw_nothing)
-        ran = rerank("eval", *words)
-    assert ran.code == 0, ran.err
-    return found[0]
+        outcome = rerank("eval", *words)
+    assert outcome.code == 0, outcome.err
+    return contents[0]
 
 
 @pytest.fixture
@@ -187,11 +187,11 @@ def test_the_figures_are_those_of_the_table(content: ReportContent) -> None:
     (system,) = content.systems
     assert system.standing.depth == 6
     assert list(system.gains) == sorted(system.gains, reverse=True)
-    found = system.standing.against["nDCG@10"]
-    assert (system.gains > 0).sum() == found.wins
-    assert system.gains.mean() == pytest.approx(found.mean)
+    difference = system.standing.against["nDCG@10"]
+    assert (system.gains > 0).sum() == difference.wins
+    assert system.gains.mean() == pytest.approx(difference.mean)
     examples = [*system.gained, *system.lost]
-    assert len(examples) == min(10, found.wins) + min(10, found.losses)
+    assert len(examples) == min(10, difference.wins) + min(10, difference.losses)
     for example in examples:
         assert len(example.passages_before) == len(example.passages_after) == 3
         assert all(len(passage.text) < 450 for passage in example.passages_after)
@@ -232,11 +232,11 @@ def test_models_of_unknown_names_and_prices_are_drawn(content: ReportContent) ->
         replace(each, name=name, system=name, price=price if each.depth else None)
         for each in content.standings
     ]
-    drawn = list(charts.draw_costs(replace(content, standings=standings)))
-    assert ["USD for 1,000 queries" in chart.caption for chart in drawn][-1]
-    shown = Page(drawn[-1].svg)
-    assert shown.open == []
-    assert "$\\frac{1}{2}$ 模型 <&>" in shown.text
+    charts_drawn = list(charts.draw_costs(replace(content, standings=standings)))
+    assert ["USD for 1,000 queries" in chart.caption for chart in charts_drawn][-1]
+    page = Page(charts_drawn[-1].svg)
+    assert page.open == []
+    assert "$\\frac{1}{2}$ 模型 <&>" in page.text
 
 
 def test_labels_and_cuts_are_those_that_were_asked_for(
@@ -246,8 +246,8 @@ def test_labels_and_cuts_are_those_that_were_asked_for(
     documents = ["All of water.", "Some of water.", "Nothing."]
     records = [{"query": f"water {n}", "documents": documents, "stars": [2, 1, 0]} for n in "ab"]
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    given = ("--label-field", "stars", "--min-grade", "2", "--thresholds", "--keep-recall", "0.8")
-    words = ("-m", "bm25", *given, "--report", str(tmp_path / "report.md"))
+    options = ("--label-field", "stars", "--min-grade", "2", "--thresholds", "--keep-recall", "0.8")
+    words = ("-m", "bm25", *options, "--report", str(tmp_path / "report.md"))
     content = content_of(rerank, monkeypatch, str(path), *words)
     (system,) = content.systems
     assert system.labelled.is_relevant.sum() == 2, "one a query has two stars"
@@ -257,7 +257,7 @@ def test_labels_and_cuts_are_those_that_were_asked_for(
     ]
     for example in (*system.gained, *system.lost):
         assert [each.is_relevant for each in example.passages_before] == [True, False, False]
-    assert " ".join(given) in dict(content.facts["Run"])["command"]
+    assert " ".join(options) in dict(content.facts["Run"])["command"]
     assert "too few to choose a cut for 80 % recall" in page_of(content, "report.md")
 
 
@@ -267,8 +267,11 @@ def test_settings_of_a_model_are_one_series(
     path, model = str(write_set(tmp_path, queries=3)), str(MODELS / "bert")
     words = ("-m", model, "--candidates", "2,all", "--report", str(tmp_path / "report.md"))
     content = content_of(rerank, monkeypatch, path, *words)
-    measured = [each for each in content.standings if each.depth is not None]
-    assert [(each.series, each.setting) for each in measured] == [(model, "2"), (model, "all")]
+    standings_by_depth = [each for each in content.standings if each.depth is not None]
+    assert [(each.series, each.setting) for each in standings_by_depth] == [
+        (model, "2"),
+        (model, "all"),
+    ]
     assert "--candidates 2,all" in dict(content.facts["Run"])["command"]
 
 
@@ -287,8 +290,8 @@ def test_long_names_in_a_chart_keep_what_tells_them_apart(content: ReportContent
         replace(each, name=f"provider/{'long' * 9}, top {each.depth}") if each.depth else each
         for each in content.standings
     ]
-    shown = Page(charts.draw_intervals(replace(content, standings=standings)).svg).text
-    assert set(re.findall(r"provider/\w+…\w+, top \d", shown)) == {
+    chart_text = Page(charts.draw_intervals(replace(content, standings=standings)).svg).text
+    assert set(re.findall(r"provider/\w+…\w+, top \d", chart_text)) == {
         "provider/lon…nglong, top 3",
         "provider/lon…nglong, top 6",
     }
@@ -307,9 +310,9 @@ def test_a_report_that_cannot_be_is_refused_before_scoring(
     name: str, message: str, tmp_path: Path, rerank: Run
 ) -> None:
     path = str(write_set(tmp_path))
-    ran = rerank("eval", path, "-m", "./no such model", "--report", str(tmp_path / name))
-    assert (ran.code, ran.out) == (2, "")
-    assert message in ran.err
+    outcome = rerank("eval", path, "-m", "./no such model", "--report", str(tmp_path / name))
+    assert (outcome.code, outcome.out) == (2, "")
+    assert message in outcome.err
     assert not (tmp_path / name).exists()
 
 
@@ -320,11 +323,13 @@ def test_where_the_extra_is_missing_it_is_named_and_markdown_needs_none(
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     path = str(write_set(tmp_path))
-    ran = rerank("eval", path, "-m", "bm25", "--report", str(tmp_path / "report.html"))
-    assert ran.code == 2
-    assert "needs the extra report" in ran.err
-    ran = rerank("eval", path, "-m", str(MODELS / "bert"), "--report", str(tmp_path / "report.md"))
-    assert ran.code == 0, ran.err
+    outcome = rerank("eval", path, "-m", "bm25", "--report", str(tmp_path / "report.html"))
+    assert outcome.code == 2
+    assert "needs the extra report" in outcome.err
+    outcome = rerank(
+        "eval", path, "-m", str(MODELS / "bert"), "--report", str(tmp_path / "report.md")
+    )
+    assert outcome.code == 0, outcome.err
     assert (tmp_path / "report.md").read_text().startswith("# ")
 
 
@@ -333,9 +338,9 @@ def test_a_dataset_is_never_overwritten_by_a_report(tmp_path: Path, rerank: Run)
     link = tmp_path / "report.md"
     link.hardlink_to(path)
     before = path.read_bytes()
-    ran = rerank("eval", str(path), "-m", "bm25", "--report", str(link))
-    assert ran.code == 2
-    assert "and --report name one file" in ran.err
+    outcome = rerank("eval", str(path), "-m", "bm25", "--report", str(link))
+    assert outcome.code == 2
+    assert "and --report name one file" in outcome.err
     assert path.read_bytes() == before
 
 
@@ -344,9 +349,9 @@ labels = st.lists(st.tuples(scores, st.booleans()), min_size=1, max_size=200)
 
 
 @given(labels)
-def test_precision_and_recall_are_those_of_every_cut(found: list[tuple[float, bool]]) -> None:
-    raw = np.array([score for score, _ in found])
-    truths = np.array([truth for _, truth in found])
+def test_precision_and_recall_are_those_of_every_cut(pairs: list[tuple[float, bool]]) -> None:
+    raw = np.array([score for score, _ in pairs])
+    truths = np.array([truth for _, truth in pairs])
     recall, precision = precision_recall(LabelledScores(raw, raw, truths))
     expected = [
         (truths[raw >= cut].sum() / max(truths.sum(), 1), truths[raw >= cut].mean())

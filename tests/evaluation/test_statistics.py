@@ -33,11 +33,11 @@ def figures(seed: int, better: float = 0.0) -> tuple[list[float], list[float]]:
 
 @pytest.mark.slow
 def test_equal_systems_are_told_apart_as_seldom_as_is_said() -> None:
-    found = [difference(*figures(seed), seed=seed) for seed in range(SEEDS)]
-    covered = sum(one.low <= 0 <= one.high for one in found)
-    assert abs(covered - 0.95 * SEEDS) <= 3
-    told = sum(one.verdict is not Verdict.UNKNOWN for one in found)
-    assert told <= 0.08 * SEEDS
+    differences = [difference(*figures(seed), seed=seed) for seed in range(SEEDS)]
+    coverage = sum(comparison.low <= 0 <= comparison.high for comparison in differences)
+    assert abs(coverage - 0.95 * SEEDS) <= 3
+    verdict_count = sum(comparison.verdict is not Verdict.UNKNOWN for comparison in differences)
+    assert verdict_count <= 0.08 * SEEDS
 
 
 @pytest.mark.slow
@@ -48,26 +48,32 @@ def test_a_better_system_is_found_and_so_is_a_worse_one() -> None:
 
 
 def test_wins_ties_and_losses_are_those_of_queries() -> None:
-    one = difference([0.5, 0.5, 1.0, 0.0, 0.3], [0.5, 0.4, 0.2, 0.1, 0.3 + 1e-12])
-    assert (one.wins, one.ties, one.losses) == (2, 2, 1)
-    assert one.mean == pytest.approx(0.16)
-    assert one.low < one.mean < one.high
+    comparison = difference([0.5, 0.5, 1.0, 0.0, 0.3], [0.5, 0.4, 0.2, 0.1, 0.3 + 1e-12])
+    assert (comparison.wins, comparison.ties, comparison.losses) == (2, 2, 1)
+    assert comparison.mean == pytest.approx(0.16)
+    assert comparison.low < comparison.mean < comparison.high
 
 
 def test_what_changes_nothing_is_said_to() -> None:
-    one = difference([0.5, 0.2], [0.5, 0.2])
-    assert (one.mean, one.low, one.high, one.p, one.enough) == (0, 0, 0, 1.0, None)
-    assert one.verdict is Verdict.SAME
+    comparison = difference([0.5, 0.2], [0.5, 0.2])
+    assert (comparison.mean, comparison.low, comparison.high, comparison.p, comparison.enough) == (
+        0,
+        0,
+        0,
+        1.0,
+        None,
+    )
+    assert comparison.verdict is Verdict.SAME
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_few_queries_tell_nothing_however_much_they_gain(count: int) -> None:
     """Of so few signs all are alike by chance too often: 2 in 2 to the count."""
-    one = difference([0.9] * count, [0.1] * count)
-    assert one.verdict is Verdict.UNKNOWN
-    assert one.p == 2 / 2**count
-    assert not math.isnan(one.low)
+    comparison = difference([0.9] * count, [0.1] * count)
+    assert comparison.verdict is Verdict.UNKNOWN
+    assert comparison.p == 2 / 2**count
+    assert not math.isnan(comparison.low)
 
 
 def test_the_chance_is_that_of_all_signs() -> None:
@@ -92,15 +98,18 @@ def test_sets_count_alike_whatever_their_size() -> None:
 @pytest.mark.slow
 def test_so_many_queries_would_have_told() -> None:
     ours, theirs = figures(3, 0.02)
-    one = difference(ours, theirs)
-    assert one.enough is not None
+    comparison = difference(ours, theirs)
+    assert comparison.enough is not None
     gains = np.subtract(ours, theirs)
     # Four in five of experiments of that size find a gain of that size.
-    told = [
-        difference(list(np.random.default_rng(seed).choice(gains, one.enough)), [0.0] * one.enough)
+    verdict_counts = [
+        difference(
+            list(np.random.default_rng(seed).choice(gains, comparison.enough)),
+            [0.0] * comparison.enough,
+        )
         for seed in range(40)
     ]
-    share = sum(each.verdict is Verdict.HELPED for each in told) / len(told)
+    share = sum(each.verdict is Verdict.HELPED for each in verdict_counts) / len(verdict_counts)
     assert 0.6 <= share <= 0.95
 
 
@@ -108,36 +117,36 @@ scores = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(0, 4).map(floa
 
 
 @given(scores)
-def test_an_order_agrees_with_itself(one: dict[str, float]) -> None:
-    found = agreement(one, one)
-    assert found.tau == pytest.approx(1.0)
-    assert found.overlap == pytest.approx(1.0)
-    assert (found.shared, found.first) == (1.0, True)
+def test_an_order_agrees_with_itself(order: dict[str, float]) -> None:
+    overlap = agreement(order, order)
+    assert overlap.tau == pytest.approx(1.0)
+    assert overlap.overlap == pytest.approx(1.0)
+    assert (overlap.shared, overlap.first) == (1.0, True)
 
 
 @pytest.mark.slow
 @given(scores, st.data())
-def test_agreement_is_symmetric_and_bounded(one: dict[str, float], data: st.DataObject) -> None:
-    other = {name: float(data.draw(st.integers(0, 4))) for name in one}
-    found, back = agreement(one, other), agreement(other, one)
-    assert found.tau == pytest.approx(back.tau)
-    assert found.overlap == pytest.approx(back.overlap)
-    assert -1 <= found.tau <= 1 + 1e-12
-    assert 0 <= found.overlap <= 1 + 1e-12
+def test_agreement_is_symmetric_and_bounded(first: dict[str, float], data: st.DataObject) -> None:
+    other = {name: float(data.draw(st.integers(0, 4))) for name in first}
+    overlap, back = agreement(first, other), agreement(other, first)
+    assert overlap.tau == pytest.approx(back.tau)
+    assert overlap.overlap == pytest.approx(back.overlap)
+    assert -1 <= overlap.tau <= 1 + 1e-12
+    assert 0 <= overlap.overlap <= 1 + 1e-12
 
 
 def test_known_orders() -> None:
-    one = {"a": 4.0, "b": 3.0, "c": 2.0, "d": 1.0}
+    scores = {"a": 4.0, "b": 3.0, "c": 2.0, "d": 1.0}
     reversed_ = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0}
-    assert agreement(one, reversed_).tau == pytest.approx(-1.0)
-    assert agreement(one, reversed_).first is False
+    assert agreement(scores, reversed_).tau == pytest.approx(-1.0)
+    assert agreement(scores, reversed_).first is False
     # One pair of six is tied in the second: (5 - 0) / sqrt(6 * 5).
-    tied = {"a": 4.0, "b": 3.0, "c": 3.0, "d": 1.0}
-    assert agreement(one, tied).tau == pytest.approx(5 / math.sqrt(30))
-    assert agreement(one, dict.fromkeys(one, 1.0)).tau == 0.0
+    tied_scores = {"a": 4.0, "b": 3.0, "c": 3.0, "d": 1.0}
+    assert agreement(scores, tied_scores).tau == pytest.approx(5 / math.sqrt(30))
+    assert agreement(scores, dict.fromkeys(scores, 1.0)).tau == 0.0
     # Overlaps at depths 1 to 3 are 0, 1 and 1: 0.9**3 + 0.1 / 0.9 * (0.9**2 + 0.9**3).
-    found = rank_biased_overlap(["a", "b", "c"], ["b", "a", "c"])
-    assert found == pytest.approx(0.729 + 0.1 / 0.9 * (0.81 + 0.729))
+    overlap = rank_biased_overlap(["a", "b", "c"], ["b", "a", "c"])
+    assert overlap == pytest.approx(0.729 + 0.1 / 0.9 * (0.81 + 0.729))
     assert agreement({"a": 1.0}, {"b": 1.0}).overlap == 1.0  # nothing in common to order
 
 

@@ -62,40 +62,38 @@ labelled_queries = st.lists(
 @settings(max_examples=20, deadline=None)
 @given(labelled_queries, st.floats(0, 1))
 def test_figures_of_a_cut_are_those_of_scikit_learn(
-    labelled: list[LabelledQuery], score: float
+    queries: list[LabelledQuery], score: float
 ) -> None:
     metrics = pytest.importorskip("sklearn.metrics", reason="compares with scikit-learn")
-    truth = [hit for query in labelled for hit in query.relevant]
-    kept = [own >= score for query in labelled for own in query.scores]
-    cut = measure_cut(labelled, score)
+    truth = [hit for query in queries for hit in query.relevant]
+    keeps = [own >= score for query in queries for own in query.scores]
+    cut = measure_cut(queries, score)
     if not truth:
         return
     expected = metrics.precision_recall_fscore_support(
-        truth, kept, average="binary", zero_division=0, pos_label=True
+        truth, keeps, average="binary", zero_division=0, pos_label=True
     )
-    found = [cut.precision.value, cut.recall.value, cut.f1.value]
-    assert found == pytest.approx(list(expected[:3]), abs=1e-9)
+    measures = [cut.precision.value, cut.recall.value, cut.f1.value]
+    assert measures == pytest.approx(list(expected[:3]), abs=1e-9)
 
 
 @settings(max_examples=20, deadline=None)
 @given(labelled_queries, st.floats(0, 1))
-def test_figures_of_a_cut_are_those_of_counting(
-    labelled: list[LabelledQuery], score: float
-) -> None:
-    cut = measure_cut(labelled, score)
+def test_figures_of_a_cut_are_those_of_counting(queries: list[LabelledQuery], score: float) -> None:
+    cut = measure_cut(queries, score)
     pairs = [
         (own >= score, hit)
-        for query in labelled
+        for query in queries
         for own, hit in zip(query.scores, query.relevant, strict=True)
     ]
-    kept, found = sum(keep for keep, _ in pairs), sum(keep and hit for keep, hit in pairs)
+    kept_count, hits = sum(keep for keep, _ in pairs), sum(keep and hit for keep, hit in pairs)
     total = sum(hit for _, hit in pairs)
-    assert cut.precision.value == pytest.approx(found / kept if kept else 0, abs=1e-9)
-    assert cut.recall.value == pytest.approx(found / total if total else 0, abs=1e-9)
+    assert cut.precision.value == pytest.approx(hits / kept_count if kept_count else 0, abs=1e-9)
+    assert cut.recall.value == pytest.approx(hits / total if total else 0, abs=1e-9)
     rest = len(pairs) - total
-    assert cut.rest_kept == pytest.approx((kept - found) / rest if rest else 0, abs=1e-9)
-    assert cut.kept == pytest.approx(kept / len(labelled))
-    assert cut.empty == sum(not any(own >= score for own in each.scores) for each in labelled)
+    assert cut.rest_kept == pytest.approx((kept_count - hits) / rest if rest else 0, abs=1e-9)
+    assert cut.kept == pytest.approx(kept_count / len(queries))
+    assert cut.empty == sum(not any(own >= score for own in each.scores) for each in queries)
     for figure in (cut.precision, cut.recall, cut.f1):
         assert 0 <= figure.low <= figure.high <= 1
 
@@ -107,15 +105,15 @@ def test_figures_of_first_results_are_those_of_trec_eval() -> None:
         query: [Candidate(name, 0.0, Document(name)) for name in own] for query, own in run.items()
     }
     task = Task("set", "input", 10, dict.fromkeys(qrels, "q"), qrels, candidates)
-    labelled = label_scores(task, run, float, LabelOptions())
-    found = find_thresholds(labelled, ThresholdOptions(), bounded=True)
+    labelled_queries = label_scores(task, run, float, LabelOptions())
+    report = find_thresholds(labelled_queries, ThresholdOptions(), bounded=True)
     names = [f"{kind}@{n}" for n in (1, 3, 5, 10) for kind in ("R", "P")]
     figures = figures_of(run, qrels, parse_measures(names))
-    for row in found.first:
+    for row in report.first:
         for kind, own in (("R", row.recall), ("P", row.precision)):
             values = figures[f"{kind}@{row.n}"].values()
             assert own.value == pytest.approx(sum(values) / len(values), abs=1e-9)
-    assert (found.labels, found.relevant, found.unfound) == (6, 2, 1)
+    assert (report.labels, report.relevant, report.unfound) == (6, 2, 1)
 
 
 def test_labels_follow_the_least_grade_and_the_judgements() -> None:
@@ -129,33 +127,33 @@ def test_labels_follow_the_least_grade_and_the_judgements() -> None:
 
 @pytest.mark.parametrize(("goal", "target"), [("recall", 0.95), ("precision", 0.9)])
 def test_a_chosen_cut_reaches_its_goal_and_no_better_one_does(goal: Goal, target: float) -> None:
-    labelled = draw_labels(300)
-    choice = choose_cut(labelled, goal, target)
+    labelled_queries = draw_labels(300)
+    choice = choose_cut(labelled_queries, goal, target)
     assert choice.cut is not None
     assert getattr(choice.cut, goal).value >= target - 1e-9
-    scores = sorted({score for query in labelled for score in query.scores})
+    scores = sorted({score for query in labelled_queries for score in query.scores})
     # The next cut: for recall the next higher one, for precision the next lower one.
     if goal == "recall":
         other = next(score for score in scores if score > choice.cut.score)
         other = next(score for score in scores if score > other)
     else:
         other = max(score for score in scores if score < choice.cut.score)
-    assert getattr(measure_cut(labelled, other), goal).value < target
+    assert getattr(measure_cut(labelled_queries, other), goal).value < target
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("goal", "target"), [("recall", 0.95), ("precision", 0.9)])
 def test_a_cut_of_one_half_holds_on_the_other(goal: Goal, target: float) -> None:
-    labelled = draw_labels(400)
-    held = 0
+    labelled_queries = draw_labels(400)
+    hold_count = 0
     for seed in range(10):
-        ours, others = split_in_halves(labelled, seed)
+        ours, others = split_in_halves(labelled_queries, seed)
         choice = choose_cut(ours, goal, target, seed)
         assert choice.cut is not None
         assert choice.expected is not None
         figure = getattr(measure_cut(others, choice.cut.score), goal).value
-        held += choice.expected.low <= figure <= choice.expected.high
-    assert held >= 9
+        hold_count += choice.expected.low <= figure <= choice.expected.high
+    assert hold_count >= 9
 
 
 @pytest.mark.parametrize(
@@ -172,25 +170,25 @@ def test_too_few_labels_are_refused_with_the_number_it_takes(
 
 
 def test_a_precision_that_no_cut_reaches_is_said() -> None:
-    labelled = [label([0.5, 0.5], [True, False]) for _ in range(100)]
-    choice = choose_cut(labelled, "precision", 0.9)
+    labelled_queries = [label([0.5, 0.5], [True, False]) for _ in range(100)]
+    choice = choose_cut(labelled_queries, "precision", 0.9)
     assert (choice.cut, choice.needed) == (None, None)
     assert "No cut reaches a precision of 90 %" in describe_choice(choice)
 
 
 def test_halves_that_differ_are_said() -> None:
     """Scores that say nothing of the other queries: half of them have all that is relevant low."""
-    labelled = [label([0.9 - number / 1000, 0.5], [True, False]) for number in range(40)]
-    choice = choose_cut(labelled * 5, "recall", 0.9)
+    labelled_queries = [label([0.9 - number / 1000, 0.5], [True, False]) for number in range(40)]
+    choice = choose_cut(labelled_queries * 5, "recall", 0.9)
     assert choice.cut is not None
     assert choice.held is not None
 
 
 def test_the_table_fits_and_says_what_to_take() -> None:
-    found = find_thresholds(
+    report = find_thresholds(
         draw_labels(300), ThresholdOptions(), bounded=True, names=("set", "mini@3")
     )
-    text = b"".join(draw_thresholds([found], 80)).decode()
+    text = b"".join(draw_thresholds([report], 80)).decode()
     assert max(map(len, text.splitlines())) <= 80
     assert "Cuts of mini@3 on set: 1,500 labels of 300 queries, 300 relevant." in text
     words = " ".join(text.split())
@@ -207,18 +205,18 @@ def test_the_table_fits_and_says_what_to_take() -> None:
 def test_few_labels_make_no_error(
     rows: list[tuple[list[float], list[bool]]], bounded: bool
 ) -> None:
-    labelled = [label(*row) for row in rows] or [label([], [])]
-    found = find_thresholds(labelled, ThresholdOptions(), bounded=bounded)
-    assert all(choice.cut is None for choice in found.choices)
-    assert b"".join(draw_thresholds([found], 80))
+    labelled_queries = [label(*row) for row in rows] or [label([], [])]
+    report = find_thresholds(labelled_queries, ThresholdOptions(), bounded=bounded)
+    assert all(choice.cut is None for choice in report.choices)
+    assert b"".join(draw_thresholds([report], 80))
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=30, unique=True))
 def test_a_short_score_keeps_what_the_whole_one_does(scores: list[float]) -> None:
-    labelled = [label(scores, [place % 2 == 0 for place in range(len(scores))])]
-    found = find_thresholds(labelled, ThresholdOptions(), bounded=False)
-    kept = [sum(own >= cut.score for own in scores) for cut in found.cuts]
-    assert [cut.kept for cut in found.cuts] == kept
+    labelled_queries = [label(scores, [place % 2 == 0 for place in range(len(scores))])]
+    report = find_thresholds(labelled_queries, ThresholdOptions(), bounded=False)
+    kept_counts = [sum(own >= cut.score for own in scores) for cut in report.cuts]
+    assert [cut.kept for cut in report.cuts] == kept_counts
 
 
 @pytest.mark.parametrize("value", [0, 1, -1, 95, float("nan")])

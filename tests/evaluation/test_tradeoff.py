@@ -23,7 +23,7 @@ SMALL = str(MODELS / "bert")
 WORDS = ["soil", "leaf", "water", "worm", "frost", "slug", "seed", "root"]
 
 
-def a_folder(to: Path, *, documents: int = 12) -> Path:
+def make_folder(to: Path, *, documents: int = 12) -> Path:
     """A BEIR folder with a query for each word; the right document has the word twice."""
     (to / "qrels").mkdir(parents=True)
     texts = [f"The {word} and the {word} in the garden" for word in WORDS]
@@ -37,22 +37,22 @@ def a_folder(to: Path, *, documents: int = 12) -> Path:
     return to
 
 
-def evaluated(rerank: Run, *arguments: str) -> dict[str, Any]:
-    ran = rerank("eval", *arguments, "--json")
-    assert ran.code == 0, ran.err
-    content: dict[str, Any] = json.loads(ran.out)
+def evaluate(rerank: Run, *arguments: str) -> dict[str, Any]:
+    outcome = rerank("eval", *arguments, "--json")
+    assert outcome.code == 0, outcome.err
+    content: dict[str, Any] = json.loads(outcome.out)
     return content
 
 
 def test_each_number_is_a_system_that_is_compared_with_all(tmp_path: Path, rerank: Run) -> None:
-    folder = str(a_folder(tmp_path / "garden"))
+    folder = str(make_folder(tmp_path / "garden"))
     stage = ("--first-stage", "bm25")
-    content = evaluated(rerank, folder, "-m", SMALL, "--candidates", "1,5,all", *stage)
+    content = evaluate(rerank, folder, "-m", SMALL, "--candidates", "1,5,all", *stage)
     names = [f"{SMALL} --candidates 1", f"{SMALL} --candidates 5", SMALL]
-    (found,) = content["sets"]
-    assert found["depth"] == "all"
-    assert found["candidates"] == 8 * 12  # of a query those without a word of it too
-    assert [row["system"] for row in found["systems"]] == ["bm25", *names, "oracle"]
+    (figures,) = content["sets"]
+    assert figures["depth"] == "all"
+    assert figures["candidates"] == 8 * 12  # of a query those without a word of it too
+    assert [row["system"] for row in figures["systems"]] == ["bm25", *names, "oracle"]
     (curve,) = content["tradeoff"]
     assert (curve["set"], curve["system"], curve["reference"]) == ("garden", SMALL, "all")
     points = curve["settings"]
@@ -72,25 +72,25 @@ def test_each_number_is_a_system_that_is_compared_with_all(tmp_path: Path, reran
 
 
 def test_a_table_has_what_there_is_room_for(tmp_path: Path, rerank: Run) -> None:
-    folder = str(a_folder(tmp_path / "garden"))
-    ran = rerank("eval", folder, "-m", SMALL, "--candidates", "5,all")
-    lines = ran.out.splitlines()
+    folder = str(make_folder(tmp_path / "garden"))
+    outcome = rerank("eval", folder, "-m", SMALL, "--candidates", "5,all")
+    lines = outcome.out.splitlines()
     assert max(map(len, lines)) <= 80
     heads = next(line for line in lines if line.startswith("candidates"))
     assert heads.split() == [
         "candidates", "nDCG@10", "s", "change", "95", "%", "interval", "top", "10", "read"
     ]  # fmt: skip
     assert "change: of nDCG@10, against all." in " ".join(lines)
-    assert f"{SMALL} --candidates 5" not in ran.out  # it has no verdict over the first order
+    assert f"{SMALL} --candidates 5" not in outcome.out  # it has no verdict over the first order
 
 
 def test_without_all_the_largest_number_is_what_the_others_are_compared_with(
     tmp_path: Path, rerank: Run
 ) -> None:
-    folder = str(a_folder(tmp_path / "garden"))
-    ran = rerank("eval", folder, "-m", SMALL, "--candidates", "2,4")
-    assert "against 4." in ran.out
-    assert "seen with --candidates all" in " ".join(ran.out.split())
+    folder = str(make_folder(tmp_path / "garden"))
+    outcome = rerank("eval", folder, "-m", SMALL, "--candidates", "2,4")
+    assert "against 4." in outcome.out
+    assert "seen with --candidates all" in " ".join(outcome.out.split())
 
 
 def test_settings_are_read() -> None:
@@ -126,27 +126,27 @@ def test_limits_of_time_come_between_numbers_and_all() -> None:
 
 
 def test_quality_by_time_is_a_curve(tmp_path: Path, rerank: Run) -> None:
-    folder = str(a_folder(tmp_path / "garden"))
+    folder = str(make_folder(tmp_path / "garden"))
     arguments = ("-m", SMALL, "--first-stage", "bm25", "--max-time", "1m,1us")
-    ran = rerank("eval", folder, *arguments)
-    assert (ran.code, "1us" in ran.err) == (2, True)
-    content = evaluated(rerank, folder, *arguments[:-1], "1m", "--candidates", "5,all")
+    outcome = rerank("eval", folder, *arguments)
+    assert (outcome.code, "1us" in outcome.err) == (2, True)
+    content = evaluate(rerank, folder, *arguments[:-1], "1m", "--candidates", "5,all")
     (curve,) = content["tradeoff"]
     points = curve["settings"]
     assert [point["max_time"] for point in points] == [None, 60.0, None]
     assert [point["read_per_query"] for point in points] == [5, 12, 12]  # a minute is enough
     assert points[1]["measures"]["nDCG@10"]["change"]["mean"] == 0
-    ran = rerank("eval", folder, *arguments[:-1], "1m", "--candidates", "5")
-    assert next(line for line in ran.out.splitlines() if line.startswith("limit")), ran.out
+    outcome = rerank("eval", folder, *arguments[:-1], "1m", "--candidates", "5")
+    assert next(line for line in outcome.out.splitlines() if line.startswith("limit")), outcome.out
 
 
 def test_a_query_without_time_keeps_its_first_order(tmp_path: Path) -> None:
-    task = task_of(a_collection(), ALL_DOCUMENTS, None, 0)
+    task = task_of(make_collection(), ALL_DOCUMENTS, None, 0)
     system = System("words", "words", RuntimeOptions(), ChunkOptions(), max_time=1e-9)
     job = EvalJob(task, system, Reranker(OverlapScorer()), tmp_path)
     list(job.run())
-    assert [scored.scores for scored in job.scores.values()] == [{}] * 4
-    notes = {note for scored in job.scores.values() for note in scored.notes}
+    assert [query_scores.scores for query_scores in job.scores.values()] == [{}] * 4
+    notes = {note for query_scores in job.scores.values() for note in query_scores.notes}
     assert "query q0 of small was left in its first order: time was over before" in str(notes)
     job.close()
     unlimited = System("words", "words", RuntimeOptions(), ChunkOptions())
@@ -190,11 +190,11 @@ def test_a_model_with_candidates_of_its_own_and_bm25_stay_themselves() -> None:
 def test_what_is_wrong_is_said(
     arguments: tuple[str, ...], message: str, tmp_path: Path, rerank: Run
 ) -> None:
-    ran = rerank("eval", str(a_folder(tmp_path / "garden")), *arguments)
-    assert (ran.code, message in ran.err) == (2, True), ran.err
+    outcome = rerank("eval", str(make_folder(tmp_path / "garden")), *arguments)
+    assert (outcome.code, message in outcome.err) == (2, True), outcome.err
 
 
-def a_collection() -> Collection:
+def make_collection() -> Collection:
     """Of each query the model has all documents first that have its word."""
     corpus = {f"d{n}": Document(f"{WORDS[n % 4]} {n}", id=f"d{n}") for n in range(40)}
     queries = {f"q{n}": f"{WORDS[n]} {n}" for n in range(4)}
@@ -206,8 +206,8 @@ def test_recall_is_the_share_of_the_best_documents_of_all_that_are_read() -> Non
     from rerank_cli.evaluation.measures import parse_measures
     from rerank_cli.evaluation.report import RowBuilder, SetRows
 
-    task = task_of(a_collection(), ALL_DOCUMENTS, None, 0)
-    assert all(len(ranked) == 40 for ranked in task.candidates.values())
+    task = task_of(make_collection(), ALL_DOCUMENTS, None, 0)
+    assert all(len(candidates) == 40 for candidates in task.candidates.values())
     scorer = OverlapScorer()
     system = System("words", "words", RuntimeOptions(), ChunkOptions())
     systems = [
@@ -230,7 +230,7 @@ def test_recall_is_the_share_of_the_best_documents_of_all_that_are_read() -> Non
 
 def test_systems_that_read_less_are_other_systems(tmp_path: Path) -> None:
     """What was scored with other candidates is not taken for their scores."""
-    task = task_of(a_collection(), ALL_DOCUMENTS, None, 0)
+    task = task_of(make_collection(), ALL_DOCUMENTS, None, 0)
     system = System("words", "words", RuntimeOptions(), ChunkOptions())
     first, second = expand(system, read_variants("5,6"))
     list(EvalJob(task, first, Reranker(OverlapScorer()), tmp_path).run())

@@ -50,12 +50,12 @@ def test_the_extras_are_those_of_the_package() -> None:
 
 def test_html() -> None:
     data = page("one &amp; <b>two</b>", "The\n  title &lt;").encode()
-    found = convert(data, InputFormat.HTML, "a.html")
-    assert (found.text.strip(), found.title) == ("one & two", "The title <")
+    conversion = convert(data, InputFormat.HTML, "a.html")
+    assert (conversion.text.strip(), conversion.title) == ("one & two", "The title <")
 
 
 @pytest.mark.parametrize(
-    ("declared", "written"),
+    ("declared", "encoding"),
     [
         ("utf-8", "utf-8"),
         ("iso-8859-1", "iso-8859-1"),
@@ -69,11 +69,11 @@ def test_html() -> None:
         ("iso-8859-1", "utf-8-sig"),
     ],
 )
-def test_the_character_set_of_a_page(declared: str, written: str) -> None:
-    text = {"windows-1251": "Привет", "shift_jis": "日本語"}.get(written, "Grüße")
-    data = page(text, text, declared).encode(written)
-    found = convert(data, InputFormat.HTML, "a.html")
-    assert (found.text.strip(), found.title) == (text, text)
+def test_the_character_set_of_a_page(declared: str, encoding: str) -> None:
+    text = {"windows-1251": "Привет", "shift_jis": "日本語"}.get(encoding, "Grüße")
+    data = page(text, text, declared).encode(encoding)
+    conversion = convert(data, InputFormat.HTML, "a.html")
+    assert (conversion.text.strip(), conversion.title) == (text, text)
 
 
 def test_xhtml_declares_its_encoding_and_is_read() -> None:
@@ -173,8 +173,10 @@ def test_any_markup_is_read(markup: str) -> None:
 
 
 def test_pdf() -> None:
-    found = convert(pdf("First page", "Second page", title="A title"), InputFormat.PDF, "a.pdf")
-    assert (found.text, found.title) == ("First page\n\nSecond page", "A title")
+    conversion = convert(
+        pdf("First page", "Second page", title="A title"), InputFormat.PDF, "a.pdf"
+    )
+    assert (conversion.text, conversion.title) == ("First page\n\nSecond page", "A title")
     assert convert(pdf("text"), InputFormat.PDF, "a.pdf").title == ""
 
 
@@ -185,24 +187,24 @@ def picture_page(text: str = "") -> bytes:
 
 
 def test_pages_that_are_pictures_are_told(rerank: Run, tmp_path: Path) -> None:
-    found = convert(picture_page(), InputFormat.PDF, "a.pdf")
-    assert [str(fault) for fault in found.faults] == ["a.pdf, page 1: a picture without text"]
-    assert found.losses == {"picture": 1}
+    conversion = convert(picture_page(), InputFormat.PDF, "a.pdf")
+    assert [str(fault) for fault in conversion.faults] == ["a.pdf, page 1: a picture without text"]
+    assert conversion.losses == {"picture": 1}
     assert convert(picture_page("text"), InputFormat.PDF).faults == []
     assert convert(pdf(""), InputFormat.PDF).faults == []  # a blank page
     (tmp_path / "a.pdf").write_bytes(picture_page())
     (tmp_path / "b.txt").write_text("fox\n")
-    ran = rerank("fox", "-m", "bm25", str(tmp_path / "a.pdf"), str(tmp_path / "b.txt"), "-v")
-    assert "a.pdf, page 1: a picture without text\n\nhint: ocrmypdf" in ran.err
-    assert "without a text: 1 picture\n" in ran.err
-    assert ran.code == 0
+    outcome = rerank("fox", "-m", "bm25", str(tmp_path / "a.pdf"), str(tmp_path / "b.txt"), "-v")
+    assert "a.pdf, page 1: a picture without text\n\nhint: ocrmypdf" in outcome.err
+    assert "without a text: 1 picture\n" in outcome.err
+    assert outcome.code == 0
     arguments = ["fox", "-m", "bm25", str(tmp_path / "a.pdf"), str(tmp_path / "b.txt"), "--strict"]
     assert rerank(*arguments).code == 4
 
 
 def test_pages_of_unknown_characters_are_told() -> None:
-    found = convert(pdf("ab\\001\\002\\003"), InputFormat.PDF, "a.pdf")
-    assert [str(fault) for fault in found.faults] == [
+    conversion = convert(pdf("ab\\001\\002\\003"), InputFormat.PDF, "a.pdf")
+    assert [str(fault) for fault in conversion.faults] == [
         "a.pdf, page 1: its fonts do not say what its characters are"
     ]
 
@@ -262,7 +264,7 @@ def test_notes_and_comments_come_below_their_paragraph() -> None:
         f'<w:p>{run("two")}<w:r><w:endnoteReference w:id="2"/></w:r>'
         '<w:r><w:commentReference w:id="0"/></w:r></w:p>'
     )
-    found = docx_text(
+    text = docx_text(
         body,
         footnotes=part(
             "footnotes",
@@ -275,7 +277,7 @@ def test_notes_and_comments_come_below_their_paragraph() -> None:
         header=part("hdr", f"<w:p>{run('head')}</w:p>"),
         footer=part("ftr", f"<w:p>{run('head')}</w:p>"),
     )
-    assert found.split("\n\n") == ["one", "foot", "two", "end", "why", "head", ""]
+    assert text.split("\n\n") == ["one", "foot", "two", "end", "why", "head", ""]
 
 
 def test_what_a_docx_has_that_is_no_text(rerank: Run, tmp_path: Path) -> None:
@@ -284,8 +286,11 @@ def test_what_a_docx_has_that_is_no_text(rerank: Run, tmp_path: Path) -> None:
         '<w:sym w:font="Wingdings" w:char="F0E0"/></w:r></w:p>'
     )
     (tmp_path / "a.docx").write_bytes(docx(body=body))
-    ran = rerank("fox", "-m", "bm25", str(tmp_path / "a.docx"), "-v")
-    assert "without a text: 1 chart, 1 embedded object, 1 picture and 1 special symbol\n" in ran.err
+    outcome = rerank("fox", "-m", "bm25", str(tmp_path / "a.docx"), "-v")
+    assert (
+        "without a text: 1 chart, 1 embedded object, 1 picture and 1 special symbol\n"
+        in outcome.err
+    )
     assert rerank("fox", "-m", "bm25", str(tmp_path / "a.docx")).err == ""
 
 
@@ -301,9 +306,9 @@ def test_what_a_document_holds_is_bounded(rerank: Run, tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(docx("fox " * (100_000 if name == "a.docx" else 1)))
     assert (tmp_path / "a.docx").stat().st_size < 3000
     paths = [str(tmp_path / "a.docx"), str(tmp_path / "b.docx")]
-    ran = rerank("fox", "-m", "bm25", *paths, "--max-document", "100kB")
-    assert (ran.out, ran.code) == ("fox \n\n", 2)
-    assert ran.err.startswith(f"rerank: {paths[0]}: larger than 100 kB")
+    outcome = rerank("fox", "-m", "bm25", *paths, "--max-document", "100kB")
+    assert (outcome.out, outcome.code) == ("fox \n\n", 2)
+    assert outcome.err.startswith(f"rerank: {paths[0]}: larger than 100 kB")
     with pytest.raises(DocumentTooLarge):
         convert(pdf("fox " * 100), InputFormat.PDF, max_bytes=300)
 
@@ -325,9 +330,9 @@ def test_what_takes_too_long_is_left_out(
             convert(data, format_)
     (tmp_path / "a.docx").write_bytes(docx("fox"))
     (tmp_path / "b.txt").write_text("fox\n")
-    ran = rerank("fox", "-m", "bm25", str(tmp_path / "a.docx"), str(tmp_path / "b.txt"))
-    assert (ran.out, ran.code) == ("fox\n", 2)
-    assert "hint: convert it to text with another program" in ran.err
+    outcome = rerank("fox", "-m", "bm25", str(tmp_path / "a.docx"), str(tmp_path / "b.txt"))
+    assert (outcome.out, outcome.code) == ("fox\n", 2)
+    assert "hint: convert it to text with another program" in outcome.err
 
 
 @pytest.mark.slow
@@ -379,11 +384,11 @@ def test_damaged_files_are_errors(format_: InputFormat) -> None:
 @pytest.mark.slow
 def test_of_a_damaged_file_the_library_says_nothing_itself(tmp_path: Path) -> None:
     (tmp_path / "a.pdf").write_bytes(b"hello" + pdf("text")[:-40])
-    ran = process("-m", "bm25", "text", "a.pdf", cwd=tmp_path)
-    assert ran.returncode == 2
-    said = ran.stderr.decode().splitlines()
-    assert said[0].startswith("rerank: a.pdf: cannot be read as PDF")
-    assert len(said) == 1
+    outcome = process("-m", "bm25", "text", "a.pdf", cwd=tmp_path)
+    assert outcome.returncode == 2
+    messages = outcome.stderr.decode().splitlines()
+    assert messages[0].startswith("rerank: a.pdf: cannot be read as PDF")
+    assert len(messages) == 1
 
 
 def test_without_its_library_the_extra_is_named(
@@ -393,9 +398,9 @@ def test_without_its_library_the_extra_is_named(
     path.write_bytes(pdf("x"))
     assert read(path)[0].text.strip() == "x"
     monkeypatch.setitem(sys.modules, "pypdf", None)
-    with pytest.raises(MissingExtra, match=r"a\.pdf: .*the extra docs") as raised:
+    with pytest.raises(MissingExtra, match=r"a\.pdf: .*the extra docs") as error_info:
         read(path)
-    assert "rerank-cli[docs]" in str(raised.value.hint)
+    assert "rerank-cli[docs]" in str(error_info.value.hint)
     inputs = inputs_of(tmp_path, recursive=True)
     assert list(inputs) == []
     assert inputs.report.skip_counts == {"in need of the extra docs": 1}
@@ -414,8 +419,8 @@ def test_what_was_left_out_is_told_by_the_formats_and_extras_of_the_table(
         "rerank: 1 file left out: PDF needs the extra docs\n"
         "\nhint: pip install 'rerank-cli[docs]'\n"
     )
-    ran = rerank("x", "-m", "bm25", stdin=b"x\0\1")
-    assert "--input-format pdf or docx such a file" in ran.err
+    outcome = rerank("x", "-m", "bm25", stdin=b"x\0\1")
+    assert "--input-format pdf or docx such a file" in outcome.err
 
 
 def test_what_a_file_holds_is_given_back_as_text(tmp_path: Path) -> None:

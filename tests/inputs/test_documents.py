@@ -76,18 +76,18 @@ def test_only_a_single_whole_file_is_ranked_by_passages(tmp_path: Path) -> None:
     for name in ("a.md", "b.md", "a.txt"):
         (tmp_path / name).touch()
 
-    def single(*names: str, texts: tuple[str, ...] = (), unit: Unit = Unit.AUTO) -> bool:
+    def is_single(*names: str, texts: tuple[str, ...] = (), unit: Unit = Unit.AUTO) -> bool:
         paths = [str(tmp_path / name) for name in names]
         inputs = Inputs(texts=texts, paths=paths, options=ReadOptions(unit=unit))
         inputs.check()
         return inputs.is_single_file
 
-    assert single("a.md")
-    assert single("a.txt", unit=Unit.FILE)
-    assert not single("a.txt")
-    assert not single("a.md", "b.md")
-    assert not single("a.md", texts=("x",))
-    assert not single("a.md", unit=Unit.LINE)
+    assert is_single("a.md")
+    assert is_single("a.txt", unit=Unit.FILE)
+    assert not is_single("a.txt")
+    assert not is_single("a.md", "b.md")
+    assert not is_single("a.md", texts=("x",))
+    assert not is_single("a.md", unit=Unit.LINE)
 
 
 def test_arguments_come_first_then_files_then_standard_input(
@@ -181,8 +181,8 @@ def test_all_whole_lines_are_read_and_all_others_named(are_whole: list[bool]) ->
     ]
     stream = io.BytesIO("\n".join(lines).encode())
     reader = SourceReader("a.jsonl", ReadOptions(), stream, stream=False)
-    broken = [number for number, is_whole in enumerate(are_whole, 1) if not is_whole]
-    if broken and not any(are_whole):
+    bad_numbers = [number for number, is_whole in enumerate(are_whole, 1) if not is_whole]
+    if bad_numbers and not any(are_whole):
         with pytest.raises(InputError, match=r"a\.jsonl:1: not a JSON record"):
             list(reader.documents())
         return
@@ -190,11 +190,11 @@ def test_all_whole_lines_are_read_and_all_others_named(are_whole: list[bool]) ->
         n for n, ok in enumerate(are_whole) if ok
     ]
     faults = [*reader.faults.values()]
-    assert sum(fault.count for fault in faults) == len(broken)
-    assert [fault.is_lost for fault in faults] == [True] * bool(broken)
+    assert sum(fault.count for fault in faults) == len(bad_numbers)
+    assert [fault.is_lost for fault in faults] == [True] * bool(bad_numbers)
     for fault in faults:
-        assert fault.where == f"a.jsonl:{broken[0]}"
-        assert fault.lines == broken[1:6]
+        assert fault.where == f"a.jsonl:{bad_numbers[0]}"
+        assert fault.lines == bad_numbers[1:6]
 
 
 def test_a_missing_file_is_said_beside_one_of_which_nothing_could_be_read(tmp_path: Path) -> None:
@@ -235,31 +235,31 @@ NOISE = os.urandom(3 << 20)
 
 def test_a_pipe_is_copied_and_its_copy_has_no_name(tmp_path: Path) -> None:
     folder = tmp_path / "not" / "there"
-    replayed = ReplayableStream(io.BufferedReader(OneWay(NOISE)), folder)
+    stream = ReplayableStream(io.BufferedReader(OneWay(NOISE)), folder)
     for _ in range(3):
-        assert replayed.rewind().read() == NOISE
-    assert replayed.copied_bytes == len(NOISE)
+        assert stream.rewind().read() == NOISE
+    assert stream.copied_bytes == len(NOISE)
     if os.name != "nt":
         assert list(folder.iterdir()) == []
 
 
 def test_a_small_pipe_is_held_in_memory(tmp_path: Path) -> None:
-    replayed = ReplayableStream(io.BufferedReader(OneWay(b"one\n")), tmp_path / "none")
-    assert [replayed.rewind().read() for _ in range(2)] == [b"one\n", b"one\n"]
-    assert replayed.copied_bytes == 0
+    stream = ReplayableStream(io.BufferedReader(OneWay(b"one\n")), tmp_path / "none")
+    assert [stream.rewind().read() for _ in range(2)] == [b"one\n", b"one\n"]
+    assert stream.copied_bytes == 0
     assert not (tmp_path / "none").exists()
 
 
 def test_what_has_a_way_back_is_not_copied(tmp_path: Path) -> None:
     stream = io.BytesIO(b"before after")
     stream.read(7)
-    replayed = ReplayableStream(stream, tmp_path / "none")
-    assert [replayed.rewind().read() for _ in range(2)] == [b"after", b"after"]
-    assert replayed.copied_bytes == 0
+    stream_again = ReplayableStream(stream, tmp_path / "none")
+    assert [stream_again.rewind().read() for _ in range(2)] == [b"after", b"after"]
+    assert stream_again.copied_bytes == 0
     assert not (tmp_path / "none").exists()
 
 
-def twice(inputs: Inputs) -> list[list[str]]:
+def read_twice(inputs: Inputs) -> list[list[str]]:
     inputs.check()
     return [[document.text for document in inputs] for _ in range(2)]
 
@@ -269,20 +269,20 @@ def test_standard_input_and_files_twice(tmp_path: Path, monkeypatch: pytest.Monk
     give_stdin(monkeypatch, b"\xef\xbb\xbfone\ntwo\n")
     (tmp_path / "a.txt").write_text("three\n")
     inputs = Inputs(paths=["-", str(tmp_path / "a.txt")], copy_folder=tmp_path / "spool")
-    assert twice(inputs) == [["one", "two", "three"]] * 2
+    assert read_twice(inputs) == [["one", "two", "three"]] * 2
     assert inputs.copied_bytes == len(b"\xef\xbb\xbfone\ntwo\n")
 
 
 def test_without_a_place_for_copies_a_pipe_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     give_stdin(monkeypatch, b"one\n")
-    assert twice(Inputs(paths=["-"])) == [["one"], []]
+    assert read_twice(Inputs(paths=["-"])) == [["one"], []]
 
 
 @pytest.mark.skipif(not Path("/dev/null").exists(), reason="needs /dev/null")
 def test_a_device_that_can_be_opened_again(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one\n")
     inputs = Inputs(paths=[str(tmp_path / "a.txt"), "/dev/null"], copy_folder=tmp_path / "spool")
-    assert twice(inputs) == [["one"], ["one"]]
+    assert read_twice(inputs) == [["one"], ["one"]]
     assert inputs.copied_bytes == 0
 
 
@@ -293,7 +293,7 @@ def test_a_named_pipe_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     os.write(writing, b"one\ntwo\n")
     os.close(writing)
     inputs = Inputs(paths=[f"/dev/fd/{reading}"], copy_folder=tmp_path)
-    assert twice(inputs) == [["one", "two"]] * 2
+    assert read_twice(inputs) == [["one", "two"]] * 2
     assert inputs.copied_bytes == 8
     os.close(reading)
 
@@ -349,8 +349,8 @@ def test_a_file_on_standard_input_tells_how_much_of_it_was_read(
 
 
 def test_a_pipe_is_ranked_by_bm25() -> None:
-    ran = process("cats", "-m", "bm25", "-n", "1", stdin=b"dogs\ncats\nbirds\n" * 1000)
-    assert (ran.returncode, ran.stdout) == (0, b"cats\n")
+    outcome = process("cats", "-m", "bm25", "-n", "1", stdin=b"dogs\ncats\nbirds\n" * 1000)
+    assert (outcome.returncode, outcome.stdout) == (0, b"cats\n")
 
 
 def test_what_is_too_large_is_left_out_and_the_rest_is_read(
@@ -404,9 +404,9 @@ def test_what_is_behind_a_huge_line_is_read(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_pdf_without_its_name_is_no_text() -> None:
     pdf = b"%PDF-1.4\n1 0 obj\n<< /Type /Catalog >>\n"
-    ran = process("late", stdin=pdf)
-    assert ran.returncode == 2
-    assert b"left out 1 binary" in ran.stderr
+    outcome = process("late", stdin=pdf)
+    assert outcome.returncode == 2
+    assert b"left out 1 binary" in outcome.stderr
 
 
 @pytest.mark.parametrize("unit", [Unit.LINE, Unit.PARAGRAPH, Unit.FILE, Unit.RECORD])

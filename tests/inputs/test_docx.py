@@ -25,8 +25,8 @@ STYLES = part(
 
 
 def paragraph(text: str, style: str = "", more: str = "") -> str:
-    said = f'<w:pStyle w:val="{style}"/>' if style else ""
-    return f"<w:p><w:pPr>{said}{more}</w:pPr>{run(text) if text else ''}</w:p>"
+    style_markup = f'<w:pStyle w:val="{style}"/>' if style else ""
+    return f"<w:p><w:pPr>{style_markup}{more}</w:pPr>{run(text) if text else ''}</w:p>"
 
 
 def item(text: str) -> str:
@@ -42,10 +42,10 @@ def cell(content: str) -> str:
 
 
 def blocks_of(body: str, **others: str) -> list[str]:
-    found = convert(docx(body=body, **others), InputFormat.DOCX, "a.docx", 1 << 26)
-    assert found.source_lines is None
-    check_blocks(found.text, found.blocks or ())
-    return outline(found.text, found.blocks or ()).splitlines()
+    conversion = convert(docx(body=body, **others), InputFormat.DOCX, "a.docx", 1 << 26)
+    assert conversion.source_lines is None
+    check_blocks(conversion.text, conversion.blocks or ())
+    return outline(conversion.text, conversion.blocks or ()).splitlines()
 
 
 def test_the_blocks_of_a_document() -> None:
@@ -113,27 +113,27 @@ def test_the_blocks_of_a_document() -> None:
     ],
 )
 def test_what_makes_a_heading_without_styles(properties: str, *, is_heading: bool) -> None:
-    found = blocks_of(f"<w:p><w:pPr>{properties}</w:pPr>{run('x')}</w:p>")
-    assert found[0] == ("section [x] x" if is_heading else "paragraph x")
+    blocks = blocks_of(f"<w:p><w:pPr>{properties}</w:pPr>{run('x')}</w:p>")
+    assert blocks[0] == ("section [x] x" if is_heading else "paragraph x")
 
 
 def test_headers_and_footers_are_in_no_section() -> None:
-    found = blocks_of(
+    blocks = blocks_of(
         paragraph("Garden", "Heading1") + paragraph("Text."),
         header=part("hdr", paragraph("Company")),
         footer=part("ftr", paragraph("Page")),
     )
-    assert found[0] == "section [Garden] Garden Text."
-    assert found[-2:] == ["paragraph Company", "paragraph Page"]
+    assert blocks[0] == "section [Garden] Garden Text."
+    assert blocks[-2:] == ["paragraph Company", "paragraph Page"]
 
 
 def test_a_note_belongs_to_the_section_of_its_paragraph() -> None:
     reference = '<w:r><w:footnoteReference w:id="2"/></w:r>'
-    found = blocks_of(
+    blocks = blocks_of(
         paragraph("A", "Heading1") + f"<w:p>{run('one')}{reference}</w:p>" + paragraph("two"),
         footnotes=part("footnotes", f'<w:footnote w:id="2">{paragraph("note")}</w:footnote>'),
     )
-    assert found[2:] == ["  paragraph one", "  paragraph note", "  paragraph two"]
+    assert blocks[2:] == ["  paragraph one", "  paragraph note", "  paragraph two"]
 
 
 BODIES = st.recursive(

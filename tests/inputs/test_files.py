@@ -41,25 +41,25 @@ def git_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     return home
 
 
-def unexpected(error: OSError) -> None:
+def fail(error: OSError) -> None:
     raise error
 
 
-def walked(root: Path | str) -> tuple[list[str], dict[str, int]]:
-    skipped: Counter[str] = Counter()
+def walk_folder(root: Path | str) -> tuple[list[str], dict[str, int]]:
+    skip_counts: Counter[str] = Counter()
     problems: list[OSError] = []
     paths = [
         os.path.relpath(p, root).replace(os.sep, "/")
-        for p in walk(str(root), skipped, problems.append)
+        for p in walk(str(root), skip_counts, problems.append)
     ]
     assert problems == []
-    return paths, dict(skipped)
+    return paths, dict(skip_counts)
 
 
-def shown_by_git(root: Path) -> set[str]:
+def list_git_files(root: Path) -> set[str]:
     listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    ran = subprocess.run(listing, cwd=root, capture_output=True, check=True)
-    names = ran.stdout.decode().split("\0")
+    process = subprocess.run(listing, cwd=root, capture_output=True, check=True)
+    names = process.stdout.decode().split("\0")
     return {name for name in names if name and not name.rpartition("/")[2].startswith(".")}
 
 
@@ -72,7 +72,7 @@ def repository(root: Path, files: dict[str, str], exclude: str = "") -> Path:
 def test_files_come_in_the_order_of_their_names(tmp_path: Path) -> None:
     files = ["b/z", "b/a", "a.txt", "c", "B"]
     tree(tmp_path, dict.fromkeys(files, ""))
-    assert walked(tmp_path) == (["B", "a.txt", "b/a", "b/z", "c"], {})
+    assert walk_folder(tmp_path) == (["B", "a.txt", "b/a", "b/z", "c"], {})
 
 
 def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     tree(tmp_path, {**files, ".gitignore": "*.log\nout/\n"})
     (tmp_path / "link").symlink_to(tmp_path / "b")
     (tmp_path / "loop").symlink_to(tmp_path)
-    assert walked(tmp_path) == (
+    assert walk_folder(tmp_path) == (
         ["b/d"],
         {"hidden": 3, "ignored": 3, "symbolic links": 2},
     )
@@ -105,11 +105,11 @@ FILES = [
 def test_a_tree_as_git_sees_it(tmp_path: Path) -> None:
     files = FILES if os.name != "nt" else [name for name in FILES if name.strip() == name]
     repository(tmp_path, {**dict.fromkeys(files, ""), **NESTED}, exclude="private\n")
-    shown = shown_by_git(tmp_path)
-    assert 10 < len(shown) < len(files)
-    assert set(walked(tmp_path)[0]) == shown
-    inside = {name.removeprefix("sub/") for name in shown if name.startswith("sub/")}
-    assert set(walked(tmp_path / "sub")[0]) == inside  # the rules above count here too
+    git_paths = list_git_files(tmp_path)
+    assert 10 < len(git_paths) < len(files)
+    assert set(walk_folder(tmp_path)[0]) == git_paths
+    inside = {name.removeprefix("sub/") for name in git_paths if name.startswith("sub/")}
+    assert set(walk_folder(tmp_path / "sub")[0]) == inside  # the rules above count here too
 
 
 parts = ["a", "b", "src", "x.py", "y.log", "build", "foo bar"]
@@ -121,7 +121,7 @@ rules = st.sampled_from(
      "*/", "?", "/*/", "!/*/", "**", "**/", "/", "!", "a\\", "[z-a]", "a//b", "\\", "", "!a\r",
      "[^a]*", "[!]", "[a\\-b]", "[a-", "\\a", "*a*", "***", "a**", "**/a/**/b", "/**/b", "a/**/"]
 )  # fmt: skip
-lists = st.lists(rules, max_size=5).map(lambda found: "".join(f"{rule}\n" for rule in found))
+lists = st.lists(rules, max_size=5).map(lambda patterns: "".join(f"{rule}\n" for rule in patterns))
 
 
 @pytest.mark.slow
@@ -152,40 +152,40 @@ def test_any_rules_as_git_reads_them(
     ignores = {".gitignore": top}
     ignores |= {f"{at}/.gitignore": text for at, text in nested.items() if at in folders}
     repository(root, {**dict.fromkeys(plain, ""), **ignores}, exclude)
-    assert set(walked(root)[0]) == shown_by_git(root)
+    assert set(walk_folder(root)[0]) == list_git_files(root)
 
 
 def test_lists_of_rules_as_windows_writes_them(tmp_path: Path) -> None:
     tree(
         tmp_path, {".gitignore": "\ufeffa\r\nb\r\nc\u2028d\r\n", "a": "", "b": "", "c": "", "d": ""}
     )
-    assert walked(tmp_path)[0] == ["c", "d"]
+    assert walk_folder(tmp_path)[0] == ["c", "d"]
 
 
 def test_what_is_no_rule_names_nothing(tmp_path: Path) -> None:
     tree(tmp_path, {".gitignore": "[z-a]\na\\\n[[x]\n!\n*.log\n", "a": "", "z": "", "b.log": ""})
-    assert walked(tmp_path)[0] == ["a", "z"]
+    assert walk_folder(tmp_path)[0] == ["a", "z"]
 
 
 def test_the_rules_of_a_repository_end_with_it(tmp_path: Path) -> None:
     tree(tmp_path, {".gitignore": "a\n", "repo/.git/HEAD": "", "repo/sub/a": "", "repo/a": ""})
-    assert walked(tmp_path / "repo" / "sub")[0] == ["a"]
-    assert walked(tmp_path / "repo")[0] == ["a", "sub/a"]
+    assert walk_folder(tmp_path / "repo" / "sub")[0] == ["a"]
+    assert walk_folder(tmp_path / "repo")[0] == ["a", "sub/a"]
 
 
 def test_other_files_of_rules_beat_those_of_git(tmp_path: Path) -> None:
     rules = {".gitignore": "a\nb\n", ".ignore": "!a\nc\nd\n", ".rgignore": "!d\n"}
     files = ["a", "b", "c", "d", "sub/a", "sub/c"]
     tree(tmp_path, {**dict.fromkeys(files, ""), **rules, "sub/.gitignore": "!c\na\n"})
-    assert walked(tmp_path) == (["a", "d", "sub/a"], {"hidden": 4, "ignored": 3})
+    assert walk_folder(tmp_path) == (["a", "d", "sub/a"], {"hidden": 4, "ignored": 3})
 
 
 def test_the_rules_above_count_outside_of_a_repository_too(tmp_path: Path) -> None:
     rules = {".gitignore": "a\n", ".ignore": "/sub/b\n", ".rgignore": "c\n"}
     tree(tmp_path, {**rules, "sub/a": "", "sub/b": "", "sub/c": "", "sub/sub/b": ""})
-    assert walked(tmp_path / "sub")[0] == ["a", "sub/b"]
+    assert walk_folder(tmp_path / "sub")[0] == ["a", "sub/b"]
     (tmp_path / ".git").mkdir()
-    assert walked(tmp_path / "sub")[0] == ["sub/b"]
+    assert walk_folder(tmp_path / "sub")[0] == ["sub/b"]
 
 
 @needs_git
@@ -197,9 +197,9 @@ def test_the_rules_for_all_repositories_count_in_each(
     files = {".config/git/ignore": "x\n"} if place is None else {place: setting, "rules": "x\n"}
     tree(git_home, files)
     repository(tmp_path, {"x": "", "y": "", "sub/x": "", "sub/.gitignore": "!x\n"})
-    assert walked(tmp_path)[0] == sorted(shown_by_git(tmp_path)) == ["sub/x", "y"]
+    assert walk_folder(tmp_path)[0] == sorted(list_git_files(tmp_path)) == ["sub/x", "y"]
     shutil.rmtree(tmp_path / ".git")
-    assert walked(tmp_path)[0] == ["sub/x", "x", "y"]
+    assert walk_folder(tmp_path)[0] == ["sub/x", "x", "y"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such files")
@@ -208,15 +208,15 @@ def test_what_is_no_file_has_no_rules(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / ".gitignore")
     (tmp_path / ".ignore").symlink_to("/dev/zero")
     (tmp_path / "b" / ".rgignore").mkdir()
-    assert walked(tmp_path)[0] == ["a", "b/c"]
+    assert walk_folder(tmp_path)[0] == ["a", "b/c"]
 
 
 @pytest.mark.parametrize("rule", ["*a" * 60 + "b", "**/a/" * 30 + "b", "?*" * 60 + "b"])
 def test_no_rule_takes_long(tmp_path: Path, rule: str) -> None:
     tree(tmp_path, {".gitignore": f"{rule}\n", "a/" * 60 + "a" * 200: ""})
-    began = time.monotonic()
-    assert len(walked(tmp_path)[0]) == 1
-    assert time.monotonic() - began < 5
+    start = time.monotonic()
+    assert len(walk_folder(tmp_path)[0]) == 1
+    assert time.monotonic() - start < 5
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such files")
@@ -229,8 +229,8 @@ def test_files_of_rules_are_read_with_a_bound(tmp_path: Path, git_home: Path) ->
         file.truncate(1 << 40)
     (tmp_path / "b" / ".ignore").write_text("".join(f"*{number}x\n" for number in range(3000)))
     problems: list[OSError] = []
-    found = list(walk(str(tmp_path), Counter(), problems.append))
-    assert found == [str(tmp_path / "a"), str(tmp_path / "b" / "c")]
+    paths = list(walk(str(tmp_path), Counter(), problems.append))
+    assert paths == [str(tmp_path / "a"), str(tmp_path / "b" / "c")]
     assert [str(read_error(str(error.filename), error)) for error in problems] == [
         f"{tmp_path / '.gitignore'}: larger than 262,144 bytes"
     ]
@@ -260,7 +260,7 @@ def test_what_is_no_file_is_left_out_and_counted(
     monkeypatch.chdir(tmp_path)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind("socket")  # a whole path could be too long for it
-    assert walked(tmp_path) == (["a"], {"special files": 2})
+    assert walk_folder(tmp_path) == (["a"], {"special files": 2})
 
 
 def test_a_name_is_no_option_and_no_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,12 +268,12 @@ def test_a_name_is_no_option_and_no_stream(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     start = f".{os.sep}"
     expected = [f"{start}-", f"{start}-n", "a", str(Path("b", "-n"))]
-    assert list(walk(".", Counter(), unexpected)) == expected
+    assert list(walk(".", Counter(), fail)) == expected
 
 
 def test_an_ignored_folder_that_is_named_is_read(tmp_path: Path) -> None:
     tree(tmp_path, {".git/HEAD": "", ".gitignore": "build/\n*.o\n", "build/a": "", "build/b.o": ""})
-    assert walked(tmp_path / "build") == (["a"], {"ignored": 1})
+    assert walk_folder(tmp_path / "build") == (["a"], {"ignored": 1})
 
 
 def test_the_rules_of_this_folder_do_not_count_in_its_neighbour(
@@ -281,14 +281,14 @@ def test_the_rules_of_this_folder_do_not_count_in_its_neighbour(
 ) -> None:
     tree(tmp_path, {".git/HEAD": "", "here/.gitignore": "*\n", "there/a": ""})
     monkeypatch.chdir(tmp_path / "here")
-    assert walked("../there") == (["a"], {})
-    assert walked(".") == ([], {"hidden": 1})
+    assert walk_folder("../there") == (["a"], {})
+    assert walk_folder(".") == ([], {"hidden": 1})
 
 
 def test_a_folder_of_this_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tree(tmp_path, {".git/HEAD": "", "a/b": "", "a/c.log": "", ".gitignore": "*.log\n"})
     monkeypatch.chdir(tmp_path)
-    assert list(walk("a", Counter(), unexpected)) == [str(Path("a", "b"))]
+    assert list(walk("a", Counter(), fail)) == [str(Path("a", "b"))]
 
 
 @pytest.mark.slow
@@ -302,7 +302,7 @@ def test_folders_as_deep_as_there_can_be(tmp_path: Path, monkeypatch: pytest.Mon
     Path("file").touch()
     try:
         monkeypatch.chdir(tmp_path)
-        found = list(walk(".", Counter(), unexpected))
+        paths = list(walk(".", Counter(), fail))
     finally:  # which pytest could not do
         os.chdir(tmp_path)
         for _ in range(depth):
@@ -311,7 +311,7 @@ def test_folders_as_deep_as_there_can_be(tmp_path: Path, monkeypatch: pytest.Mon
         for _ in range(depth):
             os.chdir("..")
             Path("a").rmdir()
-    assert found == ["a/" * depth + "file"]
+    assert paths == ["a/" * depth + "file"]
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs files that cannot be read")
@@ -331,14 +331,14 @@ def test_named_paths_come_first_and_folders_are_gone_through(tmp_path: Path) -> 
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("four")
     paths = [str(tmp_path / name) for name in ("b", "folder")]
-    found = find_sources(paths, [paths[0]], recursive=True)
-    assert found.places == [
+    sources = find_sources(paths, [paths[0]], recursive=True)
+    assert sources.places == [
         SourcePath(paths[0], is_named=True),
         SourcePath(str(Path(paths[1], "x")), is_named=False),
         SourcePath(str(Path(paths[1], "y")), is_named=False),
         SourcePath(paths[0], is_named=False),
     ]
-    assert found.size == 16
+    assert sources.size == 16
 
 
 def test_what_is_wrong_with_a_named_one_is_an_error_and_with_others_a_problem(
@@ -348,9 +348,9 @@ def test_what_is_wrong_with_a_named_one_is_an_error_and_with_others_a_problem(
     for path in wrong:
         with pytest.raises(InputError):
             find_sources([path], [], recursive=False)
-    found = find_sources([], wrong, recursive=False)
-    assert found.places == []
-    messages = [str(problem) for problem in found.problems]
+    sources = find_sources([], wrong, recursive=False)
+    assert sources.places == []
+    messages = [str(problem) for problem in sources.problems]
     assert messages[0].endswith("missing: no such file")
     assert messages[1].endswith("is a directory")
     assert messages[2] == "a file's name is empty"
@@ -377,8 +377,8 @@ def test_the_size_of_a_pipe_is_not_known(tmp_path: Path) -> None:
 def test_standard_input_that_is_no_file_has_no_size(monkeypatch: pytest.MonkeyPatch) -> None:
     for stdin in (None, io.TextIOWrapper(io.BytesIO())):
         monkeypatch.setattr(sys, "stdin", stdin)
-        found = find_sources(["-"], [], recursive=False)
-        assert (found.places, found.size) == ([SourcePath("-", is_named=True)], None)
+        sources = find_sources(["-"], [], recursive=False)
+        assert (sources.places, sources.size) == ([SourcePath("-", is_named=True)], None)
 
 
 @pytest.mark.parametrize(
@@ -404,9 +404,9 @@ def test_lists_of_names(
 
 def test_lists_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "list").write_bytes(b"a\0b\0")
-    with pytest.raises(InputError, match="NUL bytes") as raised:
+    with pytest.raises(InputError, match="NUL bytes") as error_info:
         read_names(str(tmp_path / "list"), null=False)
-    assert "-0" in str(raised.value.hint)
+    assert "-0" in str(error_info.value.hint)
     with pytest.raises(InputError, match="none: no such file"):
         read_names(str(tmp_path / "none"), null=False)
     with pytest.raises(InputError):
@@ -423,7 +423,7 @@ def test_a_list_without_end_is_an_error() -> None:
 
 
 def test_of_many_missing_files_only_the_first_are_kept(tmp_path: Path) -> None:
-    inputs = inputs_of(listed=[str(tmp_path / f"{number}") for number in range(3000)])
+    inputs = inputs_of(listed_paths=[str(tmp_path / f"{number}") for number in range(3000)])
     assert list(inputs) == []
     assert (len(inputs.report.problems), inputs.report.problems.total) == (1000, 3000)
 
@@ -432,8 +432,8 @@ def test_a_list_s_files_that_are_gone_do_not_stop_the_others(tmp_path: Path) -> 
     (tmp_path / "a.txt").write_text("one\n")
     (tmp_path / "b.txt").write_bytes(b"\0\1\2")
     (tmp_path / "c.jsonl").write_text('{"text": "two"}\n{"text": 3\n')
-    listed = [str(tmp_path / name) for name in ("gone", "a.txt", "b.txt", "c.jsonl")]
-    inputs = inputs_of(listed=listed)
+    paths = [str(tmp_path / name) for name in ("gone", "a.txt", "b.txt", "c.jsonl")]
+    inputs = inputs_of(listed_paths=paths)
     assert names(list(inputs), tmp_path) == ["a.txt", "c.jsonl"]
     assert inputs.report.skip_counts == {"binary": 1}
     assert inputs.report.binary == []
@@ -456,7 +456,7 @@ def test_what_is_reported_is_of_the_last_time_through(tmp_path: Path) -> None:
 
 def test_a_list_may_name_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     give_stdin(monkeypatch, b'{"text": "one"}\n{"text": "two"}\n')
-    documents = list(inputs_of(listed=["-"], input_format=InputFormat.JSONL))
+    documents = list(inputs_of(listed_paths=["-"], input_format=InputFormat.JSONL))
     assert [document.text for document in documents] == ["one", "two"]
 
 

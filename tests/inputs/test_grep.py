@@ -24,12 +24,12 @@ from tests.support.fakes import OverlapScorer, words_info
 from tests.support.reading import inputs_of, read, source_of
 
 
-def found(content: bytes) -> list[GrepMatch]:
+def matches_of(content: bytes) -> list[GrepMatch]:
     return list(grep_matches(source_of(content).line_blocks(), lambda: None))
 
 
 def parts(content: bytes) -> list[tuple[str | None, int | None, str]]:
-    return [(match.path, match.line, match.text) for match in found(content)]
+    return [(match.path, match.line, match.text) for match in matches_of(content)]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def parts(content: bytes) -> list[tuple[str | None, int | None, str]]:
     ],
 )
 def test_lines(line: bytes, expected: tuple[str, str | None, int]) -> None:
-    (only,) = found(line + b"\n")
+    (only,) = matches_of(line + b"\n")
     assert (only.text, only.path, only.line) == expected
     assert only.raw == line + b"\n"
 
@@ -163,16 +163,16 @@ def test_binary_files_are_counted(tmp_path: Path) -> None:
 
 
 def test_a_stream_of_any_length_is_read_as_it_comes() -> None:
-    read = 0
+    line_count = 0
 
     def blocks() -> Iterator[SourceBlock]:
-        nonlocal read
-        for read in range(1, 1_000_000):
-            yield SourceBlock(f"a.py:{read}:x", read, b"")
+        nonlocal line_count
+        for line_count in range(1, 1_000_000):
+            yield SourceBlock(f"a.py:{line_count}:x", line_count, b"")
 
     matches = grep_matches(blocks(), lambda: None)
     assert [next(matches).line for _ in range(5000)] == list(range(1, 5001))
-    assert read <= 6000
+    assert line_count <= 6000
 
 
 def message(kind: str, **data: Any) -> bytes:
@@ -194,7 +194,7 @@ def test_messages_of_rg() -> None:
         message("end", path={"text": "a.txt"}),
         message("summary", stats={}),
     ]
-    assert found(b"".join(content)) == [
+    assert matches_of(b"".join(content)) == [
         GrepMatch("é one", "a.txt", 3, content[1]),
         GrepMatch("two", "a.txt", None, content[2]),
         GrepMatch("caf\ufffd noir", "b\ufffd", 4, content[3]),
@@ -213,13 +213,13 @@ def test_messages_of_rg() -> None:
 )
 def test_what_only_looks_like_rg_s_is_text(data: dict[str, Any]) -> None:
     line = message("match", **data)
-    assert found(line) == [GrepMatch(line.decode().rstrip(), None, 1, line)]
+    assert matches_of(line) == [GrepMatch(line.decode().rstrip(), None, 1, line)]
 
 
 @given(st.binary(max_size=60) | st.text("a:-0\x0012\x1b[m{}\n", max_size=40).map(str.encode))
 def test_any_bytes_are_read_and_given_back(content: bytes) -> None:
     pieces = iter(source_of(content).line_blocks())
-    for match in found(content):  # in their order, each once
+    for match in matches_of(content):  # in their order, each once
         assert match.raw in (piece.raw for piece in pieces)
 
 
@@ -299,17 +299,17 @@ def check_reading(
     has_around = not {"-no", "--vimgrep"} & {*tool}
     options, revision = (tool[:-1], ["HEAD"]) if tool[-1] == "HEAD" else (tool, [])
     command = [*options, *(around if has_around else []), "-e", word, *revision]
-    ran = subprocess.run(command, capture_output=True, check=False)
-    assert ran.stderr == b""
-    wrong = [match for match in found(ran.stdout) if not is_right(match, files, tool)]
-    assert wrong == [], ran.stdout
+    process = subprocess.run(command, capture_output=True, check=False)
+    assert process.stderr == b""
+    wrong = [match for match in matches_of(process.stdout) if not is_right(match, files, tool)]
+    assert wrong == [], process.stdout
 
 
 def is_right(match: GrepMatch, files: dict[str, list[str]], tool: list[str]) -> bool:
     """Whether a match has its place and text, or says of no place and has all of the line."""
     if match.path is None:
-        printed = re.sub(rb"\x1b\[[0-9;]*[mK]", b"", match.raw).decode().rstrip("\r\n")
-        return match.text == printed
+        text = re.sub(rb"\x1b\[[0-9;]*[mK]", b"", match.raw).decode().rstrip("\r\n")
+        return match.text == text
     lines = files[str(match.path).removeprefix("./")]
     if match.line is None:
         return match.text in lines
@@ -337,12 +337,14 @@ def test_what_grep_lines_of_ours_say_is_read_back(
     content = b"".join(render(ranking, Style(Format.GREP, null=null)))
     count = len(documents)
     assert content.count(b"\n") == count
-    matches = found(content)
+    matches = matches_of(content)
     assert all(is_right(match, files, []) for match in matches if match.path is not None)
     if null:
-        given = [result.document for result in ranking.results]
-        given += [blank.document for blank in ranking.blanks]
-        assert [match.path for match in matches] == [document.source for document in given]
+        input_documents = [result.document for result in ranking.results]
+        input_documents += [blank.document for blank in ranking.blanks]
+        assert [match.path for match in matches] == [
+            document.source for document in input_documents
+        ]
     assert all(null or match.text == match.raw.decode()[:-1] for match in matches if not match.path)
 
 
@@ -356,8 +358,8 @@ def test_places_come_back_from_the_examples(rerank: Run, monkeypatch: pytest.Mon
     again_by_paths = rerank(*options, "--grep", stdin=by_paths.raw)
     places = [line.split(":")[:2] for line in first.out.splitlines()]
     assert len(places) > 20
-    for ran in (again, again_by_paths):
-        assert sorted(line.split(":")[:2] for line in ran.out.splitlines()) == sorted(places)
+    for outcome in (again, again_by_paths):
+        assert sorted(line.split(":")[:2] for line in outcome.out.splitlines()) == sorted(places)
 
 
 def test_numbers_that_come_again_are_those_of_lines(
@@ -366,7 +368,7 @@ def test_numbers_that_come_again_are_those_of_lines(
     """Here `-no` could be taken for `-bo`, but two matches have two offsets."""
     monkeypatch.chdir(tmp_path)
     Path("1").write_text("11\n")
-    assert [(match.path, match.line) for match in found(b"1:1:1\n1:1:1\n")] == [("1", 1)] * 2
+    assert [(match.path, match.line) for match in matches_of(b"1:1:1\n1:1:1\n")] == [("1", 1)] * 2
 
 
 def test_a_part_of_a_line_is_more_likely_at_its_number_than_at_an_offset(
@@ -375,4 +377,4 @@ def test_a_part_of_a_line_is_more_likely_at_its_number_than_at_an_offset(
     """`-no` and `-bo` print the same here, and `-n` is the usual one."""
     monkeypatch.chdir(tmp_path)
     Path("1").write_text("1a\n")
-    assert [(match.path, match.line) for match in found(b"1:1:a\n")] == [("1", 1)]
+    assert [(match.path, match.line) for match in matches_of(b"1:1:a\n")] == [("1", 1)]

@@ -16,17 +16,17 @@ from tests.support.reading import read
 
 
 def convert_page(markup: str) -> Conversion:
-    found = convert(markup.encode(), InputFormat.HTML, "a.html", 1 << 26)
-    check_blocks(found.text, found.blocks or ())
-    lines = found.source_lines or ()
-    assert len(lines) == (found.text.count("\n") + 1 if found.text else 0)
+    conversion = convert(markup.encode(), InputFormat.HTML, "a.html", 1 << 26)
+    check_blocks(conversion.text, conversion.blocks or ())
+    lines = conversion.source_lines or ()
+    assert len(lines) == (conversion.text.count("\n") + 1 if conversion.text else 0)
     assert list(lines) == sorted(lines)
-    return found
+    return conversion
 
 
 def blocks_of(markup: str) -> str:
-    found = convert_page(markup)
-    return outline(found.text, found.blocks or ())
+    page = convert_page(markup)
+    return outline(page.text, page.blocks or ())
 
 
 def names(markup: str) -> list[tuple[int, str]]:
@@ -108,9 +108,11 @@ def test_headings(markup: str, expected: list[tuple[int, str]]) -> None:
 def test_a_heading_beside_the_text_is_none_of_what_follows(scope: str) -> None:
     page = f"<h2>A</h2>a<{scope}><h1>S</h1>s<h3>T</h3>t</{scope}>b<h2>C</h2>c"
     assert names(page) == [(0, "A"), (1, "S"), (2, "T"), (0, "C")]
-    found = convert_page(page)
+    conversion = convert_page(page)
     paragraph = next(
-        block for block in found.blocks or () if found.text[block.start : block.end] == "b"
+        block
+        for block in conversion.blocks or ()
+        if conversion.text[block.start : block.end] == "b"
     )
     assert paragraph.depth == 1
 
@@ -124,8 +126,8 @@ def test_a_heading_beside_the_text_is_none_of_what_follows(scope: str) -> None:
     ],
 )
 def test_a_list_or_table_with_headings_is_layout(markup: str) -> None:
-    found = convert_page(markup)
-    kinds = {block.kind for block in found.blocks or ()}
+    conversion = convert_page(markup)
+    kinds = {block.kind for block in conversion.blocks or ()}
     assert kinds == {BlockKind.SECTION, BlockKind.HEADING, BlockKind.PARAGRAPH}
     assert names(markup) == [(0, "A"), (1, "B")]
 
@@ -148,10 +150,12 @@ def test_lines_are_those_of_the_page() -> None:
         "<html>\n<p>\n  first\n  goes on\n<p>second<br>\nthird\n\n<pre>\n\ncode\n\nmore</pre>\n"
         "<ul>\n<li>\n\none\n<li>two &#10; three\n</ul>\n<img alt='a picture'\n>"
     )
-    found = convert_page(page)
-    shown = dict(zip(found.text.split("\n"), found.source_lines or (), strict=True))
-    del shown[""]
-    assert shown == {
+    conversion = convert_page(page)
+    line_by_text = dict(
+        zip(conversion.text.split("\n"), conversion.source_lines or (), strict=True)
+    )
+    del line_by_text[""]
+    assert line_by_text == {
         "first goes on": 3,
         "second": 5,
         "third": 6,
@@ -166,12 +170,12 @@ def test_lines_are_those_of_the_page() -> None:
 def test_a_result_is_at_the_line_of_the_page(rerank: Run, tmp_path: Path) -> None:
     path = tmp_path / "a.html"
     path.write_text("<html>\n<body>\n<!-- -->\n<p>an apple</p>\n\n<p>a\nfox</p>\n")
-    ran = rerank("fox", str(path), "-m", "bm25", "-f", "grep", "-n", "1")
-    assert ran.out == f"{path}:6:a fox\n"
-    ran = rerank("fox", str(path), "-m", "bm25", "-f", "grep", "--unit", "paragraph", "-n", "1")
-    assert ran.out == f"{path}:6:a fox\n"
-    ran = rerank("fox", str(path), "-m", "bm25", "-f", "grep", "--unit", "line", "-n", "1")
-    assert ran.out == f"{path}:6:a fox\n"
+    outcome = rerank("fox", str(path), "-m", "bm25", "-f", "grep", "-n", "1")
+    assert outcome.out == f"{path}:6:a fox\n"
+    outcome = rerank("fox", str(path), "-m", "bm25", "-f", "grep", "--unit", "paragraph", "-n", "1")
+    assert outcome.out == f"{path}:6:a fox\n"
+    outcome = rerank("fox", str(path), "-m", "bm25", "-f", "grep", "--unit", "line", "-n", "1")
+    assert outcome.out == f"{path}:6:a fox\n"
     assert [document.line for document in read(path)] == [4]
 
 
@@ -225,19 +229,19 @@ MARKS = [
 
 
 def test_code_in_a_heading_is_the_heading() -> None:
-    found = convert_page("<h1><pre>ab</pre></h1><pre>cd</pre>")
-    assert outline(found.text, found.blocks or ()) == (
+    conversion = convert_page("<h1><pre>ab</pre></h1><pre>cd</pre>")
+    assert outline(conversion.text, conversion.blocks or ()) == (
         "section [ab] ab cd\n  heading ab\n  code cd"
     )
 
 
 @given(st.lists(st.sampled_from(MARKS), max_size=40).map("".join))
 def test_blocks_of_any_markup(markup: str) -> None:
-    found = convert_page(markup)
-    changed = convert_page(markup.replace("\n", "\r\n"))
-    assert changed.text == found.text
-    assert changed.blocks == found.blocks
-    assert list(changed.source_lines or ()) == list(found.source_lines or ())
+    conversion = convert_page(markup)
+    other_conversion = convert_page(markup.replace("\n", "\r\n"))
+    assert other_conversion.text == conversion.text
+    assert other_conversion.blocks == conversion.blocks
+    assert list(other_conversion.source_lines or ()) == list(conversion.source_lines or ())
 
 
 @pytest.mark.slow
@@ -255,10 +259,10 @@ def test_blocks_of_any_markup(markup: str) -> None:
 def test_hostile_pages_are_read_within_the_time_of_their_size(
     markup: str, count: int, blocks: int
 ) -> None:
-    found = convert(markup.encode() * count, InputFormat.HTML, "a.html", 1 << 27)
-    assert abs(len(found.blocks or ()) - blocks) < 100_000
+    conversion = convert(markup.encode() * count, InputFormat.HTML, "a.html", 1 << 27)
+    assert abs(len(conversion.blocks or ()) - blocks) < 100_000
     ends: list[Block] = []
-    for block in found.blocks or ():
+    for block in conversion.blocks or ():
         del ends[block.depth :]
         assert not ends or block.end <= ends[-1].end
         ends.append(block)
@@ -274,5 +278,7 @@ def test_lines_of_the_text_in_one_line_of_the_page_are_all_shown_by_grep(
 ) -> None:
     path = tmp_path / "a.html"
     path.write_text("".join(f"<h1>{n}</h1><p>{'a fox ' * 9}{n}</p>" for n in ("one", "two")))
-    ran = rerank("fox", str(path), "-m", "mini", "--passages", "--chunk-tokens", "8", "-f", "grep")
-    assert [line.split(":")[1] for line in ran.out.splitlines()] == ["1", "1"]
+    outcome = rerank(
+        "fox", str(path), "-m", "mini", "--passages", "--chunk-tokens", "8", "-f", "grep"
+    )
+    assert [line.split(":")[1] for line in outcome.out.splitlines()] == ["1", "1"]

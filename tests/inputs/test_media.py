@@ -89,9 +89,9 @@ def test_records_of_a_pipe_name_files_only_in_a_folder_that_is_given(
 def test_a_text_is_a_text_whatever_else_there_is(pictures: Path) -> None:
     rows = [{"text": "a", "image": URL}, {"body": "b", "video": URL}]
     assert [d.media for d in records(pictures / "a.jsonl", *rows)] == [None, None]
-    named = inputs_of(pictures / "a.jsonl", fields=TextFields(["video"]))
+    video_inputs = inputs_of(pictures / "a.jsonl", fields=TextFields(["video"]))
     (pictures / "a.jsonl").write_text(json.dumps({"video": URL}))
-    assert [(d.text, d.media) for d in named] == [(URL, None)]
+    assert [(d.text, d.media) for d in video_inputs] == [(URL, None)]
 
 
 @pytest.mark.parametrize(
@@ -155,8 +155,8 @@ def test_for_a_model_of_texts_they_are_what_they_were(pictures: Path) -> None:
 def test_a_folder_has_images_texts_and_what_only_has_the_name(pictures: Path) -> None:
     (pictures / "compose.json").write_text('{"image": "fox:latest"}')
     inputs = inputs_for(Viewer(), pictures, recursive=True)
-    found = {Path(d.source or "").name: d.media is not None for d in inputs}
-    assert found == {
+    is_media_by_name = {Path(d.source or "").name: d.media is not None for d in inputs}
+    assert is_media_by_name == {
         "compose.json": False,
         "dog.png": True,
         "fox.JPG": True,
@@ -355,8 +355,8 @@ def test_a_value_that_is_no_place_is_not_lost_unseen(safe: Path) -> None:
     (safe / "a.jsonl").write_text(json.dumps({"text": "a fox", "image": ["dog.png"]}))
     with pytest.raises(InputError, match="image does not hold the place of an image but a list"):
         list(inputs_for(Viewer(), safe / "a.jsonl"))
-    named = inputs_for(Viewer(), safe / "a.jsonl", fields=TextFields(["text"]))
-    assert [document.text for document in named] == ["a fox"]
+    text_inputs = inputs_for(Viewer(), safe / "a.jsonl", fields=TextFields(["text"]))
+    assert [document.text for document in text_inputs] == ["a fox"]
 
 
 def test_no_more_are_the_bytes_of_an_image_in_a_row_of_parquet() -> None:

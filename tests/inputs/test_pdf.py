@@ -25,27 +25,28 @@ def convert_pdf(*texts: str, bookmarks: Sequence[tuple[str, int]] = ()) -> Conve
 
 
 def blocks_of(pages: Sequence[str], bookmarks: Sequence[Bookmark] = ()) -> list[str]:
-    found = PdfText()
-    lay_out(found, pages, bookmarks)
-    return outline(found.text, found.blocks).splitlines()
+    pdf_text = PdfText()
+    lay_out(pdf_text, pages, bookmarks)
+    return outline(pdf_text.text, pdf_text.blocks).splitlines()
 
 
-def left_out(pages: Sequence[str]) -> list[list[str]]:
+def lines_left_out(pages: Sequence[str]) -> list[list[str]]:
     """The lines of each page that are left out."""
     lines = [page.split("\n") for page in pages]
-    kept = leave_out_margins(lines)
+    kept_lines = leave_out_margins(lines)
     return [
-        [line for line in page if line not in rest] for page, rest in zip(lines, kept, strict=True)
+        [line for line in page if line not in rest]
+        for page, rest in zip(lines, kept_lines, strict=True)
     ]
 
 
 def test_pages_without_bookmarks_stand_alone() -> None:
-    found = convert_pdf("one", "two", "three")
-    assert found.text == "one\n\ntwo\n\nthree"
-    assert found.page_starts == [0, 5, 10]
-    assert found.source_lines is None
-    check_blocks(found.text, found.blocks or ())
-    assert outline(found.text, found.blocks or ()).splitlines() == [
+    conversion = convert_pdf("one", "two", "three")
+    assert conversion.text == "one\n\ntwo\n\nthree"
+    assert conversion.page_starts == [0, 5, 10]
+    assert conversion.source_lines is None
+    check_blocks(conversion.text, conversion.blocks or ())
+    assert outline(conversion.text, conversion.blocks or ()).splitlines() == [
         *("section one", "  paragraph one", "section two", "  paragraph two"),
         *("section three", "  paragraph three"),
     ]
@@ -62,14 +63,14 @@ def test_a_paragraph_goes_on_over_the_end_of_a_page() -> None:
 
 
 def test_bookmarks_are_sections() -> None:
-    found = convert_pdf(
+    conversion = convert_pdf(
         "Cover",
         "1. Slugs\nThey eat.",
         "1.1 What they\neat\nLeaves.\n2 MOLES They dig.",
         "Last",
         bookmarks=[("Slugs", 1), ("What they eat", 2), ("2 MOLES", 2), ("Not there", 3)],
     )
-    assert outline(found.text, found.blocks or ()).splitlines() == [
+    assert outline(conversion.text, conversion.blocks or ()).splitlines() == [
         "paragraph Cover",
         "section [Slugs] 1. Slugs They eat.",
         "  heading 1. Slugs",
@@ -82,8 +83,13 @@ def test_bookmarks_are_sections() -> None:
         "section [Not there] Last",
         "  paragraph Last",
     ]
-    assert found.page_starts is not None
-    assert [found.text[start:][:3] for start in found.page_starts] == ["Cov", "1. ", "1.1", "Las"]
+    assert conversion.page_starts is not None
+    assert [conversion.text[start:][:3] for start in conversion.page_starts] == [
+        "Cov",
+        "1. ",
+        "1.1",
+        "Las",
+    ]
 
 
 def test_bookmarks_below_each_other() -> None:
@@ -94,46 +100,49 @@ def test_bookmarks_below_each_other() -> None:
     ]
 
 
-def numbered(head: str, place: int, foot: str) -> str:
+def number_page(head: str, place: int, foot: str) -> str:
     """A page whose text no other page has."""
     body = "\n".join(f"{chr(97 + place)}{line} {BODY}" for line in "abcde")
     return "\n".join(line for line in (head, body, foot) if line)
 
 
 def test_running_heads_and_feet_are_left_out() -> None:
-    pages = [numbered("Manual 5.4", place, f"{place + 3}") for place in range(6)]
-    assert left_out(pages) == [["Manual 5.4", f"{place + 3}"] for place in range(6)]
+    pages = [number_page("Manual 5.4", place, f"{place + 3}") for place in range(6)]
+    assert lines_left_out(pages) == [["Manual 5.4", f"{place + 3}"] for place in range(6)]
 
 
 def test_heads_of_odd_and_even_pages() -> None:
     heads = ["Manual\n{}", "Chapter of this part\n{}"]
-    pages = [numbered(heads[place % 2].format(place + 1), place, "") for place in range(10)]
-    assert all(len(lines) == 2 for lines in left_out(pages))
+    pages = [number_page(heads[place % 2].format(place + 1), place, "") for place in range(10)]
+    assert all(len(lines) == 2 for lines in lines_left_out(pages))
 
 
 def test_heads_with_the_number_of_the_page() -> None:
     chapters = ["Slugs", "Moles", "Mice"]
-    pages = [numbered("", n, f"2.{n} {chapters[n // 4]} {n + 7}") for n in range(12)]
-    assert left_out(pages) == [[page.split("\n")[-1]] for page in pages]
+    pages = [number_page("", n, f"2.{n} {chapters[n // 4]} {n + 7}") for n in range(12)]
+    assert lines_left_out(pages) == [[page.split("\n")[-1]] for page in pages]
 
 
 def test_roman_numbers_of_pages() -> None:
-    pages = [numbered("", n, roman) for n, roman in enumerate(("ii", "iii", "iv", "v"))]
-    assert left_out(pages) == [["ii"], ["iii"], ["iv"], ["v"]]
+    pages = [number_page("", n, roman) for n, roman in enumerate(("ii", "iii", "iv", "v"))]
+    assert lines_left_out(pages) == [["ii"], ["iii"], ["iv"], ["v"]]
 
 
 @pytest.mark.parametrize(
     "pages",
     [
         [f"Total\n{BODY}\n42"] * 3,  # too few pages
-        [numbered("", n, f"{number}") for n, number in enumerate((17, 3, 99, 40, 12))],
-        [numbered(f"{c}z\n{c}y\nHead", n, f"Foot\n{c}x\n{c}w") for n, c in enumerate("abcdefgh")],
-        [numbered(f"A{n} . . . . . . {n}\nB{n} . . . . . . {n}", n, "") for n in range(8)],
-        [numbered("", n, "}") for n in range(3)],
+        [number_page("", n, f"{number}") for n, number in enumerate((17, 3, 99, 40, 12))],
+        [
+            number_page(f"{c}z\n{c}y\nHead", n, f"Foot\n{c}x\n{c}w")
+            for n, c in enumerate("abcdefgh")
+        ],
+        [number_page(f"A{n} . . . . . . {n}\nB{n} . . . . . . {n}", n, "") for n in range(8)],
+        [number_page("", n, "}") for n in range(3)],
     ],
 )  # fmt: skip
 def test_text_of_the_body_is_kept(pages: list[str]) -> None:
-    assert left_out(pages) == [[]] * len(pages)
+    assert lines_left_out(pages) == [[]] * len(pages)
 
 
 LINES = [
@@ -156,12 +165,12 @@ LINES = [
     st.lists(st.tuples(st.sampled_from(LINES), st.integers(1, 3), st.integers(0, 8)), max_size=6),
 )
 def test_blocks_of_any_pages(pages: list[str], bookmarks: list[tuple[str, int, int]]) -> None:
-    found = PdfText()
-    lay_out(found, pages, [Bookmark(" ".join(t.split()) or "x", n, p) for t, n, p in bookmarks])
-    check_blocks(found.text, found.blocks, headings=False)
-    assert len(found.page_starts) == len(pages)
-    assert found.page_starts == sorted(found.page_starts)
-    assert {line.strip() for line in found.text.split("\n")} <= {
+    pdf_text = PdfText()
+    lay_out(pdf_text, pages, [Bookmark(" ".join(t.split()) or "x", n, p) for t, n, p in bookmarks])
+    check_blocks(pdf_text.text, pdf_text.blocks, headings=False)
+    assert len(pdf_text.page_starts) == len(pages)
+    assert pdf_text.page_starts == sorted(pdf_text.page_starts)
+    assert {line.strip() for line in pdf_text.text.split("\n")} <= {
         line.strip() for page in [*pages, ""] for line in page.split("\n")
     }
 
@@ -179,8 +188,8 @@ def test_a_damaged_outline_takes_no_text_away() -> None:
     ]
     for old, new in turns:
         assert old in data
-        found = convert(data.replace(old, new), InputFormat.PDF, "a.pdf", 1000)
-        assert found.text == "one\n\ntwo"
+        conversion = convert(data.replace(old, new), InputFormat.PDF, "a.pdf", 1000)
+        assert conversion.text == "one\n\ntwo"
 
 
 def test_a_page_is_the_place_of_a_result(rerank: Run, tmp_path: Path) -> None:
@@ -197,8 +206,8 @@ def test_a_page_is_the_place_of_a_result(rerank: Run, tmp_path: Path) -> None:
     assert row.split("\t")[6:] == ["", "The fox\\nis red."]
     lines = rerank("fox", *options, "grep").out
     assert lines == f"{path}:3:The fox\n"
-    ran = rerank("--grep", "fox", "-m", "bm25", "-f", "grep", stdin=lines.encode())
-    assert ran.out == lines
+    outcome = rerank("--grep", "fox", "-m", "bm25", "-f", "grep", stdin=lines.encode())
+    assert outcome.out == lines
 
 
 def test_a_sentence_has_the_page_that_it_begins_on(rerank: Run, tmp_path: Path) -> None:
@@ -226,6 +235,6 @@ def test_a_running_foot_of_three_lines_is_left_out() -> None:
         [f"Text {name}.", "end", "User Guide", f"Chapter {1 + number // 4}", f"Page {number + 1}"]
         for number, name in enumerate(("one", "two", "three", "four", "five", "six", "seven"))
     ]
-    kept = leave_out_margins(pages)
-    assert [lines[0] for lines in kept] == [lines[0] for lines in pages]
-    assert not any("User Guide" in lines for lines in kept)
+    kept_lines = leave_out_margins(pages)
+    assert [lines[0] for lines in kept_lines] == [lines[0] for lines in pages]
+    assert not any("User Guide" in lines for lines in kept_lines)

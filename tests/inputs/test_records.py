@@ -37,17 +37,17 @@ def elements(content: bytes, encoding: str = "utf-8") -> list[tuple[Any, SourceB
     return list(json_values(source_of(content, encoding, name="x.json")))
 
 
-def laid_out(text: str, data: st.DataObject) -> str:
+def lay_out(text: str, data: st.DataObject) -> str:
     """Put white space wherever JSON allows it between the tokens of compact JSON."""
-    out, quoted, escaped = "", False, False
+    out, is_quoted, escaped = "", False, False
     for character in text:
-        between = not quoted and character in "[]{},:"
+        between = not is_quoted and character in "[]{},:"
         out += data.draw(space) + character + data.draw(space) if between else character
-        if quoted:
-            quoted = character != '"' or escaped
+        if is_quoted:
+            is_quoted = character != '"' or escaped
             escaped = character == "\\" and not escaped
         else:
-            quoted = character == '"'
+            is_quoted = character == '"'
     return out
 
 
@@ -56,11 +56,11 @@ def laid_out(text: str, data: st.DataObject) -> str:
 @example([1.5, -2e-7, 1e300], True, None)
 def test_an_array_in_any_layout(rows: list[Any], ascii_only: bool, data: Any) -> None:
     text = json.dumps(rows, ensure_ascii=ascii_only, separators=(",", ":"))
-    content = (laid_out(text, data) if data else text).encode("utf-8", "backslashreplace")
+    content = (lay_out(text, data) if data else text).encode("utf-8", "backslashreplace")
     rows = json.loads(content)
-    found = elements(content)
-    assert [value for value, _ in found] == rows
-    for value, block in found:
+    values_read = elements(content)
+    assert [value for value, _ in values_read] == rows
+    for value, block in values_read:
         assert block.raw.count(b"\n") == 1
         assert b"\r" not in block.raw
         assert block.raw.endswith(b"\n")
@@ -70,9 +70,9 @@ def test_an_array_in_any_layout(rows: list[Any], ascii_only: bool, data: Any) ->
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
 @given(rows=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=9), max_size=3))
 def test_an_array_of_wide_characters(encoding: str, rows: list[str]) -> None:
-    found = elements(json.dumps(rows, ensure_ascii=False, indent=1).encode(encoding), encoding)
-    assert [value for value, _ in found] == rows
-    assert [json.loads(block.raw.decode(encoding)) for _, block in found] == rows
+    values = elements(json.dumps(rows, ensure_ascii=False, indent=1).encode(encoding), encoding)
+    assert [value for value, _ in values] == rows
+    assert [json.loads(block.raw.decode(encoding)) for _, block in values] == rows
 
 
 @pytest.mark.slow
@@ -113,29 +113,29 @@ def test_there_may_be_no_value(content: bytes) -> None:
     ],
 )
 def test_what_is_no_json_is_named_with_its_line(content: bytes, message: str) -> None:
-    with pytest.raises(InputError) as raised:
+    with pytest.raises(InputError) as error_info:
         elements(content)
-    assert str(raised.value).startswith(message)
+    assert str(error_info.value).startswith(message)
 
 
 @given(st.binary(max_size=30) | st.text('[]{},:"\\ 1.eE-+tfn\n', max_size=20).map(str.encode))
 def test_any_bytes_are_values_or_an_error(content: bytes) -> None:
-    message, found = "", []
+    message, values = "", []
     try:
-        found = elements(content)
+        values = elements(content)
     except InputError as error:
         message = str(error)
     assert message == "" or message.startswith("x.json:")
-    assert all(block.raw.endswith(b"\n") for _, block in found)
+    assert all(block.raw.endswith(b"\n") for _, block in values)
 
 
 def test_undecodable_bytes_are_counted_and_given_back() -> None:
     source = source_of(b'["caf\xe9", "ok"]')
-    found = json_values(source)
-    value, block = next(found)
+    values = json_values(source)
+    value, block = next(values)
     assert (value, block.text, block.raw) == ("caf\udce9", '"caf\ufffd"', b'"caf\xe9"\n')
     assert source.undecodable == 1
-    assert next(found)[1].raw == b'"ok"\n'
+    assert next(values)[1].raw == b'"ok"\n'
     assert source.undecodable == 1
 
 
@@ -146,7 +146,7 @@ def test_long_elements_and_long_white_space(monkeypatch: pytest.MonkeyPatch) -> 
     assert [value for value, _ in elements(content)] == rows
 
 
-def deep(levels: int) -> bytes:
+def make_deep_record(levels: int) -> bytes:
     return b'{"text": "x", "more": ' + b"[" * levels + b"]" * levels + b"}"
 
 
@@ -155,13 +155,13 @@ def deep(levels: int) -> bytes:
 def test_a_record_of_too_many_levels_is_an_error(format_: InputFormat, levels: int) -> None:
     """Whatever the interpreter's limit is: one level less would fail where results are written."""
     with pytest.raises(InputError, match=r"x:1: not a JSON record: nested more than 256 levels"):
-        records_of(deep(levels), format_)
+        records_of(make_deep_record(levels), format_)
 
 
 def records_of(content: bytes, format_: InputFormat = InputFormat.JSONL, **rest: Any) -> list[Any]:
     source = source_of(content, strict=True, **rest)
-    _, found = RECORD_READERS[format_].read(source, TextFields())
-    return [(value, block.raw) for value, block in found]
+    _, records = RECORD_READERS[format_].read(source, TextFields())
+    return [(value, block.raw) for value, block in records]
 
 
 @pytest.mark.parametrize("come", [*range(2, 18)])
@@ -169,13 +169,13 @@ def test_a_record_over_several_lines_is_known_by_its_first_one(come: int) -> Non
     content = b'{\n  "text": "x"\n}\n{\n "text": "y"\n}\n'
     source = source_of(content)
     source.head = content[:come]
-    _, found = RECORD_READERS[InputFormat.JSONL].read(source, TextFields())
-    assert [value["text"] for value, _ in found] == ["x", "y"]
+    _, records = RECORD_READERS[InputFormat.JSONL].read(source, TextFields())
+    assert [value["text"] for value, _ in records] == ["x", "y"]
 
 
 def test_a_record_may_have_many_levels_and_lists() -> None:
     for format_ in (InputFormat.JSONL, InputFormat.JSON):
-        assert len(records_of(deep(254), format_)) == 1
+        assert len(records_of(make_deep_record(254), format_)) == 1
         brackets = json.dumps({"text": "[" * 5000, "more": [[]] * 1000}).encode()
         assert len(records_of(brackets, format_)) == 1
 
@@ -195,11 +195,13 @@ def test_lists_cannot_fill_the_memory(
 
 def test_numbers_that_are_too_large_are_no_bug(rerank: Run) -> None:
     content = b'{"text": "a fox", "n": 1e999, "m": [-1e999]}\n{"text": 1e999}\n'
-    ran = rerank("fox", "-m", "bm25", "-f", "jsonl", "--input-format", "jsonl", stdin=content)
-    assert ran.code == 0
-    assert [json.loads(line)["document"]["text"] for line in ran.out.splitlines()] == ["a fox"]
-    ran = rerank("fox", "-m", "bm25", "--input-format", "jsonl", stdin=b'{"text": ' + b"9" * 5000)
-    assert ran.code == 2
+    outcome = rerank("fox", "-m", "bm25", "-f", "jsonl", "--input-format", "jsonl", stdin=content)
+    assert outcome.code == 0
+    assert [json.loads(line)["document"]["text"] for line in outcome.out.splitlines()] == ["a fox"]
+    outcome = rerank(
+        "fox", "-m", "bm25", "--input-format", "jsonl", stdin=b'{"text": ' + b"9" * 5000
+    )
+    assert outcome.code == 2
 
 
 @pytest.mark.parametrize("format_", ["jsonl", "json"])
@@ -207,8 +209,8 @@ def test_a_deep_record_is_no_bug(rerank: Run, format_: str) -> None:
     for levels in (200, 254, 300, 990, 100_000):
         for shape in ("jsonl", "table", "csv"):
             arguments = ["fox", "-m", "bm25", "-f", shape, "--input-format", format_]
-            ran = rerank(*arguments, stdin=deep(levels).replace(b'"x"', b'"a fox"'))
-            assert ran.code == (0 if levels <= 254 else 2)
+            outcome = rerank(*arguments, stdin=make_deep_record(levels).replace(b'"x"', b'"a fox"'))
+            assert outcome.code == (0 if levels <= 254 else 2)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le"])
@@ -220,10 +222,10 @@ def test_what_joins_lines_is_no_part_of_a_record(encoding: str) -> None:
         ' {"text": "c"} ,\n',
         '"d",',
     ]
-    found = records_of("".join(lines).encode(encoding), encoding=encoding)
+    records = records_of("".join(lines).encode(encoding), encoding=encoding)
     own = ['{"text": "a"}\r\n', '{"text": "b"}\r\n', ' {"text": "c"} \n', '"d"\n']
-    assert [raw.decode(encoding) for _, raw in found] == own
-    assert [value for value, _ in found] == [{"text": "a"}, {"text": "b"}, {"text": "c"}, "d"]
+    assert [raw.decode(encoding) for _, raw in records] == own
+    assert [value for value, _ in records] == [{"text": "a"}, {"text": "b"}, {"text": "c"}, "d"]
 
 
 def test_bytes_that_are_no_text_stay_where_a_comma_is_left_out() -> None:
@@ -269,8 +271,8 @@ def test_a_value_that_is_too_large_is_told() -> None:
 def test_many_names_of_fields_are_short_in_a_message() -> None:
     record = {f"name{number}": 1 for number in range(100_000)}
     inputs = source_of(json.dumps(record).encode())
-    _, found = RECORD_READERS[InputFormat.JSONL].read(inputs, TextFields())
-    value, block = next(found)
-    with pytest.raises(InputError) as raised:
+    _, records = RECORD_READERS[InputFormat.JSONL].read(inputs, TextFields())
+    value, block = next(records)
+    with pytest.raises(InputError) as error_info:
         module.make_document(value, TextFields(), block, "x", Envelope(), with_title=False)
-    assert len(raised.value.hint or "") < 300
+    assert len(error_info.value.hint or "") < 300

@@ -140,10 +140,12 @@ def test_json_in_a_folder_that_holds_no_documents_is_a_file_like_any_other(tmp_p
 def test_no_title_is_put_before_chunks_unless_it_is_asked_for(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "one", "title": "T"}\n')
     assert read(tmp_path / "a.jsonl")[0].title == ""
-    (titled,) = read(tmp_path / "a.jsonl", prepend=Prepend.TITLE)
-    assert (titled.title, titled.text) == ("T", "one")
-    joined = read(tmp_path / "a.jsonl", prepend=Prepend.TITLE, fields=TextFields(["title", "text"]))
-    assert (joined[0].title, joined[0].text) == ("", "T\none")
+    (document,) = read(tmp_path / "a.jsonl", prepend=Prepend.TITLE)
+    assert (document.title, document.text) == ("T", "one")
+    documents = read(
+        tmp_path / "a.jsonl", prepend=Prepend.TITLE, fields=TextFields(["title", "text"])
+    )
+    assert (documents[0].title, documents[0].text) == ("", "T\none")
 
 
 @pytest.mark.parametrize(
@@ -313,14 +315,14 @@ def test_the_parts_of_a_file_are_together_the_file(
     options = ReadOptions(unit=unit, text=True)
     source = SourceReader(name, options, io.BytesIO(content), stream=False)
     documents = list(source.documents())
-    joined = source.envelope.mark + b"".join(document.raw or b"" for document in documents)
+    content_read = source.envelope.mark + b"".join(document.raw or b"" for document in documents)
     if documents:
-        assert joined.startswith(content)
-        added = joined[len(content) :].decode(source.envelope.encoding, "replace")
+        assert content_read.startswith(content)
+        added = content_read[len(content) :].decode(source.envelope.encoding, "replace")
         assert added.strip("\r\n\0") == ""
     else:
-        kept = content[len(source.envelope.mark) :].decode(source.envelope.encoding, "replace")
-        assert not kept.strip()
+        text_kept = content[len(source.envelope.mark) :].decode(source.envelope.encoding, "replace")
+        assert not text_kept.strip()
     for document in documents:
         own = (document.raw or b"").decode(source.envelope.encoding, "replace")
         assert document.text.strip() == own.strip() or source.undecodable
@@ -435,8 +437,8 @@ def test_a_long_text_is_divided_bit_by_bit(tmp_path: Path, monkeypatch: pytest.M
 def test_a_section_says_what_it_is_in(rerank: Run, tmp_path: Path) -> None:
     (tmp_path / "a.md").write_text(GUIDE)
     for model in ("bm25", "mini"):
-        ran = rerank("two", str(tmp_path / "a.md"), "-m", model, "--unit", "section", "--json")
-        assert json.loads(ran.out)["results"][0]["passage"]["heading"] == "Guide › Soil"
+        outcome = rerank("two", str(tmp_path / "a.md"), "-m", model, "--unit", "section", "--json")
+        assert json.loads(outcome.out)["results"][0]["passage"]["heading"] == "Guide › Soil"
 
 
 def test_the_work_ahead_is_known_for_all_units(tmp_path: Path) -> None:

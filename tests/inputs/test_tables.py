@@ -39,8 +39,8 @@ def table_with_faults(
 ) -> tuple[Envelope, list[tuple[dict[str, str], SourceBlock]], list[Fault]]:
     source = source_of(content, encoding, name="x.csv")
     envelope, rows = RECORD_READERS[format_].read(source, TextFields(fields))
-    found = [*rows]
-    return envelope, found, [*source.faults.values()]
+    rows_read = [*rows]
+    return envelope, rows_read, [*source.faults.values()]
 
 
 @given(
@@ -50,64 +50,64 @@ def table_with_faults(
     st.sampled_from(["utf-8", "utf-16-le", "utf-16-be"]),
 )
 def test_whatever_csv_writes_is_read_and_its_bytes_are_kept(
-    written: list[list[str]], end: str, quoting: int, encoding: str
+    rows_given: list[list[str]], end: str, quoting: int, encoding: str
 ) -> None:
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator=end, quoting=quoting)  # type: ignore[arg-type]
-    writer.writerows([["id", "text", "more"], *written])
+    writer.writerows([["id", "text", "more"], *rows_given])
     content = out.getvalue().encode(encoding)
-    envelope, found = table(content, encoding=encoding)
-    assert [list(row.values()) for row, _ in found] == written
-    assert envelope.header + b"".join(block.raw for _, block in found) == content
+    envelope, rows = table(content, encoding=encoding)
+    assert [list(row.values()) for row, _ in rows] == rows_given
+    assert envelope.header + b"".join(block.raw for _, block in rows) == content
     before = envelope.header
-    for _, block in found:
+    for _, block in rows:
         assert block.line == 1 + before.decode(encoding).count("\n")
         before += block.raw
 
 
 @given(st.binary(max_size=60) | st.text('ab,"\r\n;\t', max_size=40).map(str.encode))
 def test_of_any_bytes_nothing_but_blank_lines_is_lost(content: bytes) -> None:
-    def without_ends(raw: bytes) -> bytes:
+    def strip_ends(raw: bytes) -> bytes:
         return raw.replace(b"\n", b"").replace(b"\r", b"")
 
     for format_ in (InputFormat.CSV, InputFormat.TSV):
-        message, kept = "", b""
+        message, raw_rest = "", b""
         try:
-            envelope, found = table(content, format_)
-            kept = envelope.header + b"".join(block.raw for _, block in found)
+            envelope, rows = table(content, format_)
+            raw_rest = envelope.header + b"".join(block.raw for _, block in rows)
         except InputError as error:
             message = str(error)
         if message:
             assert message.startswith("x.csv:")
         else:
-            assert without_ends(kept) == without_ends(content)
+            assert strip_ends(raw_rest) == strip_ends(content)
 
 
 def test_a_missing_last_line_end_is_added() -> None:
-    envelope, found = table(b"a,b\r\n1,2", fields=["b"])
-    assert (envelope.header, found[0][1].raw) == (b"a,b\r\n", b"1,2\r\n")
+    envelope, rows = table(b"a,b\r\n1,2", fields=["b"])
+    assert (envelope.header, rows[0][1].raw) == (b"a,b\r\n", b"1,2\r\n")
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 def test_the_delimiter_is_told_from_the_header(delimiter: str) -> None:
     content = f"id{delimiter}text\n1{delimiter}one, two\n".encode()
     content = content if delimiter != "," else b'id,text\n1,"one, two"\n'
-    envelope, found = table(content)
+    envelope, rows = table(content)
     assert envelope.delimiter == delimiter
-    assert found[0][0] == {"id": "1", "text": "one, two"}
+    assert rows[0][0] == {"id": "1", "text": "one, two"}
 
 
 def test_in_tsv_quotation_marks_are_text() -> None:
-    envelope, found = table(b'id\ttext\n1\t"a\n2\tb" c\n', InputFormat.TSV)
-    assert [row for row, _ in found] == [{"id": "1", "text": '"a'}, {"id": "2", "text": 'b" c'}]
+    envelope, rows = table(b'id\ttext\n1\t"a\n2\tb" c\n', InputFormat.TSV)
+    assert [row for row, _ in rows] == [{"id": "1", "text": '"a'}, {"id": "2", "text": 'b" c'}]
     assert envelope.delimiter == "\t"
 
 
 def test_rows_too_short_and_too_long() -> None:
-    _, found, faults = table_with_faults(b"a,b,c\n1\n1,2,3,4\n", fields=["b"])
-    rows = [row for row, _ in found]
+    _, rows_read, faults = table_with_faults(b"a,b,c\n1\n1,2,3,4\n", fields=["b"])
+    rows = [row for row, _ in rows_read]
     assert rows == [{"a": "1", "b": "", "c": ""}, {"a": "1", "b": "2,3", "c": "4"}]
-    assert found[1][1].raw == b"1,2,3,4\n"
+    assert rows_read[1][1].raw == b"1,2,3,4\n"
     assert [str(fault) for fault in faults] == [
         "x.csv:2: 1 field, and the header has 3: b is empty",
         "x.csv:3: 4 fields, and the header has 3: the extra ones are read as text",
@@ -116,8 +116,8 @@ def test_rows_too_short_and_too_long() -> None:
 
 def test_short_rows_below_very_many_columns_take_no_memory_for_all() -> None:
     header = ",".join(map(str, range(2000)))
-    _, found = table(f"id,{header},text\n1\n".encode(), fields=["text"])
-    assert [row for row, _ in found] == [{"id": "1", "text": ""}]
+    _, rows = table(f"id,{header},text\n1\n".encode(), fields=["text"])
+    assert [row for row, _ in rows] == [{"id": "1", "text": ""}]
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"a,b\n"])
@@ -126,19 +126,19 @@ def test_there_may_be_no_row(content: bytes) -> None:
 
 
 def test_lines_count_those_within_quotes_and_blank_ones() -> None:
-    _, found = table(b'a\n"x\ny"\n\nz\n', fields=["a"])
-    assert [(block.line, block.raw) for _, block in found] == [(2, b'"x\ny"\n'), (5, b"z\n")]
+    _, rows = table(b'a\n"x\ny"\n\nz\n', fields=["a"])
+    assert [(block.line, block.raw) for _, block in rows] == [(2, b'"x\ny"\n'), (5, b"z\n")]
 
 
 def test_a_carriage_return_alone_ends_nothing() -> None:
-    _, found, faults = table_with_faults(b"a,b\n1,x\ry\n", fields=["b"])
-    assert [row for row, _ in found] == [{"a": "1", "b": "x\ry"}]
+    _, rows, faults = table_with_faults(b"a,b\n1,x\ry\n", fields=["b"])
+    assert [row for row, _ in rows] == [{"a": "1", "b": "x\ry"}]
     assert faults == []
 
 
 def test_rows_may_end_with_carriage_returns() -> None:
-    envelope, found = table(b"id,text\r1,x\r2,y")
-    assert [(row, block.raw) for row, block in found] == [
+    envelope, rows = table(b"id,text\r1,x\r2,y")
+    assert [(row, block.raw) for row, block in rows] == [
         ({"id": "1", "text": "x"}, b"1,x\r"),
         ({"id": "2", "text": "y"}, b"2,y\r"),
     ]
@@ -201,14 +201,14 @@ def test_rows_that_are_malformed(text: str, texts: list[str], kinds: list[str]) 
     names = ["text"] if "text" in header else ["a", "b"]
     _, rows, faults = table_with_faults(text.encode(), fields=names)
     assert ["\n".join(row[name] for name in names) for row, _ in rows] == texts
-    told = {
+    counts = {
         "extra": "the extra ones are read as text",
         "open": "never closed",
         "missing": "is empty",
     }
     assert len(faults) == len(kinds)
     for fault, kind in zip(faults, kinds, strict=True):
-        assert told[kind] in fault.problem
+        assert counts[kind] in fault.problem
     assert "".join(block.raw.decode() for _, block in rows) == text.partition("\n")[2]
 
 
@@ -231,14 +231,14 @@ def test_no_character_of_a_row_is_lost_without_a_word(
     header = header.replace(",", "\t") if format_ is InputFormat.TSV else header
     content = f"{header}\n{text}".encode()
     _, rows, faults = table_with_faults(content, format_, fields=names)
-    kept = "".join(value for row, _ in rows for value in row.values())
-    missing = sum(map(text.count, "ab1é")) - sum(map(kept.count, "ab1é"))
+    values_text = "".join(value for row, _ in rows for value in row.values())
+    missing = sum(map(text.count, "ab1é")) - sum(map(values_text.count, "ab1é"))
     assert missing == 0
     short = [row for row, _ in rows if columns[-1] not in row or names[-1] not in row]
-    told = sum(fault.count for fault in faults)
-    assert told >= len([row for row in short if names[-1] not in row])
-    joined = "".join(block.raw.decode() for _, block in rows)
-    assert joined.replace("\n", "").replace("\r", "") == text.replace("\n", "").replace("\r", "")
+    fault_count = sum(fault.count for fault in faults)
+    assert fault_count >= len([row for row in short if names[-1] not in row])
+    raw_text = "".join(block.raw.decode() for _, block in rows)
+    assert raw_text.replace("\n", "").replace("\r", "") == text.replace("\n", "").replace("\r", "")
 
 
 @given(
@@ -258,8 +258,8 @@ def test_texts_without_quoting_are_whole_or_told(cells: list[tuple[list[str], bo
         else:
             out.write(f"1,{text}\n")
     _, rows, _ = table_with_faults(out.getvalue().encode())
-    found = "".join(row["text"] for row, _ in rows)
-    assert [c for c in found if c in "abcd"] == [c for c in "".join(texts) if c in "abcd"]
+    texts_read = "".join(row["text"] for row, _ in rows)
+    assert [c for c in texts_read if c in "abcd"] == [c for c in "".join(texts) if c in "abcd"]
     if not any('"' in text for text in texts):
         assert [row["text"].rstrip(", ") for row, _ in rows] == [
             text.rstrip(", ") for text in texts
@@ -302,15 +302,15 @@ def test_a_line_may_say_what_the_delimiter_is(line: str, encoding: str) -> None:
 )  # fmt: skip
 def test_a_header_that_is_none_is_told(content: str, hint: str) -> None:
     for format_ in (InputFormat.CSV, InputFormat.TSV):
-        with pytest.raises(InputError, match=r"^x\.csv:[2-4]: no field called text") as raised:
+        with pytest.raises(InputError, match=r"^x\.csv:[2-4]: no field called text") as error_info:
             table(content.encode(), format_)
-        assert hint in (raised.value.hint or "")
+        assert hint in (error_info.value.hint or "")
 
 
 def test_a_header_of_many_names_is_short_in_a_message() -> None:
-    with pytest.raises(InputError) as raised:
+    with pytest.raises(InputError) as error_info:
         table(b",".join([b"name"] * 100_000) + b"\n1\n")
-    assert len(raised.value.hint or "") < 300
+    assert len(error_info.value.hint or "") < 300
 
 
 def test_many_equal_names_are_told_apart() -> None:
@@ -380,14 +380,14 @@ def test_a_row_of_csv_is_not_larger_than_a_document() -> None:
 def test_faults_of_rows_are_told_and_strict_counts_doubt(rerank: Run, tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("id,text,more\n1,a late, parcel,x\n2,one, two,y\n3\n", encoding="utf-8")
-    ran = rerank("parcel", str(path), "-m", "bm25", "-v", "-f", "jsonl")
+    outcome = rerank("parcel", str(path), "-m", "bm25", "-v", "-f", "jsonl")
     assert (
         f"{path}:2: 4 fields, and the header has 3: the extra ones are read as text "
-        "(and 1 other row)" in ran.err
+        "(and 1 other row)" in outcome.err
     )
-    assert f"{path}:4: 1 field, and the header has 3: text is empty" in ran.err
-    assert "3 rows did not fit the header" in ran.err
-    assert ran.code == 0
+    assert f"{path}:4: 1 field, and the header has 3: text is empty" in outcome.err
+    assert "3 rows did not fit the header" in outcome.err
+    assert outcome.code == 0
     assert rerank("parcel", str(path), "-m", "bm25", "--strict").code == 4
 
     path.write_text("id,text\n1,a late, parcel\n", encoding="utf-8")  # the meaning is plain
@@ -396,10 +396,10 @@ def test_faults_of_rows_are_told_and_strict_counts_doubt(rerank: Run, tmp_path: 
 
 def test_a_line_that_names_the_delimiter_stands_before_the_header(rerank: Run) -> None:
     content = b"\xef\xbb\xbfsep=;\r\nid;text\r\n1;cats\r\n2;parcel\r\n"
-    ran = rerank(
+    outcome = rerank(
         "parcel", "-m", "bm25", "-n", "1", "--input-format", "csv", "--scores", stdin=content
     )
-    first, header, row = ran.raw.split(b"\r\n")[:3]
+    first, header, row = outcome.raw.split(b"\r\n")[:3]
     assert first == b"\xef\xbb\xbfsep=;"
     assert header == b"relevance_score;id;text"
     assert row.endswith(b";2;parcel")

@@ -57,11 +57,11 @@ contents = st.one_of(
 )
 
 
-def whole(content: bytes) -> bytes:
+def decompress_whole(content: bytes) -> bytes:
     head, stream = decompress(io.BytesIO(content), "some.file")
-    found = stream.read()
-    assert head == found[:HEAD_BYTES]
-    return found
+    content_read = stream.read()
+    assert head == content_read[:HEAD_BYTES]
+    return content_read
 
 
 needs_poll = pytest.mark.skipif(sys.platform == "win32", reason="pipes cannot be polled")
@@ -70,21 +70,21 @@ needs_poll = pytest.mark.skipif(sys.platform == "win32", reason="pipes cannot be
 @needs_poll
 def test_a_pipe_that_pauses_is_known_by_what_has_come() -> None:
     reading, writing = os.pipe()
-    found: list[bytes] = []
+    chunks: list[bytes] = []
 
     def read_lines() -> None:
         with open(reading, "rb") as stream:
             head, content = decompress(stream, "some.file")
-            found.extend([head, content.readline()])
+            chunks.extend([head, content.readline()])
             os.write(writing, b"o\nthree")
             os.close(writing)
-            found.append(content.read())
+            chunks.append(content.read())
 
     os.write(writing, b"one\ntw")
     reader = threading.Thread(target=read_lines, daemon=True)
     reader.start()
     reader.join(20)  # would wait for ever
-    assert found == [b"one\ntw", b"one\n", b"two\nthree"]
+    assert chunks == [b"one\ntw", b"one\n", b"two\nthree"]
 
 
 @needs_poll
@@ -97,11 +97,11 @@ def test_the_lines_of_a_pipe_that_pauses_come_before_its_end(
     reading, writing = os.pipe()
     packer = zlib.compressobj(wbits=31)
 
-    def packed(content: str) -> bytes:
+    def pack(content: str) -> bytes:
         raw = content.encode()
         return raw if kind == "none" else packer.compress(raw) + packer.flush(zlib.Z_SYNC_FLUSH)
 
-    found: list[bytes] = []
+    chunks: list[bytes] = []
 
     def read_lines() -> None:
         with open(reading, "rb") as stream:
@@ -109,29 +109,29 @@ def test_the_lines_of_a_pipe_that_pauses_come_before_its_end(
             lines = TextSource(content, "some.file", terminator=end).lines()
             next(lines)
             for line in (f"two{end}", f"three{end}"):
-                found.append(next(lines)[1])
-                os.write(writing, packed(line))
-            found.append(next(lines)[1])
+                chunks.append(next(lines)[1])
+                os.write(writing, pack(line))
+            chunks.append(next(lines)[1])
             os.close(writing)
 
     long = "x" * (3 * HEAD_BYTES)  # more than the start
-    os.write(writing, packed(f"{long}{end}one{end}"))
+    os.write(writing, pack(f"{long}{end}one{end}"))
     reader = threading.Thread(target=read_lines, daemon=True)
     reader.start()
     reader.join(20)  # would wait for ever
-    assert [line.decode().rstrip(end) for line in found] == ["one", "two", "three"]
+    assert [line.decode().rstrip(end) for line in chunks] == ["one", "two", "three"]
 
 
 @needs_poll
 @pytest.mark.parametrize(
-    ("first", "second", "left"), [(b"BZ", b"h91AY&SY", 1), (b"BZ", b"h is no mark", 0)]
+    ("first", "second", "rest_count"), [(b"BZ", b"h91AY&SY", 1), (b"BZ", b"h is no mark", 0)]
 )
 def test_the_start_of_a_pipe_is_waited_for_until_it_has_a_line_or_a_mark(
-    first: bytes, second: bytes, left: int
+    first: bytes, second: bytes, rest_count: int
 ) -> None:
     reading, writing = os.pipe()
 
-    class Written(io.FileIO):
+    class PromptedPipe(io.FileIO):
         """Gets more only once it is asked for more."""
 
         pieces = [first, second, b"\n"]  # noqa: RUF012 - for this test
@@ -143,9 +143,9 @@ def test_the_start_of_a_pipe_is_waited_for_until_it_has_a_line_or_a_mark(
                 os.close(writing)
             return super().readinto(buffer)
 
-    with io.BufferedReader(Written(reading, "rb")) as stream:
-        assert _read_head(stream, stream) == first + second + b"\n" * (not left)
-    assert len(Written.pieces) == left
+    with io.BufferedReader(PromptedPipe(reading, "rb")) as stream:
+        assert _read_head(stream, stream) == first + second + b"\n" * (not rest_count)
+    assert len(PromptedPipe.pieces) == rest_count
     os.close(writing)
 
 
@@ -178,23 +178,23 @@ def test_the_start_of_a_pipe_that_gives_a_line_now_and_then_is_not_waited_for(
 @kinds
 @given(content=contents)
 def test_there_and_back(kind: str, content: bytes) -> None:
-    assert whole(KINDS[kind](content)) == content
+    assert decompress_whole(KINDS[kind](content)) == content
 
 
 @kinds
 def test_more_than_a_head_and_several_members(kind: str) -> None:
-    assert whole(KINDS[kind](NOISE)) == NOISE
-    assert whole(KINDS[kind](b"one\n") + KINDS[kind](NOISE)) == b"one\n" + NOISE
+    assert decompress_whole(KINDS[kind](NOISE)) == NOISE
+    assert decompress_whole(KINDS[kind](b"one\n") + KINDS[kind](NOISE)) == b"one\n" + NOISE
 
 
 @given(contents)
 def test_what_is_not_compressed_is_itself(content: bytes) -> None:
-    assert whole(b"text" + content) == b"text" + content
+    assert decompress_whole(b"text" + content) == b"text" + content
 
 
 @pytest.mark.parametrize("text", [b"", b"B", b"BZh", b"BZhang wrote this", b"BZh9", b"\x1f\x8b"])
 def test_text_that_begins_as_compressed_data_does(text: bytes) -> None:
-    assert whole(text) == text
+    assert decompress_whole(text) == text
 
 
 @kinds
@@ -203,7 +203,7 @@ def test_cut_off(kind: str, keep: float) -> None:
     content = KINDS[kind](NOISE)
     end = int(len(content) * keep) if keep == 0.5 else int(keep)
     with pytest.raises(InputError, match=r"^some\.file: damaged (gzip|bzip2|xz|zstd) data"):
-        whole(content[:end])
+        decompress_whole(content[:end])
 
 
 @kinds
@@ -212,7 +212,7 @@ def test_damage_beyond_the_head(kind: str) -> None:
     for place in range(len(content) // 2, len(content) // 2 + 60):
         content[place] ^= 0x5A
     with pytest.raises(InputError, match=r"^some\.file: damaged"):
-        whole(bytes(content))
+        decompress_whole(bytes(content))
 
 
 @kinds
@@ -241,7 +241,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 
 
 def test_what_the_disk_fails_at_is_no_damage() -> None:
-    class Broken(io.RawIOBase):
+    class BrokenFile(io.RawIOBase):
         def readable(self) -> bool:
             return True
 
@@ -249,7 +249,7 @@ def test_what_the_disk_fails_at_is_no_damage() -> None:
             raise OSError(5, "Input/output error")
 
     with pytest.raises(OSError, match="Input/output error"):
-        decompress(io.BufferedReader(Broken()), "some.file")
+        decompress(io.BufferedReader(BrokenFile()), "some.file")
 
 
 ENCODINGS = ["utf-8", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"]
@@ -268,33 +268,33 @@ def pieces(content: bytes, encoding: str = "utf-8", terminator: str = "\n") -> l
 
 @given(st.binary(max_size=60) | st.lists(st.sampled_from([b"a", b"\n", b"\r\n"])).map(b"".join))
 def test_any_bytes_come_back_line_by_line(content: bytes) -> None:
-    found = pieces(content)
+    raw_pieces = pieces(content)
     missing = b"" if content.endswith(b"\n") or not content else b"\n"
-    joined = b"".join(found)
-    assert joined in (content + missing, content + b"\r" + missing)
-    assert all(piece.count(b"\n") == 1 and piece.endswith(b"\n") for piece in found)
+    content_read = b"".join(raw_pieces)
+    assert content_read in (content + missing, content + b"\r" + missing)
+    assert all(piece.count(b"\n") == 1 and piece.endswith(b"\n") for piece in raw_pieces)
 
 
 @given(st.binary(max_size=60))
 @example(b"\0\0")
 @example(b"a\nb\0\nc")
 def test_any_bytes_come_back_record_by_record(content: bytes) -> None:
-    found = pieces(content, terminator="\0")
+    raw_pieces = pieces(content, terminator="\0")
     missing = b"" if content.endswith(b"\0") or not content else b"\0"
-    assert b"".join(found) == content + missing
-    assert all(piece.count(b"\0") == 1 and piece.endswith(b"\0") for piece in found)
+    assert b"".join(raw_pieces) == content + missing
+    assert all(piece.count(b"\0") == 1 and piece.endswith(b"\0") for piece in raw_pieces)
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @given(text=texts)
 def test_lines_of_wide_characters_end_where_they_do(encoding: str, text: str) -> None:
-    found = [piece.decode(encoding) for piece in pieces(text.encode(encoding), encoding)]
+    pieces_read = [piece.decode(encoding) for piece in pieces(text.encode(encoding), encoding)]
     ends = ("", "\n", "\r\n")
-    assert "".join(found) in [text + end for end in ends]
-    assert [line.rstrip("\r\n") for line in found] == [
+    assert "".join(pieces_read) in [text + end for end in ends]
+    assert [line.rstrip("\r\n") for line in pieces_read] == [
         line.rstrip("\r") for line in (text.split("\n") if text else [])
-    ][: len(found)]
-    assert all(line.count("\n") == 1 and line.endswith("\n") for line in found)
+    ][: len(pieces_read)]
+    assert all(line.count("\n") == 1 and line.endswith("\n") for line in pieces_read)
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -355,13 +355,13 @@ def divide_paragraphs(content: str) -> list[TextPart]:
 
 @given(st.lists(words, max_size=12), line_ends, st.booleans(), encodings)
 def test_paragraphs_in_a_row_are_the_input(
-    rows: list[str], end: str, ended: bool, encoding: str
+    rows: list[str], end: str, has_end: bool, encoding: str
 ) -> None:
-    text = end.join(rows) + end * ended
+    text = end.join(rows) + end * has_end
     blocks = parts(text.encode(encoding), encoding)
-    joined = b"".join(block.raw for block in blocks).decode(encoding)
-    assert joined.startswith(text if text.strip() else "")
-    assert joined[len(text) :] in ("", end, end + end, "\n\n")
+    text_read = b"".join(block.raw for block in blocks).decode(encoding)
+    assert text_read.startswith(text if text.strip() else "")
+    assert text_read[len(text) :] in ("", end, end + end, "\n\n")
     for block in blocks:
         assert block.text.strip()
         own = block.raw.decode(encoding)
@@ -412,7 +412,7 @@ def test_a_whole_source_ends_as_its_lines_do(text: str, encoding: str) -> None:
         assert block == SourceBlock(content, 1, text.encode(encoding))
 
 
-def bounded(
+def read_bounded(
     content: bytes, encoding: str = "utf-8", **rest: Any
 ) -> tuple[list[SourceBlock], list[str]]:
     """The lines of a source in which a document has ten bytes at most, and its faults."""
@@ -428,19 +428,19 @@ def test_a_line_that_is_too_large_is_left_out_and_told(
 ) -> None:
     width = len("a".encode(encoding))
     text = f"a{terminator}{'b' * (size // width + 1)}{terminator}cd{terminator}"
-    blocks, faults = bounded(text.encode(encoding), encoding, terminator=terminator)
+    blocks, faults = read_bounded(text.encode(encoding), encoding, terminator=terminator)
     assert [(block.text, block.line) for block in blocks] == [("a", 1), ("cd", 3)]
     assert faults == ["x:2: larger than 10 bytes: left out"]
 
 
 def test_lines_that_are_too_large_are_counted() -> None:
-    blocks, faults = bounded((b"b" * 20 + b"\n") * 3 + b"a\n" + b"b" * 11)
+    blocks, faults = read_bounded((b"b" * 20 + b"\n") * 3 + b"a\n" + b"b" * 11)
     assert [block.line for block in blocks] == [4]
     assert faults == ["x:1: larger than 10 bytes: left out (and 3 other documents)"]
 
 
 def test_a_line_may_be_as_large_as_a_document() -> None:
-    assert bounded(b"b" * 10 + b"\n" + b"b" * 10)[1] == []
+    assert read_bounded(b"b" * 10 + b"\n" + b"b" * 10)[1] == []
 
 
 @pytest.mark.parametrize("terminator", ["\n", "\0"])
@@ -450,7 +450,7 @@ def test_the_end_of_a_line_is_not_looked_for_without_bound(
     monkeypatch.setattr(text, "_MIN_SKIPPED_BYTES", 0)
     for encoding in ("utf-8", "utf-16-le"):
         source = source_of(b"", encoding, max_bytes=100, terminator=terminator)
-        endless = Endless()
+        endless = EndlessSource()
         source.stream = io.BufferedReader(endless, 100)
         with pytest.raises(
             DocumentTooLarge, match="larger than 100 bytes: left out, and everything"
@@ -459,7 +459,7 @@ def test_the_end_of_a_line_is_not_looked_for_without_bound(
         assert endless.size < 1_000_000
 
 
-class Endless(io.RawIOBase):
+class EndlessSource(io.RawIOBase):
     """A source without an end, as /dev/zero is."""
 
     size = 0
@@ -481,7 +481,7 @@ def test_no_more_is_read_than_a_document_may_have(monkeypatch: pytest.MonkeyPatc
         lambda source: list(json_values(source)),
     ):
         source = source_of(b"", max_bytes=1000)
-        endless = Endless()
+        endless = EndlessSource()
         source.stream = io.BufferedReader(endless, 100)
         with pytest.raises(InputError, match=r"larger than 1 kB|not a JSON record"):
             read_it(source)
@@ -509,13 +509,13 @@ def test_a_paragraph_that_is_too_large_is_left_out_and_told(
 @given(st.lists(st.sampled_from([b"aaaa", b"b", b"\n", b"\r\n"]), max_size=30).map(b"".join))
 def test_each_line_is_read_or_told(content: bytes) -> None:
     source = source_of(content, max_bytes=25)
-    kept = dict(source.lines())
+    line_by_number = dict(source.lines())
     lines = content.split(b"\n")
     large = [n for n, line in enumerate(lines, 1) if len(line) > 25]
-    told = sum(fault.count for fault in source.faults.values())
-    assert told == len([n for n in large if n not in kept])
+    fault_count = sum(fault.count for fault in source.faults.values())
+    assert fault_count == len([n for n in large if n not in line_by_number])
     for number, line in enumerate(lines, 1):
-        assert number in kept or number in large or not line
+        assert number in line_by_number or number in large or not line
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])

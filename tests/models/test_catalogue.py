@@ -10,7 +10,7 @@ BGE = ["bge-reranker-base", "bge-reranker-large", "bge-reranker-v2-m3"]
 
 
 @pytest.mark.parametrize(
-    ("typed", "found"),
+    ("part", "names"),
     [
         ("bge", BGE),
         ("BGE-reranker", BGE),
@@ -29,8 +29,8 @@ BGE = ["bge-reranker-base", "bge-reranker-large", "bge-reranker-v2-m3"]
         ("nothing of the kind", []),
     ],
 )
-def test_names_contain_what_was_typed(typed: str, found: list[str]) -> None:
-    assert names_containing(typed) == found
+def test_names_contain_what_was_typed(part: str, names: list[str]) -> None:
+    assert names_containing(part) == names
 
 
 def test_each_repository_is_the_name_of_its_model() -> None:
@@ -41,8 +41,8 @@ def test_each_repository_is_the_name_of_its_model() -> None:
 
 
 def test_a_maker_who_is_a_service_too_leaves_the_choice() -> None:
-    with pytest.raises(UsageError) as raised:
+    with pytest.raises(UsageError) as error_info:
         is_remote("jinaai/jina-reranker-v1-tiny-en")
-    assert raised.value.hint == (
+    assert error_info.value.hint == (
         "did you mean jina-reranker-v1-tiny-en or jina/jina-reranker-v1-tiny-en?"
     )

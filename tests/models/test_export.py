@@ -43,9 +43,9 @@ def test_what_was_exported_agrees_with_pytorch_and_doctor_checks_it(
     family: str, tmp_path: Path, rerank: Run
 ) -> None:
     source, out = checkpoint(family, tmp_path), tmp_path / "out"
-    ran = rerank("models", "export", str(source), str(out), "--json")
-    assert ran.code == 0, ran.err
-    plain, small = json.loads(ran.out)
+    outcome = rerank("models", "export", str(source), str(out), "--json")
+    assert outcome.code == 0, outcome.err
+    plain, small = json.loads(outcome.out)
     assert (plain["precision"], small["precision"]) == ("fp32", "int8")
     assert plain["largest"] < 1e-4
     assert plain["correlation"] == pytest.approx(1)
@@ -54,18 +54,18 @@ def test_what_was_exported_agrees_with_pytorch_and_doctor_checks_it(
     sizes = [(out / name / "model.onnx").stat().st_size for name in ("fp32", "int8")]
     assert sizes[1] < sizes[0]
     for name in ("fp32", "int8"):
-        assert f"{json.loads(ran.out)[name == 'int8']['largest']:.5f}" in (
+        assert f"{json.loads(outcome.out)[name == 'int8']['largest']:.5f}" in (
             out / name / "README.md"
         ).read_text(encoding="utf-8")
-        checked = rerank("doctor", "-m", str(out / name))
-        assert checked.code == 0, checked.out
-    broken = out / "int8" / "model.onnx"
-    content = bytearray(broken.read_bytes())
+        doctor_outcome = rerank("doctor", "-m", str(out / name))
+        assert doctor_outcome.code == 0, doctor_outcome.out
+    damaged_graph = out / "int8" / "model.onnx"
+    content = bytearray(damaged_graph.read_bytes())
     content[len(content) // 2] ^= 1
-    broken.write_bytes(content)
-    checked = rerank("doctor", "-m", str(out / "int8"))
-    assert checked.code == 3
-    assert "model.onnx" in checked.out
+    damaged_graph.write_bytes(content)
+    doctor_outcome = rerank("doctor", "-m", str(out / "int8"))
+    assert doctor_outcome.code == 3
+    assert "model.onnx" in doctor_outcome.out
 
 
 def test_a_checkpoint_of_the_hub_is_fetched_for_it(
@@ -74,11 +74,11 @@ def test_a_checkpoint_of_the_hub_is_fetched_for_it(
     with Hub() as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         hub.add("someone/bert", checkpoint("bert", tmp_path))
-        ran = rerank("models", "export", "hf:someone/bert", str(tmp_path / "out"))
-        assert ran.code == 0, ran.err
+        outcome = rerank("models", "export", "hf:someone/bert", str(tmp_path / "out"))
+        assert outcome.code == 0, outcome.err
         hub.add("someone/pickle", {"config.json": b"{}", "pytorch_model.bin": b"1"})
-        refused = rerank("models", "export", "hf:someone/pickle", str(tmp_path / "other"))
-    assert (refused.code, "has no weights in safetensors" in refused.err) == (3, True)
+        pull_outcome = rerank("models", "export", "hf:someone/pickle", str(tmp_path / "other"))
+    assert (pull_outcome.code, "has no weights in safetensors" in pull_outcome.err) == (3, True)
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path, rerank: Run) -> None:

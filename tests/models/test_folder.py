@@ -25,36 +25,36 @@ FILES = ["model.onnx", "model.onnx_data", "tokenizer.json", "config.json", "toke
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("put", IN_PLACE.values(), ids=IN_PLACE)
-@pytest.mark.parametrize("prepared", ["prepared", "off"])
+@pytest.mark.parametrize("put_file", IN_PLACE.values(), ids=IN_PLACE)
+@pytest.mark.parametrize("prepared_setting", ["prepared", "off"])
 def test_each_file_may_be_something_else(
     name: str,
-    put: Callable[[Path], None],
-    prepared: str,
+    put_file: Callable[[Path], None],
+    prepared_setting: str,
     tmp_path: Path,
     rerank: Run,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    is_off = prepared == "off"
+    is_off = prepared_setting == "off"
     monkeypatch.setenv("RERANK_PREPARED", "off" if is_off else str(tmp_path / "prepared"))
     folder = (
         with_external_data("bert", tmp_path) if "_data" in name else copy_model("bert", tmp_path)
     )
     path = folder / ("onnx" if "_data" in name else "") / name
     path.unlink(missing_ok=True)
-    put(path)
-    ran = rerank("-m", str(folder), "late", "-d", "the parcel is late")
-    assert (ran.code, ran.out) == (3, "")
-    assert ran.err.startswith(f"rerank: {path}: ")
-    assert len(ran.err.splitlines()) == (3 if "a Git LFS pointer" in ran.err else 1)
+    put_file(path)
+    outcome = rerank("-m", str(folder), "late", "-d", "the parcel is late")
+    assert (outcome.code, outcome.out) == (3, "")
+    assert outcome.err.startswith(f"rerank: {path}: ")
+    assert len(outcome.err.splitlines()) == (3 if "a Git LFS pointer" in outcome.err else 1)
 
 
 def test_a_pointer_of_git_lfs_is_told_with_what_to_do(tmp_path: Path, rerank: Run) -> None:
     folder = copy_model("bert", tmp_path)
     (folder / "model.onnx").write_bytes(LFS_POINTER)
-    ran = rerank("-m", str(folder), "late", "-d", "the parcel is late")
-    assert "a Git LFS pointer, not the file itself" in ran.err
-    assert "hint: git lfs pull" in ran.err
+    outcome = rerank("-m", str(folder), "late", "-d", "the parcel is late")
+    assert "a Git LFS pointer, not the file itself" in outcome.err
+    assert "hint: git lfs pull" in outcome.err
 
 
 def test_a_checkpoint_may_hold_pointers_too(tmp_path: Path) -> None:

@@ -64,5 +64,5 @@ def test_the_right_line_is_first(query: str, answer: str, mini: Scorer) -> None:
 def test_lines_about_the_subject_come_first_where_none_says_how(mini: Scorer) -> None:
     lines = (ROOT / "examples" / "faq.txt").read_text(encoding="utf-8").splitlines()
     best = rank("how do I get a refund", lines, mini)[:2]
-    found = sorted(result.document.text.partition(" ")[0] for result in best)
-    assert found == ["If", "Money"]  # send it back, and when the money is there
+    subjects = sorted(result.document.text.partition(" ")[0] for result in best)
+    assert subjects == ["If", "Money"]  # send it back, and when the money is there

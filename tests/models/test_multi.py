@@ -62,13 +62,13 @@ def test_the_wheel_is_built_and_its_model_is_found(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
     arguments = ["-m", "multi", "--json", "苹果", "-d", "水果", "-d", "火车"]
-    ran = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "rerank_cli", *arguments],
         env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
         capture_output=True,
         text=True,
     )
-    assert ran.returncode == 0, ran.stderr
-    found = json.loads(ran.stdout)
-    assert found["model"] == "multi@1"
-    assert found["results"][0]["index"] == 0
+    assert process.returncode == 0, process.stderr
+    listing = json.loads(process.stdout)
+    assert listing["model"] == "multi@1"
+    assert listing["results"][0]["index"] == 0

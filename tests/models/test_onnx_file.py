@@ -64,8 +64,8 @@ def test_the_output_called_logits_is_the_one_that_is_looked_at(tmp_path: Path) -
 def test_of_two_classes_that_are_joined_the_second_counts(tmp_path: Path) -> None:
     path = with_last_operators("bert", tmp_path, "Sigmoid") / "model.onnx"
     model = onnx.load(path)
-    one = onnx.numpy_helper.from_array(np.float32(1), "one")
-    model.graph.initializer.append(one)
+    tensor = onnx.numpy_helper.from_array(np.float32(1), "one")
+    model.graph.initializer.append(tensor)
     make, last = onnx.helper.make_node, model.graph.output[0].name
     model.graph.node.append(make("Sub", ["one", last], ["other"]))
     model.graph.node.append(make("Concat", ["other", last], ["both"], axis=1))
@@ -92,7 +92,7 @@ def test_weights_beside_a_graph(tmp_path: Path) -> None:
     assert list(needs(path)) == ["model.onnx_data"]
 
 
-def beside(name: str, location: str) -> onnx.TensorProto:
+def external_tensor(name: str, location: str) -> onnx.TensorProto:
     tensor = onnx.numpy_helper.from_array(np.ones(2, np.float32), name)
     onnx.external_data_helper.set_external_data(tensor, location)
     return tensor
@@ -101,18 +101,22 @@ def beside(name: str, location: str) -> onnx.TensorProto:
 def test_weights_are_found_wherever_a_graph_has_them(tmp_path: Path) -> None:
     make, kind = onnx.helper, onnx.TensorProto.FLOAT
     out = make.make_tensor_value_info("inner", kind, [2])
-    inner = [make.make_node("Constant", [], ["inner"], value=beside("c", "branch.bin"))]
+    inner = [make.make_node("Constant", [], ["inner"], value=external_tensor("c", "branch.bin"))]
     inner += [make.make_node("MatMulInteger", ["inner", "inner"], ["no"])]
     branch = make.make_graph(inner, "branch", [], [out])
     deep = make.make_node("If", ["yes"], ["out"], then_branch=branch, else_branch=branch)
     long = "l" * 200 + ".bin"
     sparse = make.make_sparse_tensor(
-        beside("s", "sparse.bin"),
+        external_tensor("s", "sparse.bin"),
         onnx.numpy_helper.from_array(np.array([0, 1]), "places"),
         [9],
     )
     graph = make.make_graph(
-        [deep], "g", [], [make.make_tensor_value_info("out", kind, [2])], [beside("w", long)]
+        [deep],
+        "g",
+        [],
+        [make.make_tensor_value_info("out", kind, [2])],
+        [external_tensor("w", long)],
     )
     graph.sparse_initializer.append(sparse)
     path = tmp_path / "model.onnx"
@@ -145,8 +149,8 @@ START = len(WHOLE) // 8
 def test_any_bytes_are_read_to_their_end(place: Path, content: bytes) -> None:
     place.write_bytes(content)
     assert scale_of(place) in ("logit", "probability", "unknown")
-    for read in (lengths_beside, packed_beside, is_dynamic):
-        read(place)
+    for read_graph in (lengths_beside, packed_beside, is_dynamic):
+        read_graph(place)
     with suppress(ModelError):
         needs(place)
     unmask(place, place.with_name("unmasked.onnx"))

@@ -59,9 +59,9 @@ def write_sums(folder: Path, names: Sequence[str]) -> None:
 
 
 def row_of(rerank: Run, name: str) -> dict[str, str]:
-    ran = rerank("models", "--json")
-    assert ran.code == 0, ran.err
-    return next(row for row in json.loads(ran.out) if row["name"] == name)
+    outcome = rerank("models", "--json")
+    assert outcome.code == 0, outcome.err
+    return next(row for row in json.loads(outcome.out) if row["name"] == name)
 
 
 @pytest.mark.slow
@@ -74,8 +74,8 @@ def test_a_package_s_model_is_opened_by_its_name(rerank: Run, install: Install) 
     by_folder = rerank("-m", "./tests/models/bert", *line)
     assert by_name.code == 0, by_name.err
     scores = [
-        [result["raw_score"] for result in json.loads(ran.out)["results"]]
-        for ran in (by_name, by_folder)
+        [result["raw_score"] for result in json.loads(outcome.out)["results"]]
+        for outcome in (by_name, by_folder)
     ]
     assert scores[0] == scores[1]
     folder = find("tiny@1.5")
@@ -87,14 +87,14 @@ def test_a_package_s_model_is_opened_by_its_name(rerank: Run, install: Install) 
         "installed", "rerank-model-tiny", "1.5",
     )  # fmt: skip
     assert "rerank-model-tiny 1.5" in rerank("models", "show", "tiny").out
-    ran = rerank("models", "rm", "tiny")
-    assert ran.code == 2
-    assert "pip uninstall rerank-model-tiny" in ran.err
+    outcome = rerank("models", "rm", "tiny")
+    assert outcome.code == 2
+    assert "pip uninstall rerank-model-tiny" in outcome.err
     assert rerank("config", "set", "model", "tiny").code == 0
     assert row_of(rerank, "tiny")["state"] == "default"
-    ran = rerank("-m", "tiny@2", "q", "-d", "x")
-    assert ran.code == 2
-    assert "did you mean tiny@1.5?" in ran.err
+    outcome = rerank("-m", "tiny@2", "q", "-d", "x")
+    assert outcome.code == 2
+    assert "did you mean tiny@1.5?" in outcome.err
 
 
 def test_the_size_is_that_of_all_its_files(rerank: Run, install: Install) -> None:
@@ -138,10 +138,10 @@ def test_a_broken_package_is_an_error_only_where_it_is_used(
     damage: Callable[[Path], object], reason: str, rerank: Run, install: Install
 ) -> None:
     damage(install("tiny"))
-    ran = rerank("-m", "tiny", "q", "-d", "x")
-    assert ran.code == 3
-    assert reason in ran.err
-    assert "hint: pip install --force-reinstall rerank-model-tiny" in ran.err
+    outcome = rerank("-m", "tiny", "q", "-d", "x")
+    assert outcome.code == 3
+    assert reason in outcome.err
+    assert "hint: pip install --force-reinstall rerank-model-tiny" in outcome.err
     assert row_of(rerank, "tiny")["state"] == "damaged"
     assert rerank("-m", "bm25", "x", "-d", "x").code == 0
 
@@ -171,24 +171,24 @@ def test_changed_bytes_are_found_before_they_are_used(rerank: Run, install: Inst
     assert rerank("-m", "tiny", "q", "-d", "x").code == 0
     with open(folder / "config.json", "a") as stream:
         stream.write(" ")
-    ran = rerank("-m", "tiny", "q", "-d", "x")
-    assert ran.code == 3
-    assert "is damaged: its SHA-256" in ran.err
-    assert "pip install --force-reinstall rerank-model-tiny" in ran.err
+    outcome = rerank("-m", "tiny", "q", "-d", "x")
+    assert outcome.code == 3
+    assert "is damaged: its SHA-256" in outcome.err
+    assert "pip install --force-reinstall rerank-model-tiny" in outcome.err
 
 
 def test_whose_name_a_name_is(rerank: Run, install: Install) -> None:
     """What ships, BM25 and providers keep their names; one name in two packages is no name."""
     for name in ("mini", "bm25", "cohere"):
         install(name)
-    listed = [row for row in json.loads(rerank("models", "--json").out) if row["package"]]
-    assert [row["state"] for row in listed] == ["hidden"] * 3
+    rows = [row for row in json.loads(rerank("models", "--json").out) if row["package"]]
+    assert [row["state"] for row in rows] == ["hidden"] * 3
     assert find("mini").is_shipped
     install("tiny", "first")
     install("tiny", "second")
-    ran = rerank("-m", "tiny", "q", "-d", "x")
-    assert ran.code == 2
-    assert "tiny is the name of a model in each of first and second" in ran.err
+    outcome = rerank("-m", "tiny", "q", "-d", "x")
+    assert outcome.code == 2
+    assert "tiny is the name of a model in each of first and second" in outcome.err
     assert row_of(rerank, "tiny")["state"] == "ambiguous"
     # A name of the catalogue is the package's until it is pulled.
     install("bge-reranker-base")
@@ -199,9 +199,9 @@ def test_whose_name_a_name_is(rerank: Run, install: Install) -> None:
 
 def test_the_note_names_the_package_or_how_to_install_it(rerank: Run, install: Install) -> None:
     assert multilingual_advice().endswith("which pip install rerank-model-multi brings")
-    ran = rerank("-m", "multi", "q", "-d", "x")
-    assert ran.code == 2
-    assert "multi is not installed\n\nhint: pip install rerank-model-multi" in ran.err
+    outcome = rerank("-m", "multi", "q", "-d", "x")
+    assert outcome.code == 2
+    assert "multi is not installed\n\nhint: pip install rerank-model-multi" in outcome.err
     install("multi")
     assert find("multi").package == "rerank-model-multi"
     assert rerank("как вернуть", "-d", "one").err.rstrip().endswith("languages take -m multi")
@@ -217,14 +217,14 @@ def test_packages_are_looked_for_only_for_a_name_that_is_not_known(
     monkeypatch.setattr(packages, "_entry_points", fail)
     for model in ("mini@3", "bm25", "./tests/models/bert", "cohere/rerank-v3.5"):
         more = ["--dry-run"] if model.startswith("cohere") else []
-        ran = rerank("-m", model, *more, "x", "-d", "x")
-        assert ran.code == 0, ran.err
+        outcome = rerank("-m", model, *more, "x", "-d", "x")
+        assert outcome.code == 0, outcome.err
 
 
 def make(rerank: Run, out: Path, *more: str) -> Path:
-    ran = rerank("models", "package", "./tests/models/bert", "-o", str(out), *more)
-    assert ran.code == 0, ran.err
-    return Path(ran.out.strip())
+    outcome = rerank("models", "package", "./tests/models/bert", "-o", str(out), *more)
+    assert outcome.code == 0, outcome.err
+    return Path(outcome.out.strip())
 
 
 def test_a_wheel_is_whole_and_the_same_every_time(
@@ -243,8 +243,8 @@ def test_a_wheel_is_whole_and_the_same_every_time(
         point = "[rerank.models]\nMy.tiny = rerank_model_my_tiny\n"
         assert archive.read(f"{info}/entry_points.txt").decode() == point
         assert "License-Expression: MIT\n" in archive.read(f"{info}/METADATA").decode()
-        listed = archive.read(f"{info}/RECORD").decode().splitlines()
-        assert {line.partition(",")[0] for line in listed} == {*archive.namelist()}
+        record_lines = archive.read(f"{info}/RECORD").decode().splitlines()
+        assert {line.partition(",")[0] for line in record_lines} == {*archive.namelist()}
         archive.extractall(tmp_path / "site")
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     folder = find("My.tiny@1.2")
@@ -265,9 +265,9 @@ def test_what_was_pulled_becomes_a_package_with_what_is_known_of_it(
     about = {"name": name, "precision": "int8", "repository": "a/b", "asked": "main"}
     about |= {"endpoint": "", "licence": "", "graph": FILES[0], "pulled": "", "revision": revision}
     (folder / "manifest.json").write_text(json.dumps({"schema": 1, **about, "files": files}))
-    ran = rerank("models", "package", name, "-o", str(tmp_path))
-    assert ran.code == 0, ran.err
-    with zipfile.ZipFile(ran.out.strip()) as archive:
+    outcome = rerank("models", "package", name, "-o", str(tmp_path))
+    assert outcome.code == 0, outcome.err
+    with zipfile.ZipFile(outcome.out.strip()) as archive:
         archive.extractall(tmp_path)
     entry = packages.read_model_file(tmp_path / "rerank_model_bge_reranker_v2_m3", name)
     assert entry == replace(entries()[name], int8=None, fp32=None, revision=revision[:8])
@@ -288,9 +288,9 @@ def test_what_was_pulled_becomes_a_package_with_what_is_known_of_it(
 def test_what_cannot_be_a_package_is_refused(
     more: tuple[str, ...], message: str, rerank: Run, tmp_path: Path
 ) -> None:
-    ran = rerank("models", "package", "./tests/models/bert", "-o", str(tmp_path / "x"), *more)
-    assert ran.code == 2
-    assert message in ran.err
+    outcome = rerank("models", "package", "./tests/models/bert", "-o", str(tmp_path / "x"), *more)
+    assert outcome.code == 2
+    assert message in outcome.err
     assert not (tmp_path / "x").exists()
 
 
@@ -299,15 +299,15 @@ def test_what_no_scorer_opens_is_refused(rerank: Run, tmp_path: Path) -> None:
     shutil.copytree(BERT, folder)
     (folder / "model.onnx").write_bytes(b"no graph")
     line = ("models", "package", str(folder), "-o", str(tmp_path / "x"), "--licence", "MIT")
-    ran = rerank(*line)
-    assert ran.code == 3
-    assert "model.onnx" in ran.err
+    outcome = rerank(*line)
+    assert outcome.code == 3
+    assert "model.onnx" in outcome.err
     assert not (tmp_path / "x").exists()
     shutil.copy(BERT / "model.onnx", folder)
     (folder / "model.toml").write_text("lenght = 9")
-    ran = rerank(*line)
-    assert ran.code == 3
-    assert "lenght is none of" in ran.err
+    outcome = rerank(*line)
+    assert outcome.code == 3
+    assert "lenght is none of" in outcome.err
 
 
 @pytest.mark.slow
@@ -328,5 +328,5 @@ def test_the_pyproject_of_the_page_builds_and_pip_installs_it(tmp_path: Path) ->
     subprocess.run([*pip, str(folder)], check=True, capture_output=True)
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(site)])}
     line = [sys.executable, "-m", "rerank_cli", "-m", "mine", "refund", "-d", "money back"]
-    ran = subprocess.run(line, env=environ, capture_output=True, text=True, cwd=tmp_path)
-    assert ran.stdout == "money back\n", ran.stderr
+    process = subprocess.run(line, env=environ, capture_output=True, text=True, cwd=tmp_path)
+    assert process.stdout == "money back\n", process.stderr

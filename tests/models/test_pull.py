@@ -37,33 +37,34 @@ def test_a_model_is_pulled_listed_used_offline_verified_and_removed(
     assert not (folder / "pytorch_model.bin").exists()
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    asked = len(hub.requests)
-    listed = json.loads(rerank("models", "list", "--json").out)
-    assert [one["state"] for one in listed if one["name"] == f"{NAME}:int8"] == ["installed"]
-    ranked = rerank("refund", "-d", "a", "-d", "refund", "-m", NAME, "--json")
-    assert ranked.code == 0, ranked.err
-    assert json.loads(ranked.out)["model"] == f"{NAME}:int8@{hub_model.commit[:8]}"
+    request_count = len(hub.requests)
+    listing = json.loads(rerank("models", "list", "--json").out)
+    assert [row["state"] for row in listing if row["name"] == f"{NAME}:int8"] == ["installed"]
+    rank_outcome = rerank("refund", "-d", "a", "-d", "refund", "-m", NAME, "--json")
+    assert rank_outcome.code == 0, rank_outcome.err
+    assert json.loads(rank_outcome.out)["model"] == f"{NAME}:int8@{hub_model.commit[:8]}"
     same = rerank("refund", "-d", "a", "-d", "refund", "-m", str(MODELS / "xlmr"), "--json")
     scores = [
-        [one["raw_score"] for one in json.loads(ran.out)["results"]] for ran in (ranked, same)
+        [row["raw_score"] for row in json.loads(outcome.out)["results"]]
+        for outcome in (rank_outcome, same)
     ]
     assert scores[0] == scores[1]
 
-    verified = rerank("models", "verify")
-    assert (verified.code, verified.err) == (0, "")
-    assert [line.split("\t")[0] for line in verified.out.splitlines()] == ["ok"] * 4
+    verify_outcome = rerank("models", "verify")
+    assert (verify_outcome.code, verify_outcome.err) == (0, "")
+    assert [line.split("\t")[0] for line in verify_outcome.out.splitlines()] == ["ok"] * 4
     assert rerank("models", "use", NAME).code == 0
     assert rerank("config", "get", "model").out == f"{NAME}\n"
     assert json.loads(rerank("refund", "-d", "a", "--json").out)["model"].startswith(NAME)
     assert rerank("models", "path", NAME).out == f"{folder}\n"
     copy = shutil.copytree(folder, tmp_path / "copy")
     assert rerank("refund", "-d", "a", "-m", str(copy)).code == 0
-    removed = rerank("models", "rm", NAME)
-    assert removed.code == 0
-    assert f"{NAME} is still what runs use, and is not here now" in removed.err
+    remove_outcome = rerank("models", "rm", NAME)
+    assert remove_outcome.code == 0
+    assert f"{NAME} is still what runs use, and is not here now" in remove_outcome.err
     assert leftovers() == ["revisions.json"]
     assert rerank("refund", "-d", "a", "-m", NAME).code == 3
-    assert len(hub.requests) == asked
+    assert len(hub.requests) == request_count
 
 
 _LOCK = """
@@ -81,11 +82,11 @@ for number in range(20):
 @pytest.mark.slow
 def test_what_several_have_locked_at_once_is_all_there(tmp_path: Path) -> None:
     (tmp_path / ".locks").mkdir()
-    several = [
+    processes = [
         subprocess.Popen([sys.executable, "-c", _LOCK, str(tmp_path), name], cwd=ROOT)
         for name in "abcd"
     ]
-    assert [one.wait(60) for one in several] == [0] * 4
+    assert [process.wait(60) for process in processes] == [0] * 4
     names = [f"{name}-{number}" for name in "abcd" for number in range(20)]
     assert all(Store(tmp_path).find_lock(name, "int8") for name in names)
 
@@ -93,25 +94,28 @@ def test_what_several_have_locked_at_once_is_all_there(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("hub_model")
 def test_what_is_there_is_not_fetched_again(hub: Hub, rerank: Run) -> None:
     first = rerank("models", "pull", NAME)
-    asked = hub.count_fetches(GRAPH)
+    fetch_count = hub.count_fetches(GRAPH)
     again = rerank("models", "pull", NAME)
     assert (again.code, again.out) == (0, first.out)
     assert again.err == f"{NAME}:int8: is here already, whole and as the Hub has it\n"
-    assert hub.count_fetches(GRAPH) == asked == 1
+    assert hub.count_fetches(GRAPH) == fetch_count == 1
 
 
 @pytest.mark.slow
 def test_a_commit_is_locked_when_it_is_pulled(hub: Hub, hub_model: Repository, rerank: Run) -> None:
     assert rerank("models", "pull", NAME).code == 0
-    shown = rerank("models", "show", NAME)
-    assert re.search("^scale +logit$", shown.out, re.MULTILINE)
-    assert f"{REPOSITORY}@{hub_model.commit}, locked" in shown.out
-    assert "fp32, ~1.1 GB: BAAI/bge-reranker-base; its commit is noted at" in shown.out
+    model_entry = rerank("models", "show", NAME)
+    assert re.search("^scale +logit$", model_entry.out, re.MULTILINE)
+    assert f"{REPOSITORY}@{hub_model.commit}, locked" in model_entry.out
+    assert "fp32, ~1.1 GB: BAAI/bge-reranker-base; its commit is noted at" in model_entry.out
     newer = hub.add(REPOSITORY, {**files_of(), "README.md": b"newer"})
     assert rerank("models", "rm", NAME).code == 0
     assert "its graph says, when it is pulled" in rerank("models", "show", NAME).out
-    gone = rerank("models", "pull", NAME)  # this Hub has no history
-    assert (gone.code, f"has no revision {hub_model.commit}" in gone.err) == (3, True)
+    pull_outcome = rerank("models", "pull", NAME)  # this Hub has no history
+    assert (pull_outcome.code, f"has no revision {hub_model.commit}" in pull_outcome.err) == (
+        3,
+        True,
+    )
     assert rerank("models", "pull", NAME, "--revision", "main").code == 0
     assert newer.commit in rerank("models", "show", NAME).out
 
@@ -122,18 +126,21 @@ def test_content_that_changed_within_a_commit_is_refused(
     assert rerank("models", "pull", NAME).code == 0
     assert rerank("models", "rm", NAME).code == 0
     hub.add(REPOSITORY, {**files_of(), "README.md": b"other"}, commit=hub_model.commit)
-    ran = rerank("models", "pull", NAME)
-    assert (ran.code, "other content than when this commit was pulled" in ran.err) == (3, True)
+    outcome = rerank("models", "pull", NAME)
+    assert (outcome.code, "other content than when this commit was pulled" in outcome.err) == (
+        3,
+        True,
+    )
     assert leftovers() == ["revisions.json"]
 
 
 def test_any_repository_can_be_pulled_by_its_owner(hub: Hub, rerank: Run) -> None:
     hub.add("someone/reranker", files_of("bert", "model_int8.onnx"), licence="cc-by-nc-4.0")
-    ran = rerank("models", "pull", "hf:someone/reranker")
-    assert ran.code == 0, ran.err
-    assert "licence cc-by-nc-4.0, which allows no commercial use" in ran.err
-    ranked = rerank("refund", "-d", "refund", "-m", "hf:someone/reranker", "--json")
-    assert json.loads(ranked.out)["model"].startswith("hf:someone/reranker:int8@")
+    outcome = rerank("models", "pull", "hf:someone/reranker")
+    assert outcome.code == 0, outcome.err
+    assert "licence cc-by-nc-4.0, which allows no commercial use" in outcome.err
+    rank_outcome = rerank("refund", "-d", "refund", "-m", "hf:someone/reranker", "--json")
+    assert json.loads(rank_outcome.out)["model"].startswith("hf:someone/reranker:int8@")
     assert "hf:someone/reranker:int8" in rerank("models").out
 
 
@@ -152,9 +159,9 @@ def test_weights_are_found_where_the_graph_says_they_are(
     files["onnx/some-weights.bin"] = (tmp_path / "some-weights.bin").read_bytes()
     files["onnx/model.onnx_data"] = b"guessed and not named"
     hub.add("BAAI/bge-reranker-base", files)
-    ran = rerank("models", "pull", f"{NAME}:fp32")
-    assert ran.code == 0, ran.err
-    folder = Path(ran.out.strip())
+    outcome = rerank("models", "pull", f"{NAME}:fp32")
+    assert outcome.code == 0, outcome.err
+    folder = Path(outcome.out.strip())
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert "onnx/some-weights.bin" in names
     assert "onnx/model.onnx_data" not in names
@@ -178,19 +185,19 @@ def test_the_graph_suits_the_processor(
     variants = ("qint8_avx512_vnni", "qint8_avx512", "qint8_arm64", "quint8_avx2", "O3", "O4")
     files = {f"onnx/model_{variant}.onnx": graph for variant in variants}
     hub.add("cross-encoder/ms-marco-MiniLM-L6-v2", {**files_of("bert", "onnx/model.onnx"), **files})
-    ran = rerank("models", "pull", "ms-marco-MiniLM-L-6-v2")
-    assert ran.code == 0, ran.err
-    assert (Path(ran.out.strip()) / file).is_file()
+    outcome = rerank("models", "pull", "ms-marco-MiniLM-L-6-v2")
+    assert outcome.code == 0, outcome.err
+    assert (Path(outcome.out.strip()) / file).is_file()
 
 
 def test_who_may_not_read_is_told_how_to(hub: Hub, rerank: Run) -> None:
     hub.add("a/gated", files_of(), gated=True)
     hub.add("a/private", files_of(), private=True)
-    gated = rerank("models", "pull", "hf:a/gated")
-    assert (gated.code, "agree to its terms" in gated.err) == (3, True)
+    pull_outcome = rerank("models", "pull", "hf:a/gated")
+    assert (pull_outcome.code, "agree to its terms" in pull_outcome.err) == (3, True)
     for name in ("hf:a/private", "hf:a/nothing"):
-        ran = rerank("models", "pull", name)
-        assert (ran.code, "no such model, or you may not see it" in ran.err) == (3, True)
+        outcome = rerank("models", "pull", name)
+        assert (outcome.code, "no such model, or you may not see it" in outcome.err) == (3, True)
 
 
 def test_a_token_opens_what_is_private_and_is_not_shown(
@@ -198,24 +205,26 @@ def test_a_token_opens_what_is_private_and_is_not_shown(
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", Hub.token)
     hub.add("a/private", files_of(), private=True)
-    ran = rerank("models", "pull", "hf:a/private")
-    assert ran.code == 0, ran.err
-    assert Hub.token not in ran.err + ran.out
+    outcome = rerank("models", "pull", "hf:a/private")
+    assert outcome.code == 0, outcome.err
+    assert Hub.token not in outcome.err + outcome.out
 
 
 def test_a_repository_without_a_graph_says_how_to_export(hub: Hub, rerank: Run) -> None:
     hub.add("a/torch", {"config.json": b"{}", "model.safetensors": b"1"})
-    ran = rerank("models", "pull", "hf:a/torch")
-    assert ran.code == 3
-    assert "rerank: a/torch has no ONNX graph\n" in ran.err
-    assert "rerank models export hf:a/torch ./FOLDER" in ran.err
+    outcome = rerank("models", "pull", "hf:a/torch")
+    assert outcome.code == 3
+    assert "rerank: a/torch has no ONNX graph\n" in outcome.err
+    assert "rerank models export hf:a/torch ./FOLDER" in outcome.err
 
 
 def test_a_repository_whose_graph_is_elsewhere_says_its_models_name(hub: Hub, rerank: Run) -> None:
     hub.add("BAAI/bge-reranker-v2-m3", {"config.json": b"{}", "model.safetensors": b"1"})
-    ran = rerank("models", "pull", "hf:BAAI/bge-reranker-v2-m3")
-    assert (ran.code, "has no ONNX graph\n" in ran.err) == (3, True)
-    assert "hint: rerank models pull bge-reranker-v2-m3 has one from elsewhere; or make" in ran.err
+    outcome = rerank("models", "pull", "hf:BAAI/bge-reranker-v2-m3")
+    assert (outcome.code, "has no ONNX graph\n" in outcome.err) == (3, True)
+    assert (
+        "hint: rerank models pull bge-reranker-v2-m3 has one from elsewhere; or make" in outcome.err
+    )
 
 
 @pytest.mark.usefixtures("rerank")
@@ -240,7 +249,7 @@ def test_a_checkpoint_stays_until_it_was_used(hub: Hub) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "message"),
     [
         ("./nofolder", "./nofolder: no such folder\n\nhint: name a folder that transformers saved"),
         ("bge-reranker-v2-m3", "no such folder\n\nhint: did you mean hf:BAAI/bge-reranker-v2-m3?"),
@@ -249,18 +258,18 @@ def test_a_checkpoint_stays_until_it_was_used(hub: Hub) -> None:
     ],
 )
 def test_what_is_no_folder_to_export_is_said_before_libraries_are_needed(
-    source: str, said: str, rerank: Run, tmp_path: Path
+    source: str, message: str, rerank: Run, tmp_path: Path
 ) -> None:
-    ran = rerank("models", "export", source, str(tmp_path / "out"))
-    assert (ran.code, said in ran.err) == (2, True)
+    outcome = rerank("models", "export", source, str(tmp_path / "out"))
+    assert (outcome.code, message in outcome.err) == (2, True)
 
 
 def test_a_repository_without_a_tokenizer_is_refused(hub: Hub, rerank: Run) -> None:
     files = files_of(graph="model.onnx")
     del files["tokenizer.json"]
     hub.add("a/half", files)
-    ran = rerank("models", "pull", "hf:a/half")
-    assert (ran.code, "has no tokenizer.json" in ran.err) == (3, True)
+    outcome = rerank("models", "pull", "hf:a/half")
+    assert (outcome.code, "has no tokenizer.json" in outcome.err) == (3, True)
 
 
 @pytest.mark.usefixtures("hub_model")
@@ -272,30 +281,30 @@ def test_offline_nothing_is_asked_for(
     if variable:
         monkeypatch.setenv(variable, "1")
     for command in (["models", "pull", NAME], ["refund", "-d", "a", "-m", NAME, "--pull"]):
-        ran = rerank(*command, *option)
-        assert ran.code == 3
-        assert "bge-reranker-base/" in ran.err or "bge-reranker-base is not" in ran.err
-        assert (variable or "--offline") in ran.err or variable == "RERANK_OFFLINE"
+        outcome = rerank(*command, *option)
+        assert outcome.code == 3
+        assert "bge-reranker-base/" in outcome.err or "bge-reranker-base is not" in outcome.err
+        assert (variable or "--offline") in outcome.err or variable == "RERANK_OFFLINE"
     assert hub.requests == []
 
 
 @pytest.mark.usefixtures("hub_model")
 def test_a_name_that_is_not_there_says_what_to_run(rerank: Run) -> None:
-    ran = rerank("refund", "-d", "a", "-m", NAME, stdin=b"")
-    assert ran.code == 3
-    assert f"{NAME} is not installed" in ran.err
-    assert f"rerank models pull {NAME} fetches it (~280 MB), and so does --pull" in ran.err
+    outcome = rerank("refund", "-d", "a", "-m", NAME, stdin=b"")
+    assert outcome.code == 3
+    assert f"{NAME} is not installed" in outcome.err
+    assert f"rerank models pull {NAME} fetches it (~280 MB), and so does --pull" in outcome.err
 
 
 @pytest.mark.usefixtures("hub_model")
 def test_with_pull_it_is_fetched_and_used(rerank: Run) -> None:
-    ran = rerank("refund", "-m", NAME, "--pull", "--json", stdin=b"refund\n")
-    assert ran.code == 0, ran.err
-    assert "licence MIT" in ran.err
-    assert json.loads(ran.out)["model"].startswith(NAME)
+    outcome = rerank("refund", "-m", NAME, "--pull", "--json", stdin=b"refund\n")
+    assert outcome.code == 0, outcome.err
+    assert "licence MIT" in outcome.err
+    assert json.loads(outcome.out)["model"].startswith(NAME)
 
 
-def asked(rerank: Run, monkeypatch: pytest.MonkeyPatch, answer: str) -> Outcome:
+def answer_prompt(rerank: Run, monkeypatch: pytest.MonkeyPatch, answer: str) -> Outcome:
     monkeypatch.setattr("tests.conftest.Stream.readline", lambda _: answer)
     return rerank("refund", "-d", "refund", "-m", NAME, terminal=80)
 
@@ -304,10 +313,10 @@ def asked(rerank: Run, monkeypatch: pytest.MonkeyPatch, answer: str) -> Outcome:
 def test_at_a_terminal_it_is_asked_for(
     hub: Hub, rerank: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    no = asked(rerank, monkeypatch, "\n")
+    no = answer_prompt(rerank, monkeypatch, "\n")
     assert (no.code, "fetch it? [y/N]" in no.err) == (3, True)
     assert hub.count_fetches(GRAPH) == 0
-    yes = asked(rerank, monkeypatch, "y\n")
+    yes = answer_prompt(rerank, monkeypatch, "y\n")
     assert (yes.code, hub.count_fetches(GRAPH)) == (0, 1)
 
 
@@ -315,9 +324,9 @@ def test_at_a_terminal_without_a_network_it_is_said_to_be_missing(
     rerank: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    ran = asked(rerank, monkeypatch, "y\n")
-    assert ran.code == 3
-    words = " ".join(ran.err.split())
+    outcome = answer_prompt(rerank, monkeypatch, "y\n")
+    assert outcome.code == 3
+    words = " ".join(outcome.err.split())
     assert f"rerank: {NAME} is not installed, and cannot be pulled: {REPOSITORY}: cannot" in words
 
 
@@ -332,6 +341,6 @@ def test_the_usual_start_touches_no_hub() -> None:
         "import sys; from rerank_cli.cli import app; app.run(['refund', '-d', 'a']);"
         "print(*sys.modules)"
     )
-    ran = process(python=("-c", code))
-    assert b"huggingface_hub" not in ran.stdout
-    assert b"rerank_cli.models.hub" not in ran.stdout
+    outcome = process(python=("-c", code))
+    assert b"huggingface_hub" not in outcome.stdout
+    assert b"rerank_cli.models.hub" not in outcome.stdout

@@ -26,17 +26,17 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("faults", "said"), FAULTS)
+@pytest.mark.parametrize(("faults", "message"), FAULTS)
 def test_what_cannot_be_had_is_said_and_leaves_no_model(
-    hub_model: Repository, rerank: Run, faults: dict[str, Any], said: str,
+    hub_model: Repository, rerank: Run, faults: dict[str, Any], message: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr("rerank_cli.models.hub._PAUSE_SECONDS", 0)
     hub_model.faults = {path: Fault(**vars(fault)) for path, fault in faults.items()}
-    ran = rerank("models", "pull", NAME)
-    assert ran.code == 3
-    assert said in ran.err
-    assert "Traceback" not in ran.err
+    outcome = rerank("models", "pull", NAME)
+    assert outcome.code == 3
+    assert message in outcome.err
+    assert "Traceback" not in outcome.err
     assert leftovers() == []
     hub_model.faults = {}
     assert rerank("models", "pull", NAME).code == 0
@@ -61,23 +61,23 @@ def test_what_passes_is_waited_for(
     monkeypatch.setattr("time.sleep", lambda _: None)
     hub_model.faults = {GRAPH: fault}
     assert len(hub_model.files[GRAPH]) > 5000
-    ran = rerank("models", "pull", NAME)
-    assert ran.code == 0, ran.err
+    outcome = rerank("models", "pull", NAME)
+    assert outcome.code == 0, outcome.err
     assert rerank("models", "verify").code == 0
 
 
 def test_a_server_that_is_never_there_is_given_up(
     hub: Hub, hub_model: Repository, rerank: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    waits: list[float] = []
-    monkeypatch.setattr("time.sleep", waits.append)
+    wait_seconds: list[float] = []
+    monkeypatch.setattr("time.sleep", wait_seconds.append)
     hub_model.faults = {GRAPH: Fault(cut=0)}
-    ran = rerank("models", "pull", NAME)
-    assert (ran.code, ran.out) == (3, "")
-    assert "kept" not in ran.err  # nothing came
-    assert "hint: without HF_ENDPOINT https://huggingface.co is asked; or copy the" in ran.err
+    outcome = rerank("models", "pull", NAME)
+    assert (outcome.code, outcome.out) == (3, "")
+    assert "kept" not in outcome.err  # nothing came
+    assert "hint: without HF_ENDPOINT https://huggingface.co is asked; or copy the" in outcome.err
     assert hub.count_fetches(GRAPH) == 5
-    assert sum(waits) == 1 + 2 + 4 + 8
+    assert sum(wait_seconds) == 1 + 2 + 4 + 8
 
 
 ADVICE: list[Any] = [
@@ -106,19 +106,21 @@ def test_what_is_said_to_be_kept_is_what_is_not_fetched_again(
 ) -> None:  # fmt: skip
     monkeypatch.setattr("time.sleep", lambda _: None)
     hub_model.faults = {path: Fault(**vars(fault)) for path, fault in faults.items()}
-    ran = rerank("models", "pull", NAME)
-    hint = ran.err.partition("\nhint: ")[2]
-    assert ran.code == 3
+    outcome = rerank("models", "pull", NAME)
+    hint = outcome.err.partition("\nhint: ")[2]
+    assert outcome.code == 3
     assert advice in hint
     assert hint.rstrip().endswith(
         f"without HF_ENDPOINT https://huggingface.co is asked; {COPY_FOLDER}"
     )
     parts = [part.size for part in Store.usual().parts(NAME)]
-    said = f"{format_size(parts[0])} are kept: the same command fetches the other " if parts else ""
-    assert hint.startswith(said)
+    message = (
+        f"{format_size(parts[0])} are kept: the same command fetches the other " if parts else ""
+    )
+    assert hint.startswith(message)
     assert ("kept" in hint) == bool(parts)
-    listed = rerank("models").out
-    assert (f"{NAME}:int8\tpartly\t{format_size(sum(parts))}\t" in listed) == bool(parts)
+    listing = rerank("models").out
+    assert (f"{NAME}:int8\tpartly\t{format_size(sum(parts))}\t" in listing) == bool(parts)
     hub_model.faults = {}
     again = rerank("models", "pull", NAME)
     assert again.code == 0
@@ -130,9 +132,9 @@ def test_without_a_network_nothing_is_kept_that_was_not_fetched(
     rerank: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # where nobody listens
-    ran = rerank("models", "pull", NAME)
-    assert ran.code == 3
-    assert ran.err == (
+    outcome = rerank("models", "pull", NAME)
+    assert outcome.code == 3
+    assert outcome.err == (
         "rerank: Xenova/bge-reranker-base: cannot be fetched from http://127.0.0.1:9: "
         "Connection refused\n\nhint: is there a network? HTTPS_PROXY is for a proxy; without "
         f"HF_ENDPOINT https://huggingface.co is asked; {COPY_FOLDER}\n"
@@ -150,10 +152,10 @@ def test_what_an_earlier_pull_has_fetched_is_said_without_a_network(
     assert rerank("models", "pull", NAME).code == 3
     [part] = Store.usual().parts()
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    ran = rerank("models", "pull", NAME)
-    assert f"hint: {format_size(part.size)} are kept from an earlier pull; is there" in ran.err
-    removed = rerank("models", "rm", NAME)
-    assert removed.err == f"{NAME}:int8: removed what was fetched of it\n"
+    outcome = rerank("models", "pull", NAME)
+    assert f"hint: {format_size(part.size)} are kept from an earlier pull; is there" in outcome.err
+    remove_outcome = rerank("models", "rm", NAME)
+    assert remove_outcome.err == f"{NAME}:int8: removed what was fetched of it\n"
     assert rerank("models", "rm", NAME).code == 3
     assert Store.usual().parts() == []
 
@@ -163,14 +165,14 @@ def test_what_an_earlier_pull_has_fetched_is_said_without_a_network(
 def test_ctrl_c_says_what_is_kept(hub: Hub, hub_model: Repository) -> None:
     large = hub_model.files[GRAPH] + b"\xc2\x0c\x80\x80\x40" + bytes(1 << 20)
     hub.add(REPOSITORY, {**hub_model.files, GRAPH: large}, faults={GRAPH: Fault(slow=0.002)})
-    running = pulling()
+    process = start_pull()
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and not has_part(Store.usual().root):
         time.sleep(0.01)
-    running.send_signal(signal.SIGINT)
-    _, err = running.communicate()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
     [part] = Store.usual().parts()
-    assert running.returncode == 130
+    assert process.returncode == 130
     assert f"{NAME}:int8: stopped; {format_size(part.size)} are kept: the same" in err.decode()
 
 
@@ -181,12 +183,12 @@ def test_a_proxy_that_cannot_be_used_is_an_error(
 
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
     huggingface_hub.close_session()  # it asks for a proxy when it opens one
-    ran = rerank("models", "pull", NAME)
-    assert (ran.code, ran.out) == (2, "")
-    assert ran.err.startswith("rerank: a proxy that cannot be used: ")
+    outcome = rerank("models", "pull", NAME)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith("rerank: a proxy that cannot be used: ")
 
 
-def pulling(*arguments: str) -> subprocess.Popen[bytes]:
+def start_pull(*arguments: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-m", "rerank_cli", "models", "pull", NAME, *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT,
@@ -198,10 +200,10 @@ def test_two_pulls_at_once_end_in_one_good_copy(
     hub: Hub, hub_model: Repository, rerank: Run
 ) -> None:
     hub_model.faults = {GRAPH: Fault(slow=0.005)}
-    both = [pulling(), pulling()]
-    ran = [one.communicate(timeout=60) for one in both]
-    assert [one.returncode for one in both] == [0, 0], ran
-    assert ran[0][0] == ran[1][0]
+    both = [start_pull(), start_pull()]
+    outcome = [process.communicate(timeout=60) for process in both]
+    assert [process.returncode for process in both] == [0, 0], outcome
+    assert outcome[0][0] == outcome[1][0]
     assert hub.count_fetches(GRAPH) == 1
     assert rerank("models", "verify").code == 0
 
@@ -221,15 +223,15 @@ def test_a_pull_that_is_killed_goes_on(
     large = hub_model.files[GRAPH] + b"\xc2\x0c\x80\x80\x40" + bytes(1 << 20)
     hub_model = hub.add(REPOSITORY, {**hub_model.files, GRAPH: large})
     hub_model.faults = {path: Fault(slow=0.002 if path == GRAPH else 5)}
-    running = pulling()
+    process = start_pull()
     deadline = time.monotonic() + 30
     while not hub.count_fetches(path) and time.monotonic() < deadline:
         time.sleep(0.01)
     root = Store.usual().root
     while path == GRAPH and time.monotonic() < deadline and not has_part(root):
         time.sleep(0.01)
-    running.send_signal(signal.SIGKILL)
-    running.communicate()
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
     assert Store.usual().models() == []
     assert leftovers() == []
     hub_model.faults = {}
@@ -237,9 +239,11 @@ def test_a_pull_that_is_killed_goes_on(
     assert rerank("models", "verify").code == 0
     if path == GRAPH:  # from where it was
         ranges = [
-            about.get("Range") for _, asked, about in hub.requests if asked.startswith("/cdn")
+            about.get("Range")
+            for _, request_path, about in hub.requests
+            if request_path.startswith("/cdn")
         ]
-        assert any(wanted and wanted != "bytes=0-" for wanted in ranges)
+        assert any(range_header and range_header != "bytes=0-" for range_header in ranges)
 
 
 @pytest.mark.slow
@@ -250,14 +254,14 @@ def test_a_full_disk_is_said_and_nothing_is_installed() -> None:
         "mkdir -p full && mount -t tmpfs -o size=64k tmpfs full && "
         f"RERANK_HOME=$PWD/full {sys.executable} -m rerank_cli models pull {NAME}"
     )
-    ran = subprocess.run(
+    process = subprocess.run(
         ["unshare", "-rm", "sh", "-c", f"cd $(mktemp -d) && export PYTHONPATH={ROOT} && {script}"],
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
-    if "unshare" in ran.stderr or "mount" in ran.stderr:
+    if "unshare" in process.stderr or "mount" in process.stderr:
         pytest.skip("no mounts are allowed here")
-    assert ran.returncode == 3
-    assert "free, and" in ran.stderr or "no space is left" in ran.stderr
+    assert process.returncode == 3
+    assert "free, and" in process.stderr or "no space is left" in process.stderr
 
 
 @pytest.mark.usefixtures("hub_model")
@@ -270,11 +274,11 @@ def test_what_was_damaged_is_found(rerank: Run, damage: str) -> None:
         path.unlink()
     else:
         path.write_bytes(content[:-1] if damage == "cut" else content[:-1] + b"?")
-    verified = rerank("models", "verify", NAME)
-    assert (verified.code, "1 file is not as pulled" in verified.err) == (3, True)
-    ranked = rerank("refund", "-d", "a", "-m", NAME)
-    assert ranked.code == 3
+    verify_outcome = rerank("models", "verify", NAME)
+    assert (verify_outcome.code, "1 file is not as pulled" in verify_outcome.err) == (3, True)
+    rank_outcome = rerank("refund", "-d", "a", "-m", NAME)
+    assert rank_outcome.code == 3
     if damage != "flip":  # which only reading all of it can see
-        assert "tokenizer.json" in ranked.err
-        assert f"rerank models pull {NAME}:int8" in ranked.err
+        assert "tokenizer.json" in rank_outcome.err
+        assert f"rerank models pull {NAME}:int8" in rank_outcome.err
     assert rerank("models", "pull", NAME).code == 0 or damage == "flip"

@@ -20,12 +20,12 @@ DEEP = "[" * 100_000 + "]" * 100_000
 
 
 @pytest.fixture
-def pulled(hub: Hub, rerank: Run) -> Path:
+def model_folder(hub: Hub, rerank: Run) -> Path:
     """The folder of a model."""
     hub.add(REPOSITORY, files_of())
-    ran = rerank("models", "pull", NAME)
-    assert ran.code == 0
-    return Path(ran.out.strip())
+    outcome = rerank("models", "pull", NAME)
+    assert outcome.code == 0
+    return Path(outcome.out.strip())
 
 
 def flip(path: Path) -> None:
@@ -37,38 +37,45 @@ def flip(path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("prepared", "is_warm"), [("on", False), ("on", True), ("off", False)])
+@pytest.mark.parametrize(
+    ("prepared_setting", "is_warm"), [("on", False), ("on", True), ("off", False)]
+)
 @pytest.mark.parametrize("name", [GRAPH, "tokenizer.json", "config.json"])
 def test_what_was_damaged_in_place_is_refused_and_pull_mends_it(
-    name: str, prepared: str, is_warm: bool, pulled: Path, hub: Hub, rerank: Run,
+    name: str, prepared_setting: str, is_warm: bool, model_folder: Path, hub: Hub, rerank: Run,
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setenv("RERANK_PREPARED", "off" if prepared == "off" else str(tmp_path))
+    monkeypatch.setenv("RERANK_PREPARED", "off" if prepared_setting == "off" else str(tmp_path))
     expected = rerank(*ARGUMENTS) if is_warm else None
-    flip(pulled / name)
-    ran = rerank(*ARGUMENTS)
-    assert (ran.code, ran.out) == (3, "")
-    error, _, hint = ran.err.partition("\n\n")
-    assert str(pulled / name) in error
+    flip(model_folder / name)
+    outcome = rerank(*ARGUMENTS)
+    assert (outcome.code, outcome.out) == (3, "")
+    error, _, hint = outcome.err.partition("\n\n")
+    assert str(model_folder / name) in error
     assert "SHA-256" in error
     assert f"rerank models pull {NAME}:int8" in hint
     assert "rerank models verify" in hint
-    verified = rerank("models", "verify")
-    assert (verified.code, f"rerank models pull {NAME}:int8" in verified.err) == (3, True)
+    verify_outcome = rerank("models", "verify")
+    assert (verify_outcome.code, f"rerank models pull {NAME}:int8" in verify_outcome.err) == (
+        3,
+        True,
+    )
     counts = {path: hub.count_fetches(path) for path in (GRAPH, "tokenizer.json", "config.json")}
     assert rerank("models", "pull", NAME).code == 0
     for path, count in counts.items():  # the others are as they were
         assert hub.count_fetches(path) - count == (path == name)
     assert rerank("models", "verify").code == 0
-    ran = rerank(*ARGUMENTS)
-    assert ran.code == 0
-    assert expected is None or ran.out == expected.out
+    outcome = rerank(*ARGUMENTS)
+    assert outcome.code == 0
+    assert expected is None or outcome.out == expected.out
 
 
-def test_a_file_that_was_put_beside_a_pulled_model_is_refused(pulled: Path, rerank: Run) -> None:
-    (pulled / "tokenizer_config.json").write_text('{"model_max_length": 20}')
-    ran = rerank(*ARGUMENTS)
-    assert (ran.code, "is none of the files of" in ran.err) == (3, True)
+def test_a_file_that_was_put_beside_a_pulled_model_is_refused(
+    model_folder: Path, rerank: Run
+) -> None:
+    (model_folder / "tokenizer_config.json").write_text('{"model_max_length": 20}')
+    outcome = rerank(*ARGUMENTS)
+    assert (outcome.code, "is none of the files of" in outcome.err) == (3, True)
 
 
 def replace_by(make: Callable[[Path], object]) -> Callable[[Path], None]:
@@ -79,38 +86,38 @@ def replace_by(make: Callable[[Path], object]) -> Callable[[Path], None]:
     return damage
 
 
-def changed(**changes: Any) -> Callable[[Path], None]:
+def change_fields(**changes: Any) -> Callable[[Path], None]:
     def damage(path: Path) -> None:
         path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
     return damage
 
 
-def written(text: str) -> Callable[[Path], object]:
+def write_text(text: str) -> Callable[[Path], object]:
     return lambda path: path.write_text(text)
 
 
 HASH = "0" * 64
 DAMAGES: dict[str, Callable[[Path], object]] = {
-    "nothing in it": written(""),
+    "nothing in it": write_text(""),
     "cut off": lambda path: os.truncate(path, 100),
-    "deep": written(DEEP),
-    "deep within": written(f'{{"files": {DEEP}}}'),
-    "no object": written("[1]"),
-    "another version": changed(schema=2),
-    "another name": changed(name="bge-reranker-large"),
-    "a name that is none": changed(name=7),
-    "another precision": changed(precision="fp32"),
-    "a graph that is none": changed(graph=["a"]),
-    "a graph elsewhere": changed(graph="../../x.onnx"),
-    "no files": changed(files=None),
-    "files of a list": changed(files=[1]),
-    "a file that is none": changed(files={GRAPH: 7}),
-    "a size that is none": changed(files={GRAPH: {"size": "1", "sha256": HASH}}),
-    "a hash that is none": changed(files={GRAPH: {"size": 1, "sha256": "x"}}),
-    "a hash of a number": changed(files={GRAPH: {"size": 1, "sha256": 7}}),
-    "a file elsewhere": changed(files={"../x": {"size": 1, "sha256": HASH}}),
-    "a name with a NUL": changed(files={"a\0": {"size": 1, "sha256": HASH}}),
+    "deep": write_text(DEEP),
+    "deep within": write_text(f'{{"files": {DEEP}}}'),
+    "no object": write_text("[1]"),
+    "another version": change_fields(schema=2),
+    "another name": change_fields(name="bge-reranker-large"),
+    "a name that is none": change_fields(name=7),
+    "another precision": change_fields(precision="fp32"),
+    "a graph that is none": change_fields(graph=["a"]),
+    "a graph elsewhere": change_fields(graph="../../x.onnx"),
+    "no files": change_fields(files=None),
+    "files of a list": change_fields(files=[1]),
+    "a file that is none": change_fields(files={GRAPH: 7}),
+    "a size that is none": change_fields(files={GRAPH: {"size": "1", "sha256": HASH}}),
+    "a hash that is none": change_fields(files={GRAPH: {"size": 1, "sha256": "x"}}),
+    "a hash of a number": change_fields(files={GRAPH: {"size": 1, "sha256": 7}}),
+    "a file elsewhere": change_fields(files={"../x": {"size": 1, "sha256": HASH}}),
+    "a name with a NUL": change_fields(files={"a\0": {"size": 1, "sha256": HASH}}),
     "a folder": replace_by(lambda path: path.mkdir()),
 }
 if sys.platform != "win32":
@@ -133,56 +140,56 @@ def test_a_damaged_manifest_is_one_that_says_nothing(damage: str, tmp_path: Path
         assert store.adopt(staging, manifest).manifest == store.models()[0].manifest == manifest
     DAMAGES[damage](tmp_path / NAME / "int8" / "manifest.json")
     assert store.models() == []
-    found = store.folders()
-    assert [(model.name, model.precision) for model in found] == (
+    folders = store.folders()
+    assert [(model.name, model.precision) for model in folders] == (
         [] if damage == "a link to nothing" else [(NAME, "int8")]
     )
-    assert all("\n" not in str(model.damage()) for model in found)
+    assert all("\n" not in str(model.damage()) for model in folders)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", ["deep", "another name", "a folder", "a link to nothing"])
 def test_one_damaged_manifest_is_no_matter_for_other_models(
-    damage: str, pulled: Path, hub: Hub, rerank: Run
+    damage: str, model_folder: Path, hub: Hub, rerank: Run
 ) -> None:
     hub.add("acme/reranker", files_of("bert", "model_int8.onnx"))
     assert rerank("models", "pull", OTHER).code == 0
     expected = rerank(*ARGUMENTS).out
-    DAMAGES[damage](pulled / "manifest.json")
-    listed = rerank("models", "list", "--json")
-    states = {row["name"]: row["state"] for row in json.loads(listed.out)}
+    DAMAGES[damage](model_folder / "manifest.json")
+    listing = rerank("models", "list", "--json")
+    states = {row["name"]: row["state"] for row in json.loads(listing.out)}
     if damage == "a link to nothing":  # as if there were none
         assert f"{NAME}:int8" not in states
     else:
         assert states[f"{NAME}:int8"] == "damaged"
-    assert (listed.code, states[f"{OTHER}:int8"]) == (0, "installed")
+    assert (listing.code, states[f"{OTHER}:int8"]) == (0, "installed")
     assert rerank("models").code == 0
     assert rerank("refund", "-d", "a", "-m", OTHER).code == 0
-    ran = rerank(*ARGUMENTS)
-    assert (ran.code, ran.out) == (3, "")
-    assert f"rerank models pull {NAME}" in ran.err
+    outcome = rerank(*ARGUMENTS)
+    assert (outcome.code, outcome.out) == (3, "")
+    assert f"rerank models pull {NAME}" in outcome.err
     assert rerank("models", "show", NAME).code == 0
-    verified = rerank("models", "verify")
-    assert verified.out.count("ok\t") == 4
-    assert (verified.code == 3) == (damage != "a link to nothing")
+    verify_outcome = rerank("models", "verify")
+    assert verify_outcome.out.count("ok\t") == 4
+    assert (verify_outcome.code == 3) == (damage != "a link to nothing")
     assert rerank("models", "pull", NAME).code == 0
     assert rerank(*ARGUMENTS).out == expected
 
 
-def test_a_model_with_a_damaged_manifest_can_be_removed(pulled: Path, rerank: Run) -> None:
-    (pulled / "manifest.json").write_text(DEEP)
+def test_a_model_with_a_damaged_manifest_can_be_removed(model_folder: Path, rerank: Run) -> None:
+    (model_folder / "manifest.json").write_text(DEEP)
     assert rerank("models", "rm", NAME).code == 0
-    assert not pulled.exists()
+    assert not model_folder.exists()
 
 
 @pytest.mark.slow
 def test_another_precision_does_not_stand_in_for_a_damaged_one(
-    pulled: Path, hub: Hub, rerank: Run
+    model_folder: Path, hub: Hub, rerank: Run
 ) -> None:
     """Its scores would be other ones."""
     hub.add("BAAI/bge-reranker-base", files_of(graph="onnx/model.onnx"))
     assert rerank("models", "pull", f"{NAME}:fp32").code == 0
-    (pulled / "manifest.json").write_text("{")
+    (model_folder / "manifest.json").write_text("{")
     assert rerank(*ARGUMENTS).code == 3
     assert rerank("refund", "-d", "a", "-m", f"{NAME}:fp32").code == 0
 
@@ -195,12 +202,12 @@ def test_another_precision_does_not_stand_in_for_a_damaged_one(
         json.dumps({f"{NAME}:int8": {"repository": REPOSITORY, "revision": "c", "files": [1]}}),
     ],
 )  # fmt: skip
-@pytest.mark.usefixtures("pulled")
+@pytest.mark.usefixtures("model_folder")
 def test_damaged_notes_of_commits_are_refused_by_name(text: str, rerank: Run) -> None:
     notes = Store.usual().root / "revisions.json"
     notes.write_text(text)
-    ran = rerank("models", "pull", NAME)
-    assert (ran.code, str(notes) in ran.err) == (3, True)
+    outcome = rerank("models", "pull", NAME)
+    assert (outcome.code, str(notes) in outcome.err) == (3, True)
     assert notes.read_text() == text
     assert rerank(*ARGUMENTS).code == 0
     assert rerank("models").code == 0
@@ -216,7 +223,7 @@ def sibling(**changes: Any) -> Callable[[dict[str, Any]], Any]:
     return change
 
 
-def field(**changes: Any) -> Callable[[dict[str, Any]], Any]:
+def set_fields(**changes: Any) -> Callable[[dict[str, Any]], Any]:
     return lambda listing: {**listing, **changes}
 
 
@@ -225,13 +232,13 @@ LISTINGS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a number": lambda _: 7,
     "no JSON": lambda _: b"<html>",
     "deep": lambda _: DEEP.encode(),
-    "no commit": field(sha=None),
-    "a commit that is none": field(sha={"a": 1}),
-    "a commit with a path": field(sha="../../x"),
-    "no files": field(siblings=None),
-    "files of a number": field(siblings=7),
-    "files of texts": field(siblings=["a"]),
-    "a file without a name": field(siblings=[{"size": 7}]),
+    "no commit": set_fields(sha=None),
+    "a commit that is none": set_fields(sha={"a": 1}),
+    "a commit with a path": set_fields(sha="../../x"),
+    "no files": set_fields(siblings=None),
+    "files of a number": set_fields(siblings=7),
+    "files of texts": set_fields(siblings=["a"]),
+    "a file without a name": set_fields(siblings=[{"size": 7}]),
     "a number as a name": sibling(rfilename=7),
     "no name": sibling(rfilename=""),
     "a name above": sibling(rfilename="../model.onnx"),
@@ -258,9 +265,9 @@ LISTINGS: dict[str, Callable[[dict[str, Any]], Any]] = {
 def test_an_odd_listing_is_refused_in_one_line(change: str, hub: Hub, rerank: Run) -> None:
     repository = hub.add(REPOSITORY, files_of())
     repository.change_listing = LISTINGS[change]
-    ran = rerank("models", "pull", NAME)
-    message = ran.err.split("\n\n")[0].strip().splitlines()
-    assert ran.code == 3
+    outcome = rerank("models", "pull", NAME)
+    message = outcome.err.split("\n\n")[0].strip().splitlines()
+    assert outcome.code == 3
     # What is planned is said before it is found that the disk has no room for it.
     assert len(message) == (3 if change == "a size of no disk" else 1)
     assert message[-1].startswith("rerank: ")
@@ -286,8 +293,8 @@ def test_weights_that_are_to_lie_elsewhere_leave_nothing(
         files = {**files_of("bert"), "model_int8.onnx": graph.SerializeToString()}
         del files[GRAPH]
         hub.add("acme/reranker", files)
-        ran = rerank("models", "pull", OTHER)
-        assert (ran.code, "not a path" in ran.err) == (3, True)
+        outcome = rerank("models", "pull", OTHER)
+        assert (outcome.code, "not a path" in outcome.err) == (3, True)
         root = Store.usual().root
         assert not [path for path in root.rglob("*") if path.is_file() and path.suffix != ".lock"]
 
@@ -295,12 +302,12 @@ def test_weights_that_are_to_lie_elsewhere_leave_nothing(
 def test_a_file_without_a_hash_is_said_to_be_unchecked(hub: Hub, rerank: Run) -> None:
     repository = hub.add(REPOSITORY, files_of())
     repository.change_listing = sibling(lfs=None, blobId=None)
-    ran = rerank("models", "pull", NAME)
-    assert ran.code == 0
-    assert f"the Hub has no hash of {GRAPH}: unchecked" in ran.err
-    assert "tokenizer.json" not in ran.err
+    outcome = rerank("models", "pull", NAME)
+    assert outcome.code == 0
+    assert f"the Hub has no hash of {GRAPH}: unchecked" in outcome.err
+    assert "tokenizer.json" not in outcome.err
     assert rerank("models", "verify").code == 0
-    flip(Path(ran.out.strip()) / GRAPH)  # what came then is known from then on
+    flip(Path(outcome.out.strip()) / GRAPH)  # what came then is known from then on
     assert rerank(*ARGUMENTS).code == 3
 
 
@@ -313,6 +320,6 @@ def test_a_part_of_a_file_without_a_hash_is_not_gone_on_with(hub: Hub, rerank: R
     (staging / ".model_quantized.onnx..part").write_bytes(b"another")
     shutil.copy(__file__, staging / "model_quantized.onnx")
     os.truncate(staging / "model_quantized.onnx", len(repository.files[GRAPH]))
-    ran = rerank("models", "pull", NAME)
-    assert ran.code == 0
-    assert (Path(ran.out.strip()) / GRAPH).read_bytes() == repository.files[GRAPH]
+    outcome = rerank("models", "pull", NAME)
+    assert outcome.code == 0
+    assert (Path(outcome.out.strip()) / GRAPH).read_bytes() == repository.files[GRAPH]

@@ -24,9 +24,9 @@ def test_one_says_what_differs_from_another(
             'scale = "probability"\n[[team.models]]\nnames = ["wide-*"]\nlimits.documents = 9\n'
         )
         documents = [word for text in "abc" for word in ("-d", text)]
-        ran = rerank("-m", "team/m", "q", *documents)
-        assert (ran.code, server.count) == (2, 0)
-        assert "team needs a key: TEAM_KEY is not set" in ran.err
+        outcome = rerank("-m", "team/m", "q", *documents)
+        assert (outcome.code, server.count) == (2, 0)
+        assert "team needs a key: TEAM_KEY is not set" in outcome.err
         monkeypatch.setenv("TEAM_KEY", "mine")
         assert rerank("-m", "team/m", "q", *documents).code == 0
         assert server.count == 2
@@ -49,9 +49,9 @@ def test_a_form_of_its_own_is_templates(file: Path, rerank: Run) -> None:
         'request.document = { body = { value = "$text" } }\n'
         'request.body = { ask = ["$query"], from = "$documents", k = "$top_n", v = 2 }\n'
     )
-    ran = rerank("-m", "odd/a/b", "q", "-d", "x", "--dry-run", "-v")
-    assert "1 request to http://h/api/a/b/sort" in ran.out
-    assert '{"ask":["q"],"from":[{"body":{"value":"x"}}],"k":1,"v":2}' in ran.out
+    outcome = rerank("-m", "odd/a/b", "q", "-d", "x", "--dry-run", "-v")
+    assert "1 request to http://h/api/a/b/sort" in outcome.out
+    assert '{"ask":["q"],"from":[{"body":{"value":"x"}}],"k":1,"v":2}' in outcome.out
 
 
 @pytest.mark.parametrize(
@@ -83,9 +83,9 @@ def test_what_is_wrong_is_said_with_its_place(
     text: str, message: str, file: Path, rerank: Run
 ) -> None:
     file.write_text(text)
-    ran = rerank("-m", "mine/m", "q", "-d", "a")
-    assert (ran.code, ran.out) == (2, "")
-    assert ran.err.startswith(f"rerank: {file}: {message}")
+    outcome = rerank("-m", "mine/m", "q", "-d", "a")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith(f"rerank: {file}: {message}")
     assert rerank("a", "-d", "a").code == 0  # a local model needs none of it
 
 
@@ -104,7 +104,7 @@ def test_what_is_for_one_host_is_not_for_another(rerank: Run, home: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("entry", "said"),
+    ("entry", "message"),
     [
         ("models = 5", "models are tables"),
         ("models = [5]", "a table of models needs names"),
@@ -114,27 +114,27 @@ def test_what_is_for_one_host_is_not_for_another(rerank: Run, home: Path) -> Non
     ],
 )  # fmt: skip
 def test_an_entry_that_makes_no_sense_is_said(
-    entry: str, said: str, rerank: Run, home: Path
+    entry: str, message: str, rerank: Run, home: Path
 ) -> None:
     (home / "providers.toml").write_text(f"[mine]\n{entry}\n")
-    ran = rerank("-m", "mine/a", "q", "-d", "x")
-    assert (ran.code, ran.out) == (2, "")
-    assert said in ran.err
+    outcome = rerank("-m", "mine/a", "q", "-d", "x")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert message in outcome.err
 
 
 def test_rules_for_models_of_ones_own_are_besides_those_that_ship(rerank: Run, home: Path) -> None:
     (home / "providers.toml").write_text('[[siliconflow.models]]\nnames = ["x"]\nlistwise = true\n')
     model = "siliconflow/BAAI/bge-reranker-v2-m3"
-    ran = rerank("-m", model, "q", "-d", "x", "--max-chunks", "3", "--dry-run")
-    assert (ran.code, ran.err) == (0, "")
+    outcome = rerank("-m", model, "q", "-d", "x", "--max-chunks", "3", "--dry-run")
+    assert (outcome.code, outcome.err) == (0, "")
 
 
 def test_one_document_a_request_can_be_checked_too(rerank: Run, home: Path) -> None:
     (home / "providers.toml").write_text('[mine]\nlike = "openai-like"\nlimits.documents = 1\n')
     with serve("openai-like") as server:
-        ran = rerank("providers", "check", "mine/m", "--base-url", server.url)
-    assert ran.code in (0, 3)
-    assert "Traceback" not in ran.err
+        outcome = rerank("providers", "check", "mine/m", "--base-url", server.url)
+    assert outcome.code in (0, 3)
+    assert "Traceback" not in outcome.err
 
 
 @pytest.mark.parametrize("entry", ['[mine]\nlike = "jina"\n', "[jina]\n"])
@@ -143,9 +143,9 @@ def test_what_an_entry_says_comes_before_rules_that_ship(entry: str, home: Path)
     own = "limits.document = 100\nlistwise = false\noptions.max-document-tokens = false\n"
     rule = '[[{0}.models]]\nnames = ["jina-reranker-v3"]\nlimits.pair = 900\n'
     (home / "providers.toml").write_text(entry + own + rule.format(name))
-    found = find_provider(name, "jina-reranker-v3")
-    assert (found.limits.document, found.limits.pair, found.listwise) == (100, 900, False)
-    assert "max-document-tokens" not in found.options
+    provider = find_provider(name, "jina-reranker-v3")
+    assert (provider.limits.document, provider.limits.pair, provider.listwise) == (100, 900, False)
+    assert "max-document-tokens" not in provider.options
     assert find_provider(name, "jina-reranker-v2-x").scale == "probability"  # of another rule
 
 

@@ -68,9 +68,9 @@ class InstantClient:
 def count_tries(faults: Any, **options: Any) -> tuple[int, str]:
     """How often a request is sent that comes to nothing, and the error's message."""
     with serve("openai-like", faults=faults) as server:
-        with pytest.raises(ProviderError) as raised:
+        with pytest.raises(ProviderError) as error_info:
             InstantClient(server, **options).send()
-        return server.count, str(raised.value)
+        return server.count, str(error_info.value)
 
 
 PASSING = [
@@ -93,10 +93,10 @@ def test_what_may_pass_is_sent_again(fault: Fault) -> None:
 def test_there_is_an_end_to_it(retries: int) -> None:
     with serve("openai-like", faults=Status(503)) as server:
         client = InstantClient(server, retries=retries)
-        with pytest.raises(ProviderError, match="answered 503") as raised:
+        with pytest.raises(ProviderError, match="answered 503") as error_info:
             client.send()
     assert server.count == retries + 1
-    assert (", tried 3 times" in str(raised.value)) == (retries == 2)
+    assert (", tried 3 times" in str(error_info.value)) == (retries == 2)
 
 
 DOUBTFUL = [Status(500), Delay(1)]
@@ -148,11 +148,11 @@ def test_once_more_is_of_that_failure_and_not_of_all() -> None:
 )
 def test_what_says_that_there_is_no_such_model_is_not_sent_again(status: int, words: str) -> None:
     with serve("openai-like", faults=Status(status, {"error": {"message": words}})) as server:
-        with pytest.raises(ProviderError) as raised:
+        with pytest.raises(ProviderError) as error_info:
             InstantClient(server).send()
         assert server.count == 1
-    assert words in str(raised.value)
-    assert raised.value.hint == "check the model's name"
+    assert words in str(error_info.value)
+    assert error_info.value.hint == "check the model's name"
 
 
 @pytest.mark.parametrize(
@@ -180,9 +180,11 @@ def test_the_server_names_a_moment() -> None:
     assert [wait for wait in client.waits if wait] == [pytest.approx(29.5, abs=1)]
 
 
-@pytest.mark.parametrize("stated", ["0", "-3", "Wed, 21 Oct 2015 07:28:00 GMT", "soon", "nan", ""])
-def test_what_says_nothing_of_a_wait_is_waited_for_as_ever(stated: str) -> None:
-    faults = first(3, Status(429, headers={"Retry-After": stated}))
+@pytest.mark.parametrize(
+    "retry_after", ["0", "-3", "Wed, 21 Oct 2015 07:28:00 GMT", "soon", "nan", ""]
+)
+def test_what_says_nothing_of_a_wait_is_waited_for_as_ever(retry_after: str) -> None:
+    faults = first(3, Status(429, headers={"Retry-After": retry_after}))
     with serve("openai-like", faults=faults) as server:
         client = InstantClient(server)
         client.send()
@@ -194,10 +196,10 @@ def test_what_says_nothing_of_a_wait_is_waited_for_as_ever(stated: str) -> None:
 def test_nobody_waits_for_an_hour(header: tuple[str, str]) -> None:
     with serve("openai-like", faults=Status(429, headers=dict([header]))) as server:
         client = InstantClient(server)
-        with pytest.raises(ProviderError) as raised:
+        with pytest.raises(ProviderError) as error_info:
             client.send()
         assert server.count == 1
-        assert (raised.value.hint or "").startswith("it asks to wait 3600 s; ")
+        assert (error_info.value.hint or "").startswith("it asks to wait 3600 s; ")
         with pytest.raises(ProviderError):
             client.send()
     assert [wait for wait in client.waits if wait] == []
@@ -205,8 +207,10 @@ def test_nobody_waits_for_an_hour(header: tuple[str, str]) -> None:
 
 def test_waits_grow_differ_and_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     with serve("openai-like", faults=Status(503)) as server:
-        for drawn, share in ((0.0, 0.5), (1.0, 1.0)):
-            chance = SimpleNamespace(uniform=lambda a, b, drawn=drawn: a + drawn * (b - a))
+        for random_value, share in ((0.0, 0.5), (1.0, 1.0)):
+            chance = SimpleNamespace(
+                uniform=lambda a, b, random_value=random_value: a + random_value * (b - a)
+            )
             monkeypatch.setattr(client_module, "_RANDOM", chance)
             client = InstantClient(server, retries=10)
             with pytest.raises(ProviderError):
@@ -216,20 +220,20 @@ def test_waits_grow_differ_and_have_an_end(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_wait_that_one_is_told_of_holds_all() -> None:
-    waits = list[float]()
-    pace = RateLimiter(None, None, clock=lambda: 100 + sum(waits), sleep=waits.append)
+    wait_seconds = list[float]()
+    pace = RateLimiter(None, None, clock=lambda: 100 + sum(wait_seconds), sleep=wait_seconds.append)
     pace.pause(5)
     pace.pause(2)
     assert [pace.wait(1), pace.wait(1)] == [5, 0]
-    assert waits == [5]
+    assert wait_seconds == [5]
 
 
 def test_a_server_that_cannot_be_reached_is_tried_twice() -> None:
     with serve("openai-like") as server:
         client = InstantClient(server)
-    with pytest.raises(ProviderError, match=r"/rerank: [^[]*, tried 2 times") as raised:
+    with pytest.raises(ProviderError, match=r"/rerank: [^[]*, tried 2 times") as error_info:
         client.send()
-    assert raised.value.hint == (
+    assert error_info.value.hint == (
         "is the server running, and this machine online? --base-url says where it is"
     )
 
@@ -271,9 +275,9 @@ def test_a_connection_may_take_less_long_than_an_answer() -> None:
 
 def test_an_answer_that_is_cut_off_is_an_error_and_not_asked_for_again(rerank: Run) -> None:
     with serve("openai-like", faults=TruncatedJson()) as server:
-        ran = rerank(*model_options(server), "refund", *documents())
-    assert (ran.code, ran.out, server.count) == (3, "", 1)
-    assert "the server's answer is cut off" in ran.err
+        outcome = rerank(*model_options(server), "refund", *documents())
+    assert (outcome.code, outcome.out, server.count) == (3, "", 1)
+    assert "the server's answer is cut off" in outcome.err
 
 
 @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 405, 422, 424, 498, 501])
@@ -299,20 +303,20 @@ def test_an_answer_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_key_that_is_repeated_is_not_shown() -> None:
     words = f"Incorrect API key provided: {KEY} (request id: {KEY})"
-    count, said = count_tries(Status(401, {"error": {"message": words}}, {"x-request-id": KEY}))
+    count, message = count_tries(Status(401, {"error": {"message": words}}, {"x-request-id": KEY}))
     assert count == 1
-    assert KEY not in said
-    assert "Incorrect API key provided: [secret]" in said
+    assert KEY not in message
+    assert "Incorrect API key provided: [secret]" in message
 
 
 def test_another_server_sees_neither_key_nor_text() -> None:
     for code in (301, 302, 303, 307, 308):
         with serve("openai-like") as other:
             target = f"{other.url}/v1/rerank?{KEY}"
-            count, said = count_tries(Redirect(target, code))
+            count, message = count_tries(Redirect(target, code))
         assert (count, other.connections) == (1, 0)
-        assert "redirects to another server" in said
-        assert KEY not in said
+        assert "redirects to another server" in message
+        assert KEY not in message
 
 
 def test_the_same_server_may_send_on() -> None:
@@ -321,9 +325,9 @@ def test_the_same_server_may_send_on() -> None:
             InstantClient(server).send()
         assert [request.body for request in server.requests] == [BODY] * 2
         assert server.requests[1].query == {"again": "1"}
-    count, said = count_tries(Redirect("/v1/rerank", 302))
+    count, message = count_tries(Redirect("/v1/rerank", 302))
     assert count == 1
-    assert said.endswith("/v1/rerank (302), which drops the request")
+    assert message.endswith("/v1/rerank (302), which drops the request")
     assert "again and again" in count_tries(Redirect("/v1/rerank", 307))[1]
 
 
@@ -348,24 +352,24 @@ def test_no_cookie_is_kept_and_no_url_is_logged(caplog: pytest.LogCaptureFixture
 
 
 def test_whoever_sends_while_another_waits_waits_too() -> None:
-    waits, counts = list[float](), list[int]()
+    wait_seconds, counts = list[float](), list[int]()
     refusal = Status(429, headers={"Retry-After": "30"})
     with serve("openai-like", faults=first(1, refusal)) as server:
 
         def sleep(seconds: float) -> None:
-            if not waits:
+            if not wait_seconds:
                 other.start()
                 time.sleep(0.05)  # in which a client that does not wait would send
             counts.append(server.count)
-            waits.append(seconds)
+            wait_seconds.append(seconds)
 
         client = Client(
-            address(server.url), RemoteOptions(), clock=lambda: 100 + sum(waits), sleep=sleep
+            address(server.url), RemoteOptions(), clock=lambda: 100 + sum(wait_seconds), sleep=sleep
         )
         other = threading.Thread(target=client.send, args=(BODY,))
         client.send(BODY)
         other.join()
-    assert (waits, counts, server.count) == ([30], [1], 3)
+    assert (wait_seconds, counts, server.count) == ([30], [1], 3)
 
 
 def test_a_timeout_is_one_for_the_whole_answer() -> None:

@@ -34,9 +34,9 @@ def nest(levels: int, value: Any = 1, name: str | None = "a") -> Any:
 def test_a_check_lists_the_first_levels(levels: int, rerank: Run) -> None:
     body = Body({"results": RESULTS, "meta": nest(levels)})
     with serve("tei", faults=body) as server:
-        ran = rerank("providers", "check", "tei", "--base-url", server.url, "--json")
-    assert ran.code == 0, ran.err
-    fields = json.loads(ran.out)["fields"]
+        outcome = rerank("providers", "check", "tei", "--base-url", server.url, "--json")
+    assert outcome.code == 0, outcome.err
+    fields = json.loads(outcome.out)["fields"]
     assert fields.startswith("results[].index, results[].relevance_score, meta.a.a.")
     assert fields.endswith(".a…")
     assert fields.count(".a") == 19
@@ -46,8 +46,8 @@ def test_fields_are_named_up_to_a_number() -> None:
     assert field_names({"a": {"b": 1, "c": []}, "d": [{"e": 2}], "f": {}}) == [
         "a.b", "a.c[]", "d[].e",
     ]  # fmt: skip
-    many = field_names({f"a{number}": number for number in range(5000)})
-    assert len(many) <= 201
+    names = field_names({f"a{number}": number for number in range(5000)})
+    assert len(names) <= 201
     assert field_names({"\x1b[2J" + "x" * 500: 1})[0].startswith("␛[2J")
     assert len(field_names({"x" * 5000: 1})[0]) == 60
     assert field_names(nest(900, name=None))[0].endswith("[]…")
@@ -96,13 +96,13 @@ def test_a_deep_field_is_refused(
     (tmp_path / "in.jsonl").write_text('{"query": "q", "documents": ["a"]}\n')
     output = str(tmp_path / "out.jsonl")
     ask = ("-m", "cohere/m", *option, "--lenient")
-    for ran in (
+    for outcome in (
         rerank(*ask, "q", "-d", "x", "--dry-run", "-v", "--json"),
         rerank("batch", str(tmp_path / "in.jsonl"), "-o", output, *ask),
     ):
-        assert ran.code == 2, ran.err
-        assert ran.err.startswith(f"rerank: {option[0]} a")
-        assert len(ran.err) < 300
+        assert outcome.code == 2, outcome.err
+        assert outcome.err.startswith(f"rerank: {option[0]} a")
+        assert len(outcome.err) < 300
 
 
 @pytest.mark.parametrize(
@@ -129,9 +129,9 @@ def test_fields_from_python_are_held_to_it_too(fields: Mapping[str, Any], is_rig
 def test_an_entry_that_nests_deeply_is_refused(levels: int, rerank: Run, home: Path) -> None:
     for value in ("[" * levels + "]" * levels, "{a=" * levels + "1" + "}" * levels):
         (home / "providers.toml").write_text(f'[own]\nlike = "tei"\nrequest.body = {value}\n')
-        ran = rerank("providers", "show", "own")
-        assert ran.code == 2, ran.err
-        assert "nested too deeply" in ran.err
+        outcome = rerank("providers", "show", "own")
+        assert outcome.code == 2, outcome.err
+        assert "nested too deeply" in outcome.err
     (home / "providers.toml").write_text(f"[own.{'.'.join('a' * levels)}]\n")
     assert rerank("providers", "show", "own").code == 2
 
@@ -139,9 +139,9 @@ def test_an_entry_that_nests_deeply_is_refused(levels: int, rerank: Run, home: P
 def test_an_error_that_nests_deeply_is_said(rerank: Run) -> None:
     fault = Status(400, {"error": nest(900, "the end")})
     with serve("tei", faults=fault) as server:
-        ran = rerank("-m", "tei/m", "--base-url", server.url, "q", "-d", "x", "-d", "y")
-    assert ran.code == 3
-    assert ran.err.startswith("rerank: tei: answered 400")
+        outcome = rerank("-m", "tei/m", "--base-url", server.url, "q", "-d", "x", "-d", "y")
+    assert outcome.code == 3
+    assert outcome.err.startswith("rerank: tei: answered 400")
 
 
 @pytest.mark.parametrize("value", [float("nan"), {"a": [float("inf")]}, object(), {"a": b"x"}])

@@ -106,10 +106,10 @@ def test_a_model_cannot_lead_elsewhere() -> None:
     ],
 )
 def test_what_is_no_url_is_said(base: str, message: str) -> None:
-    with pytest.raises(UsageError) as raised:
+    with pytest.raises(UsageError) as error_info:
         endpoint(base, STANDARD, "m")
-    assert str(raised.value).startswith(message)
-    assert "secret" not in f"{raised.value}{raised.value.hint}"
+    assert str(error_info.value).startswith(message)
+    assert "secret" not in f"{error_info.value}{error_info.value.hint}"
 
 
 @pytest.mark.parametrize(
@@ -123,18 +123,18 @@ def test_what_is_no_url_is_said(base: str, message: str) -> None:
     ],
 )
 def test_the_hint_is_a_url_that_could_be_meant(base: str, better: str) -> None:
-    with pytest.raises(UsageError) as raised:
+    with pytest.raises(UsageError) as error_info:
         endpoint(base, STANDARD, "m")
-    assert raised.value.hint == f"--base-url {better}"
+    assert error_info.value.hint == f"--base-url {better}"
 
 
 def test_an_empty_base_url_never_means_the_providers_own_server(
     rerank: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COHERE_API_KEY", "key-1")
-    ran = rerank("-m", "cohere/m", "q", "-d", "a", "--base-url", "", "--dry-run")
-    assert (ran.code, ran.out) == (2, "")
-    assert "not the URL of a server: ''" in ran.err
+    outcome = rerank("-m", "cohere/m", "q", "-d", "a", "--base-url", "", "--dry-run")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "not the URL of a server: ''" in outcome.err
 
 
 def test_what_may_be_secret_is_not_shown() -> None:

@@ -27,8 +27,8 @@ from tests.support.loopback import serve
 def models_of(provider: str) -> list[str]:
     """Names of models that between them meet every rule of a provider, and some that meet none."""
     patterns = [pattern for rule in find_rules(provider) for pattern in rule["names"]]
-    named = [pattern.replace("*", "x") for pattern in patterns]
-    return [find_provider(provider).example, "another", *named, *map(str.upper, named)]
+    names = [pattern.replace("*", "x") for pattern in patterns]
+    return [find_provider(provider).example, "another", *names, *map(str.upper, names)]
 
 
 def facts_of(provider: Provider) -> dict[str, Any]:
@@ -45,54 +45,61 @@ def test_every_entry_is_valid_for_every_model(name: str) -> None:
 
 
 def test_a_list_in_json_has_numbers(rerank: Run) -> None:
-    listed = {row["name"]: row for row in json.loads(rerank("providers", "list", "--json").out)}
-    assert listed["cohere"]["documents"] == 1000
-    assert listed["jina"]["documents"] is None
+    rows_by_name = {
+        row["name"]: row for row in json.loads(rerank("providers", "list", "--json").out)
+    }
+    assert rows_by_name["cohere"]["documents"] == 1000
+    assert rows_by_name["jina"]["documents"] is None
 
 
 def test_the_endpoint_of_a_model_has_its_name(rerank: Run) -> None:
-    def shown(name: str) -> str:
+    def show_provider(name: str) -> str:
         return rerank("providers", "show", name).out
 
-    assert "/nvidia/$slug/reranking\n" in shown("nvidia")
-    assert "/nvidia/rerank-1_5b/reranking\n" in shown("nvidia/nvidia/rerank-1.5b")
+    assert "/nvidia/$slug/reranking\n" in show_provider("nvidia")
+    assert "/nvidia/rerank-1_5b/reranking\n" in show_provider("nvidia/nvidia/rerank-1.5b")
 
 
 def test_the_options_of_entries_are_those_of_the_command_line(rerank: Run) -> None:
-    known = set(re.findall(r"--([a-z-]+)", rerank("--help").out))
-    assert set(REQUEST_OPTIONS) <= known
+    option_names = set(re.findall(r"--([a-z-]+)", rerank("--help").out))
+    assert set(REQUEST_OPTIONS) <= option_names
 
 
 @pytest.mark.parametrize("name", provider_names())
 def test_what_is_shown_as_toml_is_the_entry_again_with_its_rules(name: str, rerank: Run) -> None:
     expected = {model: facts_of(find_provider(name, model)) for model in models_of(name)}
-    written = rerank("providers", "show", name, "--toml").out
+    toml_text = rerank("providers", "show", name, "--toml").out
     assert (
-        json.loads(rerank("providers", "show", name, "--json").out) == tomllib.loads(written)[name]
+        json.loads(rerank("providers", "show", name, "--json").out)
+        == tomllib.loads(toml_text)[name]
     )
     for own in ("mine", name):  # beside the one that ships, and over it
-        text = re.sub(rf"^(\[\[?){re.escape(name)}\b", rf"\g<1>{own}", written, flags=re.MULTILINE)
+        text = re.sub(
+            rf"^(\[\[?){re.escape(name)}\b", rf"\g<1>{own}", toml_text, flags=re.MULTILINE
+        )
         user_file().write_text(text, encoding="utf-8")
         for model, facts in expected.items():
             assert facts_of(find_provider(own, model)) == facts
 
 
 def test_a_model_is_shown_as_its_rules_make_it(rerank: Run) -> None:
-    shown = json.loads(rerank("providers", "show", "pinecone/Cohere-Rerank-3.5", "--json").out)
-    assert shown["limits"] == {"documents": 200, "pair": 40_000}
-    assert "models" not in shown
+    show_provider = json.loads(
+        rerank("providers", "show", "pinecone/Cohere-Rerank-3.5", "--json").out
+    )
+    assert show_provider["limits"] == {"documents": 200, "pair": 40_000}
+    assert "models" not in show_provider
 
 
 def test_what_differs_between_models_is_shown(rerank: Run) -> None:
     text = rerank("providers", "show", "pinecone").out
     block = text[text.index("cohere-rerank-3.5") :]
-    for said in (
+    for message in (
         r"limit: documents in a request +200\n",
         r"limit: tokens of query and document +40,000\n",
         r"--max-chunks +parameters\.max_chunks_per_doc, 1 to 3072\n",
         r"--truncate +\(none\)\n",
     ):
-        assert re.search(said, block), said
+        assert re.search(message, block), message
     assert "images" in rerank("providers", "show", "jina").out.split("jina-reranker-m0")[1]
     assert "unknown, listwise" in rerank("providers", "show", "jina").out
     assert "models" not in rerank("providers", "show", "siliconflow/x").out
@@ -168,15 +175,15 @@ WRONG = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("entry", "said"), WRONG)
-def test_what_is_wrong_in_an_entry_is_said(entry: str, said: str, rerank: Run) -> None:
+@pytest.mark.parametrize(("entry", "message"), WRONG)
+def test_what_is_wrong_in_an_entry_is_said(entry: str, message: str, rerank: Run) -> None:
     """Also what is wrong for another model than the one that is asked for, and in a parent."""
     user_file().write_text(f"[mine]\n{entry}\n[other]\nlike = 'mine'\n")
     for model in ("mine/a", "other/a"):
-        ran = rerank("-m", model, "q", "-d", "x", "--dry-run")
-        assert (ran.code, ran.out) == (2, "")
-        assert said in ran.err.splitlines()[0], ran.err
-        assert ran.err.startswith(f"rerank: {user_file()}: ")
+        outcome = rerank("-m", model, "q", "-d", "x", "--dry-run")
+        assert (outcome.code, outcome.out) == (2, "")
+        assert message in outcome.err.splitlines()[0], outcome.err
+        assert outcome.err.startswith(f"rerank: {user_file()}: ")
 
 
 numbers_and_flags: st.SearchStrategy[Any] = st.one_of(st.booleans(), st.integers(-2, 9))
@@ -204,20 +211,20 @@ def test_an_entry_is_right_or_refused(options: dict[str, Any], defaults: dict[st
 
 def dry_run(rerank: Run, model: str, *more: str) -> tuple[dict[str, Any], str]:
     """The body that would be sent, and what is said of it."""
-    ran = rerank("-m", model, "q", "-d", "x", "--dry-run", "-v", *more)
-    assert ran.code == 0, ran.err
-    body = next(line for line in ran.out.splitlines() if line.startswith("{"))
-    return json.loads(body), ran.err
+    outcome = rerank("-m", model, "q", "-d", "x", "--dry-run", "-v", *more)
+    assert outcome.code == 0, outcome.err
+    body = next(line for line in outcome.out.splitlines() if line.startswith("{"))
+    return json.loads(body), outcome.err
 
 
 def test_a_default_is_sent_for_models_that_have_its_option(rerank: Run) -> None:
     user_file().write_text('[siliconflow]\ndefaults.instruction = "Find."\n')
-    body, said = dry_run(rerank, "siliconflow/Qwen/Qwen3-Reranker-8B")
+    body, message = dry_run(rerank, "siliconflow/Qwen/Qwen3-Reranker-8B")
     assert body["instruction"] == "Find."
-    assert "--instruction is not given: sent 'Find.', the default of siliconflow\n" in said
-    body, said = dry_run(rerank, "siliconflow/BAAI/bge-reranker-v2-m3")
+    assert "--instruction is not given: sent 'Find.', the default of siliconflow\n" in message
+    body, message = dry_run(rerank, "siliconflow/BAAI/bge-reranker-v2-m3")
     assert set(body) == {"model", "query", "documents", "top_n"}
-    assert "defaults.instruction of siliconflow is not sent" in said
+    assert "defaults.instruction of siliconflow is not sent" in message
     assert rerank("providers").code == rerank("providers", "show", "siliconflow").code == 0
 
 
@@ -239,8 +246,10 @@ def test_defaults_of_every_kind_are_sent(rerank: Run) -> None:
         "[siliconflow.defaults]\nmax-chunks = 8\n"
     )
     body, _ = dry_run(rerank, "llmingo/m")
-    sent = {key: body[key] for key in ("user", "truncate", "max_tokens_per_document", "metadata")}
-    assert sent == {
+    options_sent = {
+        key: body[key] for key in ("user", "truncate", "max_tokens_per_document", "metadata")
+    }
+    assert options_sent == {
         "user": "u", "truncate": "end", "max_tokens_per_document": 300, "metadata": {"n": 3}
     }  # fmt: skip
     assert dry_run(rerank, "llmingo/m", "--user", "me")[0]["user"] == "me"
@@ -259,8 +268,8 @@ def test_rules_are_for_names_in_any_case(name: str) -> None:
 def test_every_name_has_an_account() -> None:
     for name in provider_names():
         provider = find_provider(name)
-        for known in (name, *provider.aliases, provider.account):
-            assert account_of(known) == provider.account
+        for account_name in (name, *provider.aliases, provider.account):
+            assert account_of(account_name) == provider.account
     assert account_of("silicon") is None
 
 
@@ -320,9 +329,9 @@ def test_a_default_can_be_taken_away(rerank: Run) -> None:
 )
 def test_false_takes_away_what_is_inherited_from_any_entry_and_may_take_nothing(entry: str) -> None:
     user_file().write_text(entry)
-    found = find_provider(entry[1:].partition("]")[0])
-    assert "instruction" not in found.sent_defaults
-    assert "options" not in entry or "instruction" not in found.options
+    provider = find_provider(entry[1:].partition("]")[0])
+    assert "instruction" not in provider.sent_defaults
+    assert "options" not in entry or "instruction" not in provider.options
 
 
 @pytest.mark.parametrize(

@@ -36,16 +36,16 @@ def test_every_dialect_is_spoken_by_a_provider() -> None:
 @pytest.mark.parametrize("provider", provider_names())
 def test_the_ranking_is_right(provider: str, rerank: Run) -> None:
     with serve(dialect_of(provider), key=KEY) as server:
-        ran = rerank(*arguments(provider, server.url), "--json")
-    assert (ran.code, ran.err) == (0, "")
-    body = json.loads(ran.out)
+        outcome = rerank(*arguments(provider, server.url), "--json")
+    assert (outcome.code, outcome.err) == (0, "")
+    body = json.loads(outcome.out)
     assert body["model"] == f"{provider}/{find_provider(provider).example}"
     assert [result["index"] for result in body["results"]] == BEST
-    of = logit_of if provider in ("nvidia", "nim", "llamacpp") else score_of
+    score = logit_of if provider in ("nvidia", "nim", "llamacpp") else score_of
     for result in body["results"]:
         text = TEXTS[result["index"]]
         assert result["document"] == {"text": text}
-        assert result["raw_score"] == pytest.approx(of(QUERY, text), abs=1e-5)
+        assert result["raw_score"] == pytest.approx(score(QUERY, text), abs=1e-5)
         if body["scale"] == "logit":
             assert result["relevance_score"] == pytest.approx(score_of(QUERY, text), abs=1e-5)
         else:
@@ -55,13 +55,13 @@ def test_the_ranking_is_right(provider: str, rerank: Run) -> None:
 @pytest.mark.parametrize("provider", provider_names())
 def test_only_the_best_are_asked_for(provider: str, rerank: Run) -> None:
     with serve(dialect_of(provider), key=KEY) as server:
-        ran = rerank(*arguments(provider, server.url), "-n", "2")
-    assert (ran.code, ran.err) == (0, "")
-    assert ran.out.splitlines() == [TEXTS[place] for place in BEST[:2]]
+        outcome = rerank(*arguments(provider, server.url), "-n", "2")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.splitlines() == [TEXTS[place] for place in BEST[:2]]
     body = server.requests[0].json
-    asked = [body.get("top_n"), body.get("top_k"), body.get("parameters", {}).get("top_n")]
+    counts = [body.get("top_n"), body.get("top_k"), body.get("parameters", {}).get("top_n")]
     if any(name in str(find_provider(provider).request.body) for name in ("$top_n",)):
-        assert 2 in asked
+        assert 2 in counts
 
 
 @pytest.mark.parametrize("provider", provider_names())
@@ -70,12 +70,12 @@ def test_a_wrong_key_is_told_in_the_servers_words_and_never_shown(
 ) -> None:
     with serve(dialect_of(provider), key="another") as server:
         for more in ([], ["-v"], ["--json"]):
-            ran = rerank(*arguments(provider, server.url), *more)
-            assert (ran.code, ran.out) == (3, "")
-            said = ran.err.splitlines()  # -v says first what was sent
-            assert any(line.startswith(f"rerank: {provider}: answered 401") for line in said)
-            assert KEY not in ran.err
-            assert "check the key" in ran.err
+            outcome = rerank(*arguments(provider, server.url), *more)
+            assert (outcome.code, outcome.out) == (3, "")
+            lines = outcome.err.splitlines()  # -v says first what was sent
+            assert any(line.startswith(f"rerank: {provider}: answered 401") for line in lines)
+            assert KEY not in outcome.err
+            assert "check the key" in outcome.err
     assert all(KEY in str(request.headers) for request in server.requests)
 
 
@@ -87,15 +87,15 @@ def test_where_there_is_no_key_nothing_is_sent(
     for variable in entry.key:
         monkeypatch.delenv(variable)
     with serve(dialect_of(provider)) as server:
-        ran = rerank(*arguments(provider, server.url))
+        outcome = rerank(*arguments(provider, server.url))
     if entry.keyless:
-        assert ran.code == 0
+        assert outcome.code == 0
         assert all("authorization" not in request.headers for request in server.requests)
     else:
-        assert (ran.code, ran.out) == (2, "")
+        assert (outcome.code, outcome.out) == (2, "")
         assert server.count == 0
-        assert entry.key[0] in ran.err
-        assert f"rerank config set-key {entry.account}" in ran.err
+        assert entry.key[0] in outcome.err
+        assert f"rerank config set-key {entry.account}" in outcome.err
 
 
 @pytest.mark.slow
@@ -123,12 +123,12 @@ def test_tei_has_no_version(rerank: Run) -> None:
 @pytest.mark.parametrize("provider", provider_names())
 def test_check_says_what_came_back(provider: str, rerank: Run) -> None:
     with serve(dialect_of(provider), key=KEY) as server:
-        ran = rerank("providers", "check", provider, "--base-url", server.url, "--json")
-    assert (ran.code, ran.err) == (0, "")
-    found = json.loads(ran.out)
-    assert found["endpoint"].startswith(server.url)
-    assert found["order"] == "right"
-    assert len(found["scores"]) == 2
+        outcome = rerank("providers", "check", provider, "--base-url", server.url, "--json")
+    assert (outcome.code, outcome.err) == (0, "")
+    body = json.loads(outcome.out)
+    assert body["endpoint"].startswith(server.url)
+    assert body["order"] == "right"
+    assert len(body["scores"]) == 2
 
 
 def test_the_list_says_which_have_a_key(rerank: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,6 +142,6 @@ def test_the_list_says_which_have_a_key(rerank: Run, monkeypatch: pytest.MonkeyP
     assert rows["tei"][1:5] == ["not needed", "local", "32", "probability"]
     assert rows["cohere"][1:5] == ["set", "rerank-v3.5", "1000", "probability"]
     assert rerank("config", "set-key", "jina", stdin=b"key").code == 0
-    listed = {row["name"]: row for row in json.loads(rerank("providers", "--json").out)}
-    assert listed["jina"]["key"] == "set"
+    rows_by_name = {row["name"]: row for row in json.loads(rerank("providers", "--json").out)}
+    assert rows_by_name["jina"]["key"] == "set"
     assert rerank("providers", terminal=100).out.startswith("EXAMPLE OF -m ")

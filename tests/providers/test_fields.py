@@ -58,8 +58,8 @@ class Row(NamedTuple):
 
     @property
     def model(self) -> str:
-        named = (model for word, model in MODELS.items() if f'"{word}"' in self.field)
-        return "m-1" if '"model"' in self.field else next(named, "m")
+        models = (model for word, model in MODELS.items() if f'"{word}"' in self.field)
+        return "m-1" if '"model"' in self.field else next(models, "m")
 
 
 def read_table() -> tuple[list[Row], list[Row]]:
@@ -75,21 +75,21 @@ def read_table() -> tuple[list[Row], list[Row]]:
             place += 1
         elif place >= 0:
             first, by, *cells = (cell.strip() for cell in line[1:-1].split("|"))
-            named = SERVICES if "all five" in by else tuple(s for s in SERVICES if s in by)
+            services = SERVICES if "all five" in by else tuple(s for s in SERVICES if s in by)
             path = re.findall(r"`([^`]+)`", cells[1])[-1:]
-            parts[place].append(Row(code_of(first), named, *map(code_of, cells), *path))
+            parts[place].append(Row(code_of(first), services, *map(code_of, cells), *path))
     return parts
 
 
 def code_of(cell: str) -> str:
-    found = re.search(r"`([^`]+)`", cell)
-    return found[1] if found else cell
+    code = re.search(r"`([^`]+)`", cell)
+    return code[1] if code else cell
 
 
-SENT, ANSWERED = read_table()
+REQUEST_FIELDS, ANSWER_FIELDS = read_table()
 
 
-def each(rows: list[Row]) -> Iterator[Any]:
+def params_of(rows: list[Row]) -> Iterator[Any]:
     for row in rows:
         for service in row.services:
             yield pytest.param(row, service, id=f"{row.field[:30]}-{service}")
@@ -106,15 +106,15 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_each_field_of_the_documents_is_in_the_table(service: str) -> None:
     start, pattern = DESCRIPTIONS[service]
     text = re.split(r"\nResponse", document(service).partition(start)[2], maxsplit=1)[0]
-    sent = {key for row in SENT if service in row.services for key in row.fragment}
-    assert set(re.findall(pattern, text, re.MULTILINE)) == sent
+    fields_sent = {key for row in REQUEST_FIELDS if service in row.services for key in row.fragment}
+    assert set(re.findall(pattern, text, re.MULTILINE)) == fields_sent
 
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_each_field_of_their_answers_is_in_the_table(service: str) -> None:
-    known = [row.field for row in ANSWERED if service in row.services]
+    fields = [row.field for row in ANSWER_FIELDS if service in row.services]
     for path in paths_in(EXAMPLES[service]["response"]):
-        assert any(path == field or path.startswith(field) for field in known), path
+        assert any(path == field or path.startswith(field) for field in fields), path
 
 
 def paths_in(value: Any, path: str = "") -> Iterator[str]:
@@ -131,8 +131,8 @@ def paths_in(value: Any, path: str = "") -> Iterator[str]:
 def words_of(row: Row, service: str, url: str, code: str) -> list[str]:
     """The words of a command for a row, without the query and the documents."""
     words = shlex.split(code.replace("SERVICE", service))
-    named = [] if "-m" in words else ["-m", f"{service}/{row.model}"]
-    return [*named, "--base-url", url, *words]
+    model_option = [] if "-m" in words else ["-m", f"{service}/{row.model}"]
+    return [*model_option, "--base-url", url, *words]
 
 
 def send_by_command(row: Row, service: str, server: Server, rerank: Run, *more: str) -> str:
@@ -146,9 +146,9 @@ def send_by_command(row: Row, service: str, server: Server, rerank: Run, *more: 
         words += ["-q", "refund"]
     if "-d" not in words and not content:
         words += [word for text in TEXTS for word in ("-d", text)]
-    ran = rerank(*words, *more, stdin=content)
-    assert (ran.code, ran.err) == (0, "")
-    return ran.out
+    outcome = rerank(*words, *more, stdin=content)
+    assert (outcome.code, outcome.err) == (0, "")
+    return outcome.out
 
 
 def send_by_batch(
@@ -158,24 +158,24 @@ def send_by_batch(
     own = json.loads(f"{{{row.batch}}}") if row.batch.startswith('"') else {}
     path.write_text(json.dumps({"query": "refund", "documents": TEXTS, **own}) + "\n")
     words = words_of(row, service, server.url, row.batch if is_option else "")
-    ran = rerank("batch", str(path), *words, *more)
-    assert ran.code == 0, ran.err
-    return ran.out
+    outcome = rerank("batch", str(path), *words, *more)
+    assert outcome.code == 0, outcome.err
+    return outcome.out
 
 
 @dataclass
-class Asked:
+class ShownCall:
     """The arguments of a call that a cell shows."""
 
     arguments: tuple[Any, ...]
-    named: dict[str, Any]
+    keywords: dict[str, Any]
 
 
 def send_by_python(row: Row, service: str, server: Server) -> Ranking:
-    def note(*arguments: Any, **named: Any) -> Asked:
-        return Asked(arguments, named)
+    def note(*arguments: Any, **keywords: Any) -> ShownCall:
+        return ShownCall(arguments, keywords)
 
-    opening, ranking = Asked((f"{service}/{row.model}",), {}), Asked(("refund", TEXTS), {})
+    opening, ranking = ShownCall((f"{service}/{row.model}",), {}), ShownCall(("refund", TEXTS), {})
     remote, chunks = RemoteOptions(), ChunkOptions()
     if "(" in row.python:
         names = {
@@ -183,21 +183,21 @@ def send_by_python(row: Row, service: str, server: Server) -> Ranking:
             "ChunkOptions": ChunkOptions, "Document": Document, "Media": Media,
             "model": f"{service}/{row.model}", "texts": TEXTS,
         }  # fmt: skip
-        found = eval(row.python.replace("SERVICE", service), names)
-        if isinstance(found, RemoteOptions):
-            remote = found
-        elif isinstance(found, ChunkOptions):
-            chunks = found
+        value = eval(row.python.replace("SERVICE", service), names)
+        if isinstance(value, RemoteOptions):
+            remote = value
+        elif isinstance(value, ChunkOptions):
+            chunks = value
         elif row.python.startswith("Reranker"):
-            opening = found
+            opening = value
         else:
-            ranking = found
+            ranking = value
     remote = replace(remote, base_url=server.url)
-    with Reranker(*opening.arguments, remote=remote, chunks=chunks, **opening.named) as reranker:
-        return reranker.rank(*ranking.arguments, **ranking.named)
+    with Reranker(*opening.arguments, remote=remote, chunks=chunks, **opening.keywords) as reranker:
+        return reranker.rank(*ranking.arguments, **ranking.keywords)
 
 
-@pytest.mark.parametrize(("row", "service"), [*each(SENT)])
+@pytest.mark.parametrize(("row", "service"), [*params_of(REQUEST_FIELDS)])
 def test_a_field_is_sent_as_the_table_says(
     row: Row, service: str, rerank: Run, tmp_path: Path
 ) -> None:
@@ -253,7 +253,7 @@ def at_path(value: Any, path: str) -> Any:
     return value
 
 
-@pytest.mark.parametrize(("row", "service"), [*each(ANSWERED)])
+@pytest.mark.parametrize(("row", "service"), [*params_of(ANSWER_FIELDS)])
 def test_what_is_answered_can_be_had_as_the_table_says(
     row: Row, service: str, rerank: Run, tmp_path: Path
 ) -> None:
@@ -276,19 +276,19 @@ def test_what_is_answered_can_be_had_as_the_table_says(
         else at_path(answer_of(service), row.field)
     )
 
-    def same(found: Any, place: int) -> bool:
+    def is_equal(value: Any, place: int) -> bool:
         if row.field.startswith("x-"):
-            return bool(found == [expected[place]])
-        return bool(found == expected or found == [expected])
+            return bool(value == [expected[place]])
+        return bool(value == expected or value == [expected])
 
-    assert same(at_path(output, row.command), 0)
-    found = eval(row.python, {"ranking": ranking})
-    assert same([*found] if isinstance(found, list) else found, 2)
+    assert is_equal(at_path(output, row.command), 0)
+    python_value = eval(row.python, {"ranking": ranking})
+    assert is_equal([*python_value] if isinstance(python_value, list) else python_value, 2)
     if row.batch == "--report":
-        found = at_path(json.loads(report.read_text()), row.batch_path)
-        assert same([*found] if isinstance(found, dict) else found, 1)
+        python_value = at_path(json.loads(report.read_text()), row.batch_path)
+        assert is_equal([*python_value] if isinstance(python_value, dict) else python_value, 1)
     elif row.batch.startswith("results"):
-        assert same(at_path(record, row.batch), 1)
+        assert is_equal(at_path(record, row.batch), 1)
     else:
         check_failed_record(row, service, rerank, tmp_path)
 
@@ -296,9 +296,11 @@ def test_what_is_answered_can_be_had_as_the_table_says(
 def check_failed_record(row: Row, service: str, rerank: Run, tmp_path: Path) -> None:
     """The error record of a batch has what a service says of a request that it refuses."""
     (tmp_path / "in.jsonl").write_text('{"query": "q", "documents": ["a"]}\n')
-    named = {} if row.field.startswith("x-") else {"id": "e-1"}
-    with serve(service, faults=Answer({**named, "message": "no"}, 400)) as server:
-        ran = rerank("batch", str(tmp_path / "in.jsonl"), *words_of(row, service, server.url, ""))
-    assert ran.code == 3
+    id_field = {} if row.field.startswith("x-") else {"id": "e-1"}
+    with serve(service, faults=Answer({**id_field, "message": "no"}, 400)) as server:
+        outcome = rerank(
+            "batch", str(tmp_path / "in.jsonl"), *words_of(row, service, server.url, "")
+        )
+    assert outcome.code == 3
     expected = "rerank-00000001" if row.field.startswith("x-") else "e-1"
-    assert at_path(json.loads(ran.out), row.batch_path) == [expected]
+    assert at_path(json.loads(outcome.out), row.batch_path) == [expected]

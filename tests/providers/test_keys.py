@@ -18,8 +18,8 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such 
 
 
 def test_a_key_from_a_pipe(rerank: Run) -> None:
-    ran = rerank("config", "set-key", "cohere", stdin=f"\ufeff{SECRET}\r\n".encode())
-    assert (ran.code, ran.out, ran.err) == (0, "", "")
+    outcome = rerank("config", "set-key", "cohere", stdin=f"\ufeff{SECRET}\r\n".encode())
+    assert (outcome.code, outcome.out, outcome.err) == (0, "", "")
     assert find_key("cohere") == SECRET
     assert find_key("jina") is None
     assert "key for cohere\tset\t" in rerank("config").out
@@ -63,28 +63,28 @@ def test_only_the_owner_may_ever_read_the_file(
 def test_a_file_that_others_can_read_is_refused(mode: int, rerank: Run, home: Path) -> None:
     store_key("cohere", SECRET)
     (home / "keys.toml").chmod(mode)
-    with pytest.raises(ConfigError, match="others can read or write it") as raised:
+    with pytest.raises(ConfigError, match="others can read or write it") as error_info:
         find_key("cohere")
-    assert raised.value.hint == f"chmod 600 {home / 'keys.toml'}"
-    ran = rerank("config")
-    assert ran.code == 0
-    assert "cohere" not in ran.out
-    assert "others can read or write it" in ran.err
+    assert error_info.value.hint == f"chmod 600 {home / 'keys.toml'}"
+    outcome = rerank("config")
+    assert outcome.code == 0
+    assert "cohere" not in outcome.out
+    assert "others can read or write it" in outcome.err
 
 
 @pytest.mark.parametrize("key", ["", " \n", "two words", "two\nlines", "tab\there", "schlüssel"])
 def test_what_cannot_be_a_key(key: str, rerank: Run, home: Path) -> None:
-    ran = rerank("config", "set-key", "cohere", stdin=key.encode())
-    assert (ran.code, ran.out) == (2, "")
+    outcome = rerank("config", "set-key", "cohere", stdin=key.encode())
+    assert (outcome.code, outcome.out) == (2, "")
     assert [*home.iterdir()] == []
-    assert not key.strip() or key not in ran.err
+    assert not key.strip() or key not in outcome.err
 
 
 @pytest.mark.parametrize("name", ["", "Cohere", "co here", "../x", SECRET, "a.b"])
 def test_what_cannot_be_a_provider(name: str, rerank: Run) -> None:
-    ran = rerank("config", "set-key", name, stdin=b"key")
-    assert ran.code == 2
-    assert SECRET not in ran.err
+    outcome = rerank("config", "set-key", name, stdin=b"key")
+    assert outcome.code == 2
+    assert SECRET not in outcome.err
     with pytest.raises(UsageError):
         store_key(name, "key")
 
@@ -93,10 +93,10 @@ def test_what_cannot_be_a_provider(name: str, rerank: Run) -> None:
     "arguments", [["cohere", SECRET], ["cohere", f"--key={SECRET}"], ["cohere", "--key", SECRET]]
 )
 def test_a_key_as_an_argument_is_not_repeated(arguments: list[str], rerank: Run) -> None:
-    ran = rerank("config", "set-key", *arguments, stdin=b"")
-    assert ran.code == 2
-    assert "a key is never an argument" in ran.err
-    assert SECRET not in ran.err + ran.out
+    outcome = rerank("config", "set-key", *arguments, stdin=b"")
+    assert outcome.code == 2
+    assert "a key is never an argument" in outcome.err
+    assert SECRET not in outcome.err + outcome.out
 
 
 @pytest.mark.parametrize("content", [f"cohere = {SECRET}", f'[cohere]\nkey = "{SECRET}"', "a = 1"])
@@ -104,17 +104,17 @@ def test_a_damaged_file_is_named_and_not_quoted(content: str, rerank: Run, home:
     path = home / "keys.toml"
     path.write_text(content)
     path.chmod(0o600)
-    with pytest.raises(ConfigError) as raised:
+    with pytest.raises(ConfigError) as error_info:
         find_key("cohere")
-    assert str(path) in str(raised.value)
+    assert str(path) in str(error_info.value)
     for arguments in (["config"], ["config", "set-key", "jina"]):
-        ran = rerank(*arguments, stdin=b"x")
-        assert SECRET not in ran.err + ran.out
+        outcome = rerank(*arguments, stdin=b"x")
+        assert SECRET not in outcome.err + outcome.out
 
 
 @posix
-@pytest.mark.parametrize("typed", [SECRET.encode() + b"\n", b"\x03", b"\n", b"\x04"])
-def test_a_key_typed_at_a_prompt_is_not_shown(typed: bytes) -> None:
+@pytest.mark.parametrize("key", [SECRET.encode() + b"\n", b"\x03", b"\n", b"\x04"])
+def test_a_key_typed_at_a_prompt_is_not_shown(key: bytes) -> None:
     """At a terminal of its own; Ctrl-C leaves the terminal as it was."""
     import pty
     import termios
@@ -123,28 +123,28 @@ def test_a_key_typed_at_a_prompt_is_not_shown(typed: bytes) -> None:
     if not pid:
         os.chdir(ROOT)
         os.execv(sys.executable, [sys.executable, "-m", "rerank_cli", "config", "set-key", "jina"])
-    shown = b""
-    while b"Key for jina: " not in shown:
-        shown += os.read(terminal, 1000)
+    output = b""
+    while b"Key for jina: " not in output:
+        output += os.read(terminal, 1000)
     while termios.tcgetattr(terminal)[3] & termios.ECHO:
         time.sleep(0.01)
-    os.write(terminal, typed)
+    os.write(terminal, key)
     _, status = os.waitpid(pid, 0)
     assert termios.tcgetattr(terminal)[3] & termios.ECHO
     with suppress(OSError):  # Linux's way to say that the other end is closed
         while rest := os.read(terminal, 1000):
-            shown += rest
+            output += rest
     os.close(terminal)
-    assert SECRET.encode() not in shown
-    expected = {SECRET.encode() + b"\n": 0, b"\x03": 130}.get(typed, 2)
+    assert SECRET.encode() not in output
+    expected = {SECRET.encode() + b"\n": 0, b"\x03": 130}.get(key, 2)
     assert os.waitstatus_to_exitcode(status) == expected
     assert (find_key("jina") == SECRET) == (expected == 0)
-    assert (b"kept in " in shown) == (expected == 0)
+    assert (b"kept in " in output) == (expected == 0)
 
 
 def test_a_key_is_in_no_output_of_any_command(rerank: Run, home: Path) -> None:
     store_key("cohere", SECRET)
     for arguments in (["config"], ["config", "--json"], ["config", "get", "model"]):
-        ran = rerank(*arguments)
-        assert SECRET not in ran.out + ran.err
+        outcome = rerank(*arguments)
+        assert SECRET not in outcome.out + outcome.err
     assert SECRET in (home / "keys.toml").read_text()

@@ -22,7 +22,7 @@ def variables(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def asked(rerank: Run, server: Server, *more: str, model: str = "siliconflow/m") -> Outcome:
+def run_command(rerank: Run, server: Server, *more: str, model: str = "siliconflow/m") -> Outcome:
     return rerank(*model_options(server, model), "refund", *documents(), *more)
 
 
@@ -34,11 +34,11 @@ def test_the_variable_comes_before_what_is_stored(
     rerank: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with serve("siliconflow") as server:
-        assert asked(rerank, server).code == 2
+        assert run_command(rerank, server).code == 2
         assert rerank("config", "set-key", "siliconflow", stdin=b"stored\n").code == 0
-        asked(rerank, server)
+        run_command(rerank, server)
         monkeypatch.setenv("SILICONFLOW_API_KEY", " typed \n")
-        asked(rerank, server)
+        run_command(rerank, server)
     assert authorizations(server) == ["Bearer stored", "Bearer typed"]
 
 
@@ -47,9 +47,9 @@ def test_of_two_variables_the_first_that_is_set_counts(
 ) -> None:
     with serve("cohere-v2") as server:
         monkeypatch.setenv("COHERE_API_KEY", "second")
-        asked(rerank, server, model="cohere/m")
+        run_command(rerank, server, model="cohere/m")
         monkeypatch.setenv("CO_API_KEY", "first")
-        asked(rerank, server, model="cohere/m")
+        run_command(rerank, server, model="cohere/m")
     assert authorizations(server) == ["Bearer second", "Bearer first"]
 
 
@@ -57,14 +57,16 @@ def test_those_of_one_account_share_a_key(rerank: Run, monkeypatch: pytest.Monke
     monkeypatch.delenv("DASHSCOPE_API_KEY", raising=False)
     store_key("dashscope", "stored")
     with serve("dashscope-native") as server:
-        assert asked(rerank, server, model="dashscope-native/m").code == 0
+        assert run_command(rerank, server, model="dashscope-native/m").code == 0
     assert authorizations(server) == ["Bearer stored"]
 
 
 def test_a_header_that_is_typed_takes_the_place_of_the_key(rerank: Run) -> None:
     with serve("siliconflow") as server:
-        ran = asked(rerank, server, "--header", "authorization: Basic abc", "--header", "ACCEPT: x")
-    assert (ran.code, ran.err) == (0, "")
+        outcome = run_command(
+            rerank, server, "--header", "authorization: Basic abc", "--header", "ACCEPT: x"
+        )
+    assert (outcome.code, outcome.err) == (0, "")
     (request,) = server.requests
     assert request.headers["authorization"] == "Basic abc"
     assert request.headers["accept"] == "x"
@@ -76,19 +78,19 @@ def test_a_key_that_cannot_be_one_is_not_sent_and_not_shown(
     for key in ("two words", "line\nbreak", "schlüssel", "\x7f"):
         monkeypatch.setenv("SILICONFLOW_API_KEY", key)
         with serve("siliconflow") as server:
-            ran = asked(rerank, server)
-        assert (ran.code, server.count) == (2, 0)
-        assert "the key for siliconflow in SILICONFLOW_API_KEY has spaces, line" in ran.err
-        assert key not in ran.err
+            outcome = run_command(rerank, server)
+        assert (outcome.code, server.count) == (2, 0)
+        assert "the key for siliconflow in SILICONFLOW_API_KEY has spaces, line" in outcome.err
+        assert key not in outcome.err
 
 
 def test_a_key_with_its_scheme_before_it_is_told(
     rerank: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SILICONFLOW_API_KEY", "bearer key-1")
-    ran = rerank("-m", "siliconflow/m", "q", "-d", "a")
-    assert (ran.code, ran.out) == (2, "")
-    assert "hint: leave out Bearer" in ran.err
+    outcome = rerank("-m", "siliconflow/m", "q", "-d", "a")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "hint: leave out Bearer" in outcome.err
 
 
 def test_a_refused_key_is_named_by_its_place(rerank: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,11 +134,11 @@ def test_what_a_server_repeats_is_not_shown(
 ) -> None:
     monkeypatch.setenv("SILICONFLOW_API_KEY", KEY)
     with serve("siliconflow", faults=fault) as server:
-        ran = asked(rerank, server, "-v", "--json", "--retries", "0")
+        outcome = run_command(rerank, server, "-v", "--json", "--retries", "0")
     assert server.count
-    assert ran.code in (0, 3)
+    assert outcome.code in (0, 3)
     for end in range(6, len(KEY) + 1):
-        assert KEY[:end] not in ran.out + ran.err
+        assert KEY[:end] not in outcome.out + outcome.err
 
 
 @pytest.mark.parametrize(
@@ -148,33 +150,33 @@ def test_secrets_of_typed_headers_are_not_shown(
 ) -> None:
     monkeypatch.setenv("SILICONFLOW_API_KEY", "other")
     with serve("siliconflow", faults=Status(400, {"message": f"what is {KEY}?"})) as server:
-        ran = asked(rerank, server, "--header", header, "-v")
-    assert "what is [secret]?" in ran.err
-    assert KEY not in ran.err
+        outcome = run_command(rerank, server, "--header", header, "-v")
+    assert "what is [secret]?" in outcome.err
+    assert KEY not in outcome.err
     assert rerank("-m", "tei/x", "--header", f"Authorization {KEY}", "q", "-d", "x").code == 2
-    ran = rerank("-m", "tei/x", "--header", f"Authorization\x07: {KEY}", "q", "-d", "x")
-    assert ran.code == 2
-    assert KEY not in ran.err
+    outcome = rerank("-m", "tei/x", "--header", f"Authorization\x07: {KEY}", "q", "-d", "x")
+    assert outcome.code == 2
+    assert KEY not in outcome.err
 
 
 @pytest.mark.parametrize("header", ["Authorization:", "X-Key: ", "X-Team:"])
 def test_a_header_may_be_empty(header: str, rerank: Run) -> None:
     with serve("openai-like", faults=first(1, Status(400, {"message": "no"}))) as server:
-        ran = asked(rerank, server, "--header", header, model="openai-like/m")
-        assert ran.err == "rerank: openai-like: answered 400: no\n"
-        assert asked(rerank, server, "--header", header, model="openai-like/m").code == 0
+        outcome = run_command(rerank, server, "--header", header, model="openai-like/m")
+        assert outcome.err == "rerank: openai-like: answered 400: no\n"
+        assert run_command(rerank, server, "--header", header, model="openai-like/m").code == 0
 
 
 def test_a_secret_in_a_url_is_sent_and_not_shown(rerank: Run) -> None:
     with serve("openai-like", faults=first(1, Status(404))) as server:
         url = f"{server.url}/v1/rerank?api_key={KEY}"
         for more in ([], ["-v"], ["--dry-run", "-v"]):
-            ran = rerank("-m", "openai-like/m", "--base-url", url, "q", "-d", "x", *more)
-            assert KEY not in ran.out + ran.err
+            outcome = rerank("-m", "openai-like/m", "--base-url", url, "q", "-d", "x", *more)
+            assert KEY not in outcome.out + outcome.err
     assert [request.query for request in server.requests] == [{"api_key": KEY}] * 2
-    ran = rerank("-m", "tei/m", "--base-url", f"http://me:{KEY}@127.0.0.1:1", "q", "-d", "x")
-    assert ran.code == 2
-    assert KEY not in ran.err
+    outcome = rerank("-m", "tei/m", "--base-url", f"http://me:{KEY}@127.0.0.1:1", "q", "-d", "x")
+    assert outcome.code == 2
+    assert KEY not in outcome.err
 
 
 def test_secrets_are_not_shown_however_they_are_written(
@@ -184,37 +186,39 @@ def test_secrets_are_not_shown_however_they_are_written(
     monkeypatch.setenv("SILICONFLOW_API_KEY", key)
     echo = b'{"odd": "bad key abcDEF\\/ghi+JKL"}'
     with serve("siliconflow", faults=Status(401, echo)) as server:
-        assert "ghi+JKL" not in asked(rerank, server).err
+        assert "ghi+JKL" not in run_command(rerank, server).err
     (home / "providers.toml").write_text(
         f'[mine]\nlike = "openai-like"\nheaders = {{ X-Api-Key = "{KEY}" }}\n'
     )
     with serve("openai-like", faults=Status(401, {"message": f"bad {KEY}"})) as server:
-        assert KEY not in asked(rerank, server, model="mine/m").err
-        ran = rerank("-m", "openai-like/m", "--base-url", f"{server.url}?k={KEY}", "q", "-d", "x")
-        assert ran.code == 3
-        assert KEY not in ran.err
-    ran = rerank("-m", "tei/m", "--header", f"Authorization Bearer {KEY}:abc", "q", "-d", "x")
-    assert ran.code == 2
-    assert KEY not in ran.err
+        assert KEY not in run_command(rerank, server, model="mine/m").err
+        outcome = rerank(
+            "-m", "openai-like/m", "--base-url", f"{server.url}?k={KEY}", "q", "-d", "x"
+        )
+        assert outcome.code == 3
+        assert KEY not in outcome.err
+    outcome = rerank("-m", "tei/m", "--header", f"Authorization Bearer {KEY}:abc", "q", "-d", "x")
+    assert outcome.code == 2
+    assert KEY not in outcome.err
 
 
 def test_what_is_short_or_no_secret_is_left_as_it_is(rerank: Run) -> None:
     with serve("openai-like", faults=Status(401, {"message": "limit 1 of 401"})) as server:
         for header in ("X-Max-Tokens: 1", "X-Token: 1", "X-Author: limit 1 of 401"):
-            ran = asked(rerank, server, "--header", header, model="openai-like/m")
-            assert "answered 401: limit 1 of 401" in ran.err
+            outcome = run_command(rerank, server, "--header", header, model="openai-like/m")
+            assert "answered 401: limit 1 of 401" in outcome.err
 
 
 def test_a_bug_shows_no_key(rerank: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(*arguments: object) -> None:
+    def fail_exchange(*arguments: object) -> None:
         raise RuntimeError(f"with {arguments}")
 
     monkeypatch.setenv("SILICONFLOW_API_KEY", KEY)
-    monkeypatch.setattr(Client, "_exchange", wrong)
-    ran = rerank("-m", "siliconflow/m", "q", "-d", "x", "--base-url", "http://127.0.0.1:1")
-    assert ran.code == 70
-    assert "Traceback" in ran.err
-    assert KEY not in ran.err
+    monkeypatch.setattr(Client, "_exchange", fail_exchange)
+    outcome = rerank("-m", "siliconflow/m", "q", "-d", "x", "--base-url", "http://127.0.0.1:1")
+    assert outcome.code == 70
+    assert "Traceback" in outcome.err
+    assert KEY not in outcome.err
     assert KEY not in repr(Address("some", "http://host", {"Authorization": KEY}, [KEY]))
 
 
@@ -222,12 +226,12 @@ def test_a_rehearsal_needs_no_key_and_shows_none(
     rerank: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with serve("siliconflow") as server:
-        assert asked(rerank, server, "--dry-run").code == 0
+        assert run_command(rerank, server, "--dry-run").code == 0
         monkeypatch.setenv("SILICONFLOW_API_KEY", KEY)
         for more in (["-v"], ["--json"], ["--json", "-v"]):
-            ran = asked(rerank, server, "--dry-run", *more)
-            assert (ran.code, ran.err) == (0, "")
-            assert KEY not in ran.out
+            outcome = run_command(rerank, server, "--dry-run", *more)
+            assert (outcome.code, outcome.err) == (0, "")
+            assert KEY not in outcome.out
     assert server.count == 0
 
 
@@ -239,10 +243,10 @@ def test_a_key_is_for_its_own_host_and_not_for_one_that_only_speaks_alike(
     with serve("cohere-v2") as server:
         own = home / "providers.toml"
         own.write_text(f'[mine]\nlike = "cohere"\nurl = "{server.url}"\n')
-        ran = rerank("-m", "mine/m", "refund", *documents())
-        assert (ran.code, server.count) == (2, 0)
-        assert "mine needs a key" in ran.err
-        assert "rerank config set-key mine" in ran.err
+        outcome = rerank("-m", "mine/m", "refund", *documents())
+        assert (outcome.code, server.count) == (2, 0)
+        assert "mine needs a key" in outcome.err
+        assert "rerank config set-key mine" in outcome.err
         store_key("mine", "own")
         assert rerank("-m", "mine/m", "refund", *documents()).code == 0
         own.write_text(f'[mine]\nlike = "cohere"\nurl = "{server.url}"\nkeyless = true\n')
@@ -257,19 +261,19 @@ def test_where_there_is_no_key_nothing_is_imported_that_sends() -> None:
         "import sys; from rerank_cli.cli import app; code = app.run(sys.argv[1:]);"
         "print(code, *sys.modules)"
     )
-    ran = process("-m", "cohere/rerank-v3.5", "q", "-d", "x", python=["-c", code])
-    left, *loaded = ran.stdout.decode().split()
-    assert left == "2"
-    assert b"CO_API_KEY" in ran.stderr
-    assert HEAVY & set(loaded) == set()
+    outcome = process("-m", "cohere/rerank-v3.5", "q", "-d", "x", python=["-c", code])
+    thread_count, *modules = outcome.stdout.decode().split()
+    assert thread_count == "2"
+    assert b"CO_API_KEY" in outcome.stderr
+    assert HEAVY & set(modules) == set()
 
 
 @pytest.mark.parametrize("code", [307, 308])
 def test_a_redirect_on_the_same_server_is_followed(code: int, rerank: Run) -> None:
     with serve("openai-like", faults=first(1, Redirect("/v1/rerank?again=1", code))) as server:
-        ran = asked(rerank, server, model="openai-like/m")
-    assert (ran.code, ran.err) == (0, "")
-    assert [one.body for one in server.requests] == [server.requests[0].body] * 2
+        outcome = run_command(rerank, server, model="openai-like/m")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert [request.body for request in server.requests] == [server.requests[0].body] * 2
     assert json.loads(server.requests[1].body)["query"] == "refund"
 
 
@@ -280,33 +284,33 @@ def test_another_server_sees_neither_the_key_nor_the_text(
     monkeypatch.setenv("SILICONFLOW_API_KEY", KEY)
     with serve("siliconflow") as other:
         with serve("siliconflow", faults=Redirect(f"{other.url}/v1/rerank", code)) as server:
-            ran = asked(rerank, server)
-        assert (ran.code, ran.out) == (3, "")
-        assert f"redirects to another server, {other.url}/v1/rerank" in ran.err
-        assert f"--base-url {other.url}/v1/rerank" in ran.err
+            outcome = run_command(rerank, server)
+        assert (outcome.code, outcome.out) == (3, "")
+        assert f"redirects to another server, {other.url}/v1/rerank" in outcome.err
+        assert f"--base-url {other.url}/v1/rerank" in outcome.err
         assert (other.count, other.connections, server.count) == (0, 0, 1)
 
 
 @pytest.mark.parametrize("code", [301, 302, 303])
 def test_a_redirect_that_drops_the_request_is_an_error(code: int, rerank: Run) -> None:
     with serve("openai-like", faults=Redirect("/v1/rerank/", code)) as server:
-        ran = asked(rerank, server, model="openai-like/m")
-    assert (ran.code, server.count) == (3, 1)
-    assert f"({code}), which drops the request" in ran.err
+        outcome = run_command(rerank, server, model="openai-like/m")
+    assert (outcome.code, server.count) == (3, 1)
+    assert f"({code}), which drops the request" in outcome.err
 
 
 def test_redirects_have_an_end(rerank: Run) -> None:
     with serve("openai-like", faults=Redirect("/v1/rerank")) as server:
-        ran = asked(rerank, server, model="openai-like/m")
-    assert (ran.code, server.count) == (3, 4)
-    assert "redirects again and again" in ran.err
+        outcome = run_command(rerank, server, model="openai-like/m")
+    assert (outcome.code, server.count) == (3, 4)
+    assert "redirects again and again" in outcome.err
 
 
 @pytest.mark.parametrize("target", ["http://[", "http://host:port/", "//:0", "\x00", "javascript:"])
 def test_a_redirect_to_nowhere_is_an_error(target: str, rerank: Run) -> None:
     with serve("openai-like", faults=Redirect(target)) as server:
-        ran = asked(rerank, server, "--retries", "0", model="openai-like/m")
-    assert (ran.code, ran.out, server.count) == (3, "", 1)
+        outcome = run_command(rerank, server, "--retries", "0", model="openai-like/m")
+    assert (outcome.code, outcome.out, server.count) == (3, "", 1)
 
 
 def test_no_file_of_a_batch_has_a_secret(
@@ -318,7 +322,7 @@ def test_no_file_of_a_batch_has_a_secret(
     source, out = write(tmp_path / "in.jsonl", records), tmp_path / "out.jsonl"
     report, errors = tmp_path / "report.json", tmp_path / "errors.jsonl"
 
-    def line(server: Server, key: str) -> list[str]:
+    def command_line(server: Server, key: str) -> list[str]:
         options = ["--set", f"api_key={key}", "--set", f'more={{"token": "{key}", "x": ["{key}"]}}']
         options += ["--metadata", f"secret={key}", "--header", f"X-Api-Key: {key}", "--lenient"]
         options += ["-m", "openai-like/m", "--base-url", f"{server.url}?key={key}&version=1"]
@@ -326,21 +330,31 @@ def test_no_file_of_a_batch_has_a_secret(
         return ["batch", str(source), *files, *options]
 
     with serve("openai-like") as server:
-        ran = rerank(*line(server, KEY))
-        assert ran.code == 3, ran.err  # this server knows no such field
+        outcome = rerank(*command_line(server, KEY))
+        assert outcome.code == 3, outcome.err  # this server knows no such field
         assert server.requests[0].query["key"] == KEY
         assert server.requests[0].json["api_key"] == KEY
         texts = [path.read_text() for path in tmp_path.iterdir()]
         assert len(texts) == 5
         others = [
-            rerank(*line(server, KEY), "--resume", "--set", "more=1"),
-            rerank(*line(server, KEY), "--resume", "--base-url", f"http://127.0.0.1:1/?key={KEY}"),
-            rerank(*line(server, KEY), "--resume", "--base-url", f"http://me:{KEY}@host/?k={KEY}"),
+            rerank(*command_line(server, KEY), "--resume", "--set", "more=1"),
+            rerank(
+                *command_line(server, KEY),
+                "--resume",
+                "--base-url",
+                f"http://127.0.0.1:1/?key={KEY}",
+            ),
+            rerank(
+                *command_line(server, KEY),
+                "--resume",
+                "--base-url",
+                f"http://me:{KEY}@host/?k={KEY}",
+            ),
         ]
         assert [other.code for other in others] == [2, 2, 2]
-        shown = [text for other in (ran, *others) for text in (other.out, other.err)]
+        output_texts = [text for other in (outcome, *others) for text in (other.out, other.err)]
         assert "base_url was" in others[1].err
-        for text in [*texts, *shown]:
+        for text in [*texts, *output_texts]:
             assert KEY[:-2] not in text
         journal = json.loads((tmp_path / "out.jsonl.journal").read_text().splitlines()[0])
         assert journal["options"]["asked"][1]["api_key"] == "[secret]"
@@ -365,16 +379,16 @@ def test_another_key_is_the_same_job(rerank: Run, tmp_path: Path) -> None:
     "url", [f"ftp://me:{KEY}@h/?k={KEY}", f"me:{KEY}@h?k={KEY}", f"h?k={KEY}#{KEY}", f"//{KEY}@"]
 )
 def test_a_url_that_cannot_be_one_is_shown_without_secrets(url: str, rerank: Run) -> None:
-    ran = rerank("-m", "tei/m", "--base-url", url, "q", "-d", "x")
-    assert (ran.code, KEY in ran.err + ran.out) == (2, False)
+    outcome = rerank("-m", "tei/m", "--base-url", url, "q", "-d", "x")
+    assert (outcome.code, KEY in outcome.err + outcome.out) == (2, False)
 
 
 def test_a_dry_run_shows_no_secret_field(rerank: Run) -> None:
     for more in ([], ["--json"]):
-        ran = rerank(
+        outcome = rerank(
             *("-m", "siliconflow/m", "--set", f"api_key={KEY}", "--dry-run", "-v"), "q", "-d", "x",
             *more,
         )  # fmt: skip
-        assert ran.code == 0
-        assert KEY not in ran.out + ran.err
-        assert "[secret]" in ran.out
+        assert outcome.code == 0
+        assert KEY not in outcome.out + outcome.err
+        assert "[secret]" in outcome.out

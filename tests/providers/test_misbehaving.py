@@ -24,7 +24,7 @@ from tests.support.loopback.raw import RawServer, Step, drip
 RANKING = b'{"results":[{"index":0,"relevance_score":0.5}]}'
 TYPE = b"Content-Type: application/json"
 HEAD = b"HTTP/1.1 200 OK\r\n" + TYPE + b"\r\n"
-CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+CHUNKED_HEAD = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 IN_CHUNKS = b"%x\r\n%b\r\n" % (len(RANKING), RANKING)
 LATE = r"no answer from .* \((Read|Write|Connect)Timeout\)"
 
@@ -34,11 +34,11 @@ def answer(body: bytes = RANKING, *headers: bytes, status: bytes = b"200 OK") ->
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
-def encoded(body: bytes, codings: bytes, status: bytes = b"200 OK") -> bytes:
+def encode_answer(body: bytes, codings: bytes, status: bytes = b"200 OK") -> bytes:
     return answer(body, b"Content-Encoding: " + codings, status=status)
 
 
-def gzipped(content: bytes, times: int = 1) -> bytes:
+def gzip_content(content: bytes, times: int = 1) -> bytes:
     for _ in range(times):
         content = gzip.compress(content, mtime=0)
     return content
@@ -59,7 +59,7 @@ def outcome(script: Iterable[Step], body: bytes = b"{}", **options: float) -> st
             return str(error)
 
 
-def again(content: bytes) -> Iterator[Step]:
+def repeat_content(content: bytes) -> Iterator[Step]:
     for _ in range(25):
         yield content
         yield 0.02
@@ -69,14 +69,20 @@ def again(content: bytes) -> Iterator[Step]:
 SLOW: dict[str, tuple[Callable[[], Iterable[Step]], bytes]] = {
     "a status line": (lambda: drip(HEAD, 0.01), answer()[17:]),
     "headers": (lambda: chain([HEAD, b"X: "], drip(b"y" * 40, 0.01)), b"\r\n" + answer()[17:]),
-    "answers 1xx": (lambda: again(b"HTTP/1.1 103 Early Hints\r\n\r\n"), answer()),
+    "answers 1xx": (lambda: repeat_content(b"HTTP/1.1 103 Early Hints\r\n\r\n"), answer()),
     "a chunk's extension": (
-        lambda: chain([CHUNKED, b"1;"], drip(b"x" * 40, 0.01)),
+        lambda: chain([CHUNKED_HEAD, b"1;"], drip(b"x" * 40, 0.01)),
         b"\r\n \r\n" + IN_CHUNKS + b"0\r\n\r\n",
     ),
-    "chunks": (lambda: chain([CHUNKED], again(b"1\r\n \r\n")), IN_CHUNKS + b"0\r\n\r\n"),
-    "trailers": (lambda: chain([CHUNKED, IN_CHUNKS, b"0\r\n"], again(b"X: y\r\n")), b"\r\n"),
-    "a body without an end": (lambda: chain([HEAD, b"\r\n"], again(b" ")), RANKING),
+    "chunks": (
+        lambda: chain([CHUNKED_HEAD], repeat_content(b"1\r\n \r\n")),
+        IN_CHUNKS + b"0\r\n\r\n",
+    ),
+    "trailers": (
+        lambda: chain([CHUNKED_HEAD, IN_CHUNKS, b"0\r\n"], repeat_content(b"X: y\r\n")),
+        b"\r\n",
+    ),
+    "a body without an end": (lambda: chain([HEAD, b"\r\n"], repeat_content(b" ")), RANKING),
     "an error": (
         lambda: chain([b"HTTP/1.1 500 x\r\nContent-Length: 50\r\n\r\n"], drip(b" " * 49, 0.01)),
         b" ",
@@ -122,7 +128,9 @@ def test_each_try_has_a_deadline_of_its_own() -> None:
 
 
 def test_a_connection_is_kept_after_an_answer_and_not_after_a_failure() -> None:
-    scripts = iter([[answer()], [encoded(gzipped(RANKING), b"gzip")], [b"?"], [answer()]])
+    scripts = iter(
+        [[answer()], [encode_answer(gzip_content(RANKING), b"gzip")], [b"?"], [answer()]]
+    )
     with RawServer(lambda: next(scripts), keeps=True) as server:
         client = client_of(server.url, timeout=0.2)
         for _ in range(2):
@@ -152,7 +160,9 @@ def test_each_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) -> Non
 
     def getaddrinfo(host: str, port: int, *rest: int, **more: int) -> list[object]:
         hosts = ["127.0.0.9", "127.0.0.1"] if host == "service.example" else [host]
-        return [found for host in hosts for found in look_up(host, port, *rest, **more)]
+        return [
+            address_found for host in hosts for address_found in look_up(host, port, *rest, **more)
+        ]
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     with RawServer(lambda: [answer()]) as server:
@@ -170,42 +180,54 @@ def test_each_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) -> Non
     ids=["answers 1xx", "headers", "a header"],
 )
 def test_what_comes_before_a_body_has_an_end(script: Iterable[bytes]) -> None:
-    found = outcome(script, timeout=60)
-    assert "more than 1 MB came before the answer" in found or "buffer too long" in found
+    message = outcome(script, timeout=60)
+    assert "more than 1 MB came before the answer" in message or "buffer too long" in message
 
 
 EMPTY_BLOCK = b"\x00\x00\x00\xff\xff"  # of deflate
-NOTHING = gzipped(b"")[:10] + EMPTY_BLOCK * 500_000  # gzip of nothing
-DECODED = {
-    "gzip": encoded(gzipped(RANKING), b"gzip"),
-    "X-GZIP": encoded(gzipped(RANKING), b"X-GZIP"),
-    "gzip, gzip": encoded(gzipped(RANKING, 2), b"gzip, gzip"),
+NOTHING = gzip_content(b"")[:10] + EMPTY_BLOCK * 500_000  # gzip of nothing
+DECODED_BODIES = {
+    "gzip": encode_answer(gzip_content(RANKING), b"gzip"),
+    "X-GZIP": encode_answer(gzip_content(RANKING), b"X-GZIP"),
+    "gzip, gzip": encode_answer(gzip_content(RANKING, 2), b"gzip, gzip"),
     "in two headers": answer(
-        gzipped(RANKING, 2), b"Content-Encoding: gzip", b"Content-Encoding: gzip"
+        gzip_content(RANKING, 2), b"Content-Encoding: gzip", b"Content-Encoding: gzip"
     ),
-    "deflate": encoded(zlib.compress(RANKING), b"deflate"),
-    "deflate without a header": encoded(zlib.compress(RANKING)[2:-4], b"deflate"),
-    "deflate in gzip": encoded(gzipped(zlib.compress(RANKING)), b"deflate, gzip"),
-    "in two parts": encoded(gzipped(RANKING[:9]) + gzipped(RANKING[9:]), b"gzip"),
-    "with zeros behind it": encoded(gzipped(RANKING) + b"\0\0", b"gzip"),
-    "identity": encoded(RANKING, b"identity"),
+    "deflate": encode_answer(zlib.compress(RANKING), b"deflate"),
+    "deflate without a header": encode_answer(zlib.compress(RANKING)[2:-4], b"deflate"),
+    "deflate in gzip": encode_answer(gzip_content(zlib.compress(RANKING)), b"deflate, gzip"),
+    "in two parts": encode_answer(gzip_content(RANKING[:9]) + gzip_content(RANKING[9:]), b"gzip"),
+    "with zeros behind it": encode_answer(gzip_content(RANKING) + b"\0\0", b"gzip"),
+    "identity": encode_answer(RANKING, b"identity"),
 }
 
 
-@pytest.mark.parametrize("name", DECODED)
+@pytest.mark.parametrize("name", DECODED_BODIES)
 def test_a_compressed_answer_is_read(name: str) -> None:
-    assert outcome([DECODED[name]]) == RANKING.decode()
+    assert outcome([DECODED_BODIES[name]]) == RANKING.decode()
 
 
 @pytest.mark.parametrize(
     ("script", "words"),
     [
-        (encoded(RANKING, b", ".join([b"gzip"] * 4)), "p: the answer is compressed 4 times over"),
-        (encoded(RANKING, b"gzip, " * 999), "p: the answer is compressed 999 times over"),
-        (encoded(RANKING, b"br"), "p: the answer is encoded as 'br', which was not asked for"),
-        (encoded(RANKING, b"gzip"), "p: the compressed answer is damaged: Error -3 "),
-        (encoded(RANKING, b"gzip", b"400 x"), "p: the compressed answer is damaged: Error -3 "),
-        (encoded(gzipped(gzipped(b"") * 2000), b"gzip, gzip"), "has too many parts"),
+        (
+            encode_answer(RANKING, b", ".join([b"gzip"] * 4)),
+            "p: the answer is compressed 4 times over",
+        ),
+        (encode_answer(RANKING, b"gzip, " * 999), "p: the answer is compressed 999 times over"),
+        (
+            encode_answer(RANKING, b"br"),
+            "p: the answer is encoded as 'br', which was not asked for",
+        ),
+        (encode_answer(RANKING, b"gzip"), "p: the compressed answer is damaged: Error -3 "),
+        (
+            encode_answer(RANKING, b"gzip", b"400 x"),
+            "p: the compressed answer is damaged: Error -3 ",
+        ),
+        (
+            encode_answer(gzip_content(gzip_content(b"") * 2000), b"gzip, gzip"),
+            "has too many parts",
+        ),
     ],
     ids=["4 codings", "999 codings", "br", "no gzip", "an error", "parts"],
 )
@@ -216,7 +238,7 @@ def test_what_cannot_be_decoded_is_an_error(script: bytes, words: str) -> None:
 def bomb(times: int, megabytes: int) -> bytes:
     compressor = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS | 16)
     content = b"".join(compressor.compress(bytes(1 << 20)) for _ in range(megabytes))
-    return gzipped(content + compressor.flush(), times - 1)
+    return gzip_content(content + compressor.flush(), times - 1)
 
 
 BOMBS = [(1, 40), (2, 40), (3, 40)]
@@ -237,7 +259,7 @@ def test_a_bomb_takes_little_memory(times: int, megabytes: int) -> None:
 
 
 def test_what_decodes_to_nothing_is_bounded_as_well() -> None:
-    pieces = [gzipped(NOTHING)]
+    pieces = [gzip_content(NOTHING)]
     with pytest.raises(BodyError, match="longer than 1 MB"):
         assert not b"".join(decode_body(pieces, "gzip, gzip", 1 << 20))
 
@@ -245,7 +267,7 @@ def test_what_decodes_to_nothing_is_bounded_as_well() -> None:
 @pytest.mark.parametrize("status", [b"200 OK", b"307 Elsewhere", b"400 Bad", b"404 None", b"503 x"])
 def test_an_answer_of_any_status_is_bounded(status: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rerank_cli.providers.client.MAX_ANSWER_BYTES", 1 << 20)
-    assert outcome([encoded(bomb(2, 8), b"gzip, gzip", status)]) == (
+    assert outcome([encode_answer(bomb(2, 8), b"gzip, gzip", status)]) == (
         "p: the answer is longer than 1 MB"
     )
 
@@ -258,7 +280,7 @@ def cut(content: bytes, sizes: list[int]) -> Iterator[bytes]:
 
 
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
-    "gzip": gzipped,
+    "gzip": gzip_content,
     "deflate": zlib.compress,
     "identity": bytes,
 }
@@ -294,10 +316,10 @@ STRANGE = {
     "a huge length": [HEAD + b"Content-Length: " + b"9" * 30 + b"\r\n\r\n" + RANKING],
     "two lengths": [HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n" + RANKING],
     "no header": [HEAD + b"oops\r\n\r\n" + RANKING],
-    "a long chunk": [CHUNKED + b"f" * 30 + b"\r\n"],
-    "a bad chunk": [CHUNKED + b"-1\r\n"],
-    "chunks cut off": [CHUNKED + IN_CHUNKS],
-    "another coding of chunks": [HEAD + b"Transfer-Encoding: gzip\r\n\r\n" + gzipped(RANKING)],
+    "a long chunk": [CHUNKED_HEAD + b"f" * 30 + b"\r\n"],
+    "a bad chunk": [CHUNKED_HEAD + b"-1\r\n"],
+    "chunks cut off": [CHUNKED_HEAD + IN_CHUNKS],
+    "another coding of chunks": [HEAD + b"Transfer-Encoding: gzip\r\n\r\n" + gzip_content(RANKING)],
     "a redirect to nowhere": [answer(b"", b"Location: http://[::", status=b"307 x")],
     "a redirect to a file": [answer(b"", b"Location: file:///etc/passwd", status=b"307 x")],
     "a redirect to bytes": [answer(b"", b"Location: /\xff\x00", status=b"308 x")],
@@ -315,16 +337,16 @@ STRANGE = {
 
 @pytest.mark.parametrize("name", STRANGE)
 def test_what_is_no_answer_is_an_error_with_words(name: str) -> None:
-    found = outcome(STRANGE[name], timeout=0.5)
-    assert found.startswith("p: "), found
-    assert len(found) < 500
+    message = outcome(STRANGE[name], timeout=0.5)
+    assert message.startswith("p: "), message
+    assert len(message) < 500
 
 
 def test_the_hub_is_bounded_in_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "_MAX_LISTING_BYTES", 1 << 20)
     monkeypatch.setattr(hub, "_PATIENCE_SECONDS", 0.1)
     scripts: list[tuple[Iterable[Step], str]] = [
-        ([encoded(bomb(2, 8), b"gzip, gzip")], "the answer is longer than 1 MB"),
+        ([encode_answer(bomb(2, 8), b"gzip, gzip")], "the answer is longer than 1 MB"),
         (chain(drip(HEAD, 0.02), [answer(b"{}")]), "timed out|it took too long"),
     ]
     for script, words in scripts:

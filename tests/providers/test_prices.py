@@ -40,12 +40,12 @@ source = "the contract, 2026"
 
 
 @pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def shorten_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "_FIRST_WAIT_SECONDS", 0.001)
 
 
 @pytest.fixture
-def mine(home: Path) -> None:
+def own_provider(home: Path) -> None:
     (home / "providers.toml").write_text(OWN)
 
 
@@ -124,13 +124,13 @@ def test_a_sum_has_no_float_noise() -> None:
 
 
 def test_what_is_stated_and_what_is_estimated_make_an_estimate() -> None:
-    stated = Price(0.1, "USD", "as x says", estimated=False)
-    assert Price.total([stated, Price(0.2, "USD", "y")]) == Price(
+    price = Price(0.1, "USD", "as x says", estimated=False)
+    assert Price.total([price, Price(0.2, "USD", "y")]) == Price(
         0.3, "USD", "as x says and y", estimated=True
     )
-    assert Price.total([stated, stated]) == Price(0.2, "USD", "as x says", estimated=False)
-    assert str(stated) == "0.1 USD"
-    assert Price.total([]) is Price.total([stated, Price(1, "EUR", "y")]) is None
+    assert Price.total([price, price]) == Price(0.2, "USD", "as x says", estimated=False)
+    assert str(price) == "0.1 USD"
+    assert Price.total([]) is Price.total([price, Price(1, "EUR", "y")]) is None
 
 
 texts = st.text("ab c", min_size=1, max_size=2000)
@@ -158,9 +158,9 @@ def test_a_job_costs_what_its_requests_cost_however_they_are_grouped(
     assert price.amount == pytest.approx(sum(amounts))
     assert all(amount > 0 for amount in amounts)
     assert price.amount >= 0
-    together = [pair for batch in batches for pair in batch]
-    assert scorer.estimate([together]) == (requests, price)
-    assert scorer.estimate([together[::-1]])[1] == price
+    pairs = [pair for batch in batches for pair in batch]
+    assert scorer.estimate([pairs]) == (requests, price)
+    assert scorer.estimate([pairs[::-1]])[1] == price
 
 
 def test_a_dry_run_of_the_example_in_the_readme_has_a_price(rerank: Run) -> None:
@@ -170,23 +170,23 @@ def test_a_dry_run_of_the_example_in_the_readme_has_a_price(rerank: Run) -> None
 
 def test_many_documents_in_one_request_are_several_searches(rerank: Run) -> None:
     arguments = ("-m", "cohere/rerank-v3.5", "q", "--dry-run")
-    ran = rerank(*arguments, stdin=lines(250))
+    outcome = rerank(*arguments, stdin=lines(250))
     assert re.search(
-        r"^1 request to .*\n.*\nabout 0\.006 USD \(.*, 2026-11; prices change\)\n", ran.out
+        r"^1 request to .*\n.*\nabout 0\.006 USD \(.*, 2026-11; prices change\)\n", outcome.out
     )
     plan = json.loads(rerank(*arguments, "--json", stdin=lines(250)).out)
     assert (plan["requests"], plan["price"]["amount"]) == (1, 0.006)
     assert plan["price"]["currency"] == "USD"
 
 
-@pytest.mark.usefixtures("mine")
+@pytest.mark.usefixtures("own_provider")
 def test_an_error_is_not_charged_and_halves_are() -> None:
-    def too_many(request: object, _number: int) -> Fault | None:
+    def refuse_many(request: object, _number: int) -> Fault | None:
         refusal = Status(413, {"error": "batch size is larger than the maximum allowed"})
         return refusal if len(request.json["documents"]) > 130 else None  # type: ignore[attr-defined]
 
     documents = [f"line {number}" for number in range(250)]
-    for faults, searches in ((None, 3), (first(1, Status(503)), 3), (too_many, 4)):
+    for faults, searches in ((None, 3), (first(1, Status(503)), 3), (refuse_many, 4)):
         with serve("openai-like", faults=faults) as server:
             scorer = open_scorer("mine/m", remote=RemoteOptions(base_url=server.url, retries=2))
             ranking = rank("q", documents, scorer)
@@ -204,17 +204,17 @@ def test_what_a_service_has_counted_comes_before_the_estimate(home: Path) -> Non
     assert ranking.cost == Price(0.002, "USD", "the contract, 2026")
 
 
-@pytest.mark.usefixtures("mine")
+@pytest.mark.usefixtures("own_provider")
 def test_a_cost_that_a_service_states_is_no_estimate(rerank: Run) -> None:
     answer = {
         "results": [{"index": 0, "relevance_score": 0.5}],
         "inference_status": {"cost": 0.25},
     }
     with serve("openai-like", faults=every(1, Status(200, answer))) as server:
-        ran = rerank("-m", "mine/m", "q", "-d", "a", "--json", "-v", "--base-url", server.url)
+        outcome = rerank("-m", "mine/m", "q", "-d", "a", "--json", "-v", "--base-url", server.url)
     cost = {"amount": 0.25, "currency": "USD", "source": "as mine says", "estimated": False}
-    assert json.loads(ran.out)["cost"] == cost
-    assert "0.25 USD, as mine says" in ran.err
+    assert json.loads(outcome.out)["cost"] == cost
+    assert "0.25 USD, as mine says" in outcome.err
 
 
 @pytest.mark.parametrize(
@@ -235,8 +235,8 @@ def test_another_host_does_not_charge_what_the_service_does(
         not in rerank("-m", "cohere/rerank-v3.5", "--base-url", "http://localhost:1", *dry).out
     )
     (home / "providers.toml").write_text(entry)
-    ran = rerank("-m", f"{name}/rerank-v3.5", *dry)
-    assert (ran.code, "USD" in ran.out) == (0, False)
+    outcome = rerank("-m", f"{name}/rerank-v3.5", *dry)
+    assert (outcome.code, "USD" in outcome.out) == (0, False)
 
 
 @pytest.mark.parametrize("url", ["https://API.cohere.com", "https://api.cohere.com:443/v2"])
@@ -253,8 +253,8 @@ def test_a_price_of_ones_own_comes_before_the_one_that_ships(
     name = entry[1:].partition("]")[0]
     price = '{ amount = 70, currency = "EUR", per = "thousand searches", source = "ours" }'
     (home / "providers.toml").write_text(f"{entry}price = {price}\n")
-    ran = rerank("-m", f"{name}/rerank-v3.5", "q", "--dry-run", stdin=lines(250))
-    assert "about 0.07 EUR (ours; prices change)" in ran.out
+    outcome = rerank("-m", f"{name}/rerank-v3.5", "q", "--dry-run", stdin=lines(250))
+    assert "about 0.07 EUR (ours; prices change)" in outcome.out
     assert (
         "70 EUR for a thousand searches (ours)"
         in rerank("providers", "show", f"{name}/rerank-v3.5").out
@@ -281,13 +281,13 @@ def test_a_price_that_means_nothing_is_refused(keys: str, message: str, home: Pa
 def test_a_model_is_shown_with_its_price(rerank: Run) -> None:
     words = "2 USD for a thousand searches; a search has 100 documents of 500 tokens with the query"
     for name in ("cohere/rerank-v3.5", "cohere"):
-        shown = rerank("providers", "show", name).out
-        assert re.search(rf"price +{re.escape(words)} \(.*2026-11\)\n", shown)
-    assert "0.02 USD for a million tokens" in shown  # of other models
+        description = rerank("providers", "show", name).out
+        assert re.search(rf"price +{re.escape(words)} \(.*2026-11\)\n", description)
+    assert "0.02 USD for a million tokens" in description  # of other models
     assert "price" not in rerank("providers", "show", "tei/m").out
 
 
-@pytest.mark.usefixtures("mine")
+@pytest.mark.usefixtures("own_provider")
 def test_a_batch_tells_its_price_before_while_and_after(rerank: Run, tmp_path: Path) -> None:
     source = write(tmp_path / "in.jsonl", [record(number, documents=150) for number in range(4)])
     output, report = tmp_path / "out.jsonl", tmp_path / "report.json"
@@ -298,12 +298,12 @@ def test_a_batch_tells_its_price_before_while_and_after(rerank: Run, tmp_path: P
             in rerank(*command, "--plan").out
         )
         assert not server.count
-        ran = rerank(*command, "-o", str(output), "--report", str(report), "-v")
-        assert "4 requests to mine; about 0.016 USD" in ran.err
+        outcome = rerank(*command, "-o", str(output), "--report", str(report), "-v")
+        assert "4 requests to mine; about 0.016 USD" in outcome.err
         assert json.loads(report.read_text())["cost"]["amount"] == 0.016
 
 
-@pytest.mark.usefixtures("mine")
+@pytest.mark.usefixtures("own_provider")
 def test_the_cost_of_a_job_is_that_of_all_its_runs(rerank: Run, tmp_path: Path) -> None:
     source = write(tmp_path / "in.jsonl", [record(number) for number in range(6)])
     output, report = tmp_path / "out.jsonl", tmp_path / "report.json"
@@ -318,7 +318,7 @@ def test_the_cost_of_a_job_is_that_of_all_its_runs(rerank: Run, tmp_path: Path) 
     assert costs == [0.01, 0.012]
 
 
-@pytest.mark.usefixtures("mine")
+@pytest.mark.usefixtures("own_provider")
 def test_an_evaluation_says_what_each_service_has_cost(rerank: Run, home: Path) -> None:
     pytest.importorskip("ir_measures")
     other = OWN.replace("[mine", "[other").replace("2.0", "0.5")
@@ -327,16 +327,16 @@ def test_an_evaluation_says_what_each_service_has_cost(rerank: Run, home: Path) 
     write(path, [{"query": "a refund", "documents": ["a parcel", "a refund"], "relevant": [1]}])
     with serve("openai-like") as server:
         models = ("-m", "mine/m", "-m", "other/m", "-m", "bm25")
-        ran = rerank("eval", str(path), *models, "--base-url", server.url, "--json")
-    requests = json.loads(ran.out)["requests"]
+        outcome = rerank("eval", str(path), *models, "--base-url", server.url, "--json")
+    requests = json.loads(outcome.out)["requests"]
     costs = {name: sums["cost"]["amount"] for name, sums in requests.items()}
     assert costs == {"mine/m": 0.002, "other/m": 0.0005}
-    assert "other/m: 1 request to other; about 0.0005 USD" in ran.err
+    assert "other/m: 1 request to other; about 0.0005 USD" in outcome.err
 
 
 def test_a_check_is_told_in_words(rerank: Run) -> None:
     with serve("cohere-v2") as server:
         header = ("--header", "Authorization: Bearer key")
-        ran = rerank("providers", "check", "cohere", "--base-url", server.url, *header)
-    assert re.search(r"^scores +0\.\d+, 0\.\d+$", ran.out, re.MULTILINE)
-    assert re.search(r"^billed +search_units 1$", ran.out, re.MULTILINE)
+        outcome = rerank("providers", "check", "cohere", "--base-url", server.url, *header)
+    assert re.search(r"^scores +0\.\d+, 0\.\d+$", outcome.out, re.MULTILINE)
+    assert re.search(r"^billed +search_units 1$", outcome.out, re.MULTILINE)

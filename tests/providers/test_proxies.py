@@ -76,13 +76,13 @@ def test_a_proxy_that_cannot_be_used_is_named_without_its_password(
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", value.format(PASSWORD))
     url = ("--base-url", "http://rerank.invalid", "--retries", "0", "--connect-timeout", "1")
-    ran = rerank("-m", "tei/m", *url, "q", "-d", "x")
-    assert ran.code in (2, 3), ran.err
-    assert "Traceback" not in ran.err
+    outcome = rerank("-m", "tei/m", *url, "q", "-d", "x")
+    assert outcome.code in (2, 3), outcome.err
+    assert "Traceback" not in outcome.err
     if value != "http://{}":  # there it is the name of the host
-        assert PASSWORD not in ran.err
-    if ran.code == 2:
-        assert ran.err.startswith("rerank: a proxy that cannot be used: HTTP_PROXY: ")
+        assert PASSWORD not in outcome.err
+    if outcome.code == 2:
+        assert outcome.err.startswith("rerank: a proxy that cannot be used: HTTP_PROXY: ")
 
 
 @contextmanager
@@ -131,16 +131,16 @@ def test_what_a_proxy_says_is_not_told_as_the_servers(
         pytest.skip("that opens the tunnel")
     with proxy(status, Location="http://login.invalid/") as url:
         monkeypatch.setenv("ALL_PROXY", url)
-        ran = ask(rerank, scheme)
-    assert (ran.code, ran.out) == (3, "")
-    assert f"the proxy {public(url)}" in ran.err
-    assert PASSWORD not in ran.err
-    assert "is the server running" not in ran.err
-    assert "a web page came from" not in ran.err
+        outcome = ask(rerank, scheme)
+    assert (outcome.code, outcome.out) == (3, "")
+    assert f"the proxy {public(url)}" in outcome.err
+    assert PASSWORD not in outcome.err
+    assert "is the server running" not in outcome.err
+    assert "a web page came from" not in outcome.err
     if status == 407:
-        assert "hint: ALL_PROXY takes http://USER:PASSWORD@HOST:PORT" in ran.err
+        assert "hint: ALL_PROXY takes http://USER:PASSWORD@HOST:PORT" in outcome.err
     elif status in (200, 403, 502, 503, 504) or scheme == "https":
-        assert "ALL_PROXY names the proxy; NO_PROXY=rerank.invalid does without it" in ran.err
+        assert "ALL_PROXY names the proxy; NO_PROXY=rerank.invalid does without it" in outcome.err
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -149,12 +149,12 @@ def test_a_proxy_that_is_not_there(
 ) -> None:
     for place in (free_port(), "proxy.invalid:3128"):
         monkeypatch.setenv("ALL_PROXY", f"http://user:{PASSWORD}@{place}")
-        ran = ask(rerank, scheme)
-        assert (ran.code, ran.out) == (3, "")
-        assert ran.err.startswith(f"rerank: tei: the proxy http://{place} cannot be reached: ")
-        assert "Errno" not in ran.err
-        assert "NO_PROXY=rerank.invalid" in ran.err
-        assert PASSWORD not in ran.err
+        outcome = ask(rerank, scheme)
+        assert (outcome.code, outcome.out) == (3, "")
+        assert outcome.err.startswith(f"rerank: tei: the proxy http://{place} cannot be reached: ")
+        assert "Errno" not in outcome.err
+        assert "NO_PROXY=rerank.invalid" in outcome.err
+        assert PASSWORD not in outcome.err
 
 
 def test_a_proxy_that_hangs_up(rerank: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,9 +170,9 @@ def test_a_proxy_that_hangs_up(rerank: Run, monkeypatch: pytest.MonkeyPatch) -> 
         place = f"127.0.0.1:{listener.getsockname()[1]}"
         monkeypatch.setenv("ALL_PROXY", f"http://{place}")
         for scheme in ("http", "https"):
-            ran = ask(rerank, scheme)
-            assert (ran.code, ran.out) == (3, "")
-            assert f"the proxy http://{place}" in ran.err
+            outcome = ask(rerank, scheme)
+            assert (outcome.code, outcome.out) == (3, "")
+            assert f"the proxy http://{place}" in outcome.err
 
 
 def test_a_server_here_is_asked_whatever_the_proxy(
@@ -183,8 +183,8 @@ def test_a_server_here_is_asked_whatever_the_proxy(
         monkeypatch.setenv("HTTP_PROXY", url)
         for host in ("127.0.0.1", "localhost"):
             base = server.url.replace("127.0.0.1", host)
-            ran = rerank("-m", "tei/m", "--base-url", base, "late", "-d", "late", "-d", "x")
-            assert (ran.code, ran.err) == (0, "")
+            outcome = rerank("-m", "tei/m", "--base-url", base, "late", "-d", "late", "-d", "x")
+            assert (outcome.code, outcome.err) == (0, "")
 
 
 @pytest.mark.usefixtures("hub_model")
@@ -206,12 +206,12 @@ def test_what_a_proxy_says_is_not_told_as_the_hubs(
     monkeypatch.setattr("time.sleep", lambda _: None)
     with proxy(status) as url:
         monkeypatch.setenv("ALL_PROXY", url)
-        ran = rerank("models", "pull", NAME)
-    assert (ran.code, ran.out) == (3, "")
-    assert f"the proxy {public(url)}" in ran.err
-    assert PASSWORD not in ran.err
+        outcome = rerank("models", "pull", NAME)
+    assert (outcome.code, outcome.out) == (3, "")
+    assert f"the proxy {public(url)}" in outcome.err
+    assert PASSWORD not in outcome.err
     if status == 407:
-        assert "hint: ALL_PROXY takes http://USER:PASSWORD@HOST:PORT" in ran.err
+        assert "hint: ALL_PROXY takes http://USER:PASSWORD@HOST:PORT" in outcome.err
 
 
 def test_the_hubs_proxy_that_is_not_there(rerank: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,10 +219,10 @@ def test_the_hubs_proxy_that_is_not_there(rerank: Run, monkeypatch: pytest.Monke
     monkeypatch.setattr("time.sleep", lambda _: None)
     place = free_port()
     monkeypatch.setenv("HTTPS_PROXY", f"http://user:{PASSWORD}@{place}")
-    ran = rerank("models", "pull", NAME)
-    assert (ran.code, ran.out) == (3, "")
-    assert f"the proxy http://{place} cannot be reached: " in ran.err
-    assert PASSWORD not in ran.err
+    outcome = rerank("models", "pull", NAME)
+    assert (outcome.code, outcome.out) == (3, "")
+    assert f"the proxy http://{place} cannot be reached: " in outcome.err
+    assert PASSWORD not in outcome.err
 
 
 def free_port() -> str:

@@ -29,34 +29,36 @@ class Clock:
         self.now += seconds
 
 
-def paced(clock: Clock, requests: int | None = None, tokens: int | None = None) -> RateLimiter:
+def make_limiter(
+    clock: Clock, requests: int | None = None, tokens: int | None = None
+) -> RateLimiter:
     return RateLimiter(requests, tokens, clock=clock, sleep=clock.sleep)
 
 
-def most_in_a_minute(sent: Sequence[tuple[float, int]]) -> tuple[int, int]:
+def most_in_a_minute(sends: Sequence[tuple[float, int]]) -> tuple[int, int]:
     """The most requests, and the most tokens, in any 60 seconds, both ends of which count."""
-    minutes = [[n for then, n in sent if start <= then <= start + 60] for start, _ in sent]
+    minutes = [[n for then, n in sends if start <= then <= start + 60] for start, _ in sends]
     return max(map(len, minutes), default=0), max(map(sum, minutes), default=0)
 
 
 limits = st.one_of(st.none(), st.integers(1, 12))
-asked = st.lists(st.tuples(st.floats(0, 40), st.integers(0, 15)), max_size=60)
+request_lists = st.lists(st.tuples(st.floats(0, 40), st.integers(0, 15)), max_size=60)
 
 
-@given(limits, limits, asked)
+@given(limits, limits, request_lists)
 def test_no_minute_has_more_than_the_limits(
-    requests: int | None, tokens: int | None, asked: list[tuple[float, int]]
+    requests: int | None, tokens: int | None, request_list: list[tuple[float, int]]
 ) -> None:
     clock = Clock()
-    pace = paced(clock, requests, tokens)
-    sent = []
-    for gap, size in asked:
+    pace = make_limiter(clock, requests, tokens)
+    sends = []
+    for gap, size in request_list:
         clock.now += gap
         before = clock.now
-        waited = pace.wait(size)
-        assert waited == clock.now - before <= SPAN_SECONDS + 1e-6
-        sent.append((clock.now, min(size, tokens or size)))
-    most_requests, most_tokens = most_in_a_minute(sent)
+        wait_seconds = pace.wait(size)
+        assert wait_seconds == clock.now - before <= SPAN_SECONDS + 1e-6
+        sends.append((clock.now, min(size, tokens or size)))
+    most_requests, most_tokens = most_in_a_minute(sends)
     assert requests is None or most_requests <= requests
     assert tokens is None or most_tokens <= tokens
 
@@ -64,36 +66,36 @@ def test_no_minute_has_more_than_the_limits(
 @pytest.mark.parametrize(("requests", "tokens"), [(10, None), (None, 60), (10, 60)])
 def test_threads_share_the_limits(requests: int | None, tokens: int | None) -> None:
     clock = Clock()
-    pace = paced(clock, requests, tokens)
+    pace = make_limiter(clock, requests, tokens)
 
     def send(place: int) -> tuple[float, int]:
         pace.wait(place % 13)
         return clock.seen.time, place % 13
 
     with ThreadPoolExecutor(8) as pool:
-        sent = sorted(pool.map(send, range(200)))
-    most_requests, most_tokens = most_in_a_minute(sent)
+        sends = sorted(pool.map(send, range(200)))
+    most_requests, most_tokens = most_in_a_minute(sends)
     assert requests is None or most_requests <= requests
     assert tokens is None or most_tokens <= tokens
     # Nor are they held back more than the limits call for.
     assert (
-        requests is None or tokens or sent[-1][0] - sent[0][0] == pytest.approx(19 * SPAN_SECONDS)
+        requests is None or tokens or sends[-1][0] - sends[0][0] == pytest.approx(19 * SPAN_SECONDS)
     )
 
 
 def test_requests_go_at_once_until_the_limit_and_then_as_room_comes() -> None:
     clock = Clock()
-    pace = paced(clock, requests=3)
-    waits = []
+    pace = make_limiter(clock, requests=3)
+    wait_seconds = []
     for _ in range(6):
-        waits.append(pace.wait())
+        wait_seconds.append(pace.wait())
         clock.now += 1
-    assert waits == [0, 0, 0, SPAN_SECONDS - 3, 0, 0]
+    assert wait_seconds == [0, 0, 0, SPAN_SECONDS - 3, 0, 0]
 
 
 def test_a_request_of_more_tokens_than_a_minutes_waits_for_all_of_them() -> None:
     clock = Clock()
-    pace = paced(clock, tokens=100)
+    pace = make_limiter(clock, tokens=100)
     assert pace.wait(10_000) == 0
     assert pace.wait(1) == SPAN_SECONDS
     assert pace.wait(10_000) == SPAN_SECONDS
@@ -102,7 +104,7 @@ def test_a_request_of_more_tokens_than_a_minutes_waits_for_all_of_them() -> None
 
 def test_a_hold_makes_everybody_wait_and_the_longest_counts() -> None:
     clock = Clock()
-    pace = paced(clock)
+    pace = make_limiter(clock)
     pace.pause(20)
     pace.pause(5)
     clock.now += 4
@@ -147,6 +149,6 @@ def test_a_limit_of_nothing_makes_no_sense(limits: tuple[int | None, int | None]
 
 def test_without_limits_nobody_waits() -> None:
     clock = Clock()
-    pace = paced(clock)
+    pace = make_limiter(clock)
     assert [pace.wait(10**9) for _ in range(100)] == [0] * 100
     assert clock.slept == []

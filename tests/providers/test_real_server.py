@@ -46,10 +46,10 @@ def url() -> Iterator[str]:
     )  # fmt: skip
     address = f"http://127.0.0.1:{port}"
     try:
-        begun = time.monotonic()
+        start = time.monotonic()
         while not answers(f"{address}/health"):
             assert process.poll() is None, "the server has ended"
-            assert time.monotonic() - begun < PATIENCE, "the server does not answer"
+            assert time.monotonic() - start < PATIENCE, "the server does not answer"
             time.sleep(0.2)
         yield address
     finally:
@@ -68,9 +68,9 @@ def answers(address: str) -> bool:
 def scores(rerank: Run, url: str, texts: list[str], *more: str) -> dict[str, float]:
     """The score of each text, by way of this project's own client."""
     arguments = ["-m", "infinity/tiny", "--base-url", url, "refund", "--json", *more]
-    ran = rerank(*arguments, *(word for text in texts for word in ("-d", text)))
-    assert (ran.code, ran.err) == (0, "")
-    results = json.loads(ran.out)["results"]
+    outcome = rerank(*arguments, *(word for text in texts for word in ("-d", text)))
+    assert (outcome.code, outcome.err) == (0, "")
+    results = json.loads(outcome.out)["results"]
     assert [result["relevance_score"] for result in results] == sorted(
         (result["relevance_score"] for result in results), reverse=True
     )
@@ -91,37 +91,42 @@ def test_it_ranks(rerank: Run, url: str) -> None:
 def test_its_limit_is_kept(rerank: Run, url: str) -> None:
     lines = "".join(f"{number}\n" for number in range(2100)).encode()
     arguments = ["-m", "infinity/tiny", "--base-url", url, "refund", "-v"]
-    ran = rerank(*arguments, stdin=lines)
-    assert ran.code == 0
-    assert sorted(ran.raw.splitlines()) == sorted(lines.splitlines())
-    assert "2 requests to infinity; trace infinity-" in ran.err
+    outcome = rerank(*arguments, stdin=lines)
+    assert outcome.code == 0
+    assert sorted(outcome.raw.splitlines()) == sorted(lines.splitlines())
+    assert "2 requests to infinity; trace infinity-" in outcome.err
 
 
 def test_a_text_that_is_too_long_for_it_is_cut_here(rerank: Run, url: str) -> None:
     long = "cat " * 31_000
     arguments = ["-m", "infinity/tiny", "--base-url", url, "refund", "--json"]
-    ran = rerank(*arguments, "-d", long, "-d", "a refund")
-    results = json.loads(ran.out)["results"]
+    outcome = rerank(*arguments, "-d", long, "-d", "a refund")
+    results = json.loads(outcome.out)["results"]
     assert {result["document"]["text"]: result["chunks"] for result in results} == {
         long: 2,
         "a refund": 1,
     }
-    assert "texts of more than 512 tokens are sent in chunks of up to 122,880 characters" in ran.err
+    assert (
+        "texts of more than 512 tokens are sent in chunks of up to 122,880 characters"
+        in outcome.err
+    )
 
 
 def test_its_own_words_are_told(rerank: Run, url: str) -> None:
-    ran = rerank("-m", "infinity/tiny", "--base-url", f"{url}/nowhere/rerank", "q", "-d", "a")
-    assert (ran.code, ran.out) == (3, "")
-    assert ran.err.startswith("rerank: infinity: answered 404: Not Found")
-    ran = rerank(*("-m", "infinity/tiny", "--base-url", url, "q", "-d", "a"), "--set", "top_n=0")
-    assert ran.code == 3
-    assert "answered 422: body.top_n: " in ran.err
+    outcome = rerank("-m", "infinity/tiny", "--base-url", f"{url}/nowhere/rerank", "q", "-d", "a")
+    assert (outcome.code, outcome.out) == (3, "")
+    assert outcome.err.startswith("rerank: infinity: answered 404: Not Found")
+    outcome = rerank(
+        *("-m", "infinity/tiny", "--base-url", url, "q", "-d", "a"), "--set", "top_n=0"
+    )
+    assert outcome.code == 3
+    assert "answered 422: body.top_n: " in outcome.err
 
 
 def test_check_finds_it_right(rerank: Run, url: str) -> None:
-    found = json.loads(
+    report = json.loads(
         rerank("providers", "check", "infinity/tiny", "--base-url", url, "--json").out
     )
-    assert found["endpoint"] == f"{url}/rerank"
-    assert "results[].relevance_score" in found["fields"]
-    assert found["usage"]["total_tokens"] > 0
+    assert report["endpoint"] == f"{url}/rerank"
+    assert "results[].relevance_score" in report["fields"]
+    assert report["usage"]["total_tokens"] > 0

@@ -31,10 +31,10 @@ def pairs(answer: Answer) -> list[tuple[int, float]]:
 
 
 def refusal(body: Any, documents: int = 3, shape: AnswerShape | None = None) -> str:
-    with pytest.raises(AnswerError) as raised:
+    with pytest.raises(AnswerError) as error_info:
         read_answer(body, documents, shape=shape or AnswerShape())
-    assert raised.value.exit_code is ExitCode.SCORER
-    message = str(raised.value)
+    assert error_info.value.exit_code is ExitCode.SCORER
+    message = str(error_info.value)
     assert message.isprintable()
     assert not message.endswith(".")
     return message
@@ -103,8 +103,8 @@ def test_a_score_of_any_scale_is_left_alone(score: Any) -> None:
 
 
 def test_fewer_results_and_ties_are_not_its_business() -> None:
-    tied = [{"index": 4, "score": 0.5}, {"index": 2, "score": 0.5}]
-    assert pairs(read_answer({"results": tied}, 9)) == [(4, 0.5), (2, 0.5)]
+    results = [{"index": 4, "score": 0.5}, {"index": 2, "score": 0.5}]
+    assert pairs(read_answer({"results": results}, 9)) == [(4, 0.5), (2, 0.5)]
     assert pairs(read_answer({"results": []}, 0)) == []
 
 
@@ -199,16 +199,16 @@ def test_an_index_that_is_no_documents(indices: list[Any], message: str) -> None
 
 
 def test_counting_from_one_is_noticed() -> None:
-    counted = [{"index": str(index), "score": 1} for index in (3, 1, 2)]
-    with pytest.raises(AnswerError, match="has index '3', and documents have 0 to 2") as raised:
-        read_answer(counted, 3)
-    assert "first_index = 1" in str(raised.value.hint)
+    results = [{"index": str(index), "score": 1} for index in (3, 1, 2)]
+    with pytest.raises(AnswerError, match="has index '3', and documents have 0 to 2") as error_info:
+        read_answer(results, 3)
+    assert "first_index = 1" in str(error_info.value.hint)
     assert [
-        index for index, _ in pairs(read_answer(counted, 3, shape=AnswerShape(first_index=1)))
+        index for index, _ in pairs(read_answer(results, 3, shape=AnswerShape(first_index=1)))
     ] == [2, 0, 1]
-    with pytest.raises(AnswerError) as raised:
+    with pytest.raises(AnswerError) as error_info:
         read_answer([{"index": 0, "score": 1}, {"index": 3, "score": 1}], 3)
-    assert raised.value.hint is None
+    assert error_info.value.hint is None
     assert refusal([{"index": 0, "score": 1}], 3, AnswerShape(first_index=1)) == (
         "result 1 of 1 has index 0, and documents have 1 to 3"
     )
@@ -395,9 +395,9 @@ def test_the_servers_name_for_a_request_and_its_warnings() -> None:
     ],
 )
 def test_what_is_no_json_is_named(content: bytes, kind: str, message: str) -> None:
-    with pytest.raises(AnswerError) as raised:
+    with pytest.raises(AnswerError) as error_info:
         parse_body(content, kind)
-    assert str(raised.value) == message
+    assert str(error_info.value) == message
 
 
 def test_json_is_read_whatever_its_type_and_encoding() -> None:
@@ -435,7 +435,7 @@ def test_a_deep_value_is_an_error(opening: str) -> None:
             read_answer(parse_body(f"{opening * depth}1{closing * depth}".encode()), 2)
 
 
-ECHOED = [
+ECHOED_RESULTS = [
     {"document": {"text": "gamma"}, "relevance_score": 1.0},
     {"document": {"text": "beta"}, "relevance_score": 0.9},
     {"document": {"text": "alpha"}, "relevance_score": 0.8},
@@ -445,12 +445,19 @@ ECHOED = [
 def test_results_without_an_index_are_told_by_their_texts() -> None:
     texts = ["alpha", "beta", "gamma"]
     for results in (
-        ECHOED,
-        [{**one, "document": one["document"]["text"]} for one in ECHOED],  # type: ignore[index]
-        [{"text": one["document"]["text"], "score": one["relevance_score"]} for one in ECHOED],  # type: ignore[index]
+        ECHOED_RESULTS,
+        [{**result, "document": result["document"]["text"]} for result in ECHOED_RESULTS],  # type: ignore[index]
+        [
+            {"text": result["document"]["text"], "score": result["relevance_score"]}  # type: ignore[index]
+            for result in ECHOED_RESULTS
+        ],
     ):
         answer = read_answer({"results": results}, 3, sent_documents=SentDocuments(texts))
-        assert [(one.index, one.score) for one in answer.results] == [(2, 1.0), (1, 0.9), (0, 0.8)]
+        assert [(result.index, result.score) for result in answer.results] == [
+            (2, 1.0),
+            (1, 0.9),
+            (0, 0.8),
+        ]
     twice = read_answer(
         [{"text": "a", "score": 2}, {"text": "a", "score": 1}],
         3,
@@ -458,9 +465,11 @@ def test_results_without_an_index_are_told_by_their_texts() -> None:
     )
     assert places(twice) == [0, 2]
     with pytest.raises(AnswerError, match="texts that were not sent"):
-        read_answer(ECHOED, 3, sent_documents=SentDocuments(["alpha", "beta", "delta"]))
+        read_answer(ECHOED_RESULTS, 3, sent_documents=SentDocuments(["alpha", "beta", "delta"]))
     # Texts that the server changed tell nothing, and then results are one for each in order.
-    assert places(read_answer(ECHOED, 3, sent_documents=SentDocuments(["x", "y", "z"]))) == [
+    assert places(
+        read_answer(ECHOED_RESULTS, 3, sent_documents=SentDocuments(["x", "y", "z"]))
+    ) == [
         0,
         1,
         2,
@@ -483,14 +492,17 @@ def test_results_without_an_index_are_told_by_the_ids_that_were_sent() -> None:
         (1, 0.9),
         (0, 0.5),
     ]
-    inner = [{"document": {"id": one["id"], "text": "a"}, "score": one["score"]} for one in results]
+    inner = [
+        {"document": {"id": result["id"], "text": "a"}, "score": result["score"]}
+        for result in results
+    ]
     sent_documents = SentDocuments(["a", "a"], ["0", "7"], content_of=lambda place: place)
     assert places(read_answer(inner, 2, sent_documents=sent_documents)) == [1, 0]
     fewer = read_answer(inner[:1], 2, sent_documents=sent_documents)
     assert places(fewer) == [1]
     # An index is one all the same, and ids of which two are the same tell nothing.
-    stated = [{"index": 0, **results[0]}, {"index": 1, **results[1]}]
-    assert places(read_answer(stated, 2, sent_documents=sent_documents)) == [0, 1]
+    results_with_index = [{"index": 0, **results[0]}, {"index": 1, **results[1]}]
+    assert places(read_answer(results_with_index, 2, sent_documents=sent_documents)) == [0, 1]
     with pytest.raises(AnswerError, match="several documents have one text"):
         read_answer(
             inner,

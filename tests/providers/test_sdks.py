@@ -30,7 +30,7 @@ from tests.support.sdks import (
 
 SDKS = os.environ.get("RERANK_TEST_SDKS", "")  # read as the module is: no test sees it
 PATIENCE = 300  # seconds
-RECORDED = json.loads(RECORD.read_text(encoding="utf-8"))
+RECORDED_CALLS = json.loads(RECORD.read_text(encoding="utf-8"))
 
 Ask = Callable[[Call], Exchange]
 
@@ -44,9 +44,9 @@ def ask(rerank: Run, monkeypatch: pytest.MonkeyPatch) -> Ask:
     ) -> tuple[int, str]:
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
-        ran = rerank(*arguments, stdin=content)
-        assert ran.err == ""
-        return ran.code, ran.out
+        outcome = rerank(*arguments, stdin=content)
+        assert outcome.err == ""
+        return outcome.code, outcome.out
 
     def ask(call: Call) -> Exchange:
         entry = find_provider(call.provider)
@@ -60,7 +60,7 @@ def test_each_difference_is_explained_in_the_entry(provider: str, ask: Ask) -> N
     reasons = explanations()
     occurred = set()
     for call in calls_of(provider):
-        for difference in compare(RECORDED[provider]["calls"][call.name], ask(call)):
+        for difference in compare(RECORDED_CALLS[provider]["calls"][call.name], ask(call)):
             covering = [reason for reason in reasons if reason.covers(provider, difference)]
             assert covering, f"{call.name}: {difference}"
             occurred.update(covering)
@@ -70,15 +70,15 @@ def test_each_difference_is_explained_in_the_entry(provider: str, ask: Ask) -> N
 
 
 def test_what_is_said_of_all_of_them_occurs(ask: Ask) -> None:
-    found = [
+    missing_kinds = [
         difference
         for provider in ("cohere", "together")
         for call in list(calls_of(provider))[:1]
-        for difference in compare(RECORDED[provider]["calls"][call.name], ask(call))
+        for difference in compare(RECORDED_CALLS[provider]["calls"][call.name], ask(call))
     ]
     for reason in explanations():
         if reason.entry == "default":
-            assert any(reason.covers("default", difference) for difference in found), reason
+            assert any(reason.covers("default", difference) for difference in missing_kinds), reason
 
 
 def test_an_explanation_belongs_to_a_provider_whose_sdk_is_called() -> None:
@@ -87,10 +87,10 @@ def test_an_explanation_belongs_to_a_provider_whose_sdk_is_called() -> None:
 
 @pytest.mark.parametrize("provider", packages())
 def test_each_parameter_of_an_sdk_is_given_in_a_call(provider: str) -> None:
-    recorded = RECORDED[provider]
-    assert recorded["not given"] == []
-    assert recorded["sdk"] == packages()[provider].replace("==", " ")
-    assert list(recorded["calls"]) == [call.name for call in calls_of(provider)]
+    record = RECORDED_CALLS[provider]
+    assert record["not given"] == []
+    assert record["sdk"] == packages()[provider].replace("==", " ")
+    assert list(record["calls"]) == [call.name for call in calls_of(provider)]
 
 
 def test_the_page_on_providers_names_the_sdks_and_their_versions() -> None:
@@ -102,20 +102,20 @@ def test_the_page_on_providers_names_the_sdks_and_their_versions() -> None:
 
 def change(path: str, value: Any) -> Exchange:
     """A recorded call with another value at a path, or with none there."""
-    changed: dict[str, Any] = deepcopy(RECORDED["pinecone"]["calls"]["options"])
+    calls: dict[str, Any] = deepcopy(RECORDED_CALLS["pinecone"]["calls"]["options"])
     *tables, last = path.split()
-    place: Any = changed
+    place: Any = calls
     for table in tables:
         place = place[int(table) if table.isdecimal() else table]
     if value is None:
         del place[last]
     else:
         place[last] = value
-    return changed
+    return calls
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "found"),
+    ("path", "value", "kind"),
     [
         ("method", "PUT", 'method: "POST" -> "PUT"'),
         ("url", "https://a/rerank", 'url: "https://api.pinecone.io/rerank" -> "https://a/rerank"'),
@@ -129,9 +129,9 @@ def change(path: str, value: Any) -> Exchange:
         ("score 1", None, "score 1: 0.34134 -> (absent)"),
     ],
 )
-def test_whatever_differs_is_found(path: str, value: Any, found: str) -> None:
-    differences = compare(RECORDED["pinecone"]["calls"]["options"], change(path, value))
-    assert [str(difference) for difference in differences] == [found]
+def test_whatever_differs_is_found(path: str, value: Any, kind: str) -> None:
+    differences = compare(RECORDED_CALLS["pinecone"]["calls"]["options"], change(path, value))
+    assert [str(difference) for difference in differences] == [kind]
 
 
 def test_an_explanation_is_of_one_entry_and_of_the_values_that_it_names() -> None:
@@ -148,11 +148,11 @@ def test_an_explanation_is_of_one_entry_and_of_the_values_that_it_names() -> Non
 @pytest.mark.skipif(not Path(SDKS).is_file(), reason="no SDKs here: scripts/bench_sdks.py --venv")
 def test_the_sdks_send_what_was_recorded() -> None:
     variables = {provider: find_provider(provider).key[0] for provider in packages()}
-    done = subprocess.run(
+    process = subprocess.run(
         [SDKS, str(ROOT / "scripts" / "sdk_calls.py"), json.dumps(variables)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         check=True,
         timeout=PATIENCE,
     )
-    assert json.loads(done.stdout) == RECORDED
+    assert json.loads(process.stdout) == RECORDED_CALLS

@@ -64,12 +64,12 @@ def is_ambiguous(password: str) -> bool:
 def test_no_password_of_a_url_is_shown(form: str, user: str, password: str) -> None:
     assume(not is_ambiguous(password))
     url = form.format(user=user, password=password)
-    said = [public_url(url), public_base_url(url) or ""]
+    urls = [public_url(url), public_base_url(url) or ""]
     try:
         parse_server_url(url)
     except RerankError as error:
-        said += [str(error), error.hint or ""]
-    for text in said:
+        urls += [str(error), error.hint or ""]
+    for text in urls:
         assert MARK not in text
 
 
@@ -85,14 +85,14 @@ def check_commands(url: str, rerank: Run, home: Path, monkeypatch: pytest.Monkey
         base = "" if key == "url" else 'url = "http://127.0.0.1:9"\n'
         entries = f'[own]\nlike = "tei"\ntitle = "x"\n{base}{key} = {json.dumps(url)}\n'
         (home / "providers.toml").write_text(entries, encoding="utf-8")
-        ran = rerank("providers", "show", "own", "--json")
-        assert MARK not in ran.out + ran.err
-        assert ran.code in (0, 2)
+        outcome = rerank("providers", "show", "own", "--json")
+        assert MARK not in outcome.out + outcome.err
+        assert outcome.code in (0, 2)
     (home / "providers.toml").unlink()
     for command in commands:
-        ran = rerank(*command)
-        assert MARK not in ran.out + ran.err, command
-        assert ran.code in (0, 2), command
+        outcome = rerank(*command)
+        assert MARK not in outcome.out + outcome.err, command
+        assert outcome.code in (0, 2), command
 
 
 @pytest.mark.parametrize("form", [FORMS[5], FORMS[8], FORMS[-1]])
@@ -115,7 +115,7 @@ def test_no_command_shows_any_of_many_passwords(
 
 
 @pytest.mark.parametrize(
-    ("url", "shown"),
+    ("url", "public_place"),
     [
         ("http://localhost:8080/@cf/baai/m", "http://localhost:8080/@cf/baai/m"),
         ("https://h/models/x@1:predict?a=b", "https://h/models/x@1:predict"),
@@ -128,12 +128,12 @@ def test_no_command_shows_any_of_many_passwords(
         ("ftp://h/x?to=a@b", "…"),
     ],
 )
-def test_the_place_of_a_server_is_shown(url: str, shown: str) -> None:
-    assert public_url(url) == shown
+def test_the_place_of_a_server_is_shown(url: str, public_place: str) -> None:
+    assert public_url(url) == public_place
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "public_text"),
     [
         ("img@2x.png", "img@2x.png"),
         ("C:\\a\\img@2x.png", "C:\\a\\img@2x.png"),
@@ -142,17 +142,17 @@ def test_the_place_of_a_server_is_shown(url: str, shown: str) -> None:
         ("https://me:pw@h/img.png?sign=1", "https://h/img.png?sign=1"),
     ],
 )
-def test_an_image_keeps_its_name(text: str, shown: str) -> None:
-    assert hide_user(text) == media_label(text) == shown
+def test_an_image_keeps_its_name(text: str, public_text: str) -> None:
+    assert hide_user(text) == media_label(text) == public_text
 
 
 def test_no_path_of_an_image_has_a_password() -> None:
     for form in FORMS:
         place = form.format(user="me", password=MARK)
         if not is_url(place):
-            with pytest.raises(RerankError) as raised:
+            with pytest.raises(RerankError) as error_info:
                 find_media(place.partition("?")[0])
-            assert MARK not in str(raised.value)
+            assert MARK not in str(error_info.value)
 
 
 def test_a_url_in_any_message_has_no_password(rerank: Run) -> None:
@@ -161,9 +161,9 @@ def test_a_url_in_any_message_has_no_password(rerank: Run) -> None:
         ("-m", f"https://me:{MARK}@h/m", "q", "-d", "x"),
         ("-m", "bm25", "q", "-d", "x", f"--runtime=http://me:{MARK}@h"),
     ):
-        ran = rerank(*arguments)
-        assert ran.code == 2
-        assert MARK not in ran.err
+        outcome = rerank(*arguments)
+        assert outcome.code == 2
+        assert MARK not in outcome.err
 
 
 @pytest.mark.parametrize("variable", ["HF_ENDPOINT", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"])
@@ -179,18 +179,18 @@ def test_no_variable_for_the_network_is_shown(
             with suppress(RerankError):
                 parse_server_url(os.environ[variable], may_have_user=True)
                 continue  # it would be asked
-            ran = rerank("models", "pull", "hf:a/b")
-            assert ran.code == 2, ran.err
-            assert MARK not in ran.err
+            outcome = rerank("models", "pull", "hf:a/b")
+            assert outcome.code == 2, outcome.err
+            assert MARK not in outcome.err
             continue
-        said = ""
+        messages = ""
         try:
             proxy = find_proxy("https://h" if variable == "HTTPS_PROXY" else "http://h")
-            said = f"{proxy!r}{proxy.public_url}{proxy.hint}" if proxy else "no proxy"
+            messages = f"{proxy!r}{proxy.public_url}{proxy.hint}" if proxy else "no proxy"
         except RerankError as error:
-            said = f"{error}{error.hint}"
-        assert said
-        assert MARK not in said
+            messages = f"{error}{error.hint}"
+        assert messages
+        assert MARK not in messages
 
 
 def escape(text: str, form: str) -> str:
@@ -229,9 +229,9 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
 }
 
 
-def hides(shown: str, secret: str) -> bool:
+def hides(text: str, secret: str) -> bool:
     """Whether no more than three of a secret's characters stand beside each other in a text."""
-    plain = "".join(character for character in shown if character.isprintable())
+    plain = "".join(character for character in text if character.isprintable())
     plain = plain.replace(" ", "").replace("\u2400", "").casefold()
     return not any(secret[i : i + 5].casefold() in plain for i in range(len(secret) - 4))
 
@@ -239,12 +239,17 @@ def hides(shown: str, secret: str) -> bool:
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_a_spelling_is_hidden(spelling: str) -> None:
     redact = Redactor([KEY])
-    spelled = SPELLINGS[spelling](KEY)
-    for text in (spelled, f"no {spelled} here", f"{spelled}{spelled}", f"%{spelled}\\"):
-        shown = redact(text)
-        assert "[secret]" in shown
-        assert spelled[2:12] not in shown
-        assert hides(html.unescape(shown), KEY)
+    spelled_key = SPELLINGS[spelling](KEY)
+    for text in (
+        spelled_key,
+        f"no {spelled_key} here",
+        f"{spelled_key}{spelled_key}",
+        f"%{spelled_key}\\",
+    ):
+        redacted_text = redact(text)
+        assert "[secret]" in redacted_text
+        assert spelled_key[2:12] not in redacted_text
+        assert hides(html.unescape(redacted_text), KEY)
     assert redact(f"a{redact('b')}c") == "abc"
 
 
@@ -259,15 +264,15 @@ def test_no_line_has_a_part_of_a_secret(
     secret: str, spelling: str, before: int, after: str
 ) -> None:
     """Wherever a line is cut: three characters may be left, however long their spelling is."""
-    spelled = SPELLINGS[spelling](secret).replace(" ", "")
+    spelled_secret = SPELLINGS[spelling](secret).replace(" ", "")
     first = SPELLINGS[spelling](secret[:4]).replace(" ", "").rstrip("=")
-    start = spelled[: max(8, len(first))]
+    start = spelled_secret[: max(8, len(first))]
     assume("base64" not in spelling or len(secret) >= 12)
     with hide_in_lines(Redactor([secret])):
         for limit in (40, 120, 300):
             text = "x" * before + " " * before * 20 + SPELLINGS[spelling](secret) + after
-            kept = one_line(text, limit).replace("[secret]", "").replace("x", "").replace(" ", "")
-            assert start not in kept or len(set(spelled)) < 5
+            rest = one_line(text, limit).replace("[secret]", "").replace("x", "").replace(" ", "")
+            assert start not in rest or len(set(spelled_secret)) < 5
 
 
 @given(st.text(max_size=200), st.lists(st.text(min_size=1, max_size=12), max_size=3))
@@ -301,27 +306,27 @@ def test_a_title_with_tags_in_it_is_hidden() -> None:
         assert KEY[:6] not in read_failure(403, {}, page).message
 
 
-def echoes(spelled: str) -> list[Fault]:
+def echoes(spelled_key: str) -> list[Fault]:
     """Answers that repeat something in each place that is shown."""
     results = [{"index": 0, "relevance_score": 0.1}, {"index": 1, "relevance_score": 0.9}]
-    safe = spelled.encode("unicode_escape").decode()  # a header has one line
+    safe = spelled_key.encode("unicode_escape").decode()  # a header has one line
     good = {
-        "results": results, "id": spelled, "model": spelled, "provider": spelled,
-        "meta": {"warnings": [spelled]}, "usage": {spelled: 3, "total_tokens": 3},
-        spelled: {spelled: [{spelled: 1}]},
+        "results": results, "id": spelled_key, "model": spelled_key, "provider": spelled_key,
+        "meta": {"warnings": [spelled_key]}, "usage": {spelled_key: 3, "total_tokens": 3},
+        spelled_key: {spelled_key: [{spelled_key: 1}]},
     }  # fmt: skip
     headers = {"x-request-id": safe, "x-api-warning": safe, "x-litellm-model-id": safe}
     return [
         Status(200, good, headers),
-        Status(401, {"error": {"message": f"bad {spelled}", "code": spelled}}, headers),
-        Status(422, {"detail": [{"loc": ["body", spelled], "msg": spelled}]}),
-        Status(500, f"<html><title>{spelled}</title>".encode()),
+        Status(401, {"error": {"message": f"bad {spelled_key}", "code": spelled_key}}, headers),
+        Status(422, {"detail": [{"loc": ["body", spelled_key], "msg": spelled_key}]}),
+        Status(500, f"<html><title>{spelled_key}</title>".encode()),
         Status(307, b"", {"location": f"http://elsewhere/{'x' * 280}{safe}?{safe}"}),
         Status(307, b"", {"location": f"http://[{safe}/"}),
-        Status(400, b"x" * 250 + spelled.encode()),
-        Body(b'{"results": [' + spelled.encode()),
-        Body({"results": [{"index": spelled, "relevance_score": 1}]}),
-        Body({"results": [], spelled: 1}),
+        Status(400, b"x" * 250 + spelled_key.encode()),
+        Body(b'{"results": [' + spelled_key.encode()),
+        Body({"results": [{"index": spelled_key, "relevance_score": 1}]}),
+        Body({"results": [], spelled_key: 1}),
     ]
 
 
@@ -331,10 +336,10 @@ def check_echoes(
     """Nothing that a command writes has a key that the server repeats."""
     key = f"sk-{MARK}/c+9x&y<Z_01"
     monkeypatch.setenv("SILICONFLOW_API_KEY", key)
-    spelled = SPELLINGS[spelling](key)
+    spelled_key = SPELLINGS[spelling](key)
     (folder / "in.jsonl").write_text('{"query": "q", "documents": ["a", "b"]}\n')
     for number in faults:
-        fault = echoes(spelled)[number]
+        fault = echoes(spelled_key)[number]
         with serve("siliconflow", faults=fault) as server:
             ask = ("-m", "siliconflow/m", "--base-url", server.url, "--retries", "0")
             runs = [
@@ -342,14 +347,14 @@ def check_echoes(
                 rerank("providers", "check", "siliconflow", "--base-url", server.url, "--json"),
                 rerank("batch", str(folder / "in.jsonl"), "-o", str(folder / "out"), *ask, "-v"),
             ]
-        texts = [ran.out + ran.err for ran in runs]
+        texts = [outcome.out + outcome.err for outcome in runs]
         for path in [path for path in folder.iterdir() if path.name != "in.jsonl"]:
             texts.append(path.read_text(encoding="utf-8"))
             path.unlink()
         for text in texts:
             assert hides(text, key), fault
-            assert spelled[:12] not in text, fault
-        assert all(ran.code in (0, 3) for ran in runs), fault
+            assert spelled_key[:12] not in text, fault
+        assert all(outcome.code in (0, 3) for outcome in runs), fault
 
 
 @pytest.mark.parametrize(("spelling", "fault"), [("some \\u", 0), ("URL", 1), ("lines", 4)])
@@ -369,17 +374,17 @@ def test_a_server_that_repeats_the_key_in_any_way(
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_what_is_read_of_an_answer_has_no_key(spelling: str) -> None:
-    spelled = SPELLINGS[spelling](KEY)
+    spelled_key = SPELLINGS[spelling](KEY)
     with hide_in_lines(Redactor([KEY])):
-        for fault in echoes(spelled):
+        for fault in echoes(spelled_key):
             if not isinstance(fault, Status):
                 continue
             raw = fault.body if isinstance(fault.body, bytes) else json.dumps(fault.body).encode()
-            said = repr(read_failure(fault.code, fault.headers, raw))
+            message = repr(read_failure(fault.code, fault.headers, raw))
             if isinstance(fault.body, dict):
-                said += f"{field_names(fault.body)}{read_request(fault.body, fault.headers)}"
-            assert hides(said, KEY)
-            assert spelled[:12] not in said
+                message += f"{field_names(fault.body)}{read_request(fault.body, fault.headers)}"
+            assert hides(message, KEY)
+            assert spelled_key[:12] not in message
 
 
 def test_a_proxy_that_repeats_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -389,8 +394,10 @@ def test_a_proxy_that_repeats_its_password(monkeypatch: pytest.MonkeyPatch) -> N
     proxy = find_proxy("http://h")
     assert proxy is not None
     redact = Redactor(proxy.secrets)
-    sent = base64.b64encode(f"me:{KEY}".encode()).decode()
-    assert redact(f"{KEY}, {quote(KEY)}, Basic {sent}") == "[secret], [secret], Basic [secret]"
+    credentials = base64.b64encode(f"me:{KEY}".encode()).decode()
+    assert (
+        redact(f"{KEY}, {quote(KEY)}, Basic {credentials}") == "[secret], [secret], Basic [secret]"
+    )
 
 
 @pytest.mark.parametrize(
@@ -404,8 +411,8 @@ def test_a_proxy_that_repeats_its_password(monkeypatch: pytest.MonkeyPatch) -> N
 )
 def test_secrets_of_headers(header: tuple[str, str], secret: str) -> None:
     table = {"name": "n", "account": "n", "authorization": "Authorization", "keyless": True}
-    found = find_credentials(table, dict([header]))
-    assert secret in found.secrets
+    credentials = find_credentials(table, dict([header]))
+    assert secret in credentials.secrets
 
 
 def test_secrets_of_fields_and_urls() -> None:
@@ -425,20 +432,20 @@ def test_a_number_that_is_a_secret_leaves_a_dry_run_in_json(
     rerank: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CO_API_KEY", "stored")
-    ran = rerank(
+    outcome = rerank(
         "-m", "cohere/m", "q", "-d", "x", "--dry-run", "-v", "--json", "--set", "api_key=12345678"
     )
-    assert ran.code == 0, ran.err
-    assert json.loads(ran.out)["first_request"]["api_key"] == "[secret]"
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["first_request"]["api_key"] == "[secret]"
 
 
 @pytest.mark.parametrize("option", ["--set", "--metadata"])
 @pytest.mark.parametrize("text", [f"api_key:{MARK}", MARK, f"={MARK}", f"a..b={MARK}"])
 def test_an_option_that_is_wrong_is_not_repeated(option: str, text: str, rerank: Run) -> None:
-    ran = rerank("-m", "tei/x", "q", "-d", "x", option, text)
-    assert ran.code == 2
-    assert MARK not in ran.err
-    assert "not KEY=VALUE" in ran.err
+    outcome = rerank("-m", "tei/x", "q", "-d", "x", option, text)
+    assert outcome.code == 2
+    assert MARK not in outcome.err
+    assert "not KEY=VALUE" in outcome.err
 
 
 def test_an_entry_of_ones_own_is_shown_without_secrets(rerank: Run, home: Path) -> None:
@@ -448,6 +455,6 @@ def test_an_entry_of_ones_own_is_shown_without_secrets(rerank: Run, home: Path) 
         f'[mine.request.body]\nquery = "$query"\ntexts = "$documents"\napi_key = "{MARK}"\n'
     )
     for more in ([], ["--json"], ["--toml"]):
-        ran = rerank("providers", "show", "mine", *more)
-        assert ran.code == 0, ran.err
-        assert MARK not in ran.out
+        outcome = rerank("providers", "show", "mine", *more)
+        assert outcome.code == 0, outcome.err
+        assert MARK not in outcome.out

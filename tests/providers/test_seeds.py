@@ -46,8 +46,8 @@ def test_the_examples_are_those_of_the_documents() -> None:
         text = document(provider)
         example = EXAMPLES[provider]
         for name, mark in (("request", request), ("response", response)):
-            documented = first_value(re.split(mark, text, maxsplit=1)[1])
-            assert without_texts(documented) == without_texts(example[name])
+            document_example = first_value(re.split(mark, text, maxsplit=1)[1])
+            assert without_texts(document_example) == without_texts(example[name])
 
 
 @pytest.mark.skipif(not DOCUMENTS.is_dir(), reason="the API documents are not beside the checkout")
@@ -59,16 +59,16 @@ def test_the_example_of_a_document_is_sent_to_the_letter(
     with serve(provider, key=f"key-of-{provider}") as server:
         assert ask(server, urlsplit(url).path, body, headers=headers).code == 200
         model = f"{provider}/{body['model']}"
-        ran = run_request(body, rerank, tmp_path, "-m", model, "--base-url", server.url)
-    assert (ran.code, ran.err) == (0, "")
-    documented, sent = (
+        outcome = run_request(body, rerank, tmp_path, "-m", model, "--base-url", server.url)
+    assert (outcome.code, outcome.err) == (0, "")
+    example, example_sent = (
         exchange(request, base, ())
         for request, base in zip(
             server.requests, (url, find_provider(provider).url or url), strict=True
         )
     )
-    assert documented["url"] == url
-    differences = {difference.name for difference in compare(documented, sent)}
+    assert example["url"] == url
+    differences = {difference.name for difference in compare(example, example_sent)}
     assert differences == {"header connection", "header user-agent"}  # ours alone
 
 
@@ -143,13 +143,13 @@ def test_the_documented_body_is_sent(provider: str, rerank: Run, tmp_path: Path)
     body = EXAMPLES[provider]["request"]
     with serve(provider, key=f"key-of-{provider}") as server:
         model = f"{provider}/{body['model']}"
-        ran = run_request(body, rerank, tmp_path, "-m", model, "--base-url", server.url)
-    assert (ran.code, ran.err) == (0, "")
+        outcome = run_request(body, rerank, tmp_path, "-m", model, "--base-url", server.url)
+    assert (outcome.code, outcome.err) == (0, "")
     (request,) = server.requests
     assert request.json == body
     assert request.path == "/v1/rerank"
     assert request.headers["accept"] == request.headers["content-type"] == "application/json"
-    assert len(ran.out.splitlines()) == body["top_n"]
+    assert len(outcome.out.splitlines()) == body["top_n"]
 
 
 def run_example(provider: str, rerank: Run, tmp_path: Path, *more: str) -> Outcome:
@@ -161,16 +161,16 @@ def run_example(provider: str, rerank: Run, tmp_path: Path, *more: str) -> Outco
 
 
 def test_a_chat_completion_is_named_as_one(rerank: Run, tmp_path: Path) -> None:
-    ran = run_example("kkiai", rerank, tmp_path)
-    assert (ran.code, ran.out) == (3, "")
-    assert "kkiai" in ran.err
-    assert "chat completion" in ran.err
+    outcome = run_example("kkiai", rerank, tmp_path)
+    assert (outcome.code, outcome.out) == (3, "")
+    assert "kkiai" in outcome.err
+    assert "chat completion" in outcome.err
 
 
 def test_a_single_result_has_our_own_text_and_a_warning(rerank: Run, tmp_path: Path) -> None:
-    ran = run_example("siliconflow", rerank, tmp_path)
-    assert (ran.code, ran.out) == (0, "banana\n")
-    assert "gave 3 scores fewer than it was asked for" in ran.err
+    outcome = run_example("siliconflow", rerank, tmp_path)
+    assert (outcome.code, outcome.out) == (0, "banana\n")
+    assert "gave 3 scores fewer than it was asked for" in outcome.err
     assert run_example("siliconflow", rerank, tmp_path, "--strict").code == 4
     body = json.loads(run_example("siliconflow", rerank, tmp_path, "--json").out)
     assert body["usage"] == {"total_tokens": 160, "input_tokens": 150, "output_tokens": 10,
@@ -179,11 +179,11 @@ def test_a_single_result_has_our_own_text_and_a_warning(rerank: Run, tmp_path: P
 
 
 def test_more_results_than_were_asked_for_are_cut(rerank: Run, tmp_path: Path) -> None:
-    ran = run_example("crazyrouter", rerank, tmp_path, "--json")
-    assert (ran.code, ran.err) == (0, "")
-    body = json.loads(ran.out)
-    found = [(result["index"], result["relevance_score"]) for result in body["results"]]
-    assert found == [(2, 0.9875), (0, 0.7432)]
+    outcome = run_example("crazyrouter", rerank, tmp_path, "--json")
+    assert (outcome.code, outcome.err) == (0, "")
+    body = json.loads(outcome.out)
+    pairs = [(result["index"], result["relevance_score"]) for result in body["results"]]
+    assert pairs == [(2, 0.9875), (0, 0.7432)]
     assert body["usage"] == {"total_tokens": 128}
 
 
@@ -191,15 +191,15 @@ def test_more_results_than_were_asked_for_are_cut(rerank: Run, tmp_path: Path) -
 def test_the_documented_response_prints_as_it_stands(
     provider: str, rerank: Run, tmp_path: Path
 ) -> None:
-    ran = run_example(provider, rerank, tmp_path, "--json")
-    assert (ran.code, ran.err) == (0, "")
+    outcome = run_example(provider, rerank, tmp_path, "--json")
+    assert (outcome.code, outcome.err) == (0, "")
     expected = EXAMPLES[provider]["response"]
-    sent = EXAMPLES[provider]["request"]["documents"]
-    results = json.loads(ran.out)["results"]
-    found = [(result["index"], result["relevance_score"]) for result in results]
-    assert found == [(result["index"], result["relevance_score"]) for result in expected["results"]]
+    documents = EXAMPLES[provider]["request"]["documents"]
+    results = json.loads(outcome.out)["results"]
+    pairs = [(result["index"], result["relevance_score"]) for result in results]
+    assert pairs == [(result["index"], result["relevance_score"]) for result in expected["results"]]
     for result in results:
-        own = sent[result["index"]]
+        own = documents[result["index"]]
         text = own if isinstance(own, str) else own["text"]
         assert result["document"]["text"] == text
 

@@ -49,24 +49,24 @@ def server(authority: Authority) -> Iterator[Server]:
         yield server
 
 
-def asked(rerank: Run, server: Server, *more: str) -> Outcome:
+def run_command(rerank: Run, server: Server, *more: str) -> Outcome:
     return rerank(*model_options(server), "refund", *documents(), *more)
 
 
 def test_who_is_not_known_is_not_believed(rerank: Run, server: Server) -> None:
-    ran = asked(rerank, server)
-    assert (ran.code, ran.out, server.count) == (3, "", 0)
-    assert "its certificate is not trusted: " in ran.err
-    assert "hint: SSL_CERT_FILE names a file with the certificates to trust" in ran.err
-    assert "times" not in ran.err
+    outcome = run_command(rerank, server)
+    assert (outcome.code, outcome.out, server.count) == (3, "", 0)
+    assert "its certificate is not trusted: " in outcome.err
+    assert "hint: SSL_CERT_FILE names a file with the certificates to trust" in outcome.err
+    assert "times" not in outcome.err
 
 
 def test_who_is_vouched_for_is_believed(
     rerank: Run, server: Server, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(FILE, authority.file)
-    ran = asked(rerank, server)
-    assert (ran.code, ran.err) == (0, "")
+    outcome = run_command(rerank, server)
+    assert (outcome.code, outcome.err) == (0, "")
     assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
 
 
@@ -75,22 +75,22 @@ def test_who_is_vouched_for_by_another_name_is_not(
 ) -> None:
     monkeypatch.setenv(FILE, authority.file)
     url = server.url.replace("127.0.0.1", "localhost")
-    ran = rerank("-m", "openai-like/m", "--base-url", url, "refund", *documents())
-    assert (ran.code, server.count) == (3, 0)
+    outcome = rerank("-m", "openai-like/m", "--base-url", url, "refund", *documents())
+    assert (outcome.code, server.count) == (3, 0)
 
 
 def test_on_this_machine_anyone_may_be_believed(rerank: Run, server: Server) -> None:
-    ran = asked(rerank, server, "--insecure")
-    assert (ran.code, ran.err) == (0, "")
+    outcome = run_command(rerank, server, "--insecure")
+    assert (outcome.code, outcome.err) == (0, "")
 
 
 @pytest.mark.parametrize(
     "url", ["https://example.org", "https://10.0.0.1", "https://127.0.0.1.example.org"]
 )
 def test_elsewhere_nobody_is_just_believed(url: str, rerank: Run) -> None:
-    ran = rerank("-m", "openai-like/m", "--base-url", url, "--insecure", "q", "-d", "x")
-    assert (ran.code, ran.out) == (2, "")
-    assert f"--insecure is for servers on this machine, and not for {url}/v1/rerank" in ran.err
+    outcome = rerank("-m", "openai-like/m", "--base-url", url, "--insecure", "q", "-d", "x")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert f"--insecure is for servers on this machine, and not for {url}/v1/rerank" in outcome.err
 
 
 @pytest.mark.parametrize("content", [None, "no certificate"])
@@ -105,21 +105,21 @@ def test_a_file_that_has_no_certificates_is_named(
     if content is not None:
         path.write_text(content)
     monkeypatch.setenv(FILE, str(path))
-    ran = asked(rerank, server)
-    assert (ran.code, ran.out, server.count) == (2, "", 0)
-    assert ran.err.startswith(f"rerank: {FILE}={path}: ")
+    outcome = run_command(rerank, server)
+    assert (outcome.code, outcome.out, server.count) == (2, "", 0)
+    assert outcome.err.startswith(f"rerank: {FILE}={path}: ")
 
 
 def test_a_proxy_is_asked_where_there_is_one(rerank: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with serve("openai-like", faults=Body(RANKING)) as proxy:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, proxy.url)
-            ran = rerank(
+            outcome = rerank(
                 "-m", "openai-like/m", "--base-url", "http://rerank.invalid", "q", *documents()
             )
-            assert (ran.code, ran.err) == (0, "")
+            assert (outcome.code, outcome.err) == (0, "")
             monkeypatch.delenv(name)
-    assert [one.path for one in proxy.requests] == ["http://rerank.invalid/v1/rerank"] * 3
+    assert [request.path for request in proxy.requests] == ["http://rerank.invalid/v1/rerank"] * 3
 
 
 def test_a_proxy_sees_nothing_of_what_is_encrypted(
@@ -127,12 +127,14 @@ def test_a_proxy_sees_nothing_of_what_is_encrypted(
 ) -> None:
     with serve("openai-like") as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
-        ran = rerank(
+        outcome = rerank(
             "-m", "openai-like/m", "--base-url", "https://rerank.invalid", "q", *documents()
         )
-    assert (ran.code, ran.out) == (3, "")
-    assert f"the proxy {proxy.url} does not connect to rerank.invalid: " in ran.err
-    assert "hint: HTTPS_PROXY names the proxy; NO_PROXY=rerank.invalid does without it" in ran.err
+    assert (outcome.code, outcome.out) == (3, "")
+    assert f"the proxy {proxy.url} does not connect to rerank.invalid: " in outcome.err
+    assert (
+        "hint: HTTPS_PROXY names the proxy; NO_PROXY=rerank.invalid does without it" in outcome.err
+    )
     (request,) = proxy.requests
     assert (request.method, request.path, request.body) == ("CONNECT", "rerank.invalid:443", b"")
     assert KEY not in str(request.headers)
@@ -145,11 +147,11 @@ def test_some_are_not_asked_through_a_proxy(
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     with serve("openai-like") as server:
         monkeypatch.setenv("NO_PROXY", "<-loopback>")
-        assert asked(rerank, server, "--retries", "0").code == 3
+        assert run_command(rerank, server, "--retries", "0").code == 3
         monkeypatch.setenv("NO_PROXY", "10.0.0.0/8, <-loopback>")
-        assert asked(rerank, server, "--retries", "0").code == 3
+        assert run_command(rerank, server, "--retries", "0").code == 3
         monkeypatch.setenv("NO_PROXY", name if name == "*" else f"<-loopback>,{name}")
-        assert asked(rerank, server).code == 0
+        assert run_command(rerank, server).code == 0
 
 
 def test_a_proxy_for_other_addresses_does_not_matter(
@@ -159,9 +161,9 @@ def test_a_proxy_for_other_addresses_does_not_matter(
     monkeypatch.setenv("NO_PROXY", "<-loopback>")
     with serve("openai-like", faults=Body(RANKING)) as proxy, serve("openai-like") as server:
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
-        assert asked(rerank, server).code == 0
+        assert run_command(rerank, server).code == 0
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        assert asked(rerank, server).code == 0
+        assert run_command(rerank, server).code == 0
     assert (proxy.count, server.count) == (1, 1)
 
 
@@ -170,7 +172,7 @@ def test_who_is_just_believed_is_not_asked_through_a_proxy(
 ) -> None:
     with serve("openai-like") as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
-        assert asked(rerank, server, "--insecure").code == 0
+        assert run_command(rerank, server, "--insecure").code == 0
     assert (proxy.count, server.count) == (0, 1)
 
 
@@ -180,6 +182,6 @@ def test_a_proxy_that_cannot_be_used_is_an_error(
     name: str, proxy: str, rerank: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, proxy)
-    ran = rerank("-m", "openai-like/m", "--base-url", "https://rerank.invalid", "q", "-d", "x")
-    assert (ran.code, ran.out) == (2, "")
-    assert ran.err.startswith(f"rerank: a proxy that cannot be used: {name}: ")
+    outcome = rerank("-m", "openai-like/m", "--base-url", "https://rerank.invalid", "q", "-d", "x")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith(f"rerank: a proxy that cannot be used: {name}: ")

@@ -41,7 +41,7 @@ class Headers:
 
 
 @pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def shorten_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "_FIRST_WAIT_SECONDS", 0.001)
     monkeypatch.setattr(client, "_MAX_WAIT_SECONDS", 0.01)
     for variable in ("OPENROUTER_API_KEY", "CO_API_KEY", "DEEPINFRA_API_KEY"):
@@ -49,7 +49,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # An answer besides its results, its headers, and what of it is kept.
-SAID: Mapping[str, tuple[dict[str, Any], dict[str, str], dict[str, Any]]] = {
+MESSAGES: Mapping[str, tuple[dict[str, Any], dict[str, str], dict[str, Any]]] = {
     "OpenRouter": (
         {"id": "gen-rerank-1", "model": "cohere/rerank-v3.5", "provider": "Cohere",
          "usage": {"search_units": 1, "total_tokens": 150, "cost": 0.0021}},
@@ -117,25 +117,25 @@ SAID: Mapping[str, tuple[dict[str, Any], dict[str, str], dict[str, Any]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("body", "headers", "said"), SAID.values(), ids=SAID)
+@pytest.mark.parametrize(("body", "headers", "expected"), MESSAGES.values(), ids=MESSAGES)
 def test_each_service_says_it_in_its_own_place(
-    body: dict[str, Any], headers: dict[str, str], said: dict[str, Any]
+    body: dict[str, Any], headers: dict[str, str], expected: dict[str, Any]
 ) -> None:
     assert read_answer({"results": RESULTS, **body}, 3, headers=headers).request == ServiceRequest(
-        **said
+        **expected
     )
 
 
 def test_the_currency_is_that_of_the_place_or_of_the_entry() -> None:
-    stated = {"usage": {"cost": 0.5}}
-    assert read_request(stated).currency == ""
-    assert read_request(stated, currency="USD").currency == "USD"
+    answer_body = {"usage": {"cost": 0.5}}
+    assert read_request(answer_body).currency == ""
+    assert read_request(answer_body, currency="USD").currency == "USD"
     assert read_request({"inference_status": {"cost": 0.5}}, currency="CNY").currency == "USD"
     assert read_request({}, currency="USD").currency == ""
 
 
 @pytest.mark.parametrize(
-    ("cost", "kept"),
+    ("cost", "expected"),
     [
         (0, 0.0), (0.0, 0.0), ("0.002", 0.002), (3.45e-05, 3.45e-05),
         (-0.1, None), (True, None), (math.nan, None), (math.inf, None), ("1e400", None),
@@ -143,10 +143,10 @@ def test_the_currency_is_that_of_the_place_or_of_the_entry() -> None:
         (1e300, None), (10**400, None), ("about 2", None),
     ],
 )  # fmt: skip
-def test_a_cost_is_a_number_that_can_be_one(cost: Any, kept: float | None) -> None:
-    assert read_request({"usage": {"cost": cost}}).cost == kept
+def test_a_cost_is_a_number_that_can_be_one(cost: Any, expected: float | None) -> None:
+    assert read_request({"usage": {"cost": cost}}).cost == expected
     assert read_request({}, {"x-litellm-response-cost": str(cost)}).cost == (
-        kept if not isinstance(cost, list | dict) else None
+        expected if not isinstance(cost, list | dict) else None
     )
 
 
@@ -169,16 +169,18 @@ def test_any_answer_can_be_kept(body: Any, headers: dict[str, str]) -> None:
 
 
 def test_a_large_answer_is_kept_in_part() -> None:
-    many = {f"n{number}": 1 for number in range(10_000)}
+    values = {f"n{number}": 1 for number in range(10_000)}
     long = "x\x1b" * 100_000
-    body = {"usage": many, "meta": {"billed_units": many, "warnings": [f"w{n}" for n in many]},
-            "model": long, "id": long, "provider": long, "actual_latency_mode": long}  # fmt: skip
+    meta = {"billed_units": values, "warnings": [f"w{n}" for n in values]}
+    body = {"usage": values, "meta": meta} | dict.fromkeys(
+        ("model", "id", "provider", "actual_latency_mode"), long
+    )
     check_said(read_request(body, {"x-litellm-model-id": long}))
 
 
 def test_a_cost_in_whole_numbers_is_no_count() -> None:
-    said = read_request({"usage": {"cost": 2, "total_tokens": 3}})
-    assert (said.cost, said.usage) == (2, {"total_tokens": 3})
+    answer = read_request({"usage": {"cost": 2, "total_tokens": 3}})
+    assert (answer.cost, answer.usage) == (2, {"total_tokens": 3})
 
 
 def test_sums_have_no_noise_and_one_currency_each() -> None:
@@ -221,11 +223,11 @@ def test_sums_of_a_damaged_journal_are_refused(values: Any) -> None:
 
 
 def test_requests_are_in_the_order_of_documents_and_not_too_many() -> None:
-    kept = RequestList()
+    requests = RequestList()
     for place in reversed(range(5 * MAX_REQUESTS)):
-        kept.add((place,), [ServiceRequest(documents=place), ServiceRequest(documents=-place)])
-        assert len(kept._entries) < 2 * MAX_REQUESTS + 2
-    ordered = kept.ordered()
+        requests.add((place,), [ServiceRequest(documents=place), ServiceRequest(documents=-place)])
+        assert len(requests._entries) < 2 * MAX_REQUESTS + 2
+    ordered = requests.ordered()
     assert len(ordered) == MAX_REQUESTS
     assert [request.documents for request in ordered[:5]] == [0, 0, 1, -1, 2]
 
@@ -248,26 +250,26 @@ def test_json_says_what_openrouter_says(rerank: Run) -> None:
     body = {"id": "gen-1", "model": "m", "provider": "Somebody\x1b", "results": RESULTS,
             "usage": {"search_units": 3, "total_tokens": 9, "cost": 0.0021}}  # fmt: skip
     fault = Both(Body(body), Headers({"x-request-id": "ti-1"}))
-    ran = ask_with_faults(rerank, "openrouter", fault, "--json", "-v")
-    (request,) = json.loads(ran.out)["requests"]
+    outcome = ask_with_faults(rerank, "openrouter", fault, "--json", "-v")
+    (request,) = json.loads(outcome.out)["requests"]
     assert request.pop("seconds") >= 0
     assert request == {
         "documents": 3, "statuses": [200], "id": "gen-1", "trace_id": "ti-1", "model": "m",
         "provider": "Somebody␛", "cost": 0.0021, "currency": "USD",
         "usage": {"search_units": 3, "total_tokens": 9}, "billed": {"search_units": 3},
     }  # fmt: skip
-    assert ran.err.splitlines()[-1] == (
+    assert outcome.err.splitlines()[-1] == (
         "1 request to openrouter; 3 search units billed; 0.0021 USD, as openrouter says; by m; "
         "served by Somebody␛; trace ti-1"
     )
 
 
 def test_a_request_that_was_halved_comes_before_its_halves(rerank: Run) -> None:
-    def large(request: Request, _number: int) -> Status | None:
+    def refuse_large(request: Request, _number: int) -> Status | None:
         return Status(413) if len(request.json["documents"]) > 2 else None
 
-    ran = ask_with_faults(rerank, "cohere", large, "--json")
-    requests = json.loads(ran.out)["requests"]
+    outcome = ask_with_faults(rerank, "cohere", refuse_large, "--json")
+    requests = json.loads(outcome.out)["requests"]
     assert (requests[0]["documents"], requests[0]["halved"]) == (3, True)
     assert [request["statuses"] for request in requests] == [[413], *([[200]] * len(requests[1:]))]
     assert sum(request["documents"] for request in requests[1:]) == 3
@@ -280,26 +282,26 @@ def test_no_secret_is_kept(rerank: Run) -> None:
             "meta": {"warnings": [f"key {KEY}"]}}  # fmt: skip
     fault = Both(Body(body), Headers({"x-litellm-model-id": KEY, "x-request-id": KEY}))
     for more in (["--json", "-v"], ["-v"]):
-        ran = ask_with_faults(rerank, "cohere", fault, *more)
-        assert KEY not in ran.out + ran.err
-        assert "[secret]" in ran.out + ran.err
+        outcome = ask_with_faults(rerank, "cohere", fault, *more)
+        assert KEY not in outcome.out + outcome.err
+        assert "[secret]" in outcome.out + outcome.err
 
 
 def test_what_failed_is_in_the_output_that_is_kept_all_the_same(rerank: Run) -> None:
     busy = Both(Status(503, {"message": "busy"}), Headers({"x-request-id": "ti-9"}))
-    ran = ask_with_faults(
+    outcome = ask_with_faults(
         rerank, "cohere", busy, "--on-error", "keep", "--json", "--retries", "2", "-v"
     )
-    (request,) = json.loads(ran.out)["requests"]
+    (request,) = json.loads(outcome.out)["requests"]
     assert (request["statuses"], request["trace_id"]) == ([503] * 3, "ti-9")
     assert request["error"].startswith("cohere: answered 503: busy")
-    assert "3 requests to cohere, 2 of them tried again, 1 failed; trace ti-9" in ran.err
-    ran = ask_with_faults(rerank, "cohere", busy, "--retries", "1", "-v")
-    assert "2 requests to cohere, 1 of them tried again, 1 failed; trace ti-9" in ran.err
+    assert "3 requests to cohere, 2 of them tried again, 1 failed; trace ti-9" in outcome.err
+    outcome = ask_with_faults(rerank, "cohere", busy, "--retries", "1", "-v")
+    assert "2 requests to cohere, 1 of them tried again, 1 failed; trace ti-9" in outcome.err
 
 
 @pytest.fixture
-def fails_after_a_half() -> Any:
+def half_failure() -> Any:
     """Takes one document a request, which costs something; the last one is no ranking."""
 
     def plan(request: Request, _number: int) -> Any:
@@ -313,20 +315,20 @@ def fails_after_a_half() -> Any:
 
 
 def test_what_was_paid_before_a_failure_is_in_all_sums(
-    rerank: Run, tmp_path: Path, fails_after_a_half: Any
+    rerank: Run, tmp_path: Path, half_failure: Any
 ) -> None:
-    ran = ask_with_faults(
-        rerank, "openrouter", fails_after_a_half, "--on-error", "keep", "--json", "-v"
+    outcome = ask_with_faults(
+        rerank, "openrouter", half_failure, "--on-error", "keep", "--json", "-v"
     )
-    kept = json.loads(ran.out)
-    assert (kept["reranked"], kept["usage"], kept["cost"]["amount"]) == (
+    body = json.loads(outcome.out)
+    assert (body["reranked"], body["usage"], body["cost"]["amount"]) == (
         False,
         {"total_tokens": 7 * len(TEXTS)},
         0.3,
     )
-    assert "0.3 USD, as openrouter says" in ran.err
+    assert "0.3 USD, as openrouter says" in outcome.err
     write(tmp_path / "in.jsonl", [{"query": "refund", "documents": [*TEXTS]}])
-    with serve("openrouter", faults=fails_after_a_half) as server:
+    with serve("openrouter", faults=half_failure) as server:
         _, report = run_batch(rerank, tmp_path, server.url)
     assert report["errors"]["total"] == 1
     assert report["usage"] == report["requests"]["usage"] == {"total_tokens": 7 * len(TEXTS)}
@@ -335,22 +337,22 @@ def test_what_was_paid_before_a_failure_is_in_all_sums(
 def test_an_error_has_what_was_sent_before_it() -> None:
     texts = [f"line {number} of a refund" for number in range(96)]
 
-    def fails_at_last(request: Request, _number: int) -> Any:
+    def fail_last(request: Request, _number: int) -> Any:
         return Status(400, {"message": "no"}) if "line 95" in request.body.decode() else None
 
-    with serve("tei", faults=fails_at_last) as server:
+    with serve("tei", faults=fail_last) as server:
         remote = RemoteOptions(base_url=server.url, concurrency=1)
         with Reranker("tei/local", remote=remote) as reranker:
-            with pytest.raises(ProviderError) as raised:
+            with pytest.raises(ProviderError) as error_info:
                 reranker.rank("refund", texts)
-            assert [request.statuses for request in raised.value.requests] == [
+            assert [request.statuses for request in error_info.value.requests] == [
                 (200,),
                 (200,),
                 (400,),
             ]
-            with pytest.raises(ProviderError) as raised:
+            with pytest.raises(ProviderError) as error_info:
                 reranker.score([("refund", text) for text in texts])
-            *_, last = raised.value.requests
+            *_, last = error_info.value.requests
             assert (last.documents, last.tries, bool(last.error)) == (32, 1, True)
 
 
@@ -358,9 +360,9 @@ def test_an_answer_that_is_no_ranking_may_have_cost_something() -> None:
     body = Body({"id": "gen-2", "results": [], "usage": {"cost": 0.5}})
     with serve("openrouter", faults=body) as server:
         scorer = open_scorer("openrouter/m", remote=RemoteOptions(base_url=server.url))
-        with pytest.raises(ProviderError) as raised:
+        with pytest.raises(ProviderError) as error_info:
             scorer.score([Pair.from_texts("refund", "a refund")])
-    (request,) = raised.value.requests
+    (request,) = error_info.value.requests
     assert (request.id, request.cost, request.statuses) == ("gen-2", 0.5, (200,))
     assert request.error
 
@@ -370,16 +372,16 @@ def test_python_has_the_requests_of_a_ranking() -> None:
         remote = RemoteOptions(base_url=server.url)
         with Reranker("openrouter/cohere/rerank-v3.5", remote=remote) as reranker:
             ranking = reranker.rank("refund", TEXTS)
-            scored = reranker.score([("refund", text) for text in TEXTS])
+            scores = reranker.score([("refund", text) for text in TEXTS])
             again = reranker.rank("refund", [*map(Document, TEXTS)])
     (request,) = ranking.requests
     assert (request.documents, request.tries, request.provider) == (3, 1, "Somebody")
-    assert [one.documents for one in scored.requests] == [3]
+    assert [service_request.documents for service_request in scores.requests] == [3]
     assert again.requests == ()  # the scores are those of equal documents
 
 
 @pytest.fixture
-def costly() -> Any:
+def costly_answers() -> Any:
     """Answers with a cost, and every third one is refused at first."""
 
     def plan(request: Request, number: int) -> Any:
@@ -402,24 +404,26 @@ def run_batch(rerank: Run, folder: Path, url: str, *more: str) -> tuple[Any, dic
     report = folder / "report.json"
     paths = ["batch", str(folder / "in.jsonl"), "-o", str(folder / "out.jsonl")]
     options = ["-m", "openrouter/m", "--base-url", url, "--concurrency", "1"]
-    ran = rerank(*paths, *options, "--report", str(report), *more)
-    return ran, json.loads(report.read_bytes())
+    outcome = rerank(*paths, *options, "--report", str(report), *more)
+    return outcome, json.loads(report.read_bytes())
 
 
-def test_a_batch_adds_up_what_services_say(rerank: Run, tmp_path: Path, costly: Any) -> None:
+def test_a_batch_adds_up_what_services_say(
+    rerank: Run, tmp_path: Path, costly_answers: Any
+) -> None:
     write(tmp_path / "in.jsonl", [record(number) for number in range(6)])
-    with serve("openrouter", faults=costly) as server:
-        ran, found = run_batch(rerank, tmp_path, server.url, "-v")
-    assert ran.code == 3
-    assert found["requests"] == {
+    with serve("openrouter", faults=costly_answers) as server:
+        outcome, results = run_batch(rerank, tmp_path, server.url, "-v")
+    assert outcome.code == 3
+    assert results["requests"] == {
         "sent": 7, "answered": 5, "retried": 1, "halved": 0, "failed": 1, "stated": 5,
         "costs": {"USD": 0.5}, "usage": {"search_units": 5}, "billed": {"search_units": 5},
         "statuses": {"503": 1, "400": 1}, "models": {"served": 5},
     }  # fmt: skip
     cost = {"amount": 0.5, "currency": "USD", "source": "as openrouter says", "estimated": False}
-    assert found["cost"] == cost
-    assert found["notes"] == {"openrouter: soon gone": 5}
-    assert "0.5 USD, as openrouter says" in ran.err
+    assert results["cost"] == cost
+    assert results["notes"] == {"openrouter: soon gone": 5}
+    assert "0.5 USD, as openrouter says" in outcome.err
     lines = read(tmp_path / "out.jsonl")
     (failed,) = [line["error"] for line in lines if "error" in line]
     (request,) = failed.pop("requests")
@@ -429,12 +433,14 @@ def test_a_batch_adds_up_what_services_say(rerank: Run, tmp_path: Path, costly: 
     assert all("requests" not in line for line in lines)
 
 
-def test_a_job_that_goes_on_keeps_the_sums(rerank: Run, tmp_path: Path, costly: Any) -> None:
+def test_a_job_that_goes_on_keeps_the_sums(
+    rerank: Run, tmp_path: Path, costly_answers: Any
+) -> None:
     write(tmp_path / "in.jsonl", [record(number) for number in range(6)])
-    with serve("openrouter", faults=costly) as server:
+    with serve("openrouter", faults=costly_answers) as server:
         stopped, first = run_batch(rerank, tmp_path, server.url, "--fail-fast")
-        ended, second = run_batch(rerank, tmp_path, server.url, "--resume", "--no-fail-fast")
-    assert (stopped.code, ended.code, first["runs"], second["runs"]) == (3, 3, 1, 2)
+        outcome, second = run_batch(rerank, tmp_path, server.url, "--resume", "--no-fail-fast")
+    assert (stopped.code, outcome.code, first["runs"], second["runs"]) == (3, 3, 1, 2)
     # What is still under way when a job stops may be counted in its report alone.
     ask_with_faults = second["requests"]["answered"]
     assert 3 + 2 <= ask_with_faults <= first["requests"]["answered"] + 2
@@ -443,21 +449,21 @@ def test_a_job_that_goes_on_keeps_the_sums(rerank: Run, tmp_path: Path, costly: 
 
 
 def test_shards_add_up_too() -> None:
-    one, two = BatchFigures(), BatchFigures()
-    one.requests.add(ServiceRequest(statuses=(200,), cost=0.1, currency="USD"))
-    two.requests.add(ServiceRequest(statuses=(200,), cost=0.2, currency="USD"))
-    one.merge(BatchFigures(json.loads(json.dumps(two.as_dict()))))
-    assert (one.requests.sent, one.requests.costs) == (2, {"USD": 0.3})
+    first, second = BatchFigures(), BatchFigures()
+    first.requests.add(ServiceRequest(statuses=(200,), cost=0.1, currency="USD"))
+    second.requests.add(ServiceRequest(statuses=(200,), cost=0.2, currency="USD"))
+    first.merge(BatchFigures(json.loads(json.dumps(second.as_dict()))))
+    assert (first.requests.sent, first.requests.costs) == (2, {"USD": 0.3})
     assert BatchFigures().as_dict()["requests"] == {}
 
 
 def test_providers_check_shows_what_the_answer_says(rerank: Run) -> None:
     with serve("openrouter") as server:
-        ran = rerank("providers", "check", "openrouter", "--base-url", server.url, "--json")
-    found = json.loads(ran.out)
-    assert found["provider"] == "Somebody"
-    assert found["billed"] == {"search_units": 1}
-    assert found["id"]
+        outcome = rerank("providers", "check", "openrouter", "--base-url", server.url, "--json")
+    body = json.loads(outcome.out)
+    assert body["provider"] == "Somebody"
+    assert body["billed"] == {"search_units": 1}
+    assert body["id"]
 
 
 def test_an_evaluation_says_what_its_services_say(rerank: Run, tmp_path: Path) -> None:
@@ -470,7 +476,7 @@ def test_an_evaluation_says_what_its_services_say(rerank: Run, tmp_path: Path) -
     qrels.write_text("query-id\tcorpus-id\tscore\nq\t1\t1\n", encoding="utf-8")
     with serve("openrouter") as server:
         options = ["-m", "openrouter/m", "--base-url", server.url, "--json"]
-        ran = rerank("eval", str(tmp_path), *options)
-    requests = json.loads(ran.out)["requests"]["openrouter/m"]
+        outcome = rerank("eval", str(tmp_path), *options)
+    requests = json.loads(outcome.out)["requests"]["openrouter/m"]
     assert (requests["sent"], requests["billed"]) == (1, {"search_units": 1})
-    assert "openrouter/m: 1 request to openrouter; 1 search unit billed" in ran.err
+    assert "openrouter/m: 1 request to openrouter; 1 search unit billed" in outcome.err

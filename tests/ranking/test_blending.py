@@ -56,14 +56,14 @@ def test_n_keeps_the_first_of_all(
     documents = [{"text": str(number), "old": old} for number, old in rows]
     documents.append({"text": " ", "old": 1})
 
-    def ranked(count: int | None) -> Ranking:
+    def rank_first(count: int | None) -> Ranking:
         with Reranker(SCORER) as reranker:
             selection = Selection(
                 count, keep_empty=keep_empty, count_rest=True, blend=True, prior_field=field
             )
             return reranker.submit("number", documents, selection).result()
 
-    every, some = ranked(None), ranked(n)
+    every, some = rank_first(None), rank_first(n)
     assert some.results == every.results[:n]
     assert len(every) == len(rows)
     assert len(some) + len(some.blanks) + some.more == len(rows) + keep_empty

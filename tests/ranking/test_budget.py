@@ -68,9 +68,9 @@ class SlowScorer(OverlapScorer):
 
     def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
         self.passages += [pair.chunk.text for pair in pairs]
-        scored = super().score(pairs, keep)
+        result = super().score(pairs, keep)
         self._clock.advance(len(pairs))
-        return scored
+        return result
 
 
 def info(**changes: object) -> ScorerInfo:
@@ -98,10 +98,10 @@ def facts(result: Ranked) -> tuple[object, ...]:
     return result.index, result.raw_score, result.passage, result.chunks, result.tokens
 
 
-def same(one: Ranking, other: Ranking) -> bool:
+def is_same(first: Ranking, other: Ranking) -> bool:
     """Whether two rankings are equal in all that they say."""
-    others = [replace(ranking, results=()) for ranking in (one, other)]
-    return [*map(facts, one)] == [*map(facts, other)] and others[0] == others[1]
+    others = [replace(ranking, results=()) for ranking in (first, other)]
+    return [*map(facts, first)] == [*map(facts, other)] and others[0] == others[1]
 
 
 @given(
@@ -130,7 +130,7 @@ def test_an_ample_budget_changes_nothing(
     )
     ranking, _ = rank_within(given_documents, LONG_SECONDS, selection)
     with Reranker(OverlapScorer(info())) as reranker:
-        assert same(ranking, reranker.submit(QUERY, given_documents, selection).result())
+        assert is_same(ranking, reranker.submit(QUERY, given_documents, selection).result())
 
 
 def test_equal_passages_of_documents_that_differ_are_no_duplicates() -> None:
@@ -138,7 +138,7 @@ def test_equal_passages_of_documents_that_differ_are_no_duplicates() -> None:
     selection = Selection(explain=True, candidates=3)  # two of the first one, one of the second
     ranking, _ = rank_within(given_documents, LONG_SECONDS, selection)
     with Reranker(OverlapScorer(info())) as reranker:
-        assert same(ranking, reranker.submit(QUERY, given_documents, selection).result())
+        assert is_same(ranking, reranker.submit(QUERY, given_documents, selection).result())
 
 
 @given(documents, st.integers(1, 40), stages)
@@ -163,15 +163,15 @@ def test_what_is_scored_in_time_has_the_scores_that_it_has_without(
     assert [r.raw_score for r in ranking] == sorted((r.raw_score for r in ranking), reverse=True)
 
 
-def many(count: int = 300) -> list[Document]:
+def make_documents(count: int = 300) -> list[Document]:
     """Documents of which one alone, not the first, answers the query."""
-    found = [Document(f"dog {number}") for number in range(count)]
-    found[count - 10] = Document("cats memory")
-    return found
+    documents = [Document(f"dog {number}") for number in range(count)]
+    documents[count - 10] = Document("cats memory")
+    return documents
 
 
 def test_the_most_promising_passages_come_first() -> None:
-    ranking, scorer = rank_within(many(), 64)
+    ranking, scorer = rank_within(make_documents(), 64)
     assert scorer.passages[0] == "cats memory"
     assert ranking[0].index == 290
     assert ranking.unread is not None
@@ -179,7 +179,7 @@ def test_the_most_promising_passages_come_first() -> None:
 
 
 def test_what_was_not_read_is_counted_and_no_result() -> None:
-    ranking, _ = rank_within(many(), 100)
+    ranking, _ = rank_within(make_documents(), 100)
     unread = ranking.unread
     assert unread is not None
     assert len(ranking) + unread.documents == ranking.documents == 300
@@ -190,12 +190,12 @@ def test_what_was_not_read_is_counted_and_no_result() -> None:
 
 
 def test_the_model_scores_nothing_more_once_time_is_over() -> None:
-    _, scorer = rank_within(many(), 100)
+    _, scorer = rank_within(make_documents(), 100)
     assert len(scorer.passages) <= 102  # the pairs that it was scoring are done in vain
 
 
 def test_the_order_of_the_input_can_be_that_of_promise() -> None:
-    ranking, scorer = rank_within(many(), 70, Selection(first_stage=FirstStage.INPUT))
+    ranking, scorer = rank_within(make_documents(), 70, Selection(first_stage=FirstStage.INPUT))
     assert scorer.passages[:3] == ["dog 0", "dog 1", "dog 2"]
     assert ranking.unread is not None
 
@@ -212,7 +212,7 @@ def test_a_document_that_is_read_in_part_keeps_the_score_of_its_best_passage() -
 
 def test_nothing_scored_in_time_is_an_error() -> None:
     with pytest.raises(NothingScored, match="time was over before anything was scored"):
-        rank_within(many(), 0.5)
+        rank_within(make_documents(), 0.5)
 
 
 class SilentPipe:
@@ -274,9 +274,9 @@ def test_the_file_that_a_query_names_is_read_first(
     given_documents = [*others, Document("x " * 20, source="src/auth.py")]
     selection = Selection(explain=True, candidates=candidates, first_stage=stage)
     ranking, scorer = rank_within(given_documents, 5, selection, query="src/auth.py")
-    named = [text for text in scorer.passages if "x" in text]
-    assert scorer.passages[: len(named)] == named
-    assert len(named) == 3
+    texts = [text for text in scorer.passages if "x" in text]
+    assert scorer.passages[: len(texts)] == texts
+    assert len(texts) == 3
     best = next(result for result in ranking if result.index == 40)
     assert len(best.explanation) == 3
 
@@ -317,33 +317,33 @@ def test_errors_of_reading_and_of_scoring_are_raised() -> None:
         yield Document("cats")
         raise UsageError("broken input")
 
-    class Failing(OverlapScorer):
+    class FailingScorer(OverlapScorer):
         def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
             raise ScorerError("broken model")
 
     with Reranker(OverlapScorer(info())) as reranker, pytest.raises(UsageError, match="input"):
         reranker.rank(QUERY, fail(), max_time=LONG_SECONDS)
-    with Reranker(Failing(info())) as reranker, pytest.raises(ScorerError, match="model"):
+    with Reranker(FailingScorer(info())) as reranker, pytest.raises(ScorerError, match="model"):
         reranker.rank(QUERY, ["cats"], max_time=LONG_SECONDS)
 
 
 def test_a_watch_is_told_of_documents_that_are_read_before_any_is_scored() -> None:
-    seen = list[Progress]()
-    told = threading.Event()
+    states = list[Progress]()
+    is_told = threading.Event()
 
     def watch(progress: Progress) -> None:
-        seen.append(progress)
+        states.append(progress)
         if progress.read >= 3:
-            told.set()
+            is_told.set()
 
     def some() -> Iterator[str]:
         yield from ["cats", "dogs", "birds"]
-        told.wait(HANG_SECONDS)
+        is_told.wait(HANG_SECONDS)
         yield "memory"
 
     with Reranker(OverlapScorer()) as reranker:
         reranker.rank(QUERY, some(), max_time=LONG_SECONDS, watch=watch)
-    choosing = [progress.read for progress in seen if progress.choosing]
+    choosing = [progress.read for progress in states if progress.choosing]
     assert 3 in choosing
     assert choosing == sorted(choosing)
 
@@ -351,7 +351,7 @@ def test_a_watch_is_told_of_documents_that_are_read_before_any_is_scored() -> No
 def test_a_watch_is_called_by_the_waiting_thread_alone_and_may_stop() -> None:
     threads = set()
 
-    class Waiting(OverlapScorer):
+    class WaitingScorer(OverlapScorer):
         def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
             stopped.wait(10)
             return super().score(pairs, keep)
@@ -362,8 +362,8 @@ def test_a_watch_is_called_by_the_waiting_thread_alone_and_may_stop() -> None:
         threads.add(threading.get_ident())
         raise StopRanking
 
-    with Reranker(Waiting(info())) as reranker:
-        ranking = reranker.rank(QUERY, many(), max_time=LONG_SECONDS, watch=watch)
+    with Reranker(WaitingScorer(info())) as reranker:
+        ranking = reranker.rank(QUERY, make_documents(), max_time=LONG_SECONDS, watch=watch)
         stopped.set()
     assert threads == {threading.get_ident()}
     assert ranking.incomplete
@@ -408,6 +408,6 @@ def test_what_can_keep_to_no_budget_is_refused() -> None:
 def test_a_budget_leaves_no_scores_to_others_that_it_has_not() -> None:
     clock = FakeClock()
     with Reranker(SlowScorer(clock, info())) as reranker:
-        reranker.submit(QUERY, many(), budget=Budget(70, clock=clock)).result(10)
-        whole = reranker.rank(QUERY, many())
+        reranker.submit(QUERY, make_documents(), budget=Budget(70, clock=clock)).result(10)
+        whole = reranker.rank(QUERY, make_documents())
     assert len(whole) == 300

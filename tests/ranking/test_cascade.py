@@ -39,11 +39,11 @@ def digest(query: str, passage: str) -> float:
     return zlib.crc32(f"{query} {passage}".encode()) % 800 / 100 - 4
 
 
-def small(window: int = 8) -> Reranker:
+def small_reranker(window: int = 8) -> Reranker:
     return Reranker(OverlapScorer(words_info(window, scale="unbounded", name="small")))
 
 
-def large(window: int = 5) -> Reranker:
+def large_reranker(window: int = 5) -> Reranker:
     return Reranker(OverlapScorer(words_info(window, scale="logit", name="large"), digest))
 
 
@@ -64,8 +64,10 @@ def test_if_the_last_model_reads_all_the_results_are_its_own(
     given_documents: list[Document], selection: Selection, more: int
 ) -> None:
     keep = max(1, len(given_documents)) + more
-    ranking = Cascade([small(), large()], keep).rank(QUERY, given_documents, selection)
-    alone = large().submit(QUERY, given_documents, selection).result()
+    ranking = Cascade([small_reranker(), large_reranker()], keep).rank(
+        QUERY, given_documents, selection
+    )
+    alone = large_reranker().submit(QUERY, given_documents, selection).result()
     assert [*map(facts, ranking)] == [*map(facts, alone)]
     assert (ranking.blanks, ranking.more) == (alone.blanks, alone.more)
 
@@ -75,7 +77,9 @@ def test_a_later_model_stands_above_an_earlier_one(
     given_documents: list[Document], selection: Selection, keep: int, passages: bool
 ) -> None:
     selection = replace(selection, passages=passages, keep_empty=False)
-    ranking = Cascade([small(), large()], keep).rank(QUERY, given_documents, selection)
+    ranking = Cascade([small_reranker(), large_reranker()], keep).rank(
+        QUERY, given_documents, selection
+    )
     stages = [result.stage for result in ranking]
     assert stages == sorted(stages, reverse=True)
     assert stages.count(1) <= keep
@@ -132,7 +136,9 @@ def test_scores_of_the_last_model_alone_are_compared_with_the_least() -> None:
 def test_passages_keep_their_places() -> None:
     text = "cats purr. " * 3 + "dogs bark at night. " * 3 + "cats have a good memory. " * 2
     selection = Selection(passages=True, explain=True)
-    ranking = Cascade([small(8), large(3)], 2).rank(QUERY, [Document(text)], selection)
+    ranking = Cascade([small_reranker(8), large_reranker(3)], 2).rank(
+        QUERY, [Document(text)], selection
+    )
     assert judges(ranking)[:3] == ["large", "large", "small"]
     for result in ranking:
         assert text[result.passage.start : result.passage.end] == result.passage.text
@@ -147,8 +153,8 @@ def test_the_next_model_reads_what_the_first_stage_chose_and_no_more() -> None:
     filler = "birds sing in the trees all day long. "
     files = [Document(filler * 20 + "cats have a memory. " + filler * 20) for _ in range(3)]
     last = Reranker(OverlapScorer(words_info(5, name="last")))
-    whole = Cascade([small(), large()], 3).rank(QUERY, files)
-    chosen = Cascade([small(), last], 3).rank(
+    whole = Cascade([small_reranker(), large_reranker()], 3).rank(QUERY, files)
+    chosen = Cascade([small_reranker(), last], 3).rank(
         QUERY, files, Selection(candidates=2, first_stage="bm25")
     )
     assert chosen.candidates is not None
@@ -161,10 +167,10 @@ def test_the_next_model_reads_what_the_first_stage_chose_and_no_more() -> None:
 def test_the_first_model_decides_how_many_candidates_there_are() -> None:
     texts = [f"cats {number}" for number in range(900)]
     selection = Selection(n=3, candidates="auto", first_stage="input")
-    ranking = Cascade([small(), large()], 2).rank(QUERY, texts, selection)
+    ranking = Cascade([small_reranker(), large_reranker()], 2).rank(QUERY, texts, selection)
     assert ranking.candidates is not None
     assert ranking.candidates.read == 250
-    ranking = Cascade([small(), large()], 500).rank(QUERY, texts, selection)
+    ranking = Cascade([small_reranker(), large_reranker()], 500).rank(QUERY, texts, selection)
     assert ranking.candidates is not None
     assert ranking.candidates.read == 500
 
@@ -172,22 +178,22 @@ def test_the_first_model_decides_how_many_candidates_there_are() -> None:
 def test_bm25_leaves_out_what_has_no_word_of_the_query() -> None:
     texts = ["cats", "dogs", "memory of cats", "birds"]
     selection = Selection(matched_only=True)
-    first = Cascade([Reranker(BM25Scorer()), large()], 5).rank(QUERY, texts, selection)
+    first = Cascade([Reranker(BM25Scorer()), large_reranker()], 5).rank(QUERY, texts, selection)
     assert sorted(indices(first)) == [0, 2]
-    last = Cascade([large(), Reranker(BM25Scorer())], 4).rank(QUERY, texts, selection)
+    last = Cascade([large_reranker(), Reranker(BM25Scorer())], 4).rank(QUERY, texts, selection)
     assert sorted(indices(last)) == [0, 2]
 
 
-@pytest.mark.parametrize(("stage", "judged"), [(0, {"small"}), (1, {"small", "large"})])
-def test_an_interrupt_leaves_what_was_judged(stage: int, judged: set[str]) -> None:
+@pytest.mark.parametrize(("stage", "names"), [(0, {"small"}), (1, {"small", "large"})])
+def test_an_interrupt_leaves_what_was_judged(stage: int, names: set[str]) -> None:
     def watch(progress: Progress) -> None:
         if progress.stage == stage and progress.pairs:
             raise StopRanking
 
     texts = [f"cats {number}" for number in range(600)]
-    ranking = Cascade([small(), large()], 400).rank(QUERY, texts, watch=watch)
+    ranking = Cascade([small_reranker(), large_reranker()], 400).rank(QUERY, texts, watch=watch)
     assert ranking.incomplete
-    assert set(judges(ranking)) == judged
+    assert set(judges(ranking)) == names
     stages = [result.stage for result in ranking]
     assert stages == sorted(stages, reverse=True)
     assert len(ranking) == (600 if stage else 256)
@@ -200,12 +206,14 @@ def test_an_interrupt_may_come_before_the_next_model_has_scored_anything() -> No
             raise StopRanking
 
     texts = [f"cats {number}" for number in range(600)]
-    for last in (large(), Reranker(BM25Scorer())):
-        ranking = Cascade([small(), last], 400).rank(QUERY, texts, watch=watch)
+    for last in (large_reranker(), Reranker(BM25Scorer())):
+        ranking = Cascade([small_reranker(), last], 400).rank(QUERY, texts, watch=watch)
         assert ranking.incomplete
         assert set(judges(ranking)) == {"small"}
         assert ranking.stages[1][1:] == (0, 0)
-        bound = Cascade([small(), last], 400).rank(QUERY, texts, Selection(within=1), watch=watch)
+        bound = Cascade([small_reranker(), last], 400).rank(
+            QUERY, texts, Selection(within=1), watch=watch
+        )
         assert not bound.results
 
 
@@ -216,8 +224,10 @@ def test_a_failure_comes_after_the_ranking_of_the_models_before_it() -> None:
     def fail(_query: str, _passage: str) -> float:
         raise Failure
 
-    broken = Reranker(OverlapScorer(words_info(8, name="broken"), fail))
-    rankings = Cascade([numbers("a"), broken], 2).rank_stages("number", NUMBERS, Selection(n=3))
+    failing_reranker = Reranker(OverlapScorer(words_info(8, name="broken"), fail))
+    rankings = Cascade([numbers("a"), failing_reranker], 2).rank_stages(
+        "number", NUMBERS, Selection(n=3)
+    )
     ranking = next(rankings)
     assert [result.document.text for result in ranking] == ["9", "8", "7"]
     assert [stage.pairs for stage in ranking.stages] == [6, 0]
@@ -238,27 +248,27 @@ def test_a_failure_comes_after_the_ranking_of_the_models_before_it() -> None:
 )
 def test_numbers_that_do_not_fit(keep: Sequence[int], models: int, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        Cascade([small()] * models, keep)
+        Cascade([small_reranker()] * models, keep)
 
 
 def test_default_numbers() -> None:
-    assert Cascade([small()] * 4).keep == (800, 200, 50)
-    assert Cascade([small()]).keep == ()
+    assert Cascade([small_reranker()] * 4).keep == (800, 200, 50)
+    assert Cascade([small_reranker()]).keep == ()
     with pytest.raises(UsageError, match="needs a model"):
         Cascade([])
 
 
 def test_equal_pairs_are_scored_once() -> None:
-    seen: list[Pair] = []
+    pairs_scored: list[Pair] = []
 
-    class Counting(OverlapScorer):
+    class CountingScorer(OverlapScorer):
         def score(self, pairs: Sequence[Pair], keep: int | None = None):  # type: ignore[no-untyped-def]
-            seen.extend(pairs)
+            pairs_scored.extend(pairs)
             return super().score(pairs, keep)
 
-    last = Reranker(Counting(words_info(8, name="last")))
-    ranking = Cascade([small(), last], 4).rank(QUERY, ["cats", "cats", "memory", "dog"])
-    assert (len(seen), ranking.stages[1].pairs, ranking.stages[1].results) == (3, 3, 4)
+    last = Reranker(CountingScorer(words_info(8, name="last")))
+    ranking = Cascade([small_reranker(), last], 4).rank(QUERY, ["cats", "cats", "memory", "dog"])
+    assert (len(pairs_scored), ranking.stages[1].pairs, ranking.stages[1].results) == (3, 3, 4)
 
 
 @settings(max_examples=25)
@@ -266,20 +276,20 @@ def test_equal_pairs_are_scored_once() -> None:
 def test_rankings_side_by_side_are_those_of_one_after_the_other(
     inputs: list[list[Document]], selection: Selection, keep: int
 ) -> None:
-    cascade = Cascade([small(), large()], keep)
+    cascade = Cascade([small_reranker(), large_reranker()], keep)
     pending = [cascade.submit(QUERY, each, selection) for each in inputs]
-    for made, each in zip(pending, inputs, strict=True):
-        alone = Cascade([small(), large()], keep).rank(QUERY, each, selection)
-        ranking = made.result()
+    for pending_ranking, each in zip(pending, inputs, strict=True):
+        alone = Cascade([small_reranker(), large_reranker()], keep).rank(QUERY, each, selection)
+        ranking = pending_ranking.result()
         assert [*map(facts, ranking)] == [*map(facts, alone)]
         assert ranking.blanks == alone.blanks
         assert [stage.results for stage in ranking.stages] == [
             stage.results for stage in alone.stages
         ]
-    assert all(made.done() for made in pending)
+    assert all(pending_ranking.done() for pending_ranking in pending)
 
 
-class Failing(OverlapScorer):
+class FailingScorer(OverlapScorer):
     """Fails for passages with the word `bad`."""
 
     def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
@@ -289,7 +299,7 @@ class Failing(OverlapScorer):
 
 
 def test_the_failure_of_a_later_model_is_that_of_its_ranking_alone() -> None:
-    cascade = Cascade([small(), Reranker(Failing(words_info(5)))], 1)
+    cascade = Cascade([small_reranker(), Reranker(FailingScorer(words_info(5)))], 1)
     good, bad, other = (
         cascade.submit("cats", ["cats", text]) for text in ("x", "cats cats bad", "y")
     )
@@ -301,7 +311,7 @@ def test_the_failure_of_a_later_model_is_that_of_its_ranking_alone() -> None:
 
 def test_what_is_cancelled_is_read_by_no_later_model() -> None:
     last = OverlapScorer(words_info(5))
-    cascade = Cascade([small(), Reranker(last)], 1)
+    cascade = Cascade([small_reranker(), Reranker(last)], 1)
     pending = cascade.submit("cats", ["cats", "dogs"])
     assert pending.cancel()
     assert pending.done()
@@ -355,7 +365,7 @@ def test_to_stop_one_ranking_leaves_the_others() -> None:
 
 
 def test_an_instruction_is_for_the_models_that_take_one() -> None:
-    cascade = Cascade([small(), large()], 1)
+    cascade = Cascade([small_reranker(), large_reranker()], 1)
     with pytest.raises(UsageError, match="small@1 takes no instruction; large@1 takes"):
         cascade.submit("cats", ["cats"], instruction="find cats")
     assert cascade.submit("cats", ["cats"], instruction=" ").result().results
@@ -363,7 +373,7 @@ def test_an_instruction_is_for_the_models_that_take_one() -> None:
 
 def test_an_interrupt_begins_no_next_model() -> None:
     last = OverlapScorer(words_info(5))
-    cascade = Cascade([small(), Reranker(last)], 1)
+    cascade = Cascade([small_reranker(), Reranker(last)], 1)
 
     def watch(progress: Progress) -> None:
         if progress.pairs:

@@ -84,23 +84,23 @@ def test_every_token_is_in_a_window_or_counted_as_dropped(
 ) -> None:
     tokenizer = Numbered(tokenizer_called(name))
     plan = Plan("q", tokenizer, room, min(overlap, room // 4), max_chunks)
-    done = plan.split(Document(text))
+    split = plan.split(Document(text))
     spans = tokenizer.encode(text).spans if text.strip() else []
 
-    assert done.tokens == len(spans)
-    assert len(done.chunks) <= max_chunks
-    covered: set[int] = set()
-    for chunk in done.chunks:
+    assert split.tokens == len(spans)
+    assert len(split.chunks) <= max_chunks
+    token_places: set[int] = set()
+    for chunk in split.chunks:
         places = list(chunk.ids or [])
         assert chunk.tokens == len(places) <= room
         assert places == list(range(places[0], places[-1] + 1)) if places else not spans
         assert chunk.text == text[chunk.start : chunk.end]
         for first, last in (spans[place] for place in places):
             assert text[first:last].strip() in text[chunk.start : chunk.end]
-        covered |= set(places)
-    assert covered == set(range(len(spans) - done.dropped))
-    if done.chunks and not done.dropped:
-        assert text[: done.chunks[0].start].strip() == text[done.chunks[-1].end :].strip() == ""
+        token_places |= set(places)
+    assert token_places == set(range(len(spans) - split.dropped))
+    if split.chunks and not split.dropped:
+        assert text[: split.chunks[0].start].strip() == text[split.chunks[-1].end :].strip() == ""
 
 
 odd_texts = st.lists(st.sampled_from([" " * 90, "\x00" * 50, "\n" * 9, "\u200b" * 7]), max_size=3)
@@ -126,11 +126,11 @@ def test_no_window_exceeds_a_limit_of_characters_or_of_tokens_and_no_text_is_los
     has_gaps = " " * 20 in text or "\n" * 9 in text
     room = None if name == "characters" else room  # a window may hold white space alone
     plan = Plan("q", tokenizer, room, characters, max_chunks, characters=characters)
-    done = plan.split(Document(text, title=title))
+    split = plan.split(Document(text, title=title))
 
-    assert len(done.chunks) <= max_chunks
+    assert len(split.chunks) <= max_chunks
     place = 0
-    for chunk in done.chunks:
+    for chunk in split.chunks:
         assert len(chunk.scored_text) <= characters
         if room is not None:
             assert len(chunk.ids or ()) <= room
@@ -139,18 +139,20 @@ def test_no_window_exceeds_a_limit_of_characters_or_of_tokens_and_no_text_is_los
         # and each has something of its own, but for a character that is divided
         assert chunk.end > place or len(chunk.text) == 1
         place = chunk.end
-    if done.dropped == 0:
+    if split.dropped == 0:
         assert text[place:].strip() == ""
     elif text[place:].strip():
-        assert has_gaps or len(done.chunks) == max_chunks
+        assert has_gaps or len(split.chunks) == max_chunks
 
 
 @given(st.integers(1, 4000), st.integers(100, 900))
 def test_windows_of_characters_are_even(words: int, characters: int) -> None:
     text = "word " * words
-    done = Plan("q", Words(), None, characters, 10_000, characters=characters).split(Document(text))
-    sizes = [len(chunk.text) for chunk in done.chunks]
-    assert done.tokens == words
+    split = Plan("q", Words(), None, characters, 10_000, characters=characters).split(
+        Document(text)
+    )
+    sizes = [len(chunk.text) for chunk in split.chunks]
+    assert split.tokens == words
     assert max(sizes) <= characters
     assert len(sizes) == 1 or min(sizes) >= characters // 4
     assert len(sizes) <= -(-len(text) // (characters * 3 // 4 - 10))
@@ -227,11 +229,11 @@ def test_lines_and_blank_lines_are_preferred_to_words() -> None:
 def test_offsets_are_into_the_original_text() -> None:
     text = "  Größe\u0301 matters.  \n\nNaïve cafés — really 日本 do.  "
     mini = tokenizer_called("wordpiece")
-    done = Plan("q", mini, 8, 2, 100).split(Document(text))
-    assert len(done.chunks) > 1
-    assert [text[c.start : c.end] for c in done.chunks] == [c.text for c in done.chunks]
-    assert done.chunks[0].text.startswith("Größe\u0301 matters.")
-    assert done.chunks[-1].text.endswith("do.")
+    split = Plan("q", mini, 8, 2, 100).split(Document(text))
+    assert len(split.chunks) > 1
+    assert [text[c.start : c.end] for c in split.chunks] == [c.text for c in split.chunks]
+    assert split.chunks[0].text.startswith("Größe\u0301 matters.")
+    assert split.chunks[-1].text.endswith("do.")
 
 
 def test_a_long_text_is_encoded_in_pieces_and_loses_nothing(
@@ -245,11 +247,11 @@ def test_a_long_text_is_encoded_in_pieces_and_loses_nothing(
 
 def test_what_is_beyond_the_last_chunk_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunking, "SEGMENT_CHARACTERS", 100)
-    done = Plan("q", Words(), 20, 5, 3).split(Document("word " * 1000))
-    assert (len(done.chunks), done.tokens) == (3, 1000)
-    covered = [place for chunk in done.chunks for place in range(chunk.start, chunk.end, 5)]
-    assert done.dropped == 1000 - len(set(covered))
-    assert 45 <= len(set(covered)) <= 50
+    split = Plan("q", Words(), 20, 5, 3).split(Document("word " * 1000))
+    assert (len(split.chunks), split.tokens) == (3, 1000)
+    token_places = [place for chunk in split.chunks for place in range(chunk.start, chunk.end, 5)]
+    assert split.dropped == 1000 - len(set(token_places))
+    assert 45 <= len(set(token_places)) <= 50
 
 
 def test_segments_of_text_without_spaces_do_not_split_characters() -> None:
@@ -265,8 +267,8 @@ def test_blank_documents_have_nothing_to_score() -> None:
 
 
 def test_a_document_without_tokens_is_one_empty_window_and_not_lost() -> None:
-    done = Plan("q", tokenizer_called("wordpiece"), 8, 0, 1).split(Document("\x00\x01\n"))
-    assert [(chunk.text, chunk.tokens) for chunk in done.chunks] == [("\x00\x01", 0)]
+    split = Plan("q", tokenizer_called("wordpiece"), 8, 0, 1).split(Document("\x00\x01\n"))
+    assert [(chunk.text, chunk.tokens) for chunk in split.chunks] == [("\x00\x01", 0)]
     with pytest.raises(UsageError, match="it has no token"):
         plan_chunks(
             "\u200b",
@@ -286,18 +288,18 @@ def test_the_window_is_the_models_and_the_overlap_a_quarter() -> None:
 
 def test_sizes_that_do_not_fit_are_made_to_and_said() -> None:
     info = words_info(128, length=512, specials=3)
-    made = plan_chunks("a b", info, ChunkOptions(chunk_tokens=512, overlap_tokens=400))
-    assert (made.room, made.overlap) == (507, 126)
-    assert "507 tokens, not 512" in made.notes[0]
-    assert "126 tokens, not 400" in made.notes[1]
+    plan = plan_chunks("a b", info, ChunkOptions(chunk_tokens=512, overlap_tokens=400))
+    assert (plan.room, plan.overlap) == (507, 126)
+    assert "507 tokens, not 512" in plan.notes[0]
+    assert "126 tokens, not 400" in plan.notes[1]
 
 
 def test_a_query_that_leaves_no_room_is_an_error_with_figures() -> None:
     info = words_info(128, length=512, specials=3)
     assert plan_chunks("q " * 477, info, ChunkOptions()).room == 32
-    with pytest.raises(QueryTooLong, match="478 tokens and 477 fit") as raised:
+    with pytest.raises(QueryTooLong, match="478 tokens and 477 fit") as error_info:
         plan_chunks("q " * 478, info, ChunkOptions())
-    assert "--truncate-query" in str(raised.value.hint)
+    assert "--truncate-query" in str(error_info.value.hint)
     cut = plan_chunks("q " * 900, info, ChunkOptions(truncate_query=True))
     assert cut.query.split() == ["q"] * 477
     assert cut.notes == ("the query was cut to its first 477 of 900 tokens",)
@@ -321,8 +323,8 @@ def test_a_scorer_without_a_window_gets_whole_documents() -> None:
     assert (
         plan_chunks("q", WORDS_INFO, ChunkOptions(), passages=True).room == chunking.PASSAGE_TOKENS
     )
-    done = plan_chunks("q", WORDS_INFO, ChunkOptions()).split(Document("one two three"))
-    assert [(c.text, c.tokens) for c in done.chunks] == [("one two three", 3)]
+    split = plan_chunks("q", WORDS_INFO, ChunkOptions()).split(Document("one two three"))
+    assert [(c.text, c.tokens) for c in split.chunks] == [("one two three", 3)]
 
 
 def test_no_chunk_is_blank_where_white_space_counts() -> None:
@@ -371,17 +373,17 @@ def test_no_token_of_any_kind_of_text_is_lost_whatever_ends_its_lines(
     splits = []
     for end in ("\n", "\r\n"):
         text = end.join(lines)
-        done = plan.split(Document(text, syntax=syntax))
+        split = plan.split(Document(text, syntax=syntax))
         count = len(tokenizer.encode(text).ids) if text.strip() else 0
-        assert done.tokens == count
-        assert len(done.chunks) <= max_chunks
-        covered: set[int] = set()
-        for chunk in done.chunks:
+        assert split.tokens == count
+        assert len(split.chunks) <= max_chunks
+        token_places: set[int] = set()
+        for chunk in split.chunks:
             places = list(chunk.ids or [])[-chunk.tokens :] if chunk.tokens else []
             assert len(chunk.ids or ()) <= room
             assert places == list(range(places[0], places[-1] + 1)) if places else not count
             assert chunk.text == text[chunk.start : chunk.end]
-            covered |= set(places)
-        assert covered == set(range(count - done.dropped))
-        splits.append([(chunk.text.replace("\r\n", "\n"), chunk.heading) for chunk in done.chunks])
+            token_places |= set(places)
+        assert token_places == set(range(count - split.dropped))
+        splits.append([(chunk.text.replace("\r\n", "\n"), chunk.heading) for chunk in split.chunks])
     assert splits[0] == splits[1]

@@ -71,7 +71,7 @@ def open_model(calibration: Calibration, options: ChunkOptions) -> Reranker:
     return Reranker(OverlapScorer(info, digest), chunks=options)
 
 
-def written(ranking: Ranking, selection: Selection) -> tuple[bytes, int]:
+def json_of(ranking: Ranking, selection: Selection) -> tuple[bytes, int]:
     """All that JSON says of a ranking, and how many results it does not show."""
     style = Style(Format.JSON, passages=selection.passages, explained=selection.explain)
     return b"".join(render(ranking, style)), ranking.more
@@ -90,7 +90,7 @@ def test_an_ample_budget_and_enough_candidates_change_no_byte(
         for each in (selection, replace(selection, candidates=MANY))
         for budget in (None, Budget(1000.0))
     ]
-    whole, *others = [written(pending.result(10), selection) for pending in rankings]
+    whole, *others = [json_of(pending.result(10), selection) for pending in rankings]
     assert others == [whole] * 3
 
 
@@ -133,9 +133,9 @@ def test_the_counts_add_up(
         ranking = model.submit(QUERY, given_documents, selection).result(10)
         whole = model.submit(QUERY, given_documents, replace(selection, n=None)).result(10)
     assert ranking.documents == len(given_documents)
-    shown = len(ranking.results) + len(ranking.blanks)
-    assert shown + ranking.more == len(whole.results) + len(whole.blanks)
-    assert shown <= (selection.n or shown)
+    result_count = len(ranking.results) + len(ranking.blanks)
+    assert result_count + ranking.more == len(whole.results) + len(whole.blanks)
+    assert result_count <= (selection.n or result_count)
     assert [result.index for result in ranking] == [result.index for result in whole][
         : len(ranking)
     ]
@@ -163,11 +163,11 @@ def test_a_last_model_that_reads_all_ranks_as_if_it_were_alone(
 
 
 def test_the_whole_input_decides_whether_a_prior_counts() -> None:
-    found, *others = (
+    result_json, *others = (
         [file("a.md", "find_cats memory", 0)],
         *[[file(f"{number}.py", "dogs", 0)] for number in range(5)],
     )
-    given_documents = [*found, *(document for each in others for document in each)]
+    given_documents = [*result_json, *(document for each in others for document in each)]
     with (
         Reranker(BM25Scorer()) as first,
         Reranker(OverlapScorer(words_info(8, scale="logit"))) as last,
@@ -204,7 +204,7 @@ def test_a_result_of_an_earlier_model_shows_its_best_passages() -> None:
     )
     earlier = ranking[1]
     assert earlier.stage == 0
-    assert [scored.raw_score for scored in earlier.explanation] == [1.0, 1.0]
+    assert [chunk_score.raw_score for chunk_score in earlier.explanation] == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("way", [Aggregation.MAX, Aggregation.MEAN_TOP_3, Aggregation.FIRST])
@@ -215,10 +215,10 @@ def test_raw_scores_are_the_same_with_a_prior(way: Aggregation) -> None:
         chunks=ChunkOptions(aggregate=way),
     )
     with model:
-        bare, weighed = (
+        bare, prior_ranking = (
             model.submit("cats", given_documents, Selection(prior=prior)).result(10)[0]
             for prior in (PriorRule.NONE, PriorRule.CODE)
         )
-    assert weighed.prior is not None
-    assert weighed.prior.parts["name"] > 0
-    assert weighed.raw_score == bare.raw_score
+    assert prior_ranking.prior is not None
+    assert prior_ranking.prior.parts["name"] > 0
+    assert prior_ranking.raw_score == bare.raw_score

@@ -186,8 +186,8 @@ def test_members_are_defined_for_a_query_that_is_their_name(
         monkeypatch.setattr(code, "_grammar", lambda _: None)
     is_group = name == "a.go" and text.startswith("const")
     query = re.findall(r"\buser\b", text, re.IGNORECASE)[-1]
-    for found in (f"{text}\n", text.replace("\n", "\r\n")):
-        assert values(query, name, found).get("definition") == (1.0 if is_group else 0.75)
+    for content in (f"{text}\n", text.replace("\n", "\r\n")):
+        assert values(query, name, content).get("definition") == (1.0 if is_group else 0.75)
     assert values(query.swapcase(), name, f"{text}\n").get("definition") == (
         0.5 if is_group else None
     )
@@ -275,10 +275,10 @@ def test_a_member_of_the_class_of_the_query_comes_before_others() -> None:
 def test_all_names_of_a_query_in_one_group_are_defined() -> None:
     text = "const (\n\tmaxSize = 1\n\tminSize\n)\n\nvar (\n\tmidSize int\n)\n"
     document = file("a.go", text)
-    found = DefinitionSearch([*map(Symbol, ("maxSize", "minSize", "midSize"))], members=False).find(
-        document
-    )
-    names = [text[definition.place :].split()[0] for definition in found]
+    definitions = DefinitionSearch(
+        [*map(Symbol, ("maxSize", "minSize", "midSize"))], members=False
+    ).find(document)
+    names = [text[definition.place :].split()[0] for definition in definitions]
     assert names == ["maxSize", "minSize", "midSize"]
 
 
@@ -327,6 +327,6 @@ def test_long_lines_and_brackets_end_no_search_for_members(syntax: str, part: st
     st.lists(st.sampled_from([*"(){}[]<>\"'`\\#/*\n ,;=@", "a", "//", '"' * 3])).map("".join),
 )
 def test_direct_code_keeps_each_character_at_its_place(syntax: str, text: str) -> None:
-    found = find_direct_code(text, 0, len(text), syntax)
-    assert len(found) == len(text)
-    assert all(own in (" ", other) for own, other in zip(found, text, strict=True))
+    spans = find_direct_code(text, 0, len(text), syntax)
+    assert len(spans) == len(text)
+    assert all(own in (" ", other) for own, other in zip(spans, text, strict=True))

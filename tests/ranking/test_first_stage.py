@@ -66,10 +66,10 @@ def facts(result: Ranked) -> tuple[object, ...]:
     return result.rank, result.index, result.raw_score, result.passage, result.chunks, result.tokens
 
 
-def same(one: Ranking, other: Ranking) -> bool:
+def is_same(first: Ranking, other: Ranking) -> bool:
     """Whether two rankings are equal in all that they say."""
-    others = [replace(ranking, results=()) for ranking in (one, other)]
-    return [*map(facts, one)] == [*map(facts, other)] and others[0] == others[1]
+    others = [replace(ranking, results=()) for ranking in (first, other)]
+    return [*map(facts, first)] == [*map(facts, other)] and others[0] == others[1]
 
 
 @given(documents, st.none() | st.integers(1, 5), st.booleans(), st.booleans(), stages)
@@ -94,7 +94,7 @@ def test_as_many_candidates_as_passages_are_all(
             QUERY, given_documents, scorer(), n=n, passages=passages, keep_empty=keep_empty,
             explain=True, candidates=count, first_stage=stage,
         )  # fmt: skip
-        assert same(chosen, every)
+        assert is_same(chosen, every)
         assert chosen.candidates is None
 
 
@@ -109,10 +109,10 @@ def test_a_passage_has_the_score_that_it_has_among_all(
     assert chosen.chunks == min(count, every.chunks)
     whole = {result.index: result for result in every}
     for result in chosen:
-        known = whole[result.index]
-        assert all(each in known.explanation for each in result.explanation)
-        if result.passage == known.passage:
-            assert result.raw_score == known.raw_score
+        expected_result = whole[result.index]
+        assert all(each in expected_result.explanation for each in result.explanation)
+        if result.passage == expected_result.passage:
+            assert result.raw_score == expected_result.raw_score
     assert sum(len(result.explanation) for result in chosen) == chosen.chunks
     if chosen.candidates is None:
         assert chosen.chunks == every.chunks
@@ -126,13 +126,15 @@ def test_short_documents_are_chosen_by_bm25(given_documents: list[Document], cou
     short = [replace(document, text=document.text[:12].strip()) for document in given_documents]
     terms = Words()
     collection = TermCollection(terms.query_terms(QUERY))
-    filled = [place for place, document in enumerate(short) if document.text.strip()]
-    scored = [plan().split(short[place]).chunks[0].scored_text for place in filled]
-    counts = [(len(text), collection.count_terms(text, terms)[1]) for text in scored]
+    text_places = [place for place, document in enumerate(short) if document.text.strip()]
+    texts = [plan().split(short[place]).chunks[0].scored_text for place in text_places]
+    counts = [(len(text), collection.count_terms(text, terms)[1]) for text in texts]
     for entry in counts:
         collection.add(*entry)
-    scores = {place: collection.score(*entry) for place, entry in zip(filled, counts, strict=True)}
-    expected = sorted(filled, key=lambda place: (-scores[place], place))[:count]
+    scores = {
+        place: collection.score(*entry) for place, entry in zip(text_places, counts, strict=True)
+    }
+    expected = sorted(text_places, key=lambda place: (-scores[place], place))[:count]
     choice = choose(short, count)
     assert [split.document_index for split in choice.splits] == sorted(expected)
 
@@ -141,7 +143,7 @@ def test_short_documents_are_chosen_by_bm25(given_documents: list[Document], cou
 def test_to_read_a_long_input_again_changes_nothing(
     given_documents: list[Document], count: int, stage: FirstStage
 ) -> None:
-    kept = choose(given_documents, count, stage)
+    choice = choose(given_documents, count, stage)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(surveys, "_MAX_KEPT_CHARACTERS", 0)
         reads = 0
@@ -154,7 +156,7 @@ def test_to_read_a_long_input_again_changes_nothing(
         again = choose_passages(
             read, plan(), CandidateLimits(CandidateCount(count), stage), None, Birds
         )
-    assert again == kept
+    assert again == choice
     assert reads <= 2
 
 
@@ -172,10 +174,10 @@ def test_a_number_that_grows_is_that_of_all_passages(
     passages = len([*filter(None, texts)])
     number = least if stage is FirstStage.INPUT else limit.among(passages)
     assume(number == least or number < passages)
-    grown = choose_passages(
+    larger_choice = choose_passages(
         lambda: given_documents, plan(), CandidateLimits(limit, stage), None, Birds
     )
-    assert grown == choose(given_documents, number, stage)
+    assert larger_choice == choose(given_documents, number, stage)
 
 
 @pytest.mark.parametrize(
@@ -274,9 +276,9 @@ def test_of_long_documents_the_passages_are_chosen() -> None:
 
 def test_what_fits_the_words_alone_gains_no_rank_by_meaning() -> None:
     """Among those that are cut only for their words its rank by meaning would say nothing."""
-    matched = [Document("cats x")] * 25
+    documents = [Document("cats x")] * 25
     near = [Document(f"bird {'x' * number}") for number in range(25)]
-    choice = choose([*matched, *[Document("fish")] * 50, *near], 20, FirstStage.HYBRID)
+    choice = choose([*documents, *[Document("fish")] * 50, *near], 20, FirstStage.HYBRID)
     assert [sum("bird" in text for text in chosen_texts(choice)), len(choice.splits)] == [10, 20]
 
 
@@ -397,7 +399,7 @@ def test_words_cannot_choose_for_a_picture() -> None:
 def test_bm25_scores_all_itself() -> None:
     texts = [f"cats {number}" for number in range(9)]
     bm25 = BM25Scorer()
-    assert same(rank("cats", texts, bm25, candidates=2), rank("cats", texts, bm25))
+    assert is_same(rank("cats", texts, bm25, candidates=2), rank("cats", texts, bm25))
 
 
 def test_a_stream_is_held_for_words_alone() -> None:
@@ -412,12 +414,12 @@ def test_a_stream_is_held_for_words_alone() -> None:
 
 
 def test_a_watch_sees_what_is_read_and_can_stop_it() -> None:
-    seen: list[Progress] = []
+    states: list[Progress] = []
     texts = [f"cats {number}" for number in range(700)]
-    rank("cats", texts, scorer(), candidates=3, watch=seen.append)
-    assert seen[0] == Progress(0, 0, 0, choosing=1)
-    assert [progress.read for progress in seen if progress.choosing == 1] == [0, 256, 512]
-    assert (seen[-1].documents, seen[-1].pairs, seen[-1].choosing) == (3, 3, 0)
+    rank("cats", texts, scorer(), candidates=3, watch=states.append)
+    assert states[0] == Progress(0, 0, 0, choosing=1)
+    assert [progress.read for progress in states if progress.choosing == 1] == [0, 256, 512]
+    assert (states[-1].documents, states[-1].pairs, states[-1].choosing) == (3, 3, 0)
 
     def stop(progress: Progress) -> None:
         if progress.read > 300:

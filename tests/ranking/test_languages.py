@@ -30,18 +30,18 @@ def test_a_text_is_in_the_script_of_most_of_its_letters(text: str, latin: bool) 
 
 
 def test_a_query_in_another_script_is_said_once(rerank: Run) -> None:
-    ran = rerank("как вернуть деньги", "-d", "one", "-d", "two", "-d", "three")
-    assert ran.code == 0
-    assert ran.err.count(NOTE) == 1
-    assert "the query is not in Latin script" in ran.err
-    assert "take -m multi, which pip install rerank-model-multi brings" in ran.err
+    outcome = rerank("как вернуть деньги", "-d", "one", "-d", "two", "-d", "three")
+    assert outcome.code == 0
+    assert outcome.err.count(NOTE) == 1
+    assert "the query is not in Latin script" in outcome.err
+    assert "take -m multi, which pip install rerank-model-multi brings" in outcome.err
 
 
 def test_most_documents_in_another_script_are_said_once(rerank: Run) -> None:
     others = ["-d", "Верните деньги", "-d", "如何退款"]
-    ran = rerank("refund", "-d", "one", *others)
-    assert ran.err.count(NOTE) == 1
-    assert "most documents are not in Latin script" in ran.err
+    outcome = rerank("refund", "-d", "one", *others)
+    assert outcome.err.count(NOTE) == 1
+    assert "most documents are not in Latin script" in outcome.err
     assert NOTE not in rerank("refund", "-d", "one", "-d", "two", *others).err
 
 
@@ -90,7 +90,7 @@ def test_a_query_of_another_language_is_told_if_its_words_are_sure(
 ) -> None:
     check = LanguageCheck(["en"])
     check.see("a parcel that is late")
-    said = check.notes(query, "mini", lambda: "take another")
+    notes = check.notes(query, "mini", lambda: "take another")
     expected = ("mini reads English, and the query is in another language: take another",)
-    assert said == (expected if is_told else ())
+    assert notes == (expected if is_told else ())
     assert LanguageCheck(["en", "de"]).notes(query, "multi", str) == ()

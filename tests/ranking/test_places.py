@@ -177,9 +177,9 @@ def test_a_query_may_be_the_path_of_a_file(query: str, name: str, is_found: bool
 )
 @pytest.mark.parametrize("form", ["{}", "./{}", "{}:3", "/home/me/{}"])
 def test_a_file_has_all_that_its_path_as_query_can_give(path: str, form: str) -> None:
-    found = values(form.format(path), path)
-    assert (found["name"], found["definition"]) == (1.0, 1.0)
-    assert "test" not in found
+    values_by_part = values(form.format(path), path)
+    assert (values_by_part["name"], values_by_part["definition"]) == (1.0, 1.0)
+    assert "test" not in values_by_part
 
 
 def test_a_name_with_its_namespace_is_found_in_whatever_file() -> None:
@@ -208,7 +208,7 @@ def test_the_passage_with_the_line_of_a_query_is_the_best_of_its_file(
 ) -> None:
     """Whatever the model says, and however few passages it reads."""
     line = data.draw(st.integers(1, len(lines)))
-    wanted = next((n for n in range(line, len(lines) + 1) if lines[n - 1].strip()), None)
+    expected_line = next((n for n in range(line, len(lines) + 1) if lines[n - 1].strip()), None)
     others = [file(f"y{number}.py", "x.py x.py\n") for number in range(3)]
     documents = [*others, file("src/x.py", "\n".join(lines))]
     query = data.draw(st.sampled_from([f"x.py:{line}", f"src/x.py:{line}:4:"]))
@@ -217,11 +217,11 @@ def test_the_passage_with_the_line_of_a_query_is_the_best_of_its_file(
     )
     by_passage = data.draw(st.booleans())
     ranking = rank(query, documents, scorer(), prior="code", passages=by_passage, **limits)
-    found = [result for result in ranking if result.document.source == "src/x.py"]
-    if wanted is not None:
-        assert wanted in lines_of(found[0].passage)
-        assert found[0].prior is not None
-        assert "line" in found[0].prior.parts
+    results = [result for result in ranking if result.document.source == "src/x.py"]
+    if expected_line is not None:
+        assert expected_line in lines_of(results[0].passage)
+        assert results[0].prior is not None
+        assert "line" in results[0].prior.parts
 
 
 @pytest.mark.parametrize(
@@ -351,10 +351,10 @@ def test_a_plain_word_is_no_name_in_prose(query: str, absent: str) -> None:
 
 @given(st.lists(st.tuples(names, texts), max_size=4), st.none() | st.integers(1, 3))
 def test_a_name_is_absent_if_no_text_of_the_whole_input_has_it(
-    found: list[tuple[str, str]], candidates: int | None
+    files: list[tuple[str, str]], candidates: int | None
 ) -> None:
-    documents = [file(name, text) for name, text in found]
-    has_name = any("cats" in name + text for name, text in found)
+    documents = [file(name, text) for name, text in files]
+    has_name = any("cats" in name + text for name, text in files)
     ranking = rank("x.cats()", documents, scorer(), prior="code", candidates=candidates or "all")
     assert ranking.absent == ("" if has_name else "cats")
 
@@ -377,9 +377,9 @@ def test_the_first_model_of_a_cascade_knows_what_is_absent() -> None:
 
 @pytest.mark.parametrize("part", [":1", ":", "1", "/", "a/", "../", "\\"])
 def test_a_long_query_is_read_in_no_time(part: str) -> None:
-    began = time.process_time()
+    start = time.process_time()
     QueryPath(part * 30_000 + "x")
-    assert time.process_time() - began < 2
+    assert time.process_time() - start < 2
 
 
 def test_a_path_finds_its_file_among_many() -> None:
@@ -437,8 +437,8 @@ def test_an_old_version_counts_less_if_the_query_does_not_name_it(
 ) -> None:
     document = file(name)
     prior = PlacePrior(query, files=FileFacts(old_folders=["src/v3/"]))
-    (found,) = prior.values(document, [Chunk(document, 0, len(CODE), CODE, 0)], [0.0])
-    assert found["old"] == value
+    (values_by_part,) = prior.values(document, [Chunk(document, 0, len(CODE), CODE, 0)], [0.0])
+    assert values_by_part["old"] == value
 
 
 @pytest.mark.parametrize(
@@ -511,11 +511,11 @@ def test_the_next_model_of_a_cascade_knows_old_versions_that_are_left_alone() ->
 def test_scores_are_the_models_and_the_prior_is_apart() -> None:
     documents = [file("dogs.py", "cats dogs"), file("cats.py", "cats dogs")]
     plain = rank("cats", documents, scorer())
-    weighed = rank("cats", documents, scorer(), prior="code")
+    prior_ranking = rank("cats", documents, scorer(), prior="code")
     assert sources(plain) == ["dogs.py", "cats.py"]
-    assert sources(weighed) == ["cats.py", "dogs.py"]
-    best = weighed[0]
-    assert (plain.prior, weighed.prior) == (None, "code")
+    assert sources(prior_ranking) == ["cats.py", "dogs.py"]
+    best = prior_ranking[0]
+    assert (plain.prior, prior_ranking.prior) == (None, "code")
     assert best.prior is not None
     assert best.prior.parts["name"] == WEIGHTS["name"]
     assert best.raw_score == pytest.approx(plain[1].raw_score)
@@ -526,9 +526,9 @@ def test_scores_are_the_models_and_the_prior_is_apart() -> None:
 def test_the_passage_that_defines_a_symbol_is_the_one_that_counts() -> None:
     text = "# the cats are named\n\nvalue = 1\n\n\ndef cats():\n    return none at all\n"
     plain = rank("cats", [file("x.py", text)], scorer())[0]
-    weighed = rank("cats", [file("x.py", text)], scorer(), prior="code")[0]
+    result_with_prior = rank("cats", [file("x.py", text)], scorer(), prior="code")[0]
     assert plain.passage.line == 1
-    assert weighed.passage.line == 6
+    assert result_with_prior.passage.line == 6
 
 
 def test_the_sentence_of_a_definition_is_its_line() -> None:
@@ -553,9 +553,9 @@ def test_further_passages_of_a_file_count_less_in_a_ranking_of_passages() -> Non
 
 @given(st.lists(st.tuples(names, texts), max_size=6), st.none() | st.integers(1, 3), st.booleans())
 def test_prose_is_untouched_to_the_bit(
-    found: list[tuple[str, str]], n: int | None, passages: bool
+    files: list[tuple[str, str]], n: int | None, passages: bool
 ) -> None:
-    documents = [file(f"{number}/{name}", text) for number, (name, text) in enumerate(found)]
+    documents = [file(f"{number}/{name}", text) for number, (name, text) in enumerate(files)]
     prose = [replace(document, syntax="") for document in documents]
     plain = rank("cats dogs", prose, scorer(), n=n, passages=passages, explain=True)
     assert (
@@ -566,9 +566,9 @@ def test_prose_is_untouched_to_the_bit(
 
 @given(st.lists(st.tuples(names, texts), max_size=6), st.none() | st.integers(1, 3), st.booleans())
 def test_auto_is_what_the_files_make_it(
-    found: list[tuple[str, str]], n: int | None, is_stream: bool
+    files: list[tuple[str, str]], n: int | None, is_stream: bool
 ) -> None:
-    documents = [file(f"{number}/{name}", text) for number, (name, text) in enumerate(found)]
+    documents = [file(f"{number}/{name}", text) for number, (name, text) in enumerate(files)]
 
     def read() -> Sequence[Document] | Iterator[Document]:
         return iter(documents) if is_stream else documents
@@ -616,6 +616,6 @@ def test_a_result_has_its_best_passages_best_first() -> None:
     with Reranker(scorer()) as reranker:
         (result,) = reranker.submit("cats dogs", [Document(text)], selection).result()
     assert result.explanation[0].chunk == result.passage
-    scores = [scored.raw_score for scored in result.explanation]
+    scores = [chunk_score.raw_score for chunk_score in result.explanation]
     assert len(scores) == 2
     assert scores == sorted(scores, reverse=True)

@@ -126,7 +126,7 @@ def test_a_scorer_of_sets_gets_everything_at_once() -> None:
     assert scorer.batches == [3 * WORDS_INFO.preferred_batch]
 
 
-class Broken:
+class BrokenScorer:
     """Breaks the contract in the way it is told."""
 
     info = WORDS_INFO
@@ -151,7 +151,7 @@ def test_what_is_no_number_is_an_error_and_never_a_rank(
     values: list[float | None], message: str
 ) -> None:
     with pytest.raises(ScorerError, match=message):
-        rank("q", ["a", "b"], Broken(values))
+        rank("q", ["a", "b"], BrokenScorer(values))
 
 
 @pytest.mark.parametrize(
@@ -168,9 +168,9 @@ def test_what_is_no_number_is_an_error_and_never_a_rank(
 )
 def test_senseless_arguments_are_errors(arguments: dict[str, object], message: str) -> None:
     call: dict[str, object] = {"query": "q", "documents": ["a"], "scorer": OverlapScorer()}
-    with pytest.raises(UsageError, match=message) as raised:
+    with pytest.raises(UsageError, match=message) as error_info:
         rank(**{**call, **arguments})  # type: ignore[arg-type]
-    assert isinstance(raised.value, RerankError)
+    assert isinstance(error_info.value, RerankError)
 
 
 def test_no_documents_give_an_empty_ranking() -> None:
@@ -180,15 +180,15 @@ def test_no_documents_give_an_empty_ranking() -> None:
 
 
 def test_pairs_carry_the_query_and_the_chunk() -> None:
-    seen: list[Pair] = []
+    pairs_seen: list[Pair] = []
 
-    class Watching(OverlapScorer):
+    class WatchingScorer(OverlapScorer):
         def score(self, pairs: object, keep: int | None = None) -> Scored:
-            seen.extend(pairs)  # type: ignore[arg-type]
+            pairs_seen.extend(pairs)  # type: ignore[arg-type]
             return super().score(pairs, keep)  # type: ignore[arg-type]
 
-    rank("the query", ["a b c"], Watching(words_info(8)))
-    assert [(pair.query, pair.chunk.text, pair.chunk.ids) for pair in seen] == [
+    rank("the query", ["a b c"], WatchingScorer(words_info(8)))
+    assert [(pair.query, pair.chunk.text, pair.chunk.ids) for pair in pairs_seen] == [
         ("the query", "a b c", [1, 1, 1])
     ]
 

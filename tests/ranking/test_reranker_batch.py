@@ -12,20 +12,20 @@ from hypothesis import strategies as st
 
 from rerank_cli import BatchResult, Document, RemoteOptions, Reranker
 from rerank_cli.errors import ProviderError, RecordError, ScorerError, UsageError
-from tests.batch.test_flow import soon
+from tests.batch.test_flow import shorten_waits
 from tests.batch.test_records import values
 from tests.conftest import Run
 from tests.support.batches import record, write
 from tests.support.fakes import OverlapScorer, number_in
 from tests.support.loopback import Fault, Request, Status, serve
 
-__all__ = ["soon"]
+__all__ = ["shorten_waits"]
 
 NUMBERS = OverlapScorer(score=number_in)
 
 
 def order(result: BatchResult) -> list[int]:
-    return [ranked.index for ranked in result.ranking]
+    return [row.index for row in result.ranking]
 
 
 def test_the_results_are_those_of_the_command(rerank: Run, tmp_path: Path) -> None:
@@ -38,18 +38,18 @@ def test_the_results_are_those_of_the_command(rerank: Run, tmp_path: Path) -> No
         {"_id": 6, "query": "cats", "documents": ["x", "cats"], "min_score": 0.1},
         {"id": 7, "query": "cats", "documents": ["x"], "top_n": "many"},
     ]
-    ran = rerank("batch", str(write(tmp_path / "in.jsonl", records)), "-m", "bm25")
-    written = [json.loads(line) for line in ran.out.splitlines()]
+    outcome = rerank("batch", str(write(tmp_path / "in.jsonl", records)), "-m", "bm25")
+    rows = [json.loads(line) for line in outcome.out.splitlines()]
     with Reranker("bm25") as reranker:
         results = list(reranker.batch(records))
     assert [result.index for result in results] == list(range(len(records)))
     assert [result.record for result in results] == records
-    for result, line in zip(results, written, strict=True):
+    for result, line in zip(results, rows, strict=True):
         if result.error is None:
-            found = [(ranked.index, ranked.raw_score) for ranked in result.ranking]
-            assert [index for index, _ in found] == [each["index"] for each in line["results"]]
+            pairs = [(row.index, row.raw_score) for row in result.ranking]
+            assert [index for index, _ in pairs] == [each["index"] for each in line["results"]]
             scores = [each["raw_score"] for each in line["results"]]
-            assert [score for _, score in found] == pytest.approx(scores)
+            assert [score for _, score in pairs] == pytest.approx(scores)
         else:
             assert result.id == line["id"]
             assert (result.error.code, str(result.error)) == tuple(line["error"].values())
@@ -103,9 +103,9 @@ def test_arguments_are_for_all_and_a_record_has_its_own() -> None:
         {"query": "q", "documents": ["1", "3", "2"], "top_n": 1, "min_score": 0},
     ]
     with Reranker(NUMBERS) as reranker:
-        found = [order(result) for result in reranker.batch(records, n=2, min_score=2.5)]
+        orders = [order(result) for result in reranker.batch(records, n=2, min_score=2.5)]
         explained = next(reranker.batch(records, explain=True)).ranking[0]
-    assert found == [[1], [1]]
+    assert orders == [[1], [1]]
     assert explained.explanation
     with pytest.raises(UsageError, match="at least one result"):
         reranker.batch(records, n=0)
@@ -113,24 +113,24 @@ def test_arguments_are_for_all_and_a_record_has_its_own() -> None:
         reranker.batch(records[0])  # type: ignore[arg-type]
 
 
-def endless(seen: list[int]) -> Iterator[Mapping[str, Any]]:
+def endless_records(numbers: list[int]) -> Iterator[Mapping[str, Any]]:
     number = 0
     while True:
-        seen.append(number)
+        numbers.append(number)
         yield record(number)
         number += 1
 
 
 def test_few_records_are_read_ahead_and_closing_cancels_them() -> None:
-    seen: list[int] = []
+    numbers: list[int] = []
     with serve("openai-like") as server:
         remote = RemoteOptions(base_url=server.url, concurrency=2)
         with Reranker("openai-like/m", remote=remote) as reranker:
-            results = reranker.batch(endless(seen))
+            results = reranker.batch(endless_records(numbers))
             with closing(results):
                 first = [next(results).id for _ in range(5)]
             assert first == [f"r{number}" for number in range(5)]
-            assert 5 < len(seen) <= 5 + remote.max_pending_requests
+            assert 5 < len(numbers) <= 5 + remote.max_pending_requests
             assert not reranker.is_busy
             assert next(results, None) is None
             assert reranker.rank("garden", ["a garden"])[0].index == 0  # it can be used on
@@ -141,18 +141,18 @@ def test_one_failure_is_an_error_and_what_all_would_meet_is_raised() -> None:
         number = int(str(request.json["query"]).split()[1])
         return Status(422) if number == 3 else Status(503) if number >= 30 else None
 
-    found: list[BatchResult] = []
+    results: list[BatchResult] = []
     with serve("openai-like", faults=refuse) as server:
         remote = RemoteOptions(base_url=server.url, retries=0)
         with (
             Reranker("openai-like/m", remote=remote) as reranker,
             pytest.raises(ProviderError, match="the last of 20 records in a row") as caught,
         ):
-            found.extend(reranker.batch(endless([])))
+            results.extend(reranker.batch(endless_records([])))
     assert "20 of them have no result" in str(caught.value.hint)
     assert "--" not in str(caught.value.hint)
-    assert [result.id for result in found] == [f"r{number}" for number in range(30)]
-    (failed,) = [result for result in found if result.error]
+    assert [result.id for result in results] == [f"r{number}" for number in range(30)]
+    (failed,) = [result for result in results if result.error]
     assert failed.error
     assert (failed.index, failed.error.code) == (3, "provider_failed")
     assert failed.error.requests
@@ -172,20 +172,20 @@ def test_a_closed_reranker_raises_and_makes_no_errors_of_records() -> None:
 
 
 def test_an_error_of_the_iterable_comes_out_behind_what_was_read_before() -> None:
-    def broken() -> Iterator[Mapping[str, Any]]:
+    def broken_records() -> Iterator[Mapping[str, Any]]:
         for number in range(3):
             yield record(number)
         raise OSError("the disk is gone")
 
-    found: list[BatchResult] = []
+    results: list[BatchResult] = []
     with serve("openai-like") as server:  # whose answers come later than the error
         remote = RemoteOptions(base_url=server.url, concurrency=3)
         with (
             Reranker("openai-like/m", remote=remote) as reranker,
             pytest.raises(OSError, match="the disk is gone"),
         ):
-            found.extend(reranker.batch(broken()))
-    assert [result.id for result in found] == ["r0", "r1", "r2"]
+            results.extend(reranker.batch(broken_records()))
+    assert [result.id for result in results] == ["r0", "r1", "r2"]
 
 
 def test_a_reranker_that_is_closed_while_records_are_read_raises() -> None:

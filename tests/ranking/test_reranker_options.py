@@ -22,7 +22,7 @@ from tests.support.fakes import WORDS_INFO, OverlapScorer, number_in, words_info
 numbers = st.lists(st.sampled_from(["", " ", "0", "1", "2", "3", "4.5"]), max_size=30)
 
 
-def numbered() -> OverlapScorer:
+def number_scorer() -> OverlapScorer:
     return OverlapScorer(score=number_in)
 
 
@@ -31,37 +31,39 @@ def test_within_keeps_what_is_near_the_best(texts: list[str], within: float, n: 
     scores = {place: float(text) for place, text in enumerate(texts) if text.strip()}
     order = sorted(scores, key=lambda place: (-scores[place], place))
     expected = [place for place in order if scores[place] >= scores[order[0]] - within]
-    found = rank("q", texts, numbered(), within=within, n=n)
-    assert [result.index for result in found] == expected[:n]
+    ranking = rank("q", texts, number_scorer(), within=within, n=n)
+    assert [result.index for result in ranking] == expected[:n]
 
 
 def test_within_is_of_relevance_and_beside_min_score() -> None:
     logits = OverlapScorer(words_info(8, scale="logit"), number_in)
     assert [r.index for r in rank("q", ["9", "5", "0"], logits, within=0.01)] == [0, 1]
-    assert [r.index for r in rank("q", ["3", "2", "1"], numbered(), within=2, min_score=2)] == [
+    assert [
+        r.index for r in rank("q", ["3", "2", "1"], number_scorer(), within=2, min_score=2)
+    ] == [
         0,
         1,
     ]
-    assert list(rank("q", ["1"], numbered(), within=2, min_score=2)) == []
+    assert list(rank("q", ["1"], number_scorer(), within=2, min_score=2)) == []
 
 
 @pytest.mark.parametrize("within", [-0.1, math.nan])
 def test_within_is_a_distance(within: float) -> None:
     with pytest.raises(UsageError, match="within"):
-        rank("q", ["1"], numbered(), within=within)
+        rank("q", ["1"], number_scorer(), within=within)
 
 
 @given(numbers, st.none() | st.integers(1, 6), st.none() | st.just(2.0))
 def test_blank_documents_are_kept_last_in_their_order(
     texts: list[str], n: int | None, least: float | None
 ) -> None:
-    ranking = rank("q", texts, numbered(), n=n, min_score=least, keep_empty=True)
+    ranking = rank("q", texts, number_scorer(), n=n, min_score=least, keep_empty=True)
     blank = [place for place, text in enumerate(texts) if not text.strip()]
     room = len(blank) if n is None else max(0, n - len(ranking))
-    assert [kept.index for kept in ranking.blanks] == blank[:room]
-    assert [kept.document.text for kept in ranking.blanks] == [texts[p] for p in blank[:room]]
+    assert [result.index for result in ranking.blanks] == blank[:room]
+    assert [result.document.text for result in ranking.blanks] == [texts[p] for p in blank[:room]]
     assert ranking.empty == len(blank)
-    assert rank("q", texts, numbered(), n=n).blanks in ((), [])
+    assert rank("q", texts, number_scorer(), n=n).blanks in ((), [])
 
 
 def test_explained_results_have_all_their_chunks() -> None:
@@ -107,19 +109,19 @@ def test_equal_documents_keep_their_places_and_are_scored_once_within_a_window(
     scorer = Sums(batch)
     ranking = rank("q", texts, scorer)
     scores = {r.index: r.raw_score for r in ranking}
-    filled = [text for text in texts if text.strip()]
+    texts_left = [text for text in texts if text.strip()]
     expected = {p: sum(map(float, t.split())) for p, t in enumerate(texts) if t.strip()}
     assert scores == expected
     assert all(result.document.text == texts[result.index] for result in ranking)
     assert all(result.passage.document is result.document for result in ranking)
-    assert ranking.duplicates == len(filled) - len(set(filled))
-    assert sorted(scorer.texts) == sorted(set(filled))
+    assert ranking.duplicates == len(texts_left) - len(set(texts_left))
+    assert sorted(scorer.texts) == sorted(set(texts_left))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scoring.ScoreCache.__init__, "__defaults__", (window, 1000))
         few = Sums(batch)
         assert {r.index: r.raw_score for r in rank("q", texts, few)} == expected
-        assert len(set(filled)) <= len(few.texts) <= len(filled)
+        assert len(set(texts_left)) <= len(few.texts) <= len(texts_left)
 
 
 def test_equal_documents_in_other_batches() -> None:
@@ -177,44 +179,50 @@ def test_a_surveyed_collection_is_gone_through_twice_and_held_only_if_it_must_be
 
 def test_others_go_through_a_collection_once() -> None:
     passes = Pass(["1", "2"])
-    assert [r.index for r in rank("q", passes, numbered())] == [1, 0]
+    assert [r.index for r in rank("q", passes, number_scorer())] == [1, 0]
     assert passes.begun == 1
 
 
 def test_a_watch_sees_the_survey_first() -> None:
-    seen: list[Progress] = []
-    rank("cats", ["cats"] * 2500, BM25Scorer(), watch=seen.append)
-    surveyed = [progress.read for progress in seen if progress.surveying]
+    states: list[Progress] = []
+    rank("cats", ["cats"] * 2500, BM25Scorer(), watch=states.append)
+    surveyed = [progress.read for progress in states if progress.surveying]
     assert surveyed == [0, 1000, 2000]
-    assert not any(progress.surveying for progress in seen[3:])
-    assert seen[-1].documents <= 2500
+    assert not any(progress.surveying for progress in states[3:])
+    assert states[-1].documents <= 2500
 
 
 WRONG_ARGUMENTS: dict[str, Callable[[Any], object]] = {
     "a model is a name or a Scorer, and not of type int": lambda three: rank("q", ["a"], three),
-    "n is a whole number or None, and not of type str": lambda _: ranked(n="3"),
-    "n is a whole number or None, and not of type float": lambda _: ranked(n=2.5),
-    "n is a whole number or None, and not of type bool": lambda _: ranked(n=True),
-    "within is a number or None, and not of type str": lambda _: ranked(within="1"),
-    "min_score is a number, a string or None": lambda _: ranked(min_score=[1]),
-    "max_time is a number or None, and not of type str": lambda _: ranked(max_time="2s"),
-    "candidates is a whole number or a string, and not of": lambda _: ranked(candidates=2.5),
+    "n is a whole number or None, and not of type str": lambda _: rank_text(n="3"),
+    "n is a whole number or None, and not of type float": lambda _: rank_text(n=2.5),
+    "n is a whole number or None, and not of type bool": lambda _: rank_text(n=True),
+    "within is a number or None, and not of type str": lambda _: rank_text(within="1"),
+    "min_score is a number, a string or None": lambda _: rank_text(min_score=[1]),
+    "max_time is a number or None, and not of type str": lambda _: rank_text(max_time="2s"),
+    "candidates is a whole number or a string, and not of": lambda _: rank_text(candidates=2.5),
     "document 0: its text is of type int, and not a string": lambda _: rank(
-        "q", [{"text": 1}], numbered()
+        "q", [{"text": 1}], number_scorer()
     ),
-    "document 0 has no text: its keys are title": lambda _: rank("q", [{"title": "a"}], numbered()),
-    "max_cost is a number or None": lambda _: ranked(max_cost="2"),
-    "watch is a function, and not of type int": lambda three: ranked(watch=three),
+    "document 0 has no text: its keys are title": lambda _: rank(
+        "q", [{"title": "a"}], number_scorer()
+    ),
+    "max_cost is a number or None": lambda _: rank_text(max_cost="2"),
+    "watch is a function, and not of type int": lambda three: rank_text(watch=three),
     "instruction is a string or None": lambda three: Reranker("bm25", instruction=three),
-    "selection is of type Selection or None": lambda three: opened().submit("q", ["a"], three),
-    "budget is of type Budget or None": lambda three: opened().submit("q", ["a"], budget=three),
-    "ranking is of type Ranking": lambda three: opened().find_sentences(three),
-    "the query is a string": lambda three: opened().plan(three),
-    "chunks is of type ChunkOptions or None": lambda three: Reranker(numbered(), chunks=three),
+    "selection is of type Selection or None": lambda three: open_reranker().submit(
+        "q", ["a"], three
+    ),
+    "budget is of type Budget or None": lambda three: open_reranker().submit(
+        "q", ["a"], budget=three
+    ),
+    "ranking is of type Ranking": lambda three: open_reranker().find_sentences(three),
+    "the query is a string": lambda three: open_reranker().plan(three),
+    "chunks is of type ChunkOptions or None": lambda three: Reranker(number_scorer(), chunks=three),
     "runtime is of type RuntimeOptions or None": lambda three: Reranker("bm25", runtime=three),
     "remote is of type RemoteOptions or None": lambda three: Reranker("bm25", remote=three),
     "media_root is": lambda three: Reranker("bm25", media_root=three),
-    "chunk_tokens is a whole number or None": lambda _: ranked(chunk_tokens="9"),
+    "chunk_tokens is a whole number or None": lambda _: rank_text(chunk_tokens="9"),
     "model is a string or None, and not of type int": lambda three: open_scorer(three),
     "model 0 is of type Reranker, and not of type int": lambda three: Cascade([three]),
     "rerankers is a list, and not of type int": lambda three: Cascade(three),
@@ -223,16 +231,16 @@ WRONG_ARGUMENTS: dict[str, Callable[[Any], object]] = {
 }
 
 
-def opened() -> Reranker:
-    return Reranker(numbered())
+def open_reranker() -> Reranker:
+    return Reranker(number_scorer())
 
 
 def cascade(keep: Any) -> Cascade:
-    return Cascade([opened(), opened()], keep=keep)
+    return Cascade([open_reranker(), open_reranker()], keep=keep)
 
 
-def ranked(**arguments: Any) -> object:
-    return rank("q", ["a"], numbered(), **arguments)
+def rank_text(**arguments: Any) -> object:
+    return rank("q", ["a"], number_scorer(), **arguments)
 
 
 @pytest.mark.parametrize("message", WRONG_ARGUMENTS)
@@ -243,5 +251,5 @@ def test_a_wrong_argument_is_named(message: str) -> None:
 
 def test_numbers_of_numpy_are_numbers() -> None:
     numbers: Any = {"n": np.int64(1), "within": np.float32(2)}
-    found = rank("q", ["1", "2"], numbered(), **numbers)
-    assert [result.index for result in found] == [1]
+    ranking = rank("q", ["1", "2"], number_scorer(), **numbers)
+    assert [result.index for result in ranking] == [1]

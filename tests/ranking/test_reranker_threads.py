@@ -80,21 +80,21 @@ def test_many_threads_get_the_scores_of_one(model: str, submits: int) -> None:
                 pending.append((place, reranker.submit(*jobs[place])))
                 if place in cancelled:
                     threading.Thread(target=pending[-1][1].cancel).start()
-            found = {}
+            scores_by_place = {}
             for place, ranking in pending:
                 try:
-                    found[place] = scores_of(ranking.result())
+                    scores_by_place[place] = scores_of(ranking.result())
                 except CancelledError:
                     assert place in cancelled
-            return found
+            return scores_by_place
 
         results = in_threads(submit)
         assert reranker._pool.pairs == reranker._pool.characters == 0
         assert reranker._pool.tasks == {}
         assert reranker._pool.store.pending == {}
-    found = {place: scores for each in results for place, scores in each.items()}
-    assert set(range(len(jobs))) - set(found) <= cancelled
-    assert all(scores == alone[place] for place, scores in found.items())
+    result_by_place = {place: scores for each in results for place, scores in each.items()}
+    assert set(range(len(jobs))) - set(result_by_place) <= cancelled
+    assert all(scores == alone[place] for place, scores in result_by_place.items())
     after = set(threading.enumerate()) - before
     for thread in after:
         thread.join(10)
@@ -130,14 +130,14 @@ def test_a_score_for_no_pair_or_a_second_one_ends_the_ranking(places: tuple[int,
 
 
 def test_callbacks_are_called_once_and_given_the_ranking() -> None:
-    gate, seen = Gate(), list[Any]()
+    gate, states = Gate(), list[Any]()
     reranker = Reranker(gate)
     pending = reranker.submit("q", ["1"])
-    pending.add_done_callback(seen.append)
-    assert seen == []
+    pending.add_done_callback(states.append)
+    assert states == []
     gate.jobs[0].answer()
-    pending.add_done_callback(seen.append)
-    assert seen == [pending, pending]
+    pending.add_done_callback(states.append)
+    assert states == [pending, pending]
     assert not pending.cancel()
 
 
@@ -232,7 +232,7 @@ def test_a_watch_that_fails_cancels_the_ranking() -> None:
 
 
 def test_an_interrupt_leaves_nothing_that_others_would_wait_for() -> None:
-    class Interrupting(str):
+    class InterruptingText(str):
         __slots__ = ()
 
         def __hash__(self) -> int:
@@ -241,7 +241,7 @@ def test_an_interrupt_leaves_nothing_that_others_would_wait_for() -> None:
     gate = Gate()
     reranker = Reranker(gate)
     with pytest.raises(KeyboardInterrupt):
-        reranker.submit("q", ["1", Interrupting("2")])
+        reranker.submit("q", ["1", InterruptingText("2")])
     pending = reranker.submit("q", ["1"])
     gate.jobs[0].answer()
     assert len(pending.result(1)) == 1
@@ -264,13 +264,13 @@ def test_an_event_loop_can_wait_and_cancel() -> None:
     reranker = Reranker(gate)
 
     async def ask() -> Ranking:
-        kept = asyncio.wrap_future(reranker.submit("q", ["1"]))
+        future = asyncio.wrap_future(reranker.submit("q", ["1"]))
         given_up = asyncio.wrap_future(reranker.submit("q", ["2"]))
         given_up.cancel()
         await asyncio.sleep(0)
         assert gate.jobs[1].is_cancelled
         gate.jobs[0].answer()
-        return await kept
+        return await future
 
     assert len(asyncio.run(ask())) == 1
 
@@ -296,11 +296,11 @@ def check_that_closing_ends_pairs(reranker: Reranker, patch: pytest.MonkeyPatch)
     patch.setattr(reranker.scorer, "start", begin)
     pairs = [(f"query {number}", "word " * 60) for number in range(500)]
     with ThreadPoolExecutor(1) as thread:
-        scored = thread.submit(reranker.score, pairs)
+        future = thread.submit(reranker.score, pairs)
         assert has_begun.wait(10)
         reranker.close()
         with pytest.raises(ScorerError, match="closed"):
-            scored.result(10)
+            future.result(10)
     with pytest.raises(UsageError, match="closed"):
         reranker.score(pairs)
 
@@ -314,11 +314,11 @@ def test_closed_it_ends_pairs_that_are_scored_as_they_are(monkeypatch: pytest.Mo
 
 
 def test_a_stream_waits_for_room_and_a_list_does_not() -> None:
-    read: list[int] = []
+    numbers: list[int] = []
 
     def documents() -> Iterator[str]:
         for number in range(3000):
-            read.append(number)
+            numbers.append(number)
             yield str(number)
 
     gate = Gate()
@@ -328,7 +328,7 @@ def test_a_stream_waits_for_room_and_a_list_does_not() -> None:
     answered = 0
     while not streamed.done():
         if len(gate.jobs) > answered:
-            assert len(read) <= 256 * (answered + 5)
+            assert len(numbers) <= 256 * (answered + 5)
             gate.jobs[answered].answer()
             answered += 1
     assert [result.index for result in streamed.result()] == [2999, 2998]

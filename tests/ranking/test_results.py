@@ -21,17 +21,17 @@ from tests.support.fakes import OverlapScorer
 scores = st.lists(st.sampled_from([-2.0, -0.5, 0.0, 0.25, 1.0, 1.5]), max_size=30)
 
 
-def ranked(index: int, score: float) -> Ranked:
+def make_ranked(index: int, score: float) -> Ranked:
     document = Document(str(index))
     chunk = Chunk(document, 0, 1, document.text, 1)
     return Ranked(0, index, score, score, document, chunk, score, 1, 1, 0)
 
 
-def best_of(offered: list[float], n: int | None, least: float | None) -> TopN:
+def best_of(scores: list[float], n: int | None, least: float | None) -> TopN:
     best = TopN(n, least)
-    for index, score in enumerate(offered):
+    for index, score in enumerate(scores):
         if best.wants(score, score):
-            best.offer(score, ranked(index, score))
+            best.offer(score, make_ranked(index, score))
     return best
 
 
@@ -42,13 +42,13 @@ def best_of(offered: list[float], n: int | None, least: float | None) -> TopN:
     st.none() | st.sampled_from([0.0, 0.25, 1.0, 100.0]),
 )
 def test_what_is_kept_is_the_head_of_a_sorted_list(
-    offered: list[float], n: int | None, least: float | None, within: float | None
+    score_list: list[float], n: int | None, least: float | None, within: float | None
 ) -> None:
-    order = sorted(range(len(offered)), key=lambda place: (-offered[place], place))
-    order = [place for place in order if least is None or offered[place] >= least]
+    order = sorted(range(len(score_list)), key=lambda place: (-score_list[place], place))
+    order = [place for place in order if least is None or score_list[place] >= least]
     if within is not None:
-        order = [place for place in order if offered[place] >= offered[order[0]] - within]
-    results = best_of(offered, n, least).results(within)
+        order = [place for place in order if score_list[place] >= score_list[order[0]] - within]
+    results = best_of(score_list, n, least).results(within)
     assert [result.index for result in results] == order[:n]
     assert [result.rank for result in results] == list(range(1, len(results) + 1))
 
@@ -59,21 +59,21 @@ def test_what_is_kept_is_the_head_of_a_sorted_list(
     st.none() | st.sampled_from([0.0, 0.25, 1.0, 100.0]),
 )
 def test_the_count_is_that_of_all_results(
-    offered: list[float], least: float | None, within: float | None
+    score_list: list[float], least: float | None, within: float | None
 ) -> None:
     counter = ResultCounter(least, within)
-    for score in offered:
+    for score in score_list:
         counter.add(score)
-    assert counter.count == len(best_of(offered, None, least).results(within))
+    assert counter.count == len(best_of(score_list, None, least).results(within))
 
 
 def test_few_scores_are_held_to_count() -> None:
     counter = ResultCounter(None, 0.5)
-    held = 0
+    result_count = 0
     for number in range(100_000):
         counter.add(float(number))
-        held = max(held, len(counter._near))
-    assert held <= 10_001
+        result_count = max(result_count, len(counter._near))
+    assert result_count <= 10_001
     assert counter.count == 1
 
 
@@ -95,13 +95,15 @@ def test_what_a_service_is_asked_for_does_not_depend_on_what_is_shown() -> None:
 
 
 @given(scores, st.integers(1, 5), st.integers(0, 8))
-def test_blank_ones_fill_what_is_left(offered: list[float], n: int, blanks: int) -> None:
-    best = best_of(offered, n, None)
+def test_blank_ones_fill_what_is_left(score_list: list[float], n: int, blanks: int) -> None:
+    best = best_of(score_list, n, None)
     for place in range(blanks):
         best.offer_blank(Blank(100 + place, Document("")))
     room = n - len(best.results())
-    kept = best.blanks(len(best.results()))
-    assert [blank.index for blank in kept] == [100 + place for place in range(min(room, blanks))]
+    blanks_kept = best.blanks(len(best.results()))
+    assert [blank.index for blank in blanks_kept] == [
+        100 + place for place in range(min(room, blanks))
+    ]
 
 
 def test_without_a_limit_every_blank_one_is_kept() -> None:
@@ -112,15 +114,15 @@ def test_without_a_limit_every_blank_one_is_kept() -> None:
 
 
 def test_no_more_is_held_than_is_kept() -> None:
-    documents = [ranked(place, float(place % 7)) for place in range(1000)]
+    documents = [make_ranked(place, float(place % 7)) for place in range(1000)]
     best = TopN(3, None)
-    wanted = 0
+    expected_count = 0
     for result in documents:
         if best.wants(result.raw_score, result.relevance_score):
             best.offer(result.raw_score, result)
-            wanted += 1
+            expected_count += 1
     assert [result.index for result in best.results()] == [6, 13, 20]
-    assert wanted < 30
+    assert expected_count < 30
 
 
 @pytest.mark.parametrize(

@@ -10,19 +10,19 @@ keys = st.tuples(st.sampled_from(["", "t"]), st.sampled_from(["a", "bb", "ccc", 
 
 @given(st.lists(keys, max_size=40), st.integers(1, 4), st.integers(1, 12))
 def test_what_is_remembered_is_right_recent_and_little(
-    offered: list[tuple[str, str]], documents: int, characters: int
+    entries: list[tuple[str, str]], documents: int, characters: int
 ) -> None:
     cache = ScoreCache(documents, characters)
     scores: dict[ScoreKey, tuple[float]] = {}
-    for place, (title, text) in enumerate(offered):
+    for place, (title, text) in enumerate(entries):
         key = ScoreKey(("q",), title, text)
         if cache.get(key) is None:
             scores[key] = (float(place),)
         cache.put(key, scores[key])
-        known = [known for known in scores if cache.get(known) is not None]
-        assert all(cache.get(known) == scores[known] for known in known)
-        assert len(known) <= documents
-        assert sum(len(known.title) + len(known.text) for known in known) <= characters
+        cached_keys = [key for key in scores if cache.get(key) is not None]
+        assert all(cache.get(key) == scores[key] for key in cached_keys)
+        assert len(cached_keys) <= documents
+        assert sum(len(key.title) + len(key.text) for key in cached_keys) <= characters
         if len(title) + len(text) <= characters:
             assert cache.get(key) is not None
 

@@ -96,7 +96,7 @@ def test_every_document_has_its_own_scores_and_equal_ones_are_scored_once(
 ) -> None:
     scorer = Recorder()
     scoring = Scoring(scorer)
-    seen: set[str] = set()
+    texts_seen: set[str] = set()
     repeated = 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "SLICE_PAIRS", step)
@@ -107,8 +107,8 @@ def test_every_document_has_its_own_scores_and_equal_ones_are_scored_once(
                 [float(len(chunk.text)) for chunk in split.chunks] for split in splits
             ]
             for text in filter(str.strip, batch):
-                repeated += text in seen
-                seen.add(text)
+                repeated += text in texts_seen
+                texts_seen.add(text)
     assert scoring.duplicates == repeated
     assert scorer.texts == [
         chunk.text
@@ -138,13 +138,13 @@ def test_where_scores_depend_on_the_whole_set_everything_is_in_one_call() -> Non
 
 
 def test_usage_and_notes_are_gathered() -> None:
-    class Noting(OverlapScorer):
+    class NotingScorer(OverlapScorer):
         def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
             return Scored(
                 [0.0] * len(pairs), {"pairs": len(pairs)}, notes=["twice", pairs[0].query]
             )
 
-    scoring = Scoring(Noting())
+    scoring = Scoring(NotingScorer())
     scoring.score(splits_of([str(number) for number in range(300)]))
     scoring.score(splits_of(["x"]))
     assert [ranking.usage for ranking in scoring.rankings] == [{"pairs": 300}, {"pairs": 1}]
@@ -152,27 +152,27 @@ def test_usage_and_notes_are_gathered() -> None:
 
 
 def test_a_watch_is_told_of_beginnings_slices_and_ends() -> None:
-    seen: list[Progress] = []
-    scoring = Scoring(OverlapScorer(), watch=seen.append)
+    states: list[Progress] = []
+    scoring = Scoring(OverlapScorer(), watch=states.append)
     for _ in range(2):
         scoring.score(splits_of([str(number) for number in range(512)]))
-    read = seen[0].read_work
-    assert seen == [
-        Progress(0, 0, 512, work=0, read_work=read),
-        Progress(256, 256, 512, work=read // 2, read_work=read),
-        Progress(512, 512, 512, work=read, read_work=read),
+    work_read = states[0].read_work
+    assert states == [
+        Progress(0, 0, 512, work=0, read_work=work_read),
+        Progress(256, 256, 512, work=work_read // 2, read_work=work_read),
+        Progress(512, 512, 512, work=work_read, read_work=work_read),
         Progress(512, 0, 512),  # all were known
     ]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), None])
 def test_what_is_no_number_is_an_error_in_any_slice(value: float | None) -> None:
-    class Late(OverlapScorer):
+    class LateScorer(OverlapScorer):
         def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
             return Scored([value if pair.chunk.text == "299" else 1.0 for pair in pairs])
 
     with pytest.raises(ScorerError, match="no number for 1 of its pairs"):
-        Scoring(Late()).score(splits_of([str(number) for number in range(300)]))
+        Scoring(LateScorer()).score(splits_of([str(number) for number in range(300)]))
 
 
 def test_equal_texts_share_scores_only_where_they_are_cut_alike() -> None:

@@ -46,30 +46,33 @@ def test_the_sentence_with_the_words_of_the_query_has_its_own_line(
     query: str, sentence: str | None, line: int | None
 ) -> None:
     for start in (0, 3):  # the place is that in the document, wherever the chunk begins
-        found = find_sentence(chunk_of(GARDEN, start), QueryWords(query))
-        assert (found and found.text, found and found.line) == (sentence, line)
+        line_sentence = find_sentence(chunk_of(GARDEN, start), QueryWords(query))
+        assert (line_sentence and line_sentence.text, line_sentence and line_sentence.line) == (
+            sentence,
+            line,
+        )
 
 
 def test_the_sentence_of_a_record_has_the_line_of_the_record() -> None:
-    found = find_sentence(chunk_of(GARDEN, fields={}, line=7), QueryWords("litre"))
-    assert found is not None
-    assert found.line == 7
+    sentence = find_sentence(chunk_of(GARDEN, fields={}, line=7), QueryWords("litre"))
+    assert sentence is not None
+    assert sentence.line == 7
 
 
 @given(st.text(st.sampled_from("fox red. \n!a"), max_size=200), st.integers(0, 50))
 def test_a_sentence_is_a_part_of_its_chunk(text: str, start: int) -> None:
     chunk = chunk_of(text, min(start, len(text)))
-    for found in (find_sentence(chunk, QueryWords("red fox")), first_sentence(chunk)):
-        if found is not None:
-            assert chunk.start <= found.start <= found.end <= chunk.end
-            assert found.text == text[found.start : found.end]
+    for sentence in (find_sentence(chunk, QueryWords("red fox")), first_sentence(chunk)):
+        if sentence is not None:
+            assert chunk.start <= sentence.start <= sentence.end <= chunk.end
+            assert sentence.text == text[sentence.start : sentence.end]
 
 
 def test_the_sentence_of_a_long_text_is_where_the_words_are_close_together() -> None:
     text = "A fox. " + "Nothing here.\n" * 20_000 + "A red fox jumps.\n" + "Filler.\n" * 20_000
-    found = find_sentence(chunk_of(text), QueryWords("red fox"))
-    assert found is not None
-    assert (found.text, found.line) == ("A red fox jumps.", 20_001)
+    sentence = find_sentence(chunk_of(text), QueryWords("red fox"))
+    assert sentence is not None
+    assert (sentence.text, sentence.line) == ("A red fox jumps.", 20_001)
 
 
 def test_the_first_whole_sentence_is_not_the_rest_of_one() -> None:
@@ -91,10 +94,10 @@ def sentences_of(
     scorer = OverlapScorer(words_info(400, **info), longest)
     with Reranker(scorer) as reranker:
         ranking = reranker.rank(query, documents)
-        found = reranker.find_sentences(ranking, n)
+        sentences = reranker.find_sentences(ranking, n)
     return {
         result.document.text: sentence.text
-        for result, sentence in zip(ranking, found, strict=False)
+        for result, sentence in zip(ranking, sentences, strict=False)
     }
 
 
@@ -116,8 +119,8 @@ def test_the_model_judges_the_sentences_of_the_first_results() -> None:
         "A single sentence",
         "Red fox. This is the longest of them all.",
     ]
-    found = sentences_of("red fox jumping", texts)
-    assert found == {
+    sentences = sentences_of("red fox jumping", texts)
+    assert sentences == {
         texts[0]: "This is the longest of them.",
         texts[1]: "A single sentence",
         texts[2]: "This is the longest of them all.",
@@ -170,8 +173,8 @@ def test_a_heading_is_no_sentence_and_what_is_below_it_has_its_words() -> None:
     document = Document(text, source="a.md", line=1, blocks=blocks)
     chunk = Chunk(document, 0, len(text), text, 0)
     sections = Sections.find(document)
-    found = sentence_in(chunk, QueryWords("slugs"), sections)
-    assert (found.text, found.headings, found.line) == (
+    sentence = sentence_in(chunk, QueryWords("slugs"), sections)
+    assert (sentence.text, sentence.headings, sentence.line) == (
         "Pick them at night.",
         ("Garden", "Big slugs"),
         7,
@@ -227,7 +230,7 @@ def test_the_header_of_a_table_and_a_single_word_are_no_sentences() -> None:
     text = "| day | where we sleep |\n|---|---|\n| Monday | a hut on the lake |\n"
     document = Document(text, syntax="markdown")
     chunk = Chunk(document, 0, len(text), text, 0)
-    found = sentence_in(chunk, QueryWords("where do we sleep"), Sections.find(document))
-    assert found.text == "| Monday | a hut on the lake |"
+    sentence = sentence_in(chunk, QueryWords("where do we sleep"), Sections.find(document))
+    assert sentence.text == "| Monday | a hut on the lake |"
     terms = chunk_of("staff\n\nAllows users to change the local system.")
     assert sentence_in(terms, QueryWords("the group staff")).text.startswith("Allows")

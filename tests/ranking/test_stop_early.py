@@ -17,7 +17,7 @@ def stop(_progress: Progress) -> None:
     raise StopRanking
 
 
-class Answering(Gate):
+class AnsweringGate(Gate):
     """Answers the first job in part: the pairs at some places."""
 
     def __init__(self, *places: int) -> None:
@@ -32,8 +32,11 @@ class Answering(Gate):
             raise StopRanking
 
 
-def ranked(
-    gate: Answering, documents: Sequence[str], reranker: Reranker | None = None, **options: object
+def rank_texts(
+    gate: AnsweringGate,
+    documents: Sequence[str],
+    reranker: Reranker | None = None,
+    **options: object,
 ) -> Ranking:
     chosen = Selection(**options)  # type: ignore[arg-type]
     reranker = reranker or Reranker(gate)
@@ -41,8 +44,8 @@ def ranked(
 
 
 def test_it_has_the_documents_that_were_scored_with_their_places() -> None:
-    gate = Answering(1, 3)
-    ranking = ranked(gate, ["a", "bb", "ccc", "dddd", " "])
+    gate = AnsweringGate(1, 3)
+    ranking = rank_texts(gate, ["a", "bb", "ccc", "dddd", " "])
     assert scores_of(ranking) == {1: 2.0, 3: 4.0}
     assert [result.rank for result in ranking] == [1, 2]
     assert (ranking.incomplete, ranking.documents, ranking.unscored) == (True, 5, 2)
@@ -51,32 +54,32 @@ def test_it_has_the_documents_that_were_scored_with_their_places() -> None:
 
 
 def test_the_selection_holds_and_a_document_without_a_score_is_not_blank() -> None:
-    ranking = ranked(Answering(1, 2), ["a", "bb", "ccc", "dddd", " "], n=1, keep_empty=True)
+    ranking = rank_texts(AnsweringGate(1, 2), ["a", "bb", "ccc", "dddd", " "], n=1, keep_empty=True)
     assert scores_of(ranking) == {2: 3.0}
-    ranking = ranked(Answering(1), ["a", "bb", " "], n=5, keep_empty=True)
+    ranking = rank_texts(AnsweringGate(1), ["a", "bb", " "], n=5, keep_empty=True)
     assert [blank.index for blank in ranking.blanks] == [2]
 
 
 def test_of_a_document_that_is_scored_in_part_that_part_counts() -> None:
     text = " ".join(["word"] * 30)
-    gate = Answering(0, 2)
+    gate = AnsweringGate(0, 2)
     reranker = Reranker(gate, chunks=ChunkOptions(10, 0))
-    ranking = ranked(gate, [text, "other"], reranker)
+    ranking = rank_texts(gate, [text, "other"], reranker)
     assert [(result.index, result.chunks) for result in ranking] == [(0, 2)]
     assert ranking.unscored == 2
 
 
 def test_passages_are_counted_and_keep_their_places() -> None:
     text = " ".join(["word"] * 30)
-    gate = Answering(1, 2)
+    gate = AnsweringGate(1, 2)
     reranker = Reranker(gate, chunks=ChunkOptions(10, 0))
-    ranking = ranked(gate, [text], reranker, passages=True)
+    ranking = rank_texts(gate, [text], reranker, passages=True)
     assert [result.index for result in ranking] == [1, 2]
     assert (ranking.documents, ranking.chunks, ranking.unscored) == (1, 3, 1)
 
 
 def test_reading_can_be_stopped_and_what_was_scored_by_then_counts() -> None:
-    gate = Answering(0)
+    gate = AnsweringGate(0)
 
     def documents() -> Iterator[str]:
         yield from (str(number) for number in range(256))  # what is cut together
@@ -114,7 +117,7 @@ def test_a_scorer_that_only_scores_is_stopped_between_its_slices() -> None:
 
 
 def test_another_ranking_of_the_same_documents_goes_on() -> None:
-    gate = Answering(0)
+    gate = AnsweringGate(0)
     reranker = Reranker(gate)
     others: list[Pending] = []
 

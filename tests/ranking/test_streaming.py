@@ -62,11 +62,11 @@ class Service(OverlapScorer):
         for start in starts:
             part = places[start : start + self._step]
             values = self.score([pairs[place] for place in part]).values
-            wanted = self._gives if self._gives is not None else keep
-            best = sorted(part, key=lambda place: -(values[place - start] or 0))[:wanted]
+            count = self._gives if self._gives is not None else keep
+            best = sorted(part, key=lambda place: -(values[place - start] or 0))[:count]
             missing = min(len(part), len(part) if keep is None else keep) - len(best)
-            given = [values[p - start] if p in best else None for p in part]
-            parts.append(Part(part, Scored(given, missing=missing)))
+            values_given = [values[p - start] if p in best else None for p in part]
+            parts.append(Part(part, Scored(values_given, missing=missing)))
         return parts
 
     def account(self) -> str:
@@ -157,11 +157,11 @@ def test_what_a_service_gave_no_score_is_counted_and_kept_if_asked() -> None:
 
 
 def test_whoever_watches_sees_every_part() -> None:
-    seen: list[Progress] = []
-    rank("q", [str(number) for number in range(25)], Service(step=5), watch=seen.append)
-    work = seen[0].read_work
-    assert seen[0] == Progress(0, 0, 25, work=0, read_work=work)
-    assert seen[-1] == Progress(25, 25, 25, work=work, read_work=work)
+    states: list[Progress] = []
+    rank("q", [str(number) for number in range(25)], Service(step=5), watch=states.append)
+    work = states[0].read_work
+    assert states[0] == Progress(0, 0, 25, work=0, read_work=work)
+    assert states[-1] == Progress(25, 25, 25, work=work, read_work=work)
 
 
 def test_pictures_are_for_scorers_that_read_them() -> None:

@@ -26,7 +26,9 @@ words = st.sampled_from(
 )
 documents = st.builds(
     Document,
-    st.lists(words, min_size=1, max_size=12).map(lambda several: " ".join(several * 10)),
+    st.lists(words, min_size=1, max_size=12).map(
+        lambda words_of_text: " ".join(words_of_text * 10)
+    ),
     title=st.sampled_from(["", "Cats"]),
     syntax=st.sampled_from(["", "python", "markdown"]),
     headings=st.sampled_from([(), ("dogs",)]),
@@ -48,11 +50,11 @@ class Length:
 
 
 def choose(
-    query: str, found: Sequence[Document], count: int, stage: FirstStage, memory: TextMemory
+    query: str, documents: Sequence[Document], count: int, stage: FirstStage, memory: TextMemory
 ) -> Choice:
     plan = plan_chunks(query, words_info(8), ChunkOptions(prepend_headings=count % 2 == 0 or None))
     limits = CandidateLimits(CandidateCount(count), stage)
-    return choose_passages(lambda: found, plan, limits, None, Length, memory)
+    return choose_passages(lambda: documents, plan, limits, None, Length, memory)
 
 
 @pytest.mark.slow  # three seconds
@@ -76,14 +78,14 @@ def test_the_choice_is_the_same_with_whatever_is_kept(
 ) -> None:
     memory = TextMemory(max_bytes)
     for number, (query, places, count, stage) in enumerate(queries):
-        found = [
+        documents_found = [
             replace(pool[place % len(pool)], id=f"{number}-{rank}")
             for rank, place in enumerate(places)
         ]
-        kept = choose(query, found, count, stage, memory)
-        assert kept == choose(query, found, count, stage, NO_MEMORY)
+        choice = choose(query, documents_found, count, stage, memory)
+        assert choice == choose(query, documents_found, count, stage, NO_MEMORY)
         assert all(
-            chunk.document is split.document for split in kept.splits for chunk in split.chunks
+            chunk.document is split.document for split in choice.splits for chunk in split.chunks
         )
         assert memory.size <= max_bytes
 
@@ -133,14 +135,14 @@ def test_of_a_document_only_what_its_windows_depend_on_is_kept() -> None:
     memory, plan = TextMemory(1_000_000), plan_chunks("cats", words_info(8), ChunkOptions())
     for _ in range(2):
         fields = UserDict({"more": "of a record"})
-        known = weakref.ref(fields)
+        fields_ref = weakref.ref(fields)
         document = Document("cats " * LONG, fields=fields, title="Cats")
         assert memory.split(plan, document) == plan.split(document)
         del document, fields
-        assert known() is None
+        assert fields_ref() is None
     before = memory.size
-    many = tuple(Block(place, place + 1, BlockKind.ROW) for place in range(500))
-    memory.split(plan, Document("dogs " * LONG, blocks=many))
+    blocks = tuple(Block(place, place + 1, BlockKind.ROW) for place in range(500))
+    memory.split(plan, Document("dogs " * LONG, blocks=blocks))
     assert memory.size - before > before + 50_000
 
 
@@ -165,12 +167,12 @@ def test_texts_and_passages_share_one_memory() -> None:
 
 
 def test_a_ranker_keeps_texts_in_its_passage_memory_or_none() -> None:
-    found = [Document(f"cats {number} " * LONG, syntax="python") for number in range(3)]
+    documents = [Document(f"cats {number} " * LONG, syntax="python") for number in range(3)]
     for size in (0, 1_000_000):
         with Reranker(
             OverlapScorer(words_info(8)), runtime=RuntimeOptions(passage_memory=size)
         ) as own:
-            first, second = (own.rank("cats", found, candidates=4) for _ in range(2))
+            first, second = (own.rank("cats", documents, candidates=4) for _ in range(2))
             assert [each.raw_score for each in first] == [each.raw_score for each in second]
             assert (own._texts.size > 0) == (size > 0)
             assert own._texts.size <= size // 4

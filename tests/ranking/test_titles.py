@@ -22,29 +22,29 @@ def plan_of(room: int | None, tokenizer: Tokenizer | None) -> Plan:
 def test_a_title_is_in_every_chunk_and_every_chunk_in_its_window(
     title: str, text: str, room: int
 ) -> None:
-    found = plan_of(room, Words()).split(Document(text, title=title))
-    wanted = Words().encode(title).ids[: room // 4]
-    for chunk in found.chunks:
+    splits = plan_of(room, Words()).split(Document(text, title=title))
+    title_ids = Words().encode(title).ids[: room // 4]
+    for chunk in splits.chunks:
         assert chunk.ids is not None
-        assert list(chunk.ids) == [*wanted, *Words().encode(chunk.text).ids]
+        assert list(chunk.ids) == [*title_ids, *Words().encode(chunk.text).ids]
         assert len(chunk.ids) <= room
-        assert chunk.tokens == len(chunk.ids) - len(wanted)
-        assert Words().encode(chunk.title).ids == wanted
+        assert chunk.tokens == len(chunk.ids) - len(title_ids)
+        assert Words().encode(chunk.title).ids == title_ids
         assert chunk.scored_text.split() == [*chunk.title.split(), *chunk.text.split()]
         assert text[chunk.start : chunk.end] == chunk.text
-    assert found.tokens == len(text.split())
-    if found.chunks:
-        assert found.dropped == max(0, len(title.split()) - room // 4)
-        covered = " ".join(chunk.text for chunk in found.chunks).split()
-        assert set(covered) == set(text.split())
+    assert splits.tokens == len(text.split())
+    if splits.chunks:
+        assert splits.dropped == max(0, len(title.split()) - room // 4)
+        words_read = " ".join(chunk.text for chunk in splits.chunks).split()
+        assert set(words_read) == set(text.split())
 
 
 def test_a_title_makes_windows_smaller() -> None:
     text = " ".join(["word"] * 12)
     assert len(plan_of(12, Words()).split(Document(text)).chunks) == 1
-    titled = plan_of(12, Words()).split(Document(text, title="A title here"))
-    assert len(titled.chunks) > 1
-    assert {chunk.title for chunk in titled.chunks} == {"A title here"}
+    splits = plan_of(12, Words()).split(Document(text, title="A title here"))
+    assert len(splits.chunks) > 1
+    assert {chunk.title for chunk in splits.chunks} == {"A title here"}
 
 
 def test_a_title_too_long_is_cut_at_a_quarter_and_said() -> None:
@@ -67,7 +67,7 @@ def test_a_blank_document_has_no_chunk_whatever_its_title() -> None:
     assert plan_of(8, Words()).split(Document(" \n", title="T")).chunks == ()
 
 
-class Titled(OverlapScorer):
+class FoxScorer(OverlapScorer):
     """Looks for a fox in all of the text that is to be scored."""
 
     def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
@@ -75,7 +75,7 @@ class Titled(OverlapScorer):
 
 
 def test_a_title_counts_in_scores_and_not_in_passages() -> None:
-    ranking = rank("fox", [Document("text"), Document("text", title="the fox")], Titled())
+    ranking = rank("fox", [Document("text"), Document("text", title="the fox")], FoxScorer())
     assert [(r.index, r.raw_score, r.passage.text) for r in ranking] == [
         (1, 1.0, "text"),
         (0, 0.0, "text"),
@@ -95,13 +95,13 @@ def test_headings_are_put_before_the_chunks_that_do_not_have_them() -> None:
     assert list(second.ids or ()) == Words().encode(second.scored_text).ids
     plain = plan_of(9, Words()).split(document).chunks
     assert [chunk.title for chunk in plain] == ["", ""]
-    titled = plan.split(Document(text, syntax="markdown", title="Title")).chunks
-    assert {chunk.title for chunk in titled} == {"Title"}
+    chunks = plan.split(Document(text, syntax="markdown", title="Title")).chunks
+    assert {chunk.title for chunk in chunks} == {"Title"}
 
 
 def test_methods_are_scored_behind_the_name_of_their_class() -> None:
-    put = "    def put(self, key):\n        return 1\n"
-    code = f"class Cache:\n{put}\n    def evict(self):\n        pass\n"
+    method_text = "    def put(self, key):\n        return 1\n"
+    code = f"class Cache:\n{method_text}\n    def evict(self):\n        pass\n"
     document = Document(code, syntax="python")
     titles = [chunk.title for chunk in plan_of(8, Words()).split(document).chunks]
     assert titles[-1] == "class Cache"

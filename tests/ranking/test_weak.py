@@ -39,31 +39,33 @@ def scorer_with(mark: float | None, *languages: str) -> Scorer:
     return OverlapScorer(words_info(100, weak_below=mark, languages=languages), number_in)
 
 
-def weak(*texts: str, mark: float | None = 0.5, query: str = "q", **options: object) -> bool | None:
+def weak_of(
+    *texts: str, mark: float | None = 0.5, query: str = "q", **options: object
+) -> bool | None:
     return rank(query, texts, scorer_with(mark), **options).weak  # type: ignore[arg-type]
 
 
 @given(st.lists(st.integers(-9, 9), min_size=1, max_size=9), st.none() | st.integers(1, 3))
 def test_the_best_score_decides_whatever_is_kept(scores: list[int], n: int | None) -> None:
     for mark in (-5.0, 0.0, 4.0):
-        assert weak(*map(str, scores), mark=mark, n=n, within=1.0) is (max(scores) < mark)
+        assert weak_of(*map(str, scores), mark=mark, n=n, within=1.0) is (max(scores) < mark)
 
 
 def test_a_score_at_the_mark_is_not_weak() -> None:
-    assert weak("0.5") is False
-    assert weak("0.4999") is True
+    assert weak_of("0.5") is False
+    assert weak_of("0.4999") is True
 
 
 def test_it_is_not_told_where_it_is_not_known() -> None:
-    assert weak("1", mark=None) is None
-    assert weak() is None
-    assert weak(" ", "") is None
-    assert weak("0.1", min_score=0.3) is None  # nothing is left, and that is said already
+    assert weak_of("1", mark=None) is None
+    assert weak_of() is None
+    assert weak_of(" ", "") is None
+    assert weak_of("0.1", min_score=0.3) is None  # nothing is left, and that is said already
 
 
 @pytest.mark.parametrize("way", [Aggregation.MEAN_TOP_3, Aggregation.FIRST])
 def test_it_is_not_told_of_scores_that_are_not_the_best_chunks(way: Aggregation) -> None:
-    assert weak("0.1", aggregate=way) is None
+    assert weak_of("0.1", aggregate=way) is None
 
 
 @pytest.mark.slow
@@ -133,9 +135,9 @@ def test_only_the_model_whose_card_says_so_has_a_mark() -> None:
 
 def test_the_mark_is_that_of_the_models_card(mini: Scorer) -> None:
     assert mini.info.weak_below == entries()["mini"].weak_below
-    found = re.search(r"below the logit ([-.\d]+)", CARD)
-    assert found is not None
-    assert float(found[1]) == mini.info.weak_below
+    mark = re.search(r"below the logit ([-.\d]+)", CARD)
+    assert mark is not None
+    assert float(mark[1]) == mini.info.weak_below
 
 
 def test_the_page_about_scores_has_the_table_of_the_card() -> None:
@@ -162,8 +164,8 @@ def test_json_has_it_only_if_it_is_known() -> None:
 
 
 def test_a_terminal_is_told_once(rerank: Run) -> None:
-    ran = rerank(WEAK_QUERY, "examples/faq.txt", "-n", "3", terminal=80)
-    assert re.findall(r"best score 0\.0\d\d: (.*)", ran.err) == [LINE]
+    outcome = rerank(WEAK_QUERY, "examples/faq.txt", "-n", "3", terminal=80)
+    assert re.findall(r"best score 0\.0\d\d: (.*)", outcome.err) == [LINE]
     assert LINE not in rerank(GOOD_QUERY, "examples/faq.txt", terminal=80).err
 
 
@@ -177,8 +179,8 @@ def test_a_terminal_is_not_told_where_it_is_not_known(rerank: Run, arguments: li
 
 def test_a_pipe_is_not_told_but_by_json(rerank: Run) -> None:
     assert rerank(WEAK_QUERY, "examples/faq.txt").err == ""
-    ran = rerank(WEAK_QUERY, "examples/faq.txt", "--json")
-    assert (json.loads(ran.raw)["weak"], ran.err) == (True, "")
+    outcome = rerank(WEAK_QUERY, "examples/faq.txt", "--json")
+    assert (json.loads(outcome.raw)["weak"], outcome.err) == (True, "")
 
 
 @pytest.fixture(scope="module")
@@ -233,17 +235,17 @@ def write_set(folder: Path) -> None:
     for name, rows in (("corpus", documents), ("queries", queries)):
         text = "".join(f"{json.dumps(row)}\n" for row in rows)
         (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
-    judged = "".join(f"q{n}\td{n}\t1\n" for n in range(12))
-    (folder / "qrels" / "test.tsv").write_text(f"query-id\tcorpus-id\tscore\n{judged}")
+    qrels_text = "".join(f"q{n}\td{n}\t1\n" for n in range(12))
+    (folder / "qrels" / "test.tsv").write_text(f"query-id\tcorpus-id\tscore\n{qrels_text}")
 
 
 @pytest.mark.slow
 def test_queries_that_one_might_type(weak_scores: ModuleType, mini: Scorer) -> None:
     """Of those with an answer few are called, of the others most. The short examples will do."""
-    typed = tomllib.loads(weak_scores.QUERIES.read_text(encoding="utf-8"))["examples"]
+    examples = tomllib.loads(weak_scores.QUERIES.read_text(encoding="utf-8"))["examples"]
     shares = {}
     with Reranker(mini) as reranker:
-        for kind, queries in typed.items():
+        for kind, queries in examples.items():
             called = []
             for name in ("faq.txt", "reminders.txt", "tickets.jsonl", "mail.csv"):
                 documents = read(ROOT / "examples" / name)

@@ -108,11 +108,11 @@ def test_windows_have_all_tokens_and_cut_only_what_is_too_long(
     text, blocks = write(parts)
     check_blocks(text, blocks)
     spans, room = spans_of(text), Room(size)
-    laid = lay_windows(text, spans, blocks, LayoutOptions(room, overlap, True))
+    layout = lay_windows(text, spans, blocks, LayoutOptions(room, overlap, True))
 
     leaves = _leaves(blocks)
     place = 0
-    for window in laid:
+    for window in layout:
         assert window.first < window.last
         assert window.last - window.first <= room(window.first, window.prefix)
         assert window.first <= place < window.last, "a token is in no window"
@@ -147,7 +147,7 @@ def test_no_window_is_a_heading_alone_unless_nothing_follows(
             assert is_end or last - first >= size // 2, "it would fit with some of its text"
 
 
-LISTED = [
+LISTED_TEXTS = [
     Part(BlockKind.SECTION, 0),
     Part(BlockKind.LIST, 1, [Part(BlockKind.FUNCTION, 3)]),
 ]
@@ -165,34 +165,34 @@ METHOD = [
 
 
 @given(documents, st.integers(4, 40))
-@example(LISTED, 4)  # the list fits by itself, and not with the heading before it
+@example(LISTED_TEXTS, 4)  # the list fits by itself, and not with the heading before it
 @example(METHOD, 20)  # it would fit behind the name of its class, which begins where it does
 def test_what_stands_alone_and_fits_is_not_cut_and_has_its_headings(
     parts: Sequence[Part], size: int
 ) -> None:
     text, blocks = write(parts)
     spans, room = spans_of(text), Room(size)
-    laid = lay_windows(text, spans, blocks, LayoutOptions(room, 2, True))
+    layout = lay_windows(text, spans, blocks, LayoutOptions(room, 2, True))
     last_heading = -1
-    opened: list[Block] = []
+    open_blocks: list[Block] = []
     for block in blocks:
-        del opened[block.depth :]
+        del open_blocks[block.depth :]
         first, last = tokens_of(block)
-        named = [outer for outer in opened if outer.name]
-        names = tuple(outer.name for outer in named)
-        before = tuple(outer.name for outer in named if outer.start < block.start)
+        named_blocks = [outer for outer in open_blocks if outer.name]
+        names = tuple(outer.name for outer in named_blocks)
+        before = tuple(outer.name for outer in named_blocks if outer.start < block.start)
         fits = last - first <= room(first, before)
         if block.kind in STANDING and fits and first != last_heading:
-            window = next(window for window in laid if window.first <= first < window.last)
+            window = next(window for window in layout if window.first <= first < window.last)
             assert last <= window.last
             if block.kind is BlockKind.FUNCTION and (window.first, window.last) == (first, last):
                 path = (*names, block.name)[-8:]  # of a block around it that is no longer, less
                 assert window.headings == path[: len(window.headings)]
                 # A list that fits is a part, whatever is in it.
-                assert window.headings or any(b.kind is BlockKind.LIST for b in opened)
+                assert window.headings or any(b.kind is BlockKind.LIST for b in open_blocks)
         if block.kind is BlockKind.HEADING:
             last_heading = last
-        opened.append(block)
+        open_blocks.append(block)
 
 
 def _leaves(blocks: Sequence[Block]) -> list[tuple[int, int]]:
@@ -215,10 +215,10 @@ def test_a_section_that_fits_is_a_window_and_knows_its_path() -> None:
         Block(20, 23, BlockKind.HEADING, 2),
         Block(24, 31, BlockKind.PARAGRAPH, 2),
     ]
-    laid = lay_windows(text, spans_of(text), blocks, LayoutOptions(Room(8), 2, True))
-    assert laid == [Window(0, 8, ("Aaa",))]
-    laid = lay_windows(text, spans_of(text), blocks, LayoutOptions(Room(6), 2, True))
-    assert laid == [Window(0, 5, ("Aaa",)), Window(5, 8, ("Aaa", "Ccc"), ("Aaa",))]
+    layout = lay_windows(text, spans_of(text), blocks, LayoutOptions(Room(8), 2, True))
+    assert layout == [Window(0, 8, ("Aaa",))]
+    layout = lay_windows(text, spans_of(text), blocks, LayoutOptions(Room(6), 2, True))
+    assert layout == [Window(0, 5, ("Aaa",)), Window(5, 8, ("Aaa", "Ccc"), ("Aaa",))]
 
 
 def test_a_cut_leaves_a_heading_with_some_of_its_text() -> None:
@@ -229,14 +229,14 @@ def test_a_cut_leaves_a_heading_with_some_of_its_text() -> None:
         Block(13, len(text), BlockKind.PARAGRAPH, 1),
     ]
     spans = [match.span() for match in re.finditer("[a-zA-Z]+", text)]
-    laid = lay_windows(text, spans, blocks, LayoutOptions(Room(8), 0))
-    assert [window[:2] for window in laid] == [(0, 5), (5, 10)]
+    layout = lay_windows(text, spans, blocks, LayoutOptions(Room(8), 0))
+    assert [window[:2] for window in layout] == [(0, 5), (5, 10)]
 
 
 def test_paragraphs_are_gathered_into_windows_of_about_equal_size() -> None:
     text, blocks = write([Part(BlockKind.PARAGRAPH, 5)] * 5)
-    laid = lay_windows(text, spans_of(text), blocks, LayoutOptions(Room(20), 5, True))
-    assert [window[:2] for window in laid] == [(0, 15), (15, 25)]
+    layout = lay_windows(text, spans_of(text), blocks, LayoutOptions(Room(20), 5, True))
+    assert [window[:2] for window in layout] == [(0, 15), (15, 25)]
 
 
 def test_a_short_end_is_in_the_last_window_of_what_is_cut_before_it() -> None:
@@ -255,8 +255,8 @@ def test_mere_marks_are_no_window() -> None:
         Block(match.start(), match.end(), BlockKind.FUNCTION, 0, "f")
         for match in re.finditer(r"\S.*\S|\S", text)
     ]
-    laid = lay_windows(text, spans, blocks, LayoutOptions(lambda _first, _names: 7, 0))
-    assert [text[spans[a][0] : spans[b - 1][1]] for a, b, *_ in laid] == [
+    layout = lay_windows(text, spans, blocks, LayoutOptions(lambda _first, _names: 7, 0))
+    assert [text[spans[a][0] : spans[b - 1][1]] for a, b, *_ in layout] == [
         "{",  # nothing is before it
         "abc abc abc\n\n}\n\n---",
         "abc abc abc abc\n\n}",
@@ -265,15 +265,15 @@ def test_mere_marks_are_no_window() -> None:
 
 def test_windows_are_joined_where_there_are_too_many() -> None:
     text, blocks = write([Part(BlockKind.FUNCTION, 3)] * 4)
-    laid = lay_windows(text, spans_of(text), blocks, LayoutOptions(Room(7), 2, True))
-    assert [window[:2] for window in laid] == [(0, 3), (3, 6), (6, 9), (9, 12)]
-    assert join_windows(laid, Room(7)) == [Window(0, 6), Window(6, 12)]
+    layout = lay_windows(text, spans_of(text), blocks, LayoutOptions(Room(7), 2, True))
+    assert [window[:2] for window in layout] == [(0, 3), (3, 6), (6, 9), (9, 12)]
+    assert join_windows(layout, Room(7)) == [Window(0, 6), Window(6, 12)]
 
 
 COUNT = 100_000
 
 
-def nested(kind: BlockKind, *, has_headings: bool) -> tuple[str, list[Block]]:
+def nest_blocks(kind: BlockKind, *, has_headings: bool) -> tuple[str, list[Block]]:
     """Blocks that are each in the one before."""
     text = " ".join(["abc"] * COUNT)
     blocks: list[Block] = []
@@ -292,7 +292,7 @@ def nested(kind: BlockKind, *, has_headings: bool) -> tuple[str, list[Block]]:
 )
 def test_deep_nesting_takes_no_more_than_its_size(kind: BlockKind, has_headings: bool) -> None:
     """Quadratic time would be hours, and recursion an error."""
-    text, blocks = nested(kind, has_headings=has_headings)
-    laid = lay_windows(text, spans_of(text), blocks, LayoutOptions(Room(100), 25, True))
-    assert laid[0].first == 0
-    assert laid[-1].last == COUNT
+    text, blocks = nest_blocks(kind, has_headings=has_headings)
+    layout = lay_windows(text, spans_of(text), blocks, LayoutOptions(Room(100), 25, True))
+    assert layout[0].first == 0
+    assert layout[-1].last == COUNT

@@ -40,13 +40,13 @@ ODD = [
 ACTIVE = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
-def ranked(texts: list[str], query: str = "fox", **options: object) -> Ranking:
+def rank_texts(texts: list[str], query: str = "fox", **options: object) -> Ranking:
     documents = [Document(t, source="notes/a.txt", line=n) for n, t in enumerate(texts, 1)]
     scorer = OverlapScorer(words_info(200, scale="logit"))
     return rank(query, documents, scorer, **options)  # type: ignore[arg-type]
 
 
-def drawn(ranking: Ranking, width: int, **options: Any) -> list[str]:
+def draw(ranking: Ranking, width: int, **options: Any) -> list[str]:
     style = Style(Format.TABLE, interactive=True, width=width, **options)
     return b"".join(render(ranking, style)).decode().split("\n")[:-1]
 
@@ -54,7 +54,7 @@ def drawn(ranking: Ranking, width: int, **options: Any) -> list[str]:
 def test_probabilities_are_shown_as_relevance_and_other_scores_beside_the_best() -> None:
     def first_line(scale: str) -> str:
         scorer = OverlapScorer(words_info(200, scale=scale), lambda *_: 0.25)
-        return drawn(rank("fox", ["a fox"], scorer), 80)[0]
+        return draw(rank("fox", ["a fox"], scorer), 80)[0]
 
     assert first_line("probability").startswith("1  0.250  ██ ")
     assert first_line("unbounded").startswith("1  0.25  ████████ ")
@@ -63,7 +63,7 @@ def test_probabilities_are_shown_as_relevance_and_other_scores_beside_the_best()
 @pytest.mark.parametrize("width", [20, 30, 60, 80, 200])
 @pytest.mark.parametrize("color", [False, True])
 def test_the_table_fits_and_lets_no_control_character_through(width: int, color: bool) -> None:
-    lines = drawn(ranked(ODD), width, color=color)
+    lines = draw(rank_texts(ODD), width, color=color)
     plain = [ESCAPE.sub("", line) for line in lines]
     assert all(cell_len(line) <= width for line in plain)
     assert (lines != plain) is color
@@ -72,44 +72,44 @@ def test_the_table_fits_and_lets_no_control_character_through(width: int, color:
 
 
 def test_columns_go_as_it_gets_narrow() -> None:
-    results = ranked(["a fox is here", "nothing"])
-    wide, middle, narrow = (drawn(results, width)[0] for width in (80, 50, 24))
+    results = rank_texts(["a fox is here", "nothing"])
+    wide, middle, narrow = (draw(results, width)[0] for width in (80, 50, 24))
     assert re.match(r"1  0\.731  █████▉    notes/a\.txt:1  a fox is here", wide)
     assert "█" not in middle
     assert "a.txt:1" in middle
     assert re.fullmatch(r"1  0\.731  notes/a\.txt:1", narrow)
-    assert drawn(results, 24)[1] == "   a fox is here"
+    assert draw(results, 24)[1] == "   a fox is here"
 
 
 def test_there_is_a_bar_at_80_columns(rerank: Run) -> None:
-    ran = rerank("can I return it", "examples/faq.txt", "--color", "never", terminal=80)
-    assert "█" in ran.out.splitlines()[0]
+    outcome = rerank("can I return it", "examples/faq.txt", "--color", "never", terminal=80)
+    assert "█" in outcome.out.splitlines()[0]
 
 
 def test_an_extract_is_of_the_lines_with_the_querys_words() -> None:
     text = "filler " * 60 + "the red fox jumps " + "filler " * 60
-    lines = drawn(ranked([text]), 60)
+    lines = draw(rank_texts([text]), 60)
     assert len(lines) == 3
     assert "red fox jumps" in " ".join(line.split("  ")[-1].strip() for line in lines)
     assert "…" in lines[0]
     assert lines[-1].endswith(" …")
-    assert len(drawn(ranked([text]), 60, full=True)) > 10
+    assert len(draw(rank_texts([text]), 60, full=True)) > 10
 
 
 def test_no_line_is_too_wide_where_emoji_are_not_joined() -> None:
     texts = ["fox 👩‍👩‍👧 👍🏽 🇩🇪 ❤️ " * 9, "👩‍👩‍👧" * 50]
     for width in (30, 60, 80, 200):
         for full in (False, True):
-            lines = drawn(ranked(texts), width, full=full)
-            assert max(sum(max(0, wide(c)) for c in line) for line in lines) <= width
+            lines = draw(rank_texts(texts), width, full=full)
+            assert max(sum(max(0, cell_width(c)) for c in line) for line in lines) <= width
 
 
 def test_a_word_of_emoji_is_not_cut_into_a_column_of_them() -> None:
-    lines = drawn(ranked(["👩‍👩‍👧👍🏽 fox " + "👩‍👩‍👧👍🏽" * 20]), 80)
+    lines = draw(rank_texts(["👩‍👩‍👧👍🏽 fox " + "👩‍👩‍👧👍🏽" * 20]), 80)
     assert "fox" in lines[0]
 
 
-def wide(character: str) -> int:
+def cell_width(character: str) -> int:
     """Cells of one code point by itself, as terminals have it that know of no sequences."""
     return 2 if character in "🏻🏼🏽🏾🏿" else cell_len(character)
 
@@ -118,7 +118,7 @@ def test_right_to_left_text_stays_in_its_cell() -> None:
     name = "\N{HEBREW LETTER ALEF}.txt"
     documents = [Document("שלום עולם fox " * 9, source=name, line=1), Document("fox")]
     ranking = rank("fox", documents, OverlapScorer(words_info(200, scale="logit")))
-    *hebrew, english = drawn(ranking, 80)
+    *hebrew, english = draw(ranking, 80)
     assert len(hebrew) == 3
     assert re.search(f"\u200e{name}:1\u200e +\u200e", hebrew[0])
     assert all(re.match(" +\u200e", line) for line in hebrew[1:])
@@ -127,7 +127,7 @@ def test_right_to_left_text_stays_in_its_cell() -> None:
 
 def test_a_name_with_a_line_end_stays_in_its_row() -> None:
     ranking = rank("fox", [Document("fox", source="a\nb\x1b.txt", line=1)], OverlapScorer())
-    (line,) = drawn(ranking, 80)
+    (line,) = draw(ranking, 80)
     assert "a␊b␛.txt:1" in line
 
 
@@ -137,7 +137,7 @@ def test_an_explained_result_has_a_row_for_each_of_its_chunks() -> None:
     ranking = rank(
         "fox", [document], scorer, explain=True, aggregate="max", chunk_tokens=8, overlap_tokens=0
     )
-    first, *chunks = drawn(ranking, 80, explained=True)
+    first, *chunks = draw(ranking, 80, explained=True)
     assert first.startswith("1  0.731  █████▉    a.md:4")
     assert [line.split()[2] for line in chunks] == ["████", "█████▉"]
     assert len(chunks) == len(ranking[0].explanation) == 2
@@ -151,7 +151,7 @@ def test_the_passage_of_an_explained_result_is_shown_once(options: dict[str, Any
     document = Document("none of it\n" * 3 + "a fox here\n", source="a.md", line=1)
     scorer = OverlapScorer(words_info(4, scale="logit"))
     ranking = rank("fox", [document], scorer, explain=True, chunk_tokens=8, overlap_tokens=0)
-    table = "\n".join(drawn(ranking, 80, explained=True, **options))
+    table = "\n".join(draw(ranking, 80, explained=True, **options))
     assert (table.count("fox"), table.count("(the passage above)")) == (1, 1)
     assert len(ranking[0].explanation) == 2
 
@@ -164,46 +164,48 @@ def test_further_passages_stand_below_their_file_if_there_is_room() -> None:
         ranking = reranker.submit("fox", documents, selection).result()
 
     def marks(height: int | None) -> list[str]:
-        lines = drawn(ranking, 80, height=height)
+        lines = draw(ranking, 80, height=height)
         return [line.split()[0] for line in lines if line[:1].strip()]
 
     assert marks(None) == ["1", "·", "·", "2", "·", "·", "3", "·", "·"]
     assert marks(40) == marks(None)
     assert marks(8) == ["1", "2", "3"]
     # A file's score is lowered for many passages: those of its passages would stand above it.
-    rows = [line.split()[:2] for line in drawn(ranking, 80) if line[:1].strip()]
+    rows = [line.split()[:2] for line in draw(ranking, 80) if line[:1].strip()]
     assert rows[0] == ["1", f"{ranking[0].relevance_score:.3f}"]
     assert rows[1][0] == "·"
     assert rows[1][1].startswith("a.txt")
 
 
 def test_empty_documents_have_no_score() -> None:
-    lines = drawn(ranked(["a fox", " ", ""], keep_empty=True), 80)
+    lines = draw(rank_texts(["a fox", " ", ""], keep_empty=True), 80)
     assert [line.split() for line in lines[1:]] == [
         ["\N{EN DASH}", "notes/a.txt:2", "(empty)"],
         ["\N{EN DASH}", "notes/a.txt:3", "(empty)"],
     ]
-    assert [line.split() for line in drawn(ranked([""], keep_empty=True), 20)] == [
+    assert [line.split() for line in draw(rank_texts([""], keep_empty=True), 20)] == [
         ["\N{EN DASH}", "notes/a.txt:1"],
         ["(empty)"],
     ]
-    assert drawn(ranked([""]), 80) == []
+    assert draw(rank_texts([""]), 80) == []
 
 
-HEADED = "# Animals\n\n## By night\n\nThey sleep. A red fox is here.\nIt runs.\n\nEnd of it.\n"
+HEADED_TEXT = "# Animals\n\n## By night\n\nThey sleep. A red fox is here.\nIt runs.\n\nEnd of it.\n"
 
 
-def headed(source: str, width: int, headings: Sequence[str], **style: Any) -> list[str]:
+def draw_headed(source: str, width: int, headings: Sequence[str], **style: Any) -> list[str]:
     """The rows of a result whose sentence has headings."""
-    document = Document(HEADED, source=source, line=1, whole=True)
-    start = HEADED.index("A red")
-    sentence = Chunk(document, start, start + 18, HEADED[start : start + 18], 0, headings=headings)
+    document = Document(HEADED_TEXT, source=source, line=1, whole=True)
+    start = HEADED_TEXT.index("A red")
+    sentence = Chunk(
+        document, start, start + 18, HEADED_TEXT[start : start + 18], 0, headings=headings
+    )
     ranking = rank("fox", [document], OverlapScorer(words_info(200, scale="logit")))
-    return drawn(ranking, width, sentences={1: sentence}, **style)
+    return draw(ranking, width, sentences={1: sentence}, **style)
 
 
 @pytest.mark.parametrize(
-    ("source", "width", "shown"),
+    ("source", "width", "expected"),
     [
         ("a.md", 80, "Animals › By night"),
         ("a.md", 40, ""),
@@ -212,29 +214,33 @@ def headed(source: str, width: int, headings: Sequence[str], **style: Any) -> li
         ("a/longer/name/of/a.md", 52, "… By night"),
     ],
 )
-def test_headings_take_no_line_of_their_own(source: str, width: int, shown: str) -> None:
-    rows = headed(source, width, ("Animals", "By night"))
-    assert len(rows) <= len(headed(source, width, ()))
+def test_headings_take_no_line_of_their_own(source: str, width: int, expected: str) -> None:
+    rows = draw_headed(source, width, ("Animals", "By night"))
+    assert len(rows) <= len(draw_headed(source, width, ()))
     assert all(cell_len(row) <= width for row in rows)
-    assert sum(shown in row for row in rows[:2]) >= 1
-    long = headed(source, width, ("Animals", "What the foxes of a cold land do by night " * 3))
+    assert sum(expected in row for row in rows[:2]) >= 1
+    long = draw_headed(source, width, ("Animals", "What the foxes of a cold land do by night " * 3))
     assert all(cell_len(row) <= width for row in long)
 
 
 def test_a_heading_that_is_whole_is_not_marked_as_cut() -> None:
     widths = range(46, 54)  # at one there is room for it, and none for the mark of what is left out
-    shown = [headed("examples/notes/foxes.md", width, ("Animals", "At nights")) for width in widths]
-    assert any(rows[0].endswith("  At nights") for rows in shown)
-    assert not any("At nights…" in row for rows in shown for row in rows)
+    shown_rows = [
+        draw_headed("examples/notes/foxes.md", width, ("Animals", "At nights")) for width in widths
+    ]
+    assert any(rows[0].endswith("  At nights") for rows in shown_rows)
+    assert not any("At nights…" in row for rows in shown_rows for row in rows)
 
 
 def test_headings_beside_a_passage_are_not_repeated_in_it() -> None:
-    rows = headed("a.md", 80, ("Animals", "By night"))
+    rows = draw_headed("a.md", 80, ("Animals", "By night"))
     assert "#" not in "".join(rows)
     assert rows[0].endswith("  They sleep. A red fox is here. It runs.")
-    narrow = headed("a/longer/name/of/a.md", 34, ("Animals", "By night"))  # without room for them
+    narrow = draw_headed(
+        "a/longer/name/of/a.md", 34, ("Animals", "By night")
+    )  # without room for them
     assert narrow[1].strip() == "# Animals ## By night They"
-    elsewhere = headed("a.md", 80, ("Animals", "By day"))
+    elsewhere = draw_headed("a.md", 80, ("Animals", "By day"))
     assert "## By night They sleep." in "".join(elsewhere)
 
 
@@ -244,7 +250,7 @@ ROWS = "| animal | place |\n|---|---|\n| fox | den |\n"
 
 
 @pytest.mark.parametrize(
-    ("text", "syntax", "shown"),
+    ("text", "syntax", "expected"),
     [
         (CODE, "python", ["class Den:", "    def fill(self):", "        put(fox)"]),
         (
@@ -263,18 +269,18 @@ ROWS = "| animal | place |\n|---|---|\n| fox | den |\n"
     ],
 )
 def test_lines_of_code_logs_and_tables_stay_lines(
-    text: str, syntax: str, shown: Sequence[str]
+    text: str, syntax: str, expected: Sequence[str]
 ) -> None:
     document = Document(text, syntax=syntax)
-    rows = drawn(rank("fox", [document], OverlapScorer(words_info(200, scale="logit"))), 70)
-    assert [row[20:] for row in rows] == shown
+    rows = draw(rank("fox", [document], OverlapScorer(words_info(200, scale="logit"))), 70)
+    assert [row[20:] for row in rows] == expected
 
 
 def test_lines_of_code_lose_the_indentation_that_they_share() -> None:
     body = "".join(f"        step_{number}()\n" for number in range(9))
     text = f"class Den:\n    def fill(self):\n{body}        put(fox)\n        return self\n{body}"
     document = Document(text, syntax="python")
-    rows = drawn(rank("fox", [document], OverlapScorer(words_info(200, scale="logit"))), 70)
+    rows = draw(rank("fox", [document], OverlapScorer(words_info(200, scale="logit"))), 70)
     assert [row[20:] for row in rows] == ["… put(fox)", "return self", "step_0() …"]
 
 
@@ -285,28 +291,28 @@ def test_a_line_of_a_log_is_a_sentence() -> None:
 
 
 def test_lines_around_the_sentence_are_those_of_the_source() -> None:
-    rows = headed("a.md", 60, ("Animals", "By night"), context=1)
+    rows = draw_headed("a.md", 60, ("Animals", "By night"), context=1)
     assert "a.md:5  Animals › By night" in rows[0]
     assert [row.strip() for row in rows[1:]] == [
         "4-",
         "5: They sleep. A red fox is here.",
         "6- It runs.",
     ]
-    colored = headed("a.md", 30, (), color=True, context=0)
+    colored = draw_headed("a.md", 30, (), color=True, context=0)
     assert len(colored) == 2
     assert "\x1b[2m5: \x1b[0m" in colored[1]
     assert "…" in colored[1]
 
 
 def test_what_is_beside_the_sentence_is_dim() -> None:
-    (row, *_) = headed("a.md", 200, (), color=True)
+    (row, *_) = draw_headed("a.md", 200, (), color=True)
     before, after = row.split("A red ")
     assert before.rstrip().endswith("\x1b[2m# Animals ## By night They sleep. \x1b[0m")
     assert "\x1b[2m It runs. End of it.\x1b[0m" in after
 
 
 def test_the_querys_words_are_marked() -> None:
-    (line,) = drawn(ranked(["the foxes run"], query="fox run"), 80, color=True)
+    (line,) = draw(rank_texts(["the foxes run"], query="fox run"), 80, color=True)
     assert re.search(r"\x1b\[[0-9;]+mfoxes\x1b\[0m", line)
     words = QueryWords("How do I get a refund?")
     assert ["Refunded orders"[a:b] for a, b in words.spans("Refunded orders, how?")] == ["Refunded"]
@@ -349,8 +355,8 @@ def test_when_there_is_colour(
     monkeypatch.setenv("TERM", "xterm-256color")
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    ran = rerank("fox", "-d", "a fox", "-m", "bm25", *arguments, terminal=80)
-    assert ("\x1b[" in ran.out) is colored
+    outcome = rerank("fox", "-d", "a fox", "-m", "bm25", *arguments, terminal=80)
+    assert ("\x1b[" in outcome.out) is colored
 
 
 def test_no_colour_in_a_pipe(rerank: Run) -> None:
@@ -360,18 +366,18 @@ def test_no_colour_in_a_pipe(rerank: Run) -> None:
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (40, 20), (120, 40), (80, 12), (30, 10)])
 def test_a_table_of_ten_fits_the_screen(width: int, height: int) -> None:
     texts = [f"a fox {'and many other words ' * 30}{number}" for number in range(40)]
-    ranking = replace(ranked(texts, n=10), more=30)
+    ranking = replace(rank_texts(texts, n=10), more=30)
     style = Style(Format.TABLE, interactive=True, width=width, height=height)
     lines = b"".join(render(ranking, style)).decode().splitlines()
-    shown = sum(re.match(r" *\d+  0\.", line) is not None for line in lines)
-    assert shown >= 5
-    assert lines[-1] == f"… {40 - shown} more (-n 0 for all)"
-    assert len(lines) <= height - 3 or shown == 5
-    assert shown == 10 or width < 80 or height < 24
+    row_count = sum(re.match(r" *\d+  0\.", line) is not None for line in lines)
+    assert row_count >= 5
+    assert lines[-1] == f"… {40 - row_count} more (-n 0 for all)"
+    assert len(lines) <= height - 3 or row_count == 5
+    assert row_count == 10 or width < 80 or height < 24
 
 
 def test_the_first_results_have_the_lines_that_are_left() -> None:
-    ranking = ranked([f"a fox {'and many other words ' * 30}"] * 8)
+    ranking = rank_texts([f"a fox {'and many other words ' * 30}"] * 8)
     style = Style(Format.TABLE, interactive=True, width=80, height=24)
     lines = b"".join(render(ranking, style)).decode().splitlines()
     starts = [place for place, line in enumerate(lines) if line[0].isdigit()]
@@ -380,12 +386,12 @@ def test_the_first_results_have_the_lines_that_are_left() -> None:
 
 
 def test_a_line_below_the_table_says_how_many_more_there_are() -> None:
-    def last(more: int) -> str:
-        return drawn(replace(ranked(["a fox"]), more=more), 80)[-1]
+    def last_line(more: int) -> str:
+        return draw(replace(rank_texts(["a fox"]), more=more), 80)[-1]
 
-    assert last(22_177) == "… 22,177 more (-n 50, or -n 0 for all)"
-    assert last(49) == "… 49 more (-n 0 for all)"
-    assert last(0).endswith("a fox")
+    assert last_line(22_177) == "… 22,177 more (-n 50, or -n 0 for all)"
+    assert last_line(49) == "… 49 more (-n 0 for all)"
+    assert last_line(0).endswith("a fox")
 
 
 def test_the_table_fits_a_window_that_has_changed(
@@ -398,19 +404,19 @@ def test_the_table_fits_a_window_that_has_changed(
         return choose(*arguments)
 
     monkeypatch.setattr(rank_command, "_find_sentences", choose_in_a_narrow_one)
-    ran = rerank("refund", str(ROOT / "examples" / "faq.txt"), "--color", "never", terminal=100)
-    assert max(map(cell_len, ran.out.splitlines())) <= 50
+    outcome = rerank("refund", str(ROOT / "examples" / "faq.txt"), "--color", "never", terminal=100)
+    assert max(map(cell_len, outcome.out.splitlines())) <= 50
 
 
 def test_the_readme_command_fits_a_screen_with_the_best_result_on_it(rerank: Run) -> None:
-    ran = rerank("can I return something I bought", "examples/faq.txt", terminal=80)
-    lines = ESCAPE.sub("", ran.out).splitlines()
-    assert len(lines) + ran.err.count("\n") <= 22
+    outcome = rerank("can I return something I bought", "examples/faq.txt", terminal=80)
+    lines = ESCAPE.sub("", outcome.out).splitlines()
+    assert len(lines) + outcome.err.count("\n") <= 22
     assert lines[0].startswith(" 1  0.")
     assert lines[-1].startswith("… 5 more")
 
 
-def linked(rerank: Run, *arguments: str, **variables: str) -> str:
+def draw_links(rerank: Run, *arguments: str, **variables: str) -> str:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in variables.items():
             patch.setenv(name, value)
@@ -426,18 +432,18 @@ def test_a_place_is_a_link_where_the_terminal_takes_it(
     file.write_text("dog\nred fox\n")
     uri = file.as_uri()
     assert "%1B" in uri
-    out = linked(rerank, str(file), TERM="xterm-kitty")
+    out = draw_links(rerank, str(file), TERM="xterm-kitty")
     link = f"\x1b]8;;file://{quote(os.uname().nodename)}{uri[7:]}#2\x1b\\"
     assert link in out
     assert out.count("\x1b]8;;") == 2  # it is closed
-    vscode = linked(rerank, str(file), TERM_PROGRAM="vscode", TERM_PROGRAM_VERSION="1.90.1")
+    vscode = draw_links(rerank, str(file), TERM_PROGRAM="vscode", TERM_PROGRAM_VERSION="1.90.1")
     assert f"\x1b]8;;{uri}#2\x1b\\" in vscode
     kitty = {"TERM": "xterm-kitty"}
-    assert "]8;" not in linked(rerank, str(file))
-    assert "]8;" not in linked(rerank, str(file), "--color", "never", **kitty)
-    assert "]8;" not in linked(rerank, str(file), "-f", "text", **kitty)
-    assert "]8;" not in linked(rerank, "-d", "a fox", **kitty)
-    assert "]8;" not in linked(rerank, str(file), TERM="dumb", FORCE_HYPERLINK="1")
+    assert "]8;" not in draw_links(rerank, str(file))
+    assert "]8;" not in draw_links(rerank, str(file), "--color", "never", **kitty)
+    assert "]8;" not in draw_links(rerank, str(file), "-f", "text", **kitty)
+    assert "]8;" not in draw_links(rerank, "-d", "a fox", **kitty)
+    assert "]8;" not in draw_links(rerank, str(file), TERM="dumb", FORCE_HYPERLINK="1")
     for name, value in kitty.items():
         monkeypatch.setenv(name, value)
     assert (
@@ -450,15 +456,17 @@ def test_the_link_of_a_pdf_has_its_page_but_for_editors(rerank: Run, tmp_path: P
     file = tmp_path / "a.pdf"
     file.write_bytes(pdf("apple", "a fox"))
     link = "a.pdf#page=2\x1b\\"
-    assert link in linked(rerank, str(file), "--unit", "section", TERM="foot")
-    kitty = linked(rerank, str(file), "--unit", "section", TERM="xterm-kitty")
+    assert link in draw_links(rerank, str(file), "--unit", "section", TERM="foot")
+    kitty = draw_links(rerank, str(file), "--unit", "section", TERM="xterm-kitty")
     assert "a.pdf\x1b\\" in kitty
     assert "#" not in kitty
 
 
 def test_the_same_links_have_the_same_bytes(rerank: Run) -> None:
     arguments = ("-d", "x", "examples/garden.md", "--min-score", "0")
-    assert linked(rerank, *arguments, TERM="foot") == linked(rerank, *arguments, TERM="foot")
+    assert draw_links(rerank, *arguments, TERM="foot") == draw_links(
+        rerank, *arguments, TERM="foot"
+    )
 
 
 @pytest.mark.slow
@@ -480,6 +488,6 @@ def test_the_table_and_grep_have_the_same_places(rerank: Run) -> None:
 )
 def test_any_text_is_drawn_in_the_width(text: str, indent: str, syntax: str) -> None:
     document = Document(f"{indent}{text}a fox{text}", source="a", line=1, syntax=syntax)
-    rows = drawn(rank("fox", [document], OverlapScorer(words_info(20, scale="logit"))), 40)
+    rows = draw(rank("fox", [document], OverlapScorer(words_info(20, scale="logit"))), 40)
     assert rows
     assert all(cell_len(row) <= 40 for row in rows)

@@ -87,14 +87,14 @@ def test_scores_of_a_shared_run_are_those_of_runs_apart(name: str) -> None:
     network = scorer._network  # type: ignore[attr-defined]
     score_rows = network.scores
 
-    def counted(rows: list[TokenRow]) -> list[float]:
+    def count_rows(rows: list[TokenRow]) -> list[float]:
         runs.append(len(rows))
         return list(score_rows(rows))
 
-    network.scores = counted
-    together = scorer.score(pairs).values
+    network.scores = count_rows
+    values = scorer.score(pairs).values
     assert max(runs) > 4
-    assert [scorer.score([pair]).values[0] for pair in pairs] == together
+    assert [scorer.score([pair]).values[0] for pair in pairs] == values
 
 
 def test_what_is_filled_up_is_masked() -> None:

@@ -57,18 +57,18 @@ def test_without_a_gpu_cuda_is_refused_and_auto_is_the_cpu(
     expected = rerank(*arguments, "--device", "cpu")
     auto = rerank(*arguments, "--device", "auto")
     assert (auto.code, auto.out, auto.err) == (0, expected.out, "")
-    ran = rerank(*arguments, "--device", "cuda")
-    assert (ran.code, ran.out) == (2, "")
-    assert "--device cuda: the onnxruntime that is installed is one for CPUs" in ran.err
-    assert "onnxruntime-gpu" in ran.err
+    outcome = rerank(*arguments, "--device", "cuda")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "--device cuda: the onnxruntime that is installed is one for CPUs" in outcome.err
+    assert "onnxruntime-gpu" in outcome.err
 
     monkeypatch.setattr(onnxruntime_graph, "supports_gpu", lambda: True)
     monkeypatch.setattr(onnxruntime_graph, "_gpu_count", lambda: 0)
     auto = rerank(*arguments)
     assert (auto.code, auto.out, auto.err) == (0, expected.out, "")
-    ran = rerank(*arguments, "--device", "cuda")
-    assert (ran.code, ran.out) == (2, "")
-    assert "the driver finds no NVIDIA GPU" in ran.err
+    outcome = rerank(*arguments, "--device", "cuda")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "the driver finds no NVIDIA GPU" in outcome.err
 
 
 @pytest.mark.usefixtures("gpu")
@@ -117,16 +117,16 @@ def test_the_note_is_for_the_option_the_setting_and_one_model_of_several(
     assert rerank(*arguments).err == by_option.err
     cascade = rerank(*arguments, "-m", "bm25,mini")
     assert (cascade.code, cascade.err.count(PARTS_NOTE)) == (0, 1)
-    ran = rerank(*arguments, "--runtime", "openvino")
-    assert (ran.code, ran.out) == (2, "")
-    assert "--runtime openvino runs on the CPU, and not on --device cuda" in ran.err
+    outcome = rerank(*arguments, "--runtime", "openvino")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "--runtime openvino runs on the CPU, and not on --device cuda" in outcome.err
 
 
 def test_a_machine_without_a_driver_has_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str) -> None:
+    def fail_to_load(name: str) -> None:
         raise OSError(name)
 
-    monkeypatch.setattr("ctypes.CDLL", missing)
+    monkeypatch.setattr("ctypes.CDLL", fail_to_load)
     assert onnxruntime_graph._gpu_count() == 0
 
 
@@ -144,9 +144,9 @@ def test_the_driver_is_asked_for_what_this_process_may_use(
             count._obj.value = 2  # type: ignore[attr-defined]
             return 0
 
-    for answer, found in ((0, 2), (100, 0)):  # 100 is CUDA_ERROR_NO_DEVICE
+    for answer, device_count in ((0, 2), (100, 0)):  # 100 is CUDA_ERROR_NO_DEVICE
         monkeypatch.setattr("ctypes.CDLL", lambda _, answer=answer: Driver(answer))
-        assert onnxruntime_graph._gpu_count() == found
+        assert onnxruntime_graph._gpu_count() == device_count
 
 
 def test_a_folder_is_found_from_its_own_formats_folder(tmp_path: Path) -> None:

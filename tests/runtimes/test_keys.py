@@ -48,7 +48,7 @@ PAIRS = [
     Pair.from_texts("late delivery", text)
     for text in ("the parcel is late", "cats purr", "refunds take the parcel " * 3)
 ]
-REFUSED = "refused"
+REFUSAL = "refused"
 
 
 @dataclass(frozen=True)
@@ -59,30 +59,30 @@ class Layout:
     files: Mapping[str, Path]
 
 
-def plain(to: Path) -> Layout:
+def plain_layout(to: Path) -> Layout:
     folder = copy_model("bert", to)
-    return Layout(str(folder), {path.name: path for path in deciding(folder)})
+    return Layout(str(folder), {path.name: path for path in deciding_files(folder)})
 
 
-def beside(to: Path) -> Layout:
+def external_layout(to: Path) -> Layout:
     folder = with_external_data("bert", to)
-    return Layout(str(folder), {path.name: path for path in deciding(folder)})
+    return Layout(str(folder), {path.name: path for path in deciding_files(folder)})
 
 
-def cached(to: Path) -> Layout:
+def cache_layout(to: Path) -> Layout:
     """As huggingface_hub keeps them: each file of a revision is a link to a blob."""
     snapshot, blobs = to / "snapshots" / "revision", to / "blobs"
     snapshot.mkdir(parents=True)
     blobs.mkdir()
     files = {}
-    for number, path in enumerate(deciding(with_external_data("bert", to / "source"))):
+    for number, path in enumerate(deciding_files(with_external_data("bert", to / "source"))):
         blob = files[path.name] = blobs / f"{number:040}"
         shutil.copy(path, blob)
         (snapshot / path.name).symlink_to(f"../../blobs/{blob.name}")
     return Layout(str(snapshot), files)
 
 
-def linked(to: Path) -> Layout:
+def link_layout(to: Path) -> Layout:
     """The graph is a link, and its weights are a plain file beside that."""
     folder, other = with_external_data("bert", to) / "onnx", to / "elsewhere"
     other.mkdir()
@@ -90,11 +90,11 @@ def linked(to: Path) -> Layout:
     (folder / "model.onnx").symlink_to("../../elsewhere/graph")
     # Weights beside the link's target are not those that are read.
     (other / "model.onnx_data").write_bytes((folder / "model.onnx_data").read_bytes())
-    files = {path.name: path for path in deciding(folder.parent)}
+    files = {path.name: path for path in deciding_files(folder.parent)}
     return Layout(str(folder.parent), {**files, "model.onnx": other / "graph"})
 
 
-def pulled(to: Path) -> Layout:
+def pulled_layout(to: Path) -> Layout:
     store, source = Store.usual(), with_external_data("bert", to)
     name = "hf:acme/reranker"
     with store.stage_model(name, "fp32", lambda: None) as staging:
@@ -108,23 +108,23 @@ def pulled(to: Path) -> Layout:
             name, "fp32", "acme/reranker", "c" * 40, "main", "", "", "onnx/model.onnx", "", files
         )
         model = store.adopt(staging, manifest)
-    return Layout(name, {path.name: path for path in deciding(model.folder)})
+    return Layout(name, {path.name: path for path in deciding_files(model.folder)})
 
 
-def shipped(to: Path) -> Layout:
+def shipped_layout(to: Path) -> Layout:
     folder = Path(shutil.copytree(copy_model("bert", to), to / "shipped" / "mini"))
-    lines = [f"{file_digest(path)}  {path.name}\n" for path in deciding(folder)]
+    lines = [f"{file_digest(path)}  {path.name}\n" for path in deciding_files(folder)]
     (folder / "SHA256SUMS").write_text("".join(lines))
-    return Layout("mini", {path.name: path for path in deciding(folder)})
+    return Layout("mini", {path.name: path for path in deciding_files(folder)})
 
 
-def deciding(folder: Path) -> list[Path]:
-    wanted = ("model.onnx", "model.onnx_data", "tokenizer.json", "config.json")
-    return sorted(path for path in folder.rglob("*") if path.name in wanted)
+def deciding_files(folder: Path) -> list[Path]:
+    names = ("model.onnx", "model.onnx_data", "tokenizer.json", "config.json")
+    return sorted(path for path in folder.rglob("*") if path.name in names)
 
 
-LAYOUTS = [plain, beside, cached, linked, pulled, shipped]
-WITH_HASHES = [pulled, shipped]
+LAYOUTS = [plain_layout, external_layout, cache_layout, link_layout, pulled_layout, shipped_layout]
+WITH_HASHES = [pulled_layout, shipped_layout]
 
 
 @pytest.fixture
@@ -138,13 +138,13 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def scores(model: str) -> list[float] | str:
-    """The scores of some pairs, or `REFUSED`. No thread uses a file of the model afterwards."""
+    """The scores of some pairs, or `REFUSAL`. No thread uses a file of the model afterwards."""
     scorer = None
     try:
         scorer = open_scorer(model)
         return [float(value or 0) for value in scorer.score(PAIRS).values]
     except ScorerError:
-        return REFUSED
+        return REFUSAL
     finally:
         if isinstance(scorer, ConcurrentScorer):
             scorer.close()  # if a pair has failed, others may still be scored
@@ -187,20 +187,20 @@ def telling_bit(content: bytes) -> tuple[int, int]:
 
 
 @contextmanager
-def changed_before(name: str, owner: object, path: Path) -> Iterator[list[Path]]:
+def change_before(name: str, owner: object, path: Path) -> Iterator[list[Path]]:
     """Have a file changed just before a function is called for the first time."""
     function = getattr(owner, name)
-    done: list[Path] = []
+    paths: list[Path] = []
 
     def change_first(*arguments: object, **options: object) -> object:
-        if not done:
-            done.append(path)
+        if not paths:
+            paths.append(path)
             change(path)
         return function(*arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(owner, name, change_first)
-        yield done
+        yield paths
 
 
 # Steps of opening a model before which its files may be changed.
@@ -221,7 +221,7 @@ def test_a_file_that_was_changed_in_place_is_never_taken_for_the_old_one(
 ) -> None:
     model = layout(tmp_path / "model")
     first = fresh_scores(model.model)
-    assert first != REFUSED
+    assert first != REFUSAL
     assert scores(model.model) == scores(model.model) == first
     for path in model.files.values():
         content = path.read_bytes()
@@ -230,7 +230,7 @@ def test_a_file_that_was_changed_in_place_is_never_taken_for_the_old_one(
         assert expected != first
         assert scores(model.model) == scores(model.model) == expected
         if layout in WITH_HASHES:
-            assert expected == REFUSED
+            assert expected == REFUSAL
         path.write_bytes(content)
         assert scores(model.model) == first
 
@@ -238,7 +238,7 @@ def test_a_file_that_was_changed_in_place_is_never_taken_for_the_old_one(
 @pytest.mark.slow
 @pytest.mark.usefixtures("own_cache")
 @pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("layout", [cached, plain, pulled])
+@pytest.mark.parametrize("layout", [cache_layout, plain_layout, pulled_layout])
 def test_a_file_that_changes_while_it_is_opened_is_filed_under_no_other_name(
     layout: Callable[[Path], Layout], step: str, tmp_path: Path
 ) -> None:
@@ -246,10 +246,10 @@ def test_a_file_that_changes_while_it_is_opened_is_filed_under_no_other_name(
     first = fresh_scores(model.model)
     for path in model.files.values():
         content = path.read_bytes()
-        with changed_before(*STEPS[step], path) as done:
-            found = scores(model.model)
-        assert done
-        assert found in (REFUSED, fresh_scores(model.model))
+        with change_before(*STEPS[step], path) as changed_paths:
+            values = scores(model.model)
+        assert changed_paths
+        assert values in (REFUSAL, fresh_scores(model.model))
         assert scores(model.model) == fresh_scores(model.model) != first
         path.write_bytes(content)
         assert scores(model.model) == first
@@ -257,7 +257,9 @@ def test_a_file_that_changes_while_it_is_opened_is_filed_under_no_other_name(
 
 
 @pytest.mark.usefixtures("own_cache")
-@pytest.mark.parametrize(("layout", "name"), [(plain, "model.onnx"), (beside, "model.onnx_data")])
+@pytest.mark.parametrize(
+    ("layout", "name"), [(plain_layout, "model.onnx"), (external_layout, "model.onnx_data")]
+)
 def test_a_model_that_is_replaced_meanwhile_and_put_back_is_not_filed(
     layout: Callable[[Path], Layout], name: str, tmp_path: Path
 ) -> None:
@@ -277,14 +279,14 @@ def test_a_model_that_is_replaced_meanwhile_and_put_back_is_not_filed(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(onnxruntime_graph, "make_copy", make_of_another)
-        assert scores(model.model) in (REFUSED, first)
+        assert scores(model.model) in (REFUSAL, first)
     assert scores(model.model) == first
 
 
 @pytest.mark.usefixtures("own_cache")
 def test_revisions_in_a_cache_of_the_hub_have_scores_of_their_own(tmp_path: Path) -> None:
     """Their graphs are one blob; only the weights beside the links differ."""
-    model = cached(tmp_path)
+    model = cache_layout(tmp_path)
     snapshot = Path(model.model)
     second = Path(shutil.copytree(snapshot, snapshot.parent / "second", symlinks=True))
     weights = tmp_path / "blobs" / "other"
@@ -292,15 +294,15 @@ def test_revisions_in_a_cache_of_the_hub_have_scores_of_their_own(tmp_path: Path
     weights.write_bytes((np.frombuffer(content, np.float32) * 0.5).tobytes())
     (second / "model.onnx_data").unlink()
     (second / "model.onnx_data").symlink_to("../../blobs/other")
-    found = [scores(str(folder)) for folder in (snapshot, second)]
-    assert found == [fresh_scores(str(folder)) for folder in (snapshot, second)]
-    assert found[0] != found[1]
+    scores_by_name = [scores(str(folder)) for folder in (snapshot, second)]
+    assert scores_by_name == [fresh_scores(str(folder)) for folder in (snapshot, second)]
+    assert scores_by_name[0] != scores_by_name[1]
     # A link that changes, as that of a branch does.
     (tmp_path / "main").symlink_to(snapshot)
-    assert scores(str(tmp_path / "main")) == found[0]
+    assert scores(str(tmp_path / "main")) == scores_by_name[0]
     (tmp_path / "main").unlink()
     (tmp_path / "main").symlink_to(second)
-    assert scores(str(tmp_path / "main")) == found[1]
+    assert scores(str(tmp_path / "main")) == scores_by_name[1]
 
 
 @pytest.mark.usefixtures("own_cache")
@@ -318,7 +320,7 @@ def test_weights_of_any_name_decide(location: str, tmp_path: Path) -> None:
     weights.write_bytes(bytes(len(content)))
     assert scores(str(folder)) == fresh_scores(str(folder)) != before
     weights.unlink()
-    assert scores(str(folder)) == REFUSED
+    assert scores(str(folder)) == REFUSAL
     weights.write_bytes(content)
     assert scores(str(folder)) == before
 
@@ -328,12 +330,12 @@ def test_what_was_prepared_for_another_length_is_not_taken(tmp_path: Path) -> No
     """Probes of the copy go up to the length, which is in another file."""
     folder = copy_model("bert", tmp_path)
     scores(str(folder))
-    prepared = set((tmp_path / "prepared").glob("*-*"))
+    prepared_paths = set((tmp_path / "prepared").glob("*-*"))
     config = folder / "config.json"
     config.write_text(config.read_text().replace('"max_position_embeddings": ', '"unknown": '))
     assert find(str(folder)).length == 512
     scores(str(folder))
-    assert len(set((tmp_path / "prepared").glob("*-*")) - prepared) == 1
+    assert len(set((tmp_path / "prepared").glob("*-*")) - prepared_paths) == 1
 
 
 @pytest.mark.usefixtures("own_cache")
@@ -343,7 +345,7 @@ def test_a_graph_that_libraries_read_differently_is_refused(content: bytes, tmp_
     folder = with_external_data("bert", tmp_path)
     graph = folder / "onnx" / "model.onnx"
     graph.write_bytes(content + graph.read_bytes())
-    assert scores(str(folder)) == REFUSED
+    assert scores(str(folder)) == REFUSAL
 
 
 @pytest.mark.slow
@@ -381,7 +383,7 @@ def write_batch(to: Path) -> tuple[str, str]:
     return str(to / "in.jsonl"), str(to / "out.jsonl")
 
 
-@pytest.mark.parametrize("layout", [plain, cached])
+@pytest.mark.parametrize("layout", [plain_layout, cache_layout])
 def test_a_batch_goes_on_only_with_the_same_bytes_in_every_file(
     layout: Callable[[Path], Layout], tmp_path: Path, rerank: Run
 ) -> None:
@@ -393,9 +395,11 @@ def test_a_batch_goes_on_only_with_the_same_bytes_in_every_file(
     for name, path in model.files.items():
         content = path.read_bytes()
         change(path)
-        ran = rerank(*arguments, "--resume")
+        outcome = rerank(*arguments, "--resume")
         # A graph may also name weights now that are not there.
-        assert (ran.code == 2 and "not the job" in ran.err) or (ran.code == 3 and name in ran.err)
+        assert (outcome.code == 2 and "not the job" in outcome.err) or (
+            outcome.code == 3 and name in outcome.err
+        )
         path.write_bytes(content)
     assert rerank(*arguments, "--resume").code == 0
 
@@ -405,11 +409,11 @@ def test_a_batch_whose_model_changes_before_it_is_opened_is_refused(
     step: str, tmp_path: Path, rerank: Run
 ) -> None:
     """The journal would have the hashes of other files than those that were opened."""
-    model = beside(tmp_path / "model")
+    model = external_layout(tmp_path / "model")
     source, target = write_batch(tmp_path)
-    with changed_before(step, local, model.files["model.onnx_data"]):
-        ran = rerank("batch", source, "-m", model.model, "-o", target)
-    assert (ran.code, "changed while it was in use" in ran.err) == (3, True)
+    with change_before(step, local, model.files["model.onnx_data"]):
+        outcome = rerank("batch", source, "-m", model.model, "-o", target)
+    assert (outcome.code, "changed while it was in use" in outcome.err) == (3, True)
 
 
 def test_weights_of_one_name_in_two_folders_are_two_files(tmp_path: Path) -> None:
@@ -424,16 +428,16 @@ def test_weights_of_one_name_in_two_folders_are_two_files(tmp_path: Path) -> Non
         onnx.external_data_helper.set_external_data(weights, f"{number}/weights")
         weights.ClearField("raw_data")
     onnx.save(model, graph)
-    found = find(str(folder))
-    digests = found.digests()
+    entry = find(str(folder))
+    digests = entry.digests()
     assert {"0/weights", "1/weights", "model.onnx", "tokenizer.json"} < digests.keys()
     change(folder / "0" / "weights", 0)
-    changed = find(str(folder)).digests().items() - digests.items()
-    assert dict(changed).keys() == {"0/weights"}
+    changes = find(str(folder)).digests().items() - digests.items()
+    assert dict(changes).keys() == {"0/weights"}
 
 
 def test_what_eval_keeps_is_of_the_same_files(tmp_path: Path) -> None:
-    model = cached(tmp_path / "model")
+    model = cache_layout(tmp_path / "model")
     for path in model.files.values():
         folder = find_local_folder(model.model)
         assert folder is not None
@@ -448,12 +452,12 @@ def test_what_eval_keeps_is_of_the_same_files(tmp_path: Path) -> None:
 
 def test_what_eval_and_batch_keep_is_of_the_same_service(home: Path) -> None:
     entry = '[ours]\nlike = "cohere"\nurl = "{}"\n'
-    own, found = home / "providers.toml", set()
+    own, names = home / "providers.toml", set()
     options = [RemoteOptions(), RemoteOptions(sigmoid=True), RemoteOptions(fields={"a": 1})]
     for url in ("http://127.0.0.1:1/a", "http://127.0.0.1:1/b"):
         own.write_text(entry.format(url))
-        found |= {remote_fingerprint("ours/x", remote) for remote in options}
-    assert len(found) == 6
+        names |= {remote_fingerprint("ours/x", remote) for remote in options}
+    assert len(names) == 6
     assert remote_fingerprint("bm25", RemoteOptions()) == ""
 
 
@@ -487,22 +491,22 @@ def test_any_byte_of_a_large_vocabulary(tmp_path: Path, monkeypatch: pytest.Monk
 def test_weights_that_change_while_another_process_prepares_them(
     is_put_back: bool, own_cache: Path, tmp_path: Path
 ) -> None:
-    model = beside(tmp_path / "model")
+    model = external_layout(tmp_path / "model")
     weights = model.files["model.onnx_data"]
     content = weights.read_bytes()
     first = fresh_scores(model.model)
     command = [sys.executable, "-m", "rerank_cli", "-m", model.model, "late", "-d", "the"]
-    running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    while running.poll() is None and not (own_cache / ".making").exists():
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    while process.poll() is None and not (own_cache / ".making").exists():
         time.sleep(0.001)
-    running.send_signal(signal.SIGSTOP)
+    process.send_signal(signal.SIGSTOP)
     change(weights)
-    running.send_signal(signal.SIGCONT)
+    process.send_signal(signal.SIGCONT)
     if is_put_back:
         time.sleep(0.5)
         weights.write_bytes(content)
-    out, _ = running.communicate(timeout=60)
-    assert (running.returncode, out) in ((0, "the\n"), (3, ""))
+    out, _ = process.communicate(timeout=60)
+    assert (process.returncode, out) in ((0, "the\n"), (3, ""))
     weights.write_bytes(content)
     assert scores(model.model) == first
     change(weights)

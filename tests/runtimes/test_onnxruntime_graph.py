@@ -41,7 +41,7 @@ def scores(scorer: Scorer) -> list[float | None]:
     return list(scorer.score(pairs).values)
 
 
-def made(root: Path) -> list[Path]:
+def prepared_files(root: Path) -> list[Path]:
     return sorted({path.parent for path in root.glob("*/*.onnx")})
 
 
@@ -51,7 +51,7 @@ def test_scores_are_those_of_the_models_own_file(
     model: str | None, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = scores(open_scorer(model)), scores(open_scorer(model))
-    assert len(made(root)) == 1
+    assert len(prepared_files(root)) == 1
     monkeypatch.setenv("RERANK_PREPARED", "off")
     assert first == second == scores(open_scorer(model))
 
@@ -82,7 +82,7 @@ def test_weights_are_saved_where_kernels_can_load_them(
 ) -> None:
     model = str(with_uneven_weight(tmp_path))
     first, second = scores(open_scorer(model)), scores(open_scorer(model))
-    [folder] = made(root)
+    [folder] = prepared_files(root)
     places = packed_beside(folder / "model.onnx")
     assert bool(places) == bool(machine.features())
     assert [place for place in places if place % 64] == []
@@ -105,9 +105,9 @@ def test_another_machine_or_onnxruntime_has_its_own(
     for number, change in enumerate(changes, start=2):
         monkeypatch.setattr(*change)
         assert scores(open_scorer(model)) == expected
-        assert len(made(root)) == number
+        assert len(prepared_files(root)) == number
         assert scores(open_scorer(model)) == expected
-        assert len(made(root)) == number
+        assert len(prepared_files(root)) == number
 
 
 def test_weights_beside_the_graph_are_its_own(root: Path, tmp_path: Path) -> None:
@@ -122,19 +122,19 @@ def test_weights_beside_the_graph_are_its_own(root: Path, tmp_path: Path) -> Non
     assert zeros != before
     weights.write_bytes(content)
     assert scores(open_scorer(str(folder))) == before
-    assert len(made(root)) == 2
+    assert len(prepared_files(root)) == 2
 
 
 def test_a_copy_that_does_not_open_is_made_again_and_said(root: Path, rerank: Run) -> None:
     arguments = ["-m", str(MODELS / "bert"), "refund", "-d", "a", "-d", "b", "--scores"]
     expected = rerank(*arguments)
     assert expected.err == ""
-    (folder,) = made(root)
+    (folder,) = prepared_files(root)
     for name in ("model.onnx", "weights.bin"):
         (folder / name).write_bytes(b"nothing of the kind")
-        ran = rerank(*arguments)
-        assert (ran.code, ran.out) == (0, expected.out)
-        assert ran.err.startswith(f"rerank: the prepared copy in {folder} was damaged (")
+        outcome = rerank(*arguments)
+        assert (outcome.code, outcome.out) == (0, expected.out)
+        assert outcome.err.startswith(f"rerank: the prepared copy in {folder} was damaged (")
         assert rerank(*arguments).err == ""
     # One that is as it was written, and still of no use to this onnxruntime.
     store = PreparedCache(root)
@@ -152,8 +152,8 @@ def test_a_place_that_cannot_be_written_is_done_without(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("RERANK_PREPARED", str(tmp_path / "file" / "prepared"))
-    ran = rerank("-m", str(MODELS / "bert"), "refund", "-d", "a")
-    assert (ran.code, ran.out, ran.err) == (0, "a\n", "")
+    outcome = rerank("-m", str(MODELS / "bert"), "refund", "-d", "a")
+    assert (outcome.code, outcome.out, outcome.err) == (0, "a\n", "")
 
 
 def test_a_file_that_is_no_graph_is_told_of_as_ever(
@@ -162,10 +162,10 @@ def test_a_file_that_is_no_graph_is_told_of_as_ever(
     folder = copy_model("bert", tmp_path)
     for content in (b"", b"no graph"):
         (folder / "model.onnx").write_bytes(content)
-        ran = rerank("-m", str(folder), "refund", "-d", "a")
-        assert ran.code == 3
-        assert f"{folder / 'model.onnx'}: " in ran.err
-    assert made(root) == []
+        outcome = rerank("-m", str(folder), "refund", "-d", "a")
+        assert outcome.code == 3
+        assert f"{folder / 'model.onnx'}: " in outcome.err
+    assert prepared_files(root) == []
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
@@ -183,35 +183,41 @@ def test_a_first_use_that_is_killed_is_no_trouble_later(delays_ms: list[int], ro
         time.sleep(delay_ms / 1000)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        ran = subprocess.run(command, cwd=ROOT, capture_output=True)
-        assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"a refund\nb\n", b"")
-        assert len(made(root)) == 1
+        completed_process = subprocess.run(command, cwd=ROOT, capture_output=True)
+        assert (
+            completed_process.returncode,
+            completed_process.stdout,
+            completed_process.stderr,
+        ) == (0, b"a refund\nb\n", b"")
+        assert len(prepared_files(root)) == 1
         assert not (root / ".making").exists()
 
 
 @pytest.mark.slow
 def test_two_first_uses_at_once_are_safe(root: Path) -> None:
     command = [sys.executable, "-m", "rerank_cli", "refund", "-d", "b", "-d", "a refund"]
-    running = [
+    processes = [
         subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for _ in range(3)
     ]
-    assert [process.communicate() for process in running] == [(b"a refund\nb\n", b"")] * 3
-    assert len(made(root)) == 1
+    assert [process.communicate() for process in processes] == [(b"a refund\nb\n", b"")] * 3
+    assert len(prepared_files(root)) == 1
 
 
 @pytest.mark.slow
 def test_a_pair_that_is_alone_has_all_cores_and_the_same_score(root: Path) -> None:
     text = "word " * 400
     pairs = [Pair.from_texts("refund", text)]
-    one, several = (open_scorer(runtime=RuntimeOptions(threads=count)) for count in (1, 3))
-    assert several.score(pairs).values == one.score(pairs).values
-    wide = several._wide  # type: ignore[attr-defined]
+    single_thread, parallel_scorer = (
+        open_scorer(runtime=RuntimeOptions(threads=count)) for count in (1, 3)
+    )
+    assert parallel_scorer.score(pairs).values == single_thread.score(pairs).values
+    wide = parallel_scorer._wide  # type: ignore[attr-defined]
     parts = (wide._encoder, wide._reader)
     assert [part._session.get_session_options().intra_op_num_threads for part in parts] == [3, 1]
-    assert one._wide is None  # type: ignore[attr-defined]
-    assert scores(several) == scores(one)
-    assert len(made(root)) == 1
+    assert single_thread._wide is None  # type: ignore[attr-defined]
+    assert scores(parallel_scorer) == scores(single_thread)
+    assert len(prepared_files(root)) == 1
 
 
 def test_a_copy_that_is_gone_when_it_is_to_be_opened_again_is_done_without(

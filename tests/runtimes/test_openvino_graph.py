@@ -56,12 +56,12 @@ def test_scores_are_those_of_transformers(name: str, monkeypatch: pytest.MonkeyP
     rows = json.loads((MODELS / name / "references.json").read_text())
     pairs = [pair for row in rows for pair in pairs_of([row["passage"]], row["query"])]
     logits = [row["logit"] for row in rows]
-    rounded = open_scorer(str(MODELS / name), runtime=OPENVINO).score(pairs).values
+    int8_values = open_scorer(str(MODELS / name), runtime=OPENVINO).score(pairs).values
     monkeypatch.setattr(openvino_graph, "_precision", lambda _: "f32")
     exact = open_scorer(str(MODELS / name), runtime=OPENVINO).score(pairs).values
     assert exact == pytest.approx(logits, abs=1e-4)
     # A factor in bfloat16 has 8 bits, and these models few dimensions to even that out in.
-    assert np.corrcoef(np.array(rounded, float), np.array(logits))[0, 1] > 0.98
+    assert np.corrcoef(np.array(int8_values, float), np.array(logits))[0, 1] > 0.98
 
 
 @pytest.mark.slow
@@ -72,12 +72,12 @@ def test_what_is_compiled_once_has_the_same_scores_in_any_company(name: str, roo
     second = open_scorer(model, runtime=OPENVINO)
     assert second.prepared_path is not None  # type: ignore[attr-defined]
     assert len(list(root.glob("*/compiled.blob"))) == 1
-    one = open_scorer(model, runtime=RuntimeOptions(Runtime.OPENVINO, threads=1))
-    assert scores(first) == scores(second) == scores(one)
+    scorer = open_scorer(model, runtime=RuntimeOptions(Runtime.OPENVINO, threads=1))
+    assert scores(first) == scores(second) == scores(scorer)
     words = ("soil", "leaf", "water", "worm")
     pairs = pairs_of([f"{a} {b} {c}" for a in words for b in words for c in words])
-    together = one.score(pairs).values
-    assert [one.score([pair]).values[0] for pair in pairs] == together
+    values = scorer.score(pairs).values
+    assert [scorer.score([pair]).values[0] for pair in pairs] == values
 
 
 @pytest.mark.parametrize(
@@ -96,8 +96,8 @@ def test_the_scale_is_that_of_the_graph(
     folder = with_last_operators(name, tmp_path, *operators)
     model = folder / "model.onnx"
     if is_own_format:
-        converted = openvino.convert_model(model)
-        openvino.save_model(converted, folder / "model.xml", compress_to_fp16=False)
+        converted_model = openvino.convert_model(model)
+        openvino.save_model(converted_model, folder / "model.xml", compress_to_fp16=False)
         model.unlink()
         model = folder / "model.xml"
     expected = scores(open_scorer(str(MODELS / name), runtime=OPENVINO))
@@ -137,8 +137,8 @@ def test_models_in_its_own_format_and_with_weights_beside_them(root: Path, tmp_p
     (folder / "openvino").mkdir()
     target = folder / "openvino" / "openvino_model.xml"
     openvino.save_model(openvino.Core().read_model(folder / "model.onnx"), target, False)
-    found = scores(open_scorer(str(target), runtime=OPENVINO))
-    assert found == pytest.approx(expected, abs=1e-4)
+    values = scores(open_scorer(str(target), runtime=OPENVINO))
+    assert values == pytest.approx(expected, abs=1e-4)
     weights = target.with_suffix(".bin")
     content = bytearray(weights.read_bytes())
     content[len(content) // 2] ^= 1
@@ -163,9 +163,9 @@ def test_what_is_quantised_or_in_parts_is_run_by_onnxruntime_and_that_is_said(
     ):
         arguments = ["refund", "-d", "a refund", "-d", "b", "--scores", "-m", str(path.parent)]
         expected = rerank(*arguments)
-        ran = rerank(*arguments, "--runtime", "openvino")
-        assert (ran.code, ran.out) == (0, expected.out)
-        assert ran.err == f"rerank: {path}: {why}\n"
+        outcome = rerank(*arguments, "--runtime", "openvino")
+        assert (outcome.code, outcome.out) == (0, expected.out)
+        assert outcome.err == f"rerank: {path}: {why}\n"
 
 
 def test_what_is_no_cross_encoder_is_said(tmp_path: Path, rerank: Run) -> None:
@@ -173,16 +173,16 @@ def test_what_is_no_cross_encoder_is_said(tmp_path: Path, rerank: Run) -> None:
     with pytest.raises(ModelError, match="not a reranker: its output"):
         open_scorer(str(folder), runtime=OPENVINO)
     (folder / "model.onnx").write_bytes(b"")
-    ran = rerank("-m", str(folder), "--runtime", "openvino", "x", "-d", "x")
-    assert (ran.code, ran.out) == (3, "")
-    assert "cannot be opened by OpenVINO: " in ran.err
+    outcome = rerank("-m", str(folder), "--runtime", "openvino", "x", "-d", "x")
+    assert (outcome.code, outcome.out) == (3, "")
+    assert "cannot be opened by OpenVINO: " in outcome.err
 
 
 def test_it_runs_on_the_cpu(rerank: Run) -> None:
     bert = str(MODELS / "bert")
-    ran = rerank("x", "-d", "x", "-m", bert, "--runtime", "openvino", "--device", "cuda")
-    assert ran.code == 2
-    assert "--runtime openvino runs on the CPU" in ran.err
+    outcome = rerank("x", "-d", "x", "-m", bert, "--runtime", "openvino", "--device", "cuda")
+    assert outcome.code == 2
+    assert "--runtime openvino runs on the CPU" in outcome.err
 
 
 def test_where_it_is_not_installed_the_extra_is_named(
@@ -191,23 +191,23 @@ def test_where_it_is_not_installed_the_extra_is_named(
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(MissingExtra, match="needs the extra openvino"):
         open_scorer(str(MODELS / "bert"), runtime=OPENVINO)
-    ran = rerank("-m", str(MODELS / "bert"), "x", "-d", "x", "--runtime", "openvino")
-    assert ran.code == 2
-    assert "hint: pip install 'rerank-cli[openvino]'" in ran.err
+    outcome = rerank("-m", str(MODELS / "bert"), "x", "-d", "x", "--runtime", "openvino")
+    assert outcome.code == 2
+    assert "hint: pip install 'rerank-cli[openvino]'" in outcome.err
 
 
 @pytest.mark.slow
 def test_a_run_leaves_no_word_and_no_trace() -> None:
     """Such as what libraries print when they load, or where they count who uses them."""
     command = [sys.executable, "-m", "rerank_cli", "-m", str(MODELS / "bert")]
-    ran = subprocess.run(
+    process = subprocess.run(
         [*command, "--runtime", "openvino", "refund", "-d", "a", "-d", "b", "--json"],
         capture_output=True,
         cwd=ROOT,
         check=False,
     )
-    assert (ran.returncode, ran.stderr) == (0, b"")
-    assert len(json.loads(ran.stdout)["results"]) == 2
+    assert (process.returncode, process.stderr) == (0, b"")
+    assert len(json.loads(process.stdout)["results"]) == 2
 
 
 @pytest.mark.slow

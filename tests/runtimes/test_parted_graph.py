@@ -35,7 +35,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return in_parts(tmp_path)
 
 
-def opened(folder: Path, threads: int = 1) -> Scorer:
+def open_folder(folder: Path, threads: int = 1) -> Scorer:
     return open_scorer(str(folder), runtime=RuntimeOptions(threads=threads))
 
 
@@ -46,7 +46,7 @@ def graph_of(scorer: Scorer) -> PartedGraph:
 
 
 def test_a_pair_is_two_texts_that_are_read_alone_and_then_together(folder: Path) -> None:
-    scorer = opened(folder)
+    scorer = open_folder(folder)
     parts = PlainParts(folder)
     expected = [parts.score(query, text) for query in QUERIES for text in TEXTS]
     assert list(scorer.score(PAIRS).values) == pytest.approx(expected, abs=1e-5)
@@ -58,18 +58,18 @@ def test_a_pair_is_two_texts_that_are_read_alone_and_then_together(folder: Path)
 def test_scores_depend_on_nothing_but_the_pair(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = list(opened(folder).score(PAIRS).values)
+    expected = list(open_folder(folder).score(PAIRS).values)
     order = random.Random(7).sample(range(len(PAIRS)), len(PAIRS))
-    several = opened(folder, threads=3)
-    shuffled = several.score([PAIRS[place] for place in order]).values
-    assert list(shuffled) == [expected[place] for place in order]
-    assert [several.score([pair]).values[0] for pair in reversed(PAIRS)] == expected[::-1]
-    wide = graph_of(several).open_wide()
+    parallel_scorer = open_folder(folder, threads=3)
+    shuffled_values = parallel_scorer.score([PAIRS[place] for place in order]).values
+    assert list(shuffled_values) == [expected[place] for place in order]
+    assert [parallel_scorer.score([pair]).values[0] for pair in reversed(PAIRS)] == expected[::-1]
+    wide = graph_of(parallel_scorer).open_wide()
     assert wide is not None
-    several._network = wide  # type: ignore[attr-defined]
-    assert list(several.score(PAIRS).values) == expected
+    parallel_scorer._network = wide  # type: ignore[attr-defined]
+    assert list(parallel_scorer.score(PAIRS).values) == expected
     monkeypatch.setenv("RERANK_PREPARED", "off")
-    plain = opened(folder, threads=2)
+    plain = open_folder(folder, threads=2)
     assert graph_of(plain).open_wide() is None
     assert list(plain.score(PAIRS).values) == expected
 
@@ -99,12 +99,12 @@ def test_threads_do_not_change_the_order_of_sums(folder: Path) -> None:
         {"shape": np.array([-1, 1])},
     )
     pairs = [Pair.from_texts("a b c d e", "a " * count) for count in range(1, 54)]
-    several = opened(folder, threads=4)
-    expected = list(several.score(pairs).values)
-    wide = graph_of(several).open_wide()
+    parallel_scorer = open_folder(folder, threads=4)
+    expected = list(parallel_scorer.score(pairs).values)
+    wide = graph_of(parallel_scorer).open_wide()
     assert wide is not None
-    several._network = wide  # type: ignore[attr-defined]
-    assert list(several.score(pairs).values) == expected
+    parallel_scorer._network = wide  # type: ignore[attr-defined]
+    assert list(parallel_scorer.score(pairs).values) == expected
 
 
 def test_a_query_is_read_once_for_all_its_passages(
@@ -116,26 +116,26 @@ def test_a_query_is_read_once_for_all_its_passages(
         reads.append(len(ids))
         return graph._encode(ids, "query_")
 
-    scorer = opened(folder, threads=2)
+    scorer = open_folder(folder, threads=2)
     monkeypatch.setattr(PartedGraph, "encode_query", note)
     scorer.score(PAIRS)
     assert len(reads) == len(QUERIES)
 
 
 def test_a_passages_states_serve_any_query(folder: Path) -> None:
-    scorer = opened(folder)
+    scorer = open_folder(folder)
     graph, template = graph_of(scorer), scorer._template  # type: ignore[attr-defined]
     encode = scorer.info.tokenizer.encode  # type: ignore[union-attr]
     rows = [
         [template.row(encode(query).ids, encode(text).ids) for text in TEXTS] for query in QUERIES
     ]
-    kept = [graph.encode_passage(passage) for _, passage in rows[0]]
+    passage_states = [graph.encode_passage(passage) for _, passage in rows[0]]
     queries = [graph.encode_query(row[0][0]) for row in rows]
-    found = [graph.read(query, states) for query in queries for states in kept]
-    assert found == list(scorer.score(PAIRS).values)
-    assert set(kept[0].values) == {"passage_mask", "passage_states", "passage_levels"}
+    scores = [graph.read(query, states) for query in queries for states in passage_states]
+    assert scores == list(scorer.score(PAIRS).values)
+    assert set(passage_states[0].values) == {"passage_mask", "passage_states", "passage_levels"}
     tokens = len(rows[0][0][1])
-    assert kept[0].size == tokens * (8 + 4 * WIDTH + WIDTH)
+    assert passage_states[0].size == tokens * (8 + 4 * WIDTH + WIDTH)
 
 
 def with_changes(folder: Path, part: str, change: Callable[[Any], None]) -> None:
@@ -171,9 +171,9 @@ def make_double(graph: Any) -> None:
 
 def forget_query(graph: Any) -> None:
     del graph.input[:2]
-    kept = [node for node in graph.node if not {"query_ids", "query_pooled"} & {*node.input}]
+    nodes = [node for node in graph.node if not {"query_ids", "query_pooled"} & {*node.input}]
     del graph.node[:]
-    graph.node.extend(kept)
+    graph.node.extend(nodes)
     for name in ("sum", "total"):
         zeros = np.zeros((1, 1), np.int64 if name == "total" else np.float32)
         graph.initializer.append(onnx.numpy_helper.from_array(zeros, name))
@@ -213,77 +213,84 @@ def test_parts_that_do_not_fit_are_told(
         monkeypatch.setenv("RERANK_PREPARED", "off")
     with_changes(folder, f"{part}.onnx", change)
     with pytest.raises(ModelError, match=message):
-        opened(folder)
+        open_folder(folder)
 
 
 @pytest.mark.parametrize(("part", "other"), [("encoder", "reader"), ("reader", "encoder")])
 def test_a_part_that_is_missing_is_told(folder: Path, part: str, other: str, rerank: Run) -> None:
     (folder / f"{part}.onnx").unlink()
-    ran = rerank("-m", str(folder), "refund", "-d", "a")
-    assert ran.code == 3
-    assert f"{folder}: holds {other}.onnx and no {part}.onnx, the other part of a model" in ran.err
-    ran = rerank("-m", str(folder / f"{other}.onnx"), "refund", "-d", "a")
-    assert ran.code == 3
-    assert f"{folder / other}.onnx: not a reranker" in ran.err
+    outcome = rerank("-m", str(folder), "refund", "-d", "a")
+    assert outcome.code == 3
+    assert (
+        f"{folder}: holds {other}.onnx and no {part}.onnx, the other part of a model" in outcome.err
+    )
+    outcome = rerank("-m", str(folder / f"{other}.onnx"), "refund", "-d", "a")
+    assert outcome.code == 3
+    assert f"{folder / other}.onnx: not a reranker" in outcome.err
 
 
 @pytest.mark.parametrize("part", ["encoder.onnx", "reader.onnx"])
 @pytest.mark.parametrize("content", [b"", b"no graph", LFS_POINTER])
 def test_a_damaged_part_is_named(folder: Path, part: str, content: bytes, rerank: Run) -> None:
     (folder / part).write_bytes(content)
-    ran = rerank("-m", str(folder), "refund", "-d", "a")
-    assert ran.code == 3
-    assert f"{folder / part}: " in ran.err
+    outcome = rerank("-m", str(folder), "refund", "-d", "a")
+    assert outcome.code == 3
+    assert f"{folder / part}: " in outcome.err
 
 
 def test_both_parts_are_files_of_the_model(folder: Path) -> None:
-    found = describe(folder, "x")
-    assert {"encoder.onnx", "reader.onnx", "tokenizer.json", "config.json"} == set(found.digests())
-    assert found.size() == sum(path.stat().st_size for path in folder.iterdir())
-    assert found.is_dynamic()
+    description = describe(folder, "x")
+    assert {"encoder.onnx", "reader.onnx", "tokenizer.json", "config.json"} == set(
+        description.digests()
+    )
+    assert description.size() == sum(path.stat().st_size for path in folder.iterdir())
+    assert description.is_dynamic()
     for name in ("encoder.onnx", "reader.onnx"):
-        named = describe(folder / name, "x")
-        assert (named.graph, named.encoder) == (folder / "reader.onnx", folder / "encoder.onnx")
+        file_description = describe(folder / name, "x")
+        assert (file_description.graph, file_description.encoder) == (
+            folder / "reader.onnx",
+            folder / "encoder.onnx",
+        )
     shutil.copy(folder / "reader.onnx", folder / "model.onnx")
     assert describe(folder, "x").encoder is None  # a graph that is called model.onnx is whole
     (folder / "model.onnx").unlink()
     (folder / "encoder.onnx").write_bytes(b"")
     with pytest.raises(ModelError, match=r"encoder\.onnx: changed while it was in use"):
-        found.check_unchanged()
+        description.check_unchanged()
 
 
 def test_weights_may_lie_beside_either_part(folder: Path) -> None:
-    expected = list(opened(folder).score(PAIRS).values)
+    expected = list(open_folder(folder).score(PAIRS).values)
     for name in ("encoder", "reader"):
         path = folder / f"{name}.onnx"
         beside = {"save_as_external_data": True, "location": f"{name}.w", "size_threshold": 80}
         onnx.save(onnx.load(path), path, **beside)
     assert {"encoder.w", "reader.w"} < set(describe(folder, "x").digests())
-    assert list(opened(folder).score(PAIRS).values) == expected
+    assert list(open_folder(folder).score(PAIRS).values) == expected
     (folder / "encoder.w").unlink()
     with pytest.raises(ModelError, match=r"encoder\.w: No such file"):
-        opened(folder)
+        open_folder(folder)
 
 
 def test_another_encoder_has_another_copy(folder: Path) -> None:
-    first = graph_of(opened(folder)).prepared_path
+    first = graph_of(open_folder(folder)).prepared_path
     assert first is not None
     assert first.with_name("encoder.onnx").is_file()
-    assert graph_of(opened(folder)).prepared_path == first
+    assert graph_of(open_folder(folder)).prepared_path == first
 
     def change(graph: Any) -> None:
         step = next(weights for weights in graph.initializer if weights.name == "step")
         step.CopyFrom(onnx.numpy_helper.from_array(np.float32(0.02), "step"))
 
     with_changes(folder, "encoder.onnx", change)
-    assert graph_of(opened(folder)).prepared_path not in (None, first)
+    assert graph_of(open_folder(folder)).prepared_path not in (None, first)
     store = PreparedCache.default()
     assert store is not None
     assert len(list(store.root.glob("*/reader.onnx"))) == 2
 
 
 def test_the_tokenizer_need_not_join_pairs(folder: Path) -> None:
-    expected = list(opened(folder).score(PAIRS).values)
+    expected = list(open_folder(folder).score(PAIRS).values)
     path = folder / "tokenizer.json"
     text = path.read_text(encoding="utf-8")
     tokenizer = Tokenizer.from_str(text)
@@ -293,7 +300,7 @@ def test_the_tokenizer_need_not_join_pairs(folder: Path) -> None:
         single="[CLS] $A [SEP]", pair="$A $B", special_tokens=ends
     )
     tokenizer.save(str(path))
-    assert list(opened(folder).score(PAIRS).values) == expected
+    assert list(open_folder(folder).score(PAIRS).values) == expected
 
 
 def test_a_query_and_a_passage_may_begin_with_tokens_of_their_own(folder: Path) -> None:
@@ -305,13 +312,13 @@ def test_a_query_and_a_passage_may_begin_with_tokens_of_their_own(folder: Path) 
         pair="[CLS] a $A [SEP] [CLS]:1 b:1 $B:1 [SEP]:1",
         special_tokens=list(marks.items()),
     )
-    marked = folder.with_name("marked")
-    shutil.copytree(folder, marked)
-    tokenizer.save(str(marked / "tokenizer.json"))
+    marked_folder = folder.with_name("marked")
+    shutil.copytree(folder, marked_folder)
+    tokenizer.save(str(marked_folder / "tokenizer.json"))
     pairs = [Pair.from_texts("x", "y z"), Pair.from_texts("", "b")]
     spelt = [Pair.from_texts(f"a {pair.query}", f"b {pair.chunk.text}") for pair in pairs]
-    assert opened(marked).score(pairs).values == opened(folder).score(spelt).values
-    assert opened(marked).info.specials == opened(folder).info.specials + 2
+    assert open_folder(marked_folder).score(pairs).values == open_folder(folder).score(spelt).values
+    assert open_folder(marked_folder).info.specials == open_folder(folder).info.specials + 2
 
 
 def test_an_encoder_may_take_what_whole_graphs_take_and_loses_its_mask(
@@ -331,8 +338,8 @@ def test_an_encoder_may_take_what_whole_graphs_take_and_loses_its_mask(
         [make("logits", onnx.TensorProto.FLOAT, shape)],
         {"weight": np.array([[2.0]], np.float32)},
     )
-    prepared = opened(folder)
-    copy = graph_of(prepared).prepared_path
+    scorer = open_folder(folder)
+    copy = graph_of(scorer).prepared_path
     assert copy is not None
     nodes = onnx.load(copy.with_name("encoder.onnx"), load_external_data=False).graph.node
     assert not any("attention_mask" in node.input for node in nodes)
@@ -340,11 +347,11 @@ def test_an_encoder_may_take_what_whole_graphs_take_and_loses_its_mask(
         "encoder.onnx", "reader.onnx",
     ]  # fmt: skip
     monkeypatch.setenv("RERANK_PREPARED", "off")
-    assert prepared.score(PAIRS).values == opened(folder).score(PAIRS).values
+    assert scorer.score(PAIRS).values == open_folder(folder).score(PAIRS).values
 
 
 def test_the_longest_pair_is_counted_over_both_texts(folder: Path) -> None:
-    scorer = opened(folder)
+    scorer = open_folder(folder)
     assert scorer.info.length == 64
     with pytest.raises(ScorerError, match=r"a pair has 65 tokens, and .* takes 64"):
         scorer.score([Pair.from_texts("a", "a " * 60)])
@@ -361,7 +368,7 @@ def test_parts_run_on_cpus_by_onnxruntime(folder: Path) -> None:
 
 
 def test_doctor_lists_both_parts(folder: Path, rerank: Run) -> None:
-    ran = rerank("doctor", "-m", str(folder))
-    assert ran.code == 0
-    assert str(folder / "encoder.onnx") in ran.out
-    assert str(folder / "reader.onnx") in ran.out
+    outcome = rerank("doctor", "-m", str(folder))
+    assert outcome.code == 0
+    assert str(folder / "encoder.onnx") in outcome.out
+    assert str(folder / "reader.onnx") in outcome.out

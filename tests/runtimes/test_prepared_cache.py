@@ -39,7 +39,7 @@ def store(tmp_path: Path) -> PreparedCache:
     return PreparedCache(tmp_path / "prepared")
 
 
-class Making:
+class FileMaker:
     """Makes two files of a source, and counts how often."""
 
     def __init__(self, source: Path) -> None:
@@ -59,7 +59,7 @@ def is_right(folder: Path, source: Path) -> bool:
 
 
 def test_it_is_made_once(store: PreparedCache, source: Path) -> None:
-    making = Making(source)
+    making = FileMaker(source)
     folder = store.prepare(source, "a", making)
     assert is_right(folder, source)
     assert PreparedCache(store.root).prepare(source, "a", making) == folder
@@ -68,13 +68,13 @@ def test_it_is_made_once(store: PreparedCache, source: Path) -> None:
 
 
 def test_what_it_is_made_with_makes_another(store: PreparedCache, source: Path) -> None:
-    making = Making(source)
+    making = FileMaker(source)
     assert len({store.prepare(source, recipe, making) for recipe in "aba"}) == 2
     assert making.times == 2
 
 
 def test_a_changed_source_makes_another(store: PreparedCache, source: Path) -> None:
-    making = Making(source)
+    making = FileMaker(source)
     before = store.prepare(source, "a", making)
     source.write_bytes(b"something else")
     after = store.prepare(source, "a", making)
@@ -85,7 +85,7 @@ def test_a_changed_source_makes_another(store: PreparedCache, source: Path) -> N
 def test_equal_content_is_made_once_wherever_it_lies(
     store: PreparedCache, source: Path, tmp_path: Path
 ) -> None:
-    making = Making(source)
+    making = FileMaker(source)
     folder = store.prepare(source, "a", making)
     other = Path(shutil.copy(source, tmp_path / "other"))
     os.utime(source)
@@ -94,16 +94,16 @@ def test_equal_content_is_made_once_wherever_it_lies(
 
 
 def test_what_a_source_needs_counts(store: PreparedCache, source: Path, tmp_path: Path) -> None:
-    making = Making(source)
+    making = FileMaker(source)
     weights = tmp_path / "weights"
     weights.write_bytes(b"1")
 
-    def needs(_path: Path) -> list[str]:
+    def required_files(_path: Path) -> list[str]:
         return ["weights"]
 
-    before = store.prepare(source, "a", making, needs)
+    before = store.prepare(source, "a", making, required_files)
     weights.write_bytes(b"2")
-    assert store.prepare(source, "a", making, needs) != before
+    assert store.prepare(source, "a", making, required_files) != before
 
 
 def flip(path: Path) -> None:
@@ -119,7 +119,7 @@ def empty(folder: Path) -> None:
         path.unlink()
 
 
-def written(text: str) -> Callable[[Path], object]:
+def write_manifest(text: str) -> Callable[[Path], object]:
     return lambda folder: (folder / "manifest.json").write_text(text)
 
 
@@ -129,9 +129,9 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "longer": lambda folder: os.truncate(folder / "second", 10_000),
     "missing": lambda folder: (folder / "first").rename(folder / "third"),
     "no list": lambda folder: (folder / "manifest.json").rename(folder / "third"),
-    "empty list": written("{}"),
-    "a broken list": written('{"fi'),
-    "a list of little": written(json.dumps({"made_of": None, "files": {"first": {}}})),
+    "empty list": write_manifest("{}"),
+    "a broken list": write_manifest('{"fi'),
+    "a list of little": write_manifest(json.dumps({"made_of": None, "files": {"first": {}}})),
     "all": empty,
 }
 
@@ -140,7 +140,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 def test_what_is_damaged_is_made_again_and_said(
     damage: Callable[[Path], object], store: PreparedCache, source: Path
 ) -> None:
-    making = Making(source)
+    making = FileMaker(source)
     folder = store.prepare(source, "a", making)
     damage(folder)
     assert is_right(store.prepare(source, "a", making), source)
@@ -172,7 +172,7 @@ ODD: dict[str, Callable[[Path], object]] = {
 def test_whatever_is_in_the_place_of_a_file_is_set_aside_and_said(
     name: str, damage: str, store: PreparedCache, source: Path
 ) -> None:
-    making = Making(source)
+    making = FileMaker(source)
     store.prepare(source, "a", making)
     (path,) = store.root.glob(name)
     if path.is_dir():
@@ -199,7 +199,7 @@ def test_whatever_is_in_the_place_of_a_file_is_set_aside_and_said(
 def test_a_record_of_other_types_is_made_again(
     changes: dict[str, Any], store: PreparedCache, source: Path
 ) -> None:
-    making = Making(source)
+    making = FileMaker(source)
     folder = store.prepare(source, "a", making)
     (path,) = store.root.glob("known/*.json")
     right = json.loads(path.read_text())
@@ -221,7 +221,7 @@ def test_a_record_of_other_types_is_made_again(
 def test_a_list_of_other_types_is_made_again(
     files: Any, store: PreparedCache, source: Path
 ) -> None:
-    making = Making(source)
+    making = FileMaker(source)
     folder = store.prepare(source, "a", making)
     path = folder / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "files": files}))
@@ -243,7 +243,7 @@ def test_what_was_planted_is_not_written_through(
     else:
         ODD[damage](store.root / name)
     try:
-        assert is_right(store.prepare(source, "a", Making(source)), source)
+        assert is_right(store.prepare(source, "a", FileMaker(source)), source)
     except PreparationError:
         assert name == ".lock"
     assert other.read_text() == "of somebody else"
@@ -252,7 +252,7 @@ def test_what_was_planted_is_not_written_through(
 def test_a_source_that_changes_while_it_is_read_is_not_filed(
     store: PreparedCache, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    making = Making(source)
+    making = FileMaker(source)
 
     def change_after(path: Path) -> str:
         digest = file_digest(path)
@@ -271,21 +271,21 @@ def test_a_file_that_was_written_just_now_is_read_again(
 ) -> None:
     """It may change again within the time that its file system does not tell apart."""
     monkeypatch.setattr(prepared_cache, "_STEP_NS", 10**15)
-    read: list[Path] = []
+    paths: list[Path] = []
 
     def note_and_digest(path: Path) -> str:
-        read.append(path)
+        paths.append(path)
         return file_digest(path)
 
     monkeypatch.setattr(prepared_cache, "file_digest", note_and_digest)
-    making = Making(source)
+    making = FileMaker(source)
     assert store.prepare(source, "a", making) == store.prepare(source, "a", making)
-    assert (making.times, read.count(source)) == (1, 3)  # before and after it was prepared
+    assert (making.times, paths.count(source)) == (1, 3)  # before and after it was prepared
     assert not (store.root / "known").exists()
 
 
 def test_a_copy_of_the_place_is_as_good(store: PreparedCache, source: Path, tmp_path: Path) -> None:
-    making = Making(source)
+    making = FileMaker(source)
     folder = store.prepare(source, "a", making)
     shutil.copytree(store.root, tmp_path / "copy")
     copy = PreparedCache(tmp_path / "copy")
@@ -297,63 +297,63 @@ def test_a_copy_of_the_place_is_as_good(store: PreparedCache, source: Path, tmp_
 
 
 def test_what_cannot_be_made_leaves_nothing(store: PreparedCache, source: Path) -> None:
-    def fails(folder: Path) -> None:
+    def fail(folder: Path) -> None:
         (folder / "first").write_bytes(b"half")
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        store.prepare(source, "a", fails)
+        store.prepare(source, "a", fail)
     assert sorted(path.name for path in store.root.iterdir()) == [".lock", "known"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
 def test_a_full_disk_is_a_reason(store: PreparedCache, source: Path) -> None:
-    def fills(_folder: Path) -> None:
+    def fill_disk(_folder: Path) -> None:
         with open("/dev/full", "wb", buffering=0) as full:
             full.write(b"x")
 
     with pytest.raises(PreparationError, match="No space left"):
-        store.prepare(source, "a", fills)
+        store.prepare(source, "a", fill_disk)
     assert sorted(path.name for path in store.root.iterdir()) == [".lock", "known"]
 
 
 def test_a_place_that_is_none_is_a_reason(source: Path) -> None:
     with pytest.raises(PreparationError):
-        PreparedCache(source / "prepared").prepare(source, "a", Making(source))
+        PreparedCache(source / "prepared").prepare(source, "a", FileMaker(source))
 
 
 def test_another_process_is_not_waited_for(store: PreparedCache, source: Path) -> None:
     store.root.mkdir()
     with FileLock(store.root / ".lock"), pytest.raises(PreparationError, match="another process"):
-        store.prepare(source, "a", Making(source))
+        store.prepare(source, "a", FileMaker(source))
 
 
 def test_threads_wait_for_each_other(store: PreparedCache, source: Path) -> None:
-    making = Making(source)
-    found: list[Path] = []
+    making = FileMaker(source)
+    paths: list[Path] = []
     threads = [
-        threading.Thread(target=lambda: found.append(store.prepare(source, "a", making)))
+        threading.Thread(target=lambda: paths.append(store.prepare(source, "a", making)))
         for _ in range(4)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert (len(found), len(set(found)), making.times) == (4, 1, 1)
+    assert (len(paths), len(set(paths)), making.times) == (4, 1, 1)
 
 
 def test_what_is_not_used_goes_when_something_new_comes(store: PreparedCache, source: Path) -> None:
-    making = Making(source)
-    old, used = store.prepare(source, "old", making), store.prepare(source, "used", making)
-    for folder in (old, used):
+    making = FileMaker(source)
+    old, used_folder = store.prepare(source, "old", making), store.prepare(source, "used", making)
+    for folder in (old, used_folder):
         os.utime(folder, (0, 0))
     store.prepare(source, "used", making)
     store.prepare(source, "new", making)
-    assert (old.exists(), used.exists()) == (False, True)
+    assert (old.exists(), used_folder.exists()) == (False, True)
 
 
 # Ends itself, as kill -9 does, at the Nth time that it opens, makes, renames or removes something.
-KILLED = """
+KILLED_SCRIPT = """
 import os, signal, sys
 from pathlib import Path
 from rerank_cli.atomic_files import file_digest
@@ -382,18 +382,18 @@ def test_killed_at_any_step_it_leaves_nothing_that_is_trusted(
 ) -> None:
     for step in range(1, 100, stride):
         root = tmp_path / f"{step}"
-        ran = subprocess.run(
-            [sys.executable, "-c", KILLED, str(root), str(source), str(step)], cwd=ROOT
+        process = subprocess.run(
+            [sys.executable, "-c", KILLED_SCRIPT, str(root), str(source), str(step)], cwd=ROOT
         )
-        store, making = PreparedCache(root), Making(source)
+        store, making = PreparedCache(root), FileMaker(source)
         folder = store.prepare(source, "a", making)
         assert is_right(folder, source)
         assert store.notes == []
         assert {path.name for path in root.iterdir()} <= {".lock", "known", folder.name}
-        if ran.returncode == 0:
+        if process.returncode == 0:
             break
-        assert ran.returncode == -signal.SIGKILL
-    assert ran.returncode == 0
+        assert process.returncode == -signal.SIGKILL
+    assert process.returncode == 0
     assert making.times == 0
     assert step > 10
 
@@ -409,4 +409,4 @@ def test_a_file_system_without_locks_is_none_of_the_users_business(
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    assert is_right(store.prepare(source, "a", Making(source)), source)
+    assert is_right(store.prepare(source, "a", FileMaker(source)), source)

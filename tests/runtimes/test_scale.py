@@ -108,18 +108,18 @@ def test_an_activation_that_is_fused_into_a_layer_counts(activation: str, scale:
     assert scale_made_by(chain(Operator("FusedGemm", activation=activation))) == scale
 
 
-def merged(name: str, *sources: Operator | None) -> str:
+def merge(name: str, *sources: Operator | None) -> str:
     return scale_made_by(Operator(name, sources=lambda: sources))
 
 
 def test_inputs_that_differ_are_merged() -> None:
     logit, probability, other = chain("Gemm"), chain("Sigmoid"), chain("Tanh")
-    assert merged("Add", logit, logit) == merged("Add", logit, other) == "logit"
-    assert merged("Add", logit, probability) == merged("Mul", logit, logit) == "unknown"
-    assert merged("Mul", logit, None) == merged("Mul", None, logit) == "logit"
-    assert merged("If", probability, probability) == "probability"
-    assert merged("If", probability, logit) == merged("Max", logit, other) == "unknown"
-    assert merged("Add", None, None) == "unknown"
+    assert merge("Add", logit, logit) == merge("Add", logit, other) == "logit"
+    assert merge("Add", logit, probability) == merge("Mul", logit, logit) == "unknown"
+    assert merge("Mul", logit, None) == merge("Mul", None, logit) == "logit"
+    assert merge("If", probability, probability) == "probability"
+    assert merge("If", probability, logit) == merge("Max", logit, other) == "unknown"
+    assert merge("Add", None, None) == "unknown"
 
 
 def test_no_graph_takes_long_to_follow() -> None:
@@ -157,7 +157,9 @@ def test_branches_are_followed(first: str, second: str, scale: str, tmp_path: Pa
 def function(operators: Sequence[str], name: str = "judge") -> onnx.FunctionProto:
     names = ["x", *(f"step.{number}" for number in range(1, len(operators))), "y"]
     steps = zip(operators, names, names[1:], strict=False)
-    nodes = [make(operator, [taken], [given]) for operator, taken, given in steps]
+    nodes = [
+        make(operator, [input_name], [output_name]) for operator, input_name, output_name in steps
+    ]
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
     return helper.make_function("own", name, ["x"], ["y"], nodes, opsets)
 
@@ -194,9 +196,9 @@ def test_a_quantised_graph_that_gives_probabilities_does_so_still(
     (tmp_path / "small.onnx").replace(folder / "model.onnx")
     logits = Reranker(str(MODELS / name)).rank("late delivery", TEXTS)
     for _ in range(2):  # when it is prepared, and when the copy is found
-        found = Reranker(str(folder)).rank("late delivery", TEXTS)
-        assert found.info.scale == "probability"
-        for result, other in zip(found, logits, strict=True):
+        ranking = Reranker(str(folder)).rank("late delivery", TEXTS)
+        assert ranking.info.scale == "probability"
+        for result, other in zip(ranking, logits, strict=True):
             assert result.raw_score == result.relevance_score
             assert result.relevance_score == pytest.approx(other.relevance_score, abs=0.1)
 
@@ -213,9 +215,9 @@ def test_what_a_configuration_says_for_others_changes_no_scale(
     more += f', "sbert_ce_default_activation_function": "{path}"}}'
     (folder / "config.json").write_text(text + more)
     pairs = [Pair.from_texts("late", text) for text in TEXTS]
-    found, plain = open_scorer(str(folder)), open_scorer(str(MODELS / "bert"))
-    assert found.info.scale == plain.info.scale == "logit"
-    assert found.score(pairs).values == plain.score(pairs).values
+    scorer, plain = open_scorer(str(folder)), open_scorer(str(MODELS / "bert"))
+    assert scorer.info.scale == plain.info.scale == "logit"
+    assert scorer.score(pairs).values == plain.score(pairs).values
 
 
 @pytest.mark.parametrize(

@@ -127,20 +127,20 @@ def test_a_text_that_fails_is_tried_again() -> None:
 
 
 def test_threads_wait_for_the_one_that_reads_their_text() -> None:
-    memory, began, go_on = PassageMemory(0), threading.Event(), threading.Event()
-    found: list[TextStates] = []
+    memory, has_begun, go_on = PassageMemory(0), threading.Event(), threading.Event()
+    states_read: list[TextStates] = []
 
     def encode(_ids: Sequence[int]) -> TextStates:
-        began.set()
+        has_begun.set()
         assert go_on.wait(20)
         return states_of(3)
 
     def find() -> None:
-        found.append(memory.find([1], encode).result())
+        states_read.append(memory.find([1], encode).result())
 
     threads = [threading.Thread(target=find) for _ in range(4)]
     threads[0].start()
-    assert began.wait(20)
+    assert has_begun.wait(20)
     for thread in threads[1:]:
         thread.start()
     while memory.counts.remembered < 3:
@@ -148,8 +148,8 @@ def test_threads_wait_for_the_one_that_reads_their_text() -> None:
     go_on.set()
     for thread in threads:
         thread.join()
-    assert len({id(states) for states in found}) == 1
-    assert len(found) == 4
+    assert len({id(states) for states in states_read}) == 1
+    assert len(states_read) == 4
 
 
 QUERIES = ["refund", "How do I keep slugs away?", "water", "late parcel"]
@@ -165,9 +165,11 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def scorers(parts: Path) -> Iterator[list[Scorer]]:
     """The model with one thread and with three; its memories are replaced by the tests."""
-    found = [open_scorer(str(parts), runtime=RuntimeOptions(threads=count)) for count in (1, 3)]
-    yield found
-    for scorer in found:
+    scorers_by_threads = [
+        open_scorer(str(parts), runtime=RuntimeOptions(threads=count)) for count in (1, 3)
+    ]
+    yield scorers_by_threads
+    for scorer in scorers_by_threads:
         scorer.close()  # type: ignore[attr-defined]
 
 
@@ -211,15 +213,15 @@ def test_rankings_in_threads_have_the_scores_of_a_model_without_memory(parts: Pa
             for query in QUERIES
         }
         assert plain.scorer.passage_counts is None  # type: ignore[attr-defined]
-    found: dict[str, list[tuple[int, float]]] = {}
+    values: dict[str, list[tuple[int, float]]] = {}
     runtime = RuntimeOptions(threads=3, passage_memory=40_000)
     with Reranker(str(parts), runtime=runtime) as reranker:
 
         def rank(query: str) -> None:
-            shuffled = random.Random(query).sample(texts, len(texts))
-            places = [texts.index(text) for text in shuffled]
-            ranking = reranker.rank(query, shuffled)
-            found[query] = [(places[result.index], result.raw_score) for result in ranking]
+            shuffled_texts = random.Random(query).sample(texts, len(texts))
+            places = [texts.index(text) for text in shuffled_texts]
+            ranking = reranker.rank(query, shuffled_texts)
+            values[query] = [(places[result.index], result.raw_score) for result in ranking]
 
         threads = [threading.Thread(target=rank, args=[query]) for query in QUERIES * 2]
         for thread in threads:
@@ -229,7 +231,7 @@ def test_rankings_in_threads_have_the_scores_of_a_model_without_memory(parts: Pa
         memory = reranker.scorer._network.passages  # type: ignore[attr-defined]
         assert 0 < memory.size <= 40_000
     for query in QUERIES:
-        assert sorted(found[query]) == sorted(expected[query])
+        assert sorted(values[query]) == sorted(expected[query])
 
 
 def test_a_living_reranker_reads_a_passage_once(parts: Path) -> None:

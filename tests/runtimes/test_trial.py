@@ -36,9 +36,9 @@ def test_it_runs_in_another_process_unless_the_model_is_trusted(tmp_path: Path) 
 
 
 def test_errors_are_those_of_the_function() -> None:
-    with pytest.raises(ModelError, match=r"^some.file: refused$") as refused:
+    with pytest.raises(ModelError, match=r"^some.file: refused$") as error_info:
         trial().run(tasks.refuse)
-    assert refused.value.hint == "try another"
+    assert error_info.value.hint == "try another"
     with pytest.raises(PreparationError, match=r"^some.file: not now$"):
         trial().run(tasks.put_off)
     with pytest.raises(ModelError, match=r"^some.file: cannot be opened: line one line two$"):
@@ -116,10 +116,10 @@ def test_it_ends_with_its_parent(tmp_path: Path) -> None:
     )
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
     until = time.monotonic() + 30
-    while not (found := (tmp_path / "child")).exists() or not found.read_text():
+    while not (child_path := (tmp_path / "child")).exists() or not child_path.read_text():
         assert time.monotonic() < until
         time.sleep(0.02)
-    child = int(found.read_text())
+    child = int(child_path.read_text())
     parent.kill()
     parent.wait()
     while is_running(child):
@@ -157,31 +157,37 @@ def test_a_model_is_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("prepared", ["prepared", pytest.param("off", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "prepared_setting", ["prepared", pytest.param("off", marks=pytest.mark.slow)]
+)
 def test_a_graph_that_never_ends_is_refused(
-    prepared: str, tmp_path: Path, rerank: Run, monkeypatch: pytest.MonkeyPatch
+    prepared_setting: str, tmp_path: Path, rerank: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if prepared == "off":
+    if prepared_setting == "off":
         monkeypatch.setenv("RERANK_PREPARED", "off")
     monkeypatch.setattr(network, "_OPENING_SECONDS", 3.0)
     folder = with_loop(tmp_path)
-    ran = rerank("-m", str(folder), "late", "-d", "the parcel is late")
-    assert (ran.code, ran.out) == (3, "")
-    assert ran.err.startswith(f"rerank: {folder}/model.onnx: was still being opened after 0:00:03")
-    assert len(ran.err.splitlines()) == 3
+    outcome = rerank("-m", str(folder), "late", "-d", "the parcel is late")
+    assert (outcome.code, outcome.out) == (3, "")
+    assert outcome.err.startswith(
+        f"rerank: {folder}/model.onnx: was still being opened after 0:00:03"
+    )
+    assert len(outcome.err.splitlines()) == 3
 
 
 @ON_LINUX
-@pytest.mark.parametrize("prepared", ["prepared", pytest.param("off", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "prepared_setting", ["prepared", pytest.param("off", marks=pytest.mark.slow)]
+)
 def test_a_graph_that_takes_all_memory_is_refused(
-    prepared: str, tmp_path: Path, rerank: Run, monkeypatch: pytest.MonkeyPatch
+    prepared_setting: str, tmp_path: Path, rerank: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if prepared == "off":
+    if prepared_setting == "off":
         monkeypatch.setenv("RERANK_PREPARED", "off")
     folder = with_too_much(tmp_path)
-    ran = rerank("-m", str(folder), "late", "-d", "the parcel is late")
-    assert (ran.code, ran.out) == (3, "")
-    assert ran.err.startswith(f"rerank: {folder}/model.onnx: takes more than 2.15 GB of memory")
+    outcome = rerank("-m", str(folder), "late", "-d", "the parcel is late")
+    assert (outcome.code, outcome.out) == (3, "")
+    assert outcome.err.startswith(f"rerank: {folder}/model.onnx: takes more than 2.15 GB of memory")
 
 
 @pytest.mark.slow
@@ -218,8 +224,8 @@ def processor_seconds(process: "subprocess.Popen[bytes]") -> int:
     """The whole seconds of processor time that a process has had."""
     assert process.poll() is None
     command = ["ps", "-o", "time=", "-p", str(process.pid)]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    *_, minutes, seconds = shown.strip().split(":")
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    *_, minutes, seconds = output.strip().split(":")
     return 60 * int(minutes) + int(float(seconds))
 
 
@@ -233,12 +239,12 @@ def test_too_little_memory_is_told_in_one_line(megabytes: int) -> None:
         "from rerank_cli.__main__ import main; main()"
     )
     arguments = [str(megabytes), "late", "-d", "the parcel is late"]
-    ran = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True
     )
-    assert (ran.returncode, ran.stdout) == (3, "")
-    assert ran.stderr.startswith("rerank: there is too little memory for this\n")
-    assert len(ran.stderr.splitlines()) == 3
+    assert (process.returncode, process.stdout) == (3, "")
+    assert process.stderr.startswith("rerank: there is too little memory for this\n")
+    assert len(process.stderr.splitlines()) == 3
 
 
 @pytest.mark.slow
@@ -247,11 +253,11 @@ def test_too_little_memory_is_told_in_one_line(megabytes: int) -> None:
 def test_a_disk_that_is_full_is_no_fault_of_the_model(kib: int, own_cache: Path) -> None:
     """No file may grow beyond a size, as on a full disk: some part of the copies is not written."""
     command = f'ulimit -f {kib * 2}; exec "$0" -m rerank_cli -m "$1" "$2" --scores'
-    ran = subprocess.run(
+    process = subprocess.run(
         ["sh", "-c", command, sys.executable, MODELS / "bert", "late parcel"],
         input="the parcel is late\n", capture_output=True, text=True, check=False, timeout=60,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
-    assert (ran.returncode, ran.stderr) == (0, "")
-    assert ran.stdout.endswith("\tthe parcel is late\n")
+    assert (process.returncode, process.stderr) == (0, "")
+    assert process.stdout.endswith("\tthe parcel is late\n")
     assert not (own_cache / ".making").exists()

@@ -93,8 +93,8 @@ SCRIPTS = {
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_words_are_found_in_every_script(script: str) -> None:
-    found, other, query = SCRIPTS[script]
-    ranking = rank(query, [other, found], BM25Scorer())
+    document, other, query = SCRIPTS[script]
+    ranking = rank(query, [other, document], BM25Scorer())
     assert [result.index for result in ranking] == [1, 0]
     assert ranking[0].raw_score > ranking[1].raw_score == 0.0
 
@@ -150,8 +150,8 @@ def test_scores_are_those_of_bm25s(query: str, collection: list[str]) -> None:
     if not any(map(words.terms, collection)) or not words.terms(query):
         return  # bm25s makes no index of the one, and finds nothing for the other
     ranking = rank(query, collection, BM25Scorer())
-    found = [result.raw_score for result in sorted(ranking, key=lambda result: result.index)]
-    assert found == pytest.approx(scores_of_bm25s(query, collection), abs=1e-4)
+    raw_scores = [result.raw_score for result in sorted(ranking, key=lambda result: result.index)]
+    assert raw_scores == pytest.approx(scores_of_bm25s(query, collection), abs=1e-4)
 
 
 @given(
@@ -191,6 +191,6 @@ def test_texts_without_a_word_of_the_query_stay_unless_a_selection_leaves_them_o
         every = reranker.rank("cats", texts, n=3)
         assert [result.raw_score > 0 for result in every] == [True, False, False]
         assert every.unmatched == 0
-        matched = reranker.submit("cats", texts, Selection(matched_only=True)).result()
-    assert [result.index for result in matched] == [0]
-    assert (matched.documents, matched.empty, matched.unmatched) == (4, 1, 2)
+        ranking = reranker.submit("cats", texts, Selection(matched_only=True)).result()
+    assert [result.index for result in ranking] == [0]
+    assert (ranking.documents, ranking.empty, ranking.unmatched) == (4, 1, 2)

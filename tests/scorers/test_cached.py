@@ -85,10 +85,10 @@ class LastingFake(OverlapScorer):
 def outcome(scorer: Scorer, pairs: Sequence[Pair]) -> Scored | str:
     """What a scorer gives, or the error that it raises."""
     try:
-        scored = scorer.score(pairs)
+        result = scorer.score(pairs)
     except ScorerError as error:
         return str(error)
-    return replace(scored, usage=dict(scored.usage), notes=[*scored.notes], cached=0)
+    return replace(result, usage=dict(result.usage), notes=[*result.notes], cached=0)
 
 
 PAIRS = st.tuples(st.sampled_from(["q", "qq"]), WORDS)
@@ -110,8 +110,8 @@ def test_results_are_those_without_a_cache(
             file.close()
             file = ScoreFile(folder)
     file.close()
-    scored = [pair for pair in fake.given if "x" not in pair[1] and "!" not in pair[1]]
-    again = Counter(scored) - Counter(set(scored))
+    pairs_scored = [pair for pair in fake.given if "x" not in pair[1] and "!" not in pair[1]]
+    again = Counter(pairs_scored) - Counter(set(pairs_scored))
     # Twice only if both were in one call: then `ScorePool` has one of them.
     assert all(any(call.count(pair) > 1 for call in calls) for pair in again)
 
@@ -166,10 +166,10 @@ def test_what_may_change_is_scored_each_time(file: ScoreFile, tmp_path: Path) ->
         str(tmp_path / "a.png"): 1,
         "data:image/png;base64,AAAA": 1,
     }
-    for place, known in places.items():
+    for place, is_known in places.items():
         pair = Pair("q", chunk_of("a", document={"media": Media("image", place)}))
         scorer.score([pair])
-        assert scorer.score([pair]).cached == known, place
+        assert scorer.score([pair]).cached == is_known, place
 
 
 def test_a_scorer_without_an_identity_is_not_cached(file: ScoreFile) -> None:
@@ -186,16 +186,18 @@ def test_a_model_here_gives_the_same_ranking(model: str) -> None:
     path = str(MODELS / model)
     query = "how do I get a refund"
     with Reranker(path) as plain:
-        wanted = plain.rank(query, LINES, explain=True)
-        sentences = plain.find_sentences(wanted)
-    for known in (0, 5, len(LINES)):
+        expected_ranking = plain.rank(query, LINES, explain=True)
+        sentences = plain.find_sentences(expected_ranking)
+    for known_count in (0, 5, len(LINES)):
         with Reranker(path, cache=True) as reranker:
-            ranking = reranker.rank(query, LINES[:known] if known == 5 else LINES, explain=True)
-            if known == 5:
+            ranking = reranker.rank(
+                query, LINES[:known_count] if known_count == 5 else LINES, explain=True
+            )
+            if known_count == 5:
                 assert ranking.cached == 5
                 continue
-            assert ranking.cached == known
-            assert replace(ranking, cached=0, info=wanted.info) == wanted
+            assert ranking.cached == known_count
+            assert replace(ranking, cached=0, info=expected_ranking.info) == expected_ranking
             assert reranker.find_sentences(ranking) == sentences
     with Reranker(path, cache=True) as reranker:  # sentences are scored too
         reranker.find_sentences(reranker.rank(query, LINES))
@@ -222,15 +224,15 @@ def test_each_file_of_a_model_counts(tmp_path: Path) -> None:
         return scorer.identity
 
     shutil.copytree(MODELS / "bert", tmp_path / "bert")
-    seen = {identity(), identity()}
-    assert len(seen) == 1
+    identities = {identity(), identity()}
+    assert len(identities) == 1
     config = tmp_path / "bert" / "config.json"
     config.write_text(config.read_text().rstrip() + "\n\n")
-    seen.add(identity())
+    identities.add(identity())
     tokenizer = tmp_path / "bert" / "tokenizer.json"
     tokenizer.write_text(tokenizer.read_text() + "\n")
-    seen.add(identity())
-    assert len(seen) == 3
+    identities.add(identity())
+    assert len(identities) == 3
 
 
 @pytest.fixture(autouse=True)
@@ -267,25 +269,25 @@ def test_what_changes_a_services_scores_changes_its_identity() -> None:
 
 
 def jsonl(rerank: Run, *arguments: str) -> str:
-    ran = rerank("-f", "jsonl", "how do I get a refund", FAQ, *arguments)
-    assert (ran.code, ran.err) == (0, "")
-    return ran.out
+    outcome = rerank("-f", "jsonl", "how do I get a refund", FAQ, *arguments)
+    assert (outcome.code, outcome.err) == (0, "")
+    return outcome.out
 
 
 def test_a_service_is_asked_once(rerank: Run) -> None:
     with serve("cohere-v2") as server:
         service = ["-m", COHERE, "--base-url", server.url]
-        wanted = jsonl(rerank, *service)
-        asked = len(server.requests)
+        expected_rows = jsonl(rerank, *service)
+        request_count = len(server.requests)
         for n in ("3", "0", "1"):  # the first of these has the scores of all
-            best = "".join(wanted.splitlines(keepends=True)[: int(n) or None])
+            best = "".join(expected_rows.splitlines(keepends=True)[: int(n) or None])
             assert jsonl(rerank, *service, "--cache", "-n", n) == best
-            assert len(server.requests) == asked + 1
-        assert jsonl(rerank, *service, "--no-cache") == wanted
-        assert len(server.requests) == asked + 2
-        ran = rerank(*service, "--cache", "-v", "how do I get a refund", FAQ, "-d", "a new one")
-        assert "1 request to cohere; 1 search unit billed" in ran.err
-        assert f"cache: {len(LINES)} of {len(LINES) + 1} scores known from before" in ran.err
+            assert len(server.requests) == request_count + 1
+        assert jsonl(rerank, *service, "--no-cache") == expected_rows
+        assert len(server.requests) == request_count + 2
+        outcome = rerank(*service, "--cache", "-v", "how do I get a refund", FAQ, "-d", "a new one")
+        assert "1 request to cohere; 1 search unit billed" in outcome.err
+        assert f"cache: {len(LINES)} of {len(LINES) + 1} scores known from before" in outcome.err
 
 
 def test_a_dry_run_plans_what_is_not_known_and_keeps_nothing(rerank: Run) -> None:
@@ -297,9 +299,9 @@ def test_a_dry_run_plans_what_is_not_known_and_keeps_nothing(rerank: Run) -> Non
         rerank(*arguments)
         plan = json.loads(rerank(*arguments, "-d", "b", "--dry-run", "--json").out)
         assert (plan["requests"], plan["chunks"], plan["cached"]) == (1, 1, 1)
-        ran = rerank(*arguments, "--dry-run")
-        assert "0 requests" in ran.out
-        assert "1 score in the cache" in ran.out
+        outcome = rerank(*arguments, "--dry-run")
+        assert "0 requests" in outcome.out
+        assert "1 score in the cache" in outcome.out
         assert len(server.requests) == 1
 
 
@@ -322,7 +324,7 @@ def test_a_command_writes_the_same_bytes(rerank: Run) -> None:
             rerank("-m", BERT, "how do I get a refund", FAQ, *arguments, *cache)
             for cache in ([], ["--cache"], ["--cache"])
         ]
-        assert len({(ran.code, ran.raw, ran.err) for ran in runs}) == 1
+        assert len({(outcome.code, outcome.raw, outcome.err) for outcome in runs}) == 1
 
 
 @pytest.mark.slow
@@ -336,8 +338,8 @@ def test_an_instruction_counts(rerank: Run) -> None:
         for instruction in ("find this", "find that")
     }
     for instruction, score in scores.items():
-        ran = rerank("-m", path, "a", "-d", "b", "--json", "--instruction", instruction)
-        assert json.loads(ran.out)["results"][0]["raw_score"] == score
+        outcome = rerank("-m", path, "a", "-d", "b", "--json", "--instruction", instruction)
+        assert json.loads(outcome.out)["results"][0]["raw_score"] == score
 
 
 @pytest.mark.slow
@@ -372,18 +374,18 @@ def test_what_fails_when_a_run_ends_is_said(
     content[18] = 9  # of a later SQLite, whose files can be read and not written
     path.write_bytes(content)
     arguments = ("refund", FAQ) if command == "rank" else (str(source),)
-    ran = rerank(command, *arguments, "-m", BERT, "--cache")
-    assert ran.code == 0
-    assert ran.err.count(f"rerank: {path}: ") == 1
+    outcome = rerank(command, *arguments, "-m", BERT, "--cache")
+    assert outcome.code == 0
+    assert outcome.err.count(f"rerank: {path}: ") == 1
 
 
 @pytest.mark.slow
 def test_what_cannot_be_kept_fails_no_run(rerank: Run, home: Path) -> None:
     (home / "cache").mkdir(exist_ok=True)
     (home / "cache" / "scores").write_text("a file")
-    ran = rerank("-m", BERT, "--cache", "refund", FAQ)
-    assert ran.code == 0
-    assert ran.err.count("scores are not kept") == 1
+    outcome = rerank("-m", BERT, "--cache", "refund", FAQ)
+    assert outcome.code == 0
+    assert outcome.err.count("scores are not kept") == 1
 
 
 @pytest.mark.slow
@@ -395,10 +397,10 @@ def test_a_batch_writes_the_same_bytes_and_says_what_was_known(rerank: Run, tmp_
     outputs, reports = [], []
     for number, cache in enumerate(([], ["--cache"], ["--cache"])):
         output, report = tmp_path / f"{number}.jsonl", tmp_path / f"{number}.json"
-        ran = rerank(
+        outcome = rerank(
             "batch", str(source), "-o", str(output), "-m", BERT, "--report", str(report), *cache
         )
-        assert (ran.code, ran.err) == (0, "")
+        assert (outcome.code, outcome.err) == (0, "")
         outputs.append(output.read_bytes())
         reports.append(json.loads(report.read_text()))
     assert len(set(outputs)) == 1
@@ -408,10 +410,10 @@ def test_a_batch_writes_the_same_bytes_and_says_what_was_known(rerank: Run, tmp_
         {"scored": pairs, "reused": len(LINES), "cached": 0},
         {"scored": 0, "reused": len(LINES), "cached": pairs},
     ]
-    ran = rerank("batch", str(source), "-m", BERT, "--cache", "-v")
-    assert f"0 pairs scored, {pairs} from the cache, {len(LINES)} reused" in ran.err
-    ran = rerank("batch", str(source), "-m", BERT, "--cache", "--plan")
-    assert f"pairs     0, and {3 * len(LINES)} more are in the cache" in ran.out
+    outcome = rerank("batch", str(source), "-m", BERT, "--cache", "-v")
+    assert f"0 pairs scored, {pairs} from the cache, {len(LINES)} reused" in outcome.err
+    outcome = rerank("batch", str(source), "-m", BERT, "--cache", "--plan")
+    assert f"pairs     0, and {3 * len(LINES)} more are in the cache" in outcome.out
 
 
 def test_a_plan_and_a_report_of_a_service_leave_out_what_is_known(
@@ -423,20 +425,20 @@ def test_a_plan_and_a_report_of_a_service_leave_out_what_is_known(
     with serve("cohere-v2") as server:
         arguments = ["batch", str(source), "-m", COHERE, "--base-url", server.url, "--cache"]
         rerank("-m", COHERE, "--base-url", server.url, "--cache", "refund", FAQ)
-        ran = rerank(*arguments, "--plan")
-        assert "requests  1, " in ran.out
+        outcome = rerank(*arguments, "--plan")
+        assert "requests  1, " in outcome.out
         output = str(tmp_path / "out.jsonl")
         assert rerank(*arguments, "-o", output, "--report", str(report)).code == 0
         assert len(server.requests) == 2
-    written: Mapping[str, Any] = json.loads(report.read_text())
-    assert written["requests"]["answered"] == 1
-    assert written["pairs"]["cached"] == len(LINES)
+    report_body: Mapping[str, Any] = json.loads(report.read_text())
+    assert report_body["requests"]["answered"] == 1
+    assert report_body["pairs"]["cached"] == len(LINES)
 
 
 def test_a_cluster_has_no_such_cache(rerank: Run) -> None:
-    ran = rerank("batch", "in.jsonl", "-o", "out.jsonl", "--engine", "ray", "--cache")
-    assert ran.code == 2
-    assert "--cache keeps scores on one machine" in ran.err
+    outcome = rerank("batch", "in.jsonl", "-o", "out.jsonl", "--engine", "ray", "--cache")
+    assert outcome.code == 2
+    assert "--cache keeps scores on one machine" in outcome.err
 
 
 @pytest.mark.slow
@@ -454,8 +456,8 @@ def test_an_evaluation_measures_the_same_and_says_what_was_known(
         rerank("eval", str(source), "-m", BERT, "--json", *cache)
         for cache in ([], ["--cache"], ["--cache"])
     ]
-    found = [json.loads(ran.out)["sets"][0] for ran in runs]
-    rows = [next(row for row in each["systems"] if row["system"] == BERT) for each in found]
+    eval_sets = [json.loads(outcome.out)["sets"][0] for outcome in runs]
+    rows = [next(row for row in each["systems"] if row["system"] == BERT) for each in eval_sets]
     pairs = 4 * len(LINES)
     assert [row["cost"]["cached"] for row in rows] == [0, 0, pairs]
     assert rows[0]["measures"] == rows[1]["measures"] == rows[2]["measures"]

@@ -30,12 +30,12 @@ def pairs(texts: Sequence[str], queries: Sequence[str] = QUERIES) -> list[Pair]:
 
 
 def test_a_number_for_every_pair_in_their_order(scorer: Scorer) -> None:
-    many = pairs(TEXTS)
-    values = scorer.score(many).values
-    assert len(values) == len(many)
+    many_pairs = pairs(TEXTS)
+    values = scorer.score(many_pairs).values
+    assert len(values) == len(many_pairs)
     assert all(type(value) is float and math.isfinite(value) for value in values)
     if scorer.info.scope == "pair":
-        single = [scorer.score([pair]).values[0] for pair in many[:6]]
+        single = [scorer.score([pair]).values[0] for pair in many_pairs[:6]]
         assert single == list(values[:6])
 
 

@@ -48,9 +48,9 @@ def test_scores_are_those_of_transformers(
 ) -> None:
     scorer = open_scorer(str(layout(name, tmp_path)))
     rows = references(name)
-    scored = scorer.score([pair(str(row["query"]), str(row["passage"])) for row in rows])
-    assert scored.values == pytest.approx([row["logit"] for row in rows], abs=1e-4)
-    assert scored.usage == {"total_tokens": sum(int(str(row["tokens"])) for row in rows)}
+    result = scorer.score([pair(str(row["query"]), str(row["passage"])) for row in rows])
+    assert result.values == pytest.approx([row["logit"] for row in rows], abs=1e-4)
+    assert result.usage == {"total_tokens": sum(int(str(row["tokens"])) for row in rows)}
 
 
 @pytest.mark.parametrize("is_prepared", [True, False])
@@ -87,15 +87,15 @@ def test_two_classes_of_a_log_softmax_differ_by_their_logit(tmp_path: Path) -> N
     scorer = open_scorer(str(with_last_operators("bert-classes", tmp_path, "LogSoftmax")))
     assert scorer.info.scale == "logit"
     rows = references("bert-classes")
-    scored = scorer.score([pair(str(row["query"]), str(row["passage"])) for row in rows])
-    assert scored.values == pytest.approx([row["logit"] for row in rows], abs=1e-4)
+    result = scorer.score([pair(str(row["query"]), str(row["passage"])) for row in rows])
+    assert result.values == pytest.approx([row["logit"] for row in rows], abs=1e-4)
 
 
 def test_a_scale_that_is_stated_is_the_one(tmp_path: Path) -> None:
     folder = describe(with_last_operators("bert", tmp_path, "Sigmoid"), "x")
     assert open_local(folder, RuntimeOptions()).info.scale == "probability"
-    stated = replace(folder, scale="unbounded")
-    assert open_local(stated, RuntimeOptions()).info.scale == "unbounded"
+    stated_folder = replace(folder, scale="unbounded")
+    assert open_local(stated_folder, RuntimeOptions()).info.scale == "unbounded"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -119,8 +119,8 @@ def test_long_documents_fill_windows_to_the_length(name: str) -> None:
 
 def test_the_file_itself_can_be_named(tmp_path: Path) -> None:
     folder = in_onnx_folder("bert", tmp_path)
-    named = open_scorer(str(folder / "onnx" / "model.onnx"))
-    assert named.info.length == 64
+    scorer_of_file = open_scorer(str(folder / "onnx" / "model.onnx"))
+    assert scorer_of_file.info.length == 64
     (folder / "onnx" / "model.onnx").rename(folder / "onnx" / "model_int8.onnx")
     assert open_scorer(str(folder)).info.length == 64
 
@@ -135,7 +135,7 @@ def test_a_config_is_not_needed_and_a_tokenizers_length_is_used(tmp_path: Path) 
     assert describe(folder, "x").length == 512
 
 
-def broken(tmp_path: Path, name: str, content: bytes | None) -> Path:
+def break_folder(tmp_path: Path, name: str, content: bytes | None) -> Path:
     folder = copy_model("bert", tmp_path)
     if content is None:
         (folder / name).unlink()
@@ -158,10 +158,10 @@ def broken(tmp_path: Path, name: str, content: bytes | None) -> Path:
 def test_what_is_wrong_with_a_folder_is_said(
     name: str, content: bytes | None, message: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(ModelError, match=message) as raised:
-        open_scorer(str(broken(tmp_path, name, content)))
-    assert str(tmp_path) in str(raised.value)
-    assert "\n" not in str(raised.value)
+    with pytest.raises(ModelError, match=message) as error_info:
+        open_scorer(str(break_folder(tmp_path, name, content)))
+    assert str(tmp_path) in str(error_info.value)
+    assert "\n" not in str(error_info.value)
 
 
 def test_missing_external_data_is_an_error_that_names_it(tmp_path: Path) -> None:
@@ -175,9 +175,9 @@ def test_several_graphs_and_none_called_model(tmp_path: Path) -> None:
     folder = copy_model("bert", tmp_path)
     (folder / "a.onnx").write_bytes((folder / "model.onnx").read_bytes())
     (folder / "model.onnx").rename(folder / "b.onnx")
-    with pytest.raises(ModelError, match="holds 2 models") as raised:
+    with pytest.raises(ModelError, match="holds 2 models") as error_info:
         open_scorer(str(folder))
-    assert "a.onnx, b.onnx" in str(raised.value.hint)
+    assert "a.onnx, b.onnx" in str(error_info.value.hint)
 
 
 @pytest.mark.parametrize(
@@ -215,25 +215,25 @@ def test_a_tokenizer_that_joins_pairs_with_nothing_is_refused(tmp_path: Path) ->
     ],
 )
 def test_an_unknown_name_is_a_usage_error_with_the_nearest(name: str, hint: str) -> None:
-    with pytest.raises(UsageError, match=f"no model is called '{name}'") as raised:
+    with pytest.raises(UsageError, match=f"no model is called '{name}'") as error_info:
         open_scorer(name)
-    assert hint in str(raised.value.hint)
+    assert hint in str(error_info.value.hint)
 
 
 @pytest.mark.parametrize("name", ["hf:owner/name", "bge-reranker-base", "bge-reranker-base:fp32"])
 def test_a_model_that_could_be_pulled_is_not_installed(name: str) -> None:
-    with pytest.raises(NotInstalled, match=f"{name} is not installed") as raised:
+    with pytest.raises(NotInstalled, match=f"{name} is not installed") as error_info:
         open_scorer(name)
-    assert f"rerank models pull {name}" in str(raised.value.hint)
+    assert f"rerank models pull {name}" in str(error_info.value.hint)
 
 
 def test_names_of_the_catalogue() -> None:
     assert default() == "mini@3"
     assert open_scorer().info.model == open_scorer("mini").info.model == "mini@3"
     for former in ("mini@1", "mini@2"):
-        with pytest.raises(UsageError, match=f"{former} no longer ships: mini@3") as raised:
+        with pytest.raises(UsageError, match=f"{former} no longer ships: mini@3") as error_info:
             open_scorer(former)
-        assert "-m mini" in str(raised.value.hint)
+        assert "-m mini" in str(error_info.value.hint)
     with pytest.raises(UsageError, match="no such model"):
         open_scorer("./nowhere")
     with pytest.raises(UsageError, match="at least one thread"):
@@ -253,9 +253,9 @@ def test_a_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     assert open_scorer("~/bert").info.length == 64
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError) as raised:
+    with pytest.raises(UsageError) as error_info:
         open_scorer("bert")
-    assert "did you mean ./bert?" in str(raised.value.hint)
+    assert "did you mean ./bert?" in str(error_info.value.hint)
 
 
 class MeetingGraph:
@@ -298,13 +298,13 @@ def test_as_many_runs_at_once_as_there_are_threads_longest_first(threads: int) -
 
 
 def test_pairs_that_are_cancelled_are_not_counted_as_scored() -> None:
-    begun, is_cancelled, received = threading.Event(), threading.Event(), threading.Event()
+    has_begun, is_cancelled, received = threading.Event(), threading.Event(), threading.Event()
 
     class SlowGraph(MeetingGraph):
         prepared_path = passages = None
 
         def scores(self, rows: Sequence[TokenRow]) -> list[float]:
-            begun.set()
+            has_begun.set()
             is_cancelled.wait(30)
             return super().scores(rows)
 
@@ -312,7 +312,7 @@ def test_pairs_that_are_cancelled_are_not_counted_as_scored() -> None:
     scorer._network = SlowGraph(1)  # type: ignore[attr-defined]
     assert isinstance(scorer, LocalScorer)
     job = scorer.start([pair("q", "a " * length) for length in (1, 9, 4)], lambda _: received.set())
-    assert begun.wait(30)
+    assert has_begun.wait(30)
     job.cancel()
     is_cancelled.set()
     assert received.wait(30)
@@ -393,9 +393,9 @@ def test_a_fixed_size_that_cannot_be_filled_up_is_refused_when_opened(
 ) -> None:
     monkeypatch.setenv("RERANK_PREPARED", str(tmp_path / "prepared") if is_prepared else "off")
     folder = graph_of(["pairs", 1], tmp_path, inputs=tuple(names), sizes=sizes)
-    with pytest.raises(ModelError, match=message) as raised:
+    with pytest.raises(ModelError, match=message) as error_info:
         open_scorer(str(folder))
-    assert raised.value.hint == "export the model with dynamic axes for pairs and tokens"
+    assert error_info.value.hint == "export the model with dynamic axes for pairs and tokens"
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
@@ -425,9 +425,9 @@ def test_of_several_outputs_the_one_with_scores_is_taken(
         scorer = open_scorer(str(folder), runtime=RuntimeOptions(runtime))
         assert scorer.info.scale == ("probability" if last == "Sigmoid" else "logit")
         values = scorer.score(texts).values
-        found = [relevance(float(value or 0), scorer.info.scale) for value in values]
+        relevances = [relevance(float(value or 0), scorer.info.scale) for value in values]
         expected = [relevance(float(str(row["logit"])), "logit") for row in rows]
-        assert found == pytest.approx(expected, abs=1e-5)
+        assert relevances == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", [onnx.TensorProto.INT64, onnx.TensorProto.STRING, None])

@@ -18,17 +18,17 @@ LINES = "".join(f"line {number}\n" for number in range(100)).encode()
 def test_nothing_is_sent_and_no_key_is_needed(rerank: Run) -> None:
     with serve("cohere-v2") as server:
         arguments = ["-m", "cohere/rerank-v3.5", "--base-url", server.url, "a query"]
-        ran = rerank(*arguments, "--dry-run", stdin=LINES)
-    assert (ran.code, ran.err, server.connections) == (0, "", 0)
-    first, second, last = ran.out.splitlines()
+        outcome = rerank(*arguments, "--dry-run", stdin=LINES)
+    assert (outcome.code, outcome.err, server.connections) == (0, "", 0)
+    first, second, last = outcome.out.splitlines()
     assert first == f"1 request to {server.url}/v2/rerank"
     assert second.startswith("100 documents in 100 passages, about ")
     assert last == "nothing was sent"
 
 
 def test_requests_are_counted_as_they_would_be(rerank: Run) -> None:
-    ran = rerank("-m", "tei/m", "q", "--dry-run", "--json", "-n", "5", stdin=LINES + b"\n")
-    plan = json.loads(ran.out)
+    outcome = rerank("-m", "tei/m", "q", "--dry-run", "--json", "-n", "5", stdin=LINES + b"\n")
+    plan = json.loads(outcome.out)
     assert (plan["requests"], plan["documents"], plan["chunks"]) == (4, 100, 100)
     assert plan["largest"]["documents"] == 32
     assert plan["price"] is None
@@ -37,8 +37,8 @@ def test_requests_are_counted_as_they_would_be(rerank: Run) -> None:
 
 def test_what_a_first_stage_chooses_is_told(rerank: Run) -> None:
     arguments = ["-m", "tei/m", "line", "--dry-run", "--candidates", "10"]
-    ran = rerank(*arguments, stdin=LINES)
-    assert ran.out.splitlines()[1].startswith("10 passages of 100 documents, about ")
+    outcome = rerank(*arguments, stdin=LINES)
+    assert outcome.out.splitlines()[1].startswith("10 passages of 100 documents, about ")
     plan = json.loads(rerank(*arguments, "--json", stdin=LINES).out)
     assert (plan["chunks"], plan["documents"]) == (10, 100)
     assert (plan["candidates"]["read"], plan["candidates"]["total"]) == (10, 100)
@@ -52,8 +52,8 @@ def test_what_a_first_stage_chooses_is_told(rerank: Run) -> None:
         "--candidates",
         "10",
     ]
-    ran = rerank(*cascade, stdin=LINES)
-    assert ran.out.splitlines()[1].startswith("2 documents in 2 passages, about ")
+    outcome = rerank(*cascade, stdin=LINES)
+    assert outcome.out.splitlines()[1].startswith("2 documents in 2 passages, about ")
 
 
 def test_a_request_can_be_looked_at(rerank: Run) -> None:
@@ -64,10 +64,10 @@ def test_a_request_can_be_looked_at(rerank: Run) -> None:
         "documents": ["a", "ä"],
         "top_n": 1,
     }
-    ran = rerank(*arguments, "--dry-run", "-v")
-    assert json.loads(ran.out.splitlines()[2]) == body
-    ran = rerank(*arguments, "--dry-run", "-v", "--json")
-    assert json.loads(ran.out)["first_request"] == body
+    outcome = rerank(*arguments, "--dry-run", "-v")
+    assert json.loads(outcome.out.splitlines()[2]) == body
+    outcome = rerank(*arguments, "--dry-run", "-v", "--json")
+    assert json.loads(outcome.out)["first_request"] == body
 
 
 def test_a_price_is_told_where_one_is_stated(rerank: Run, home: Path) -> None:
@@ -75,21 +75,21 @@ def test_a_price_is_told_where_one_is_stated(rerank: Run, home: Path) -> None:
         '[mine]\nlike = "tei"\n[mine.price]\namount = 2.0\ncurrency = "USD"\n'
         'per = "thousand searches"\nsource = "the contract"\n'
     )
-    ran = rerank("-m", "mine/m", "q", "--dry-run", stdin=LINES)
-    assert "about 0.008 USD (the contract; prices change)\n" in ran.out
+    outcome = rerank("-m", "mine/m", "q", "--dry-run", stdin=LINES)
+    assert "about 0.008 USD (the contract; prices change)\n" in outcome.out
     plan = json.loads(rerank("-m", "mine/m", "q", "--dry-run", "--json", stdin=LINES).out)
     price = {"amount": 0.008, "currency": "USD", "source": "the contract", "estimated": True}
     assert plan["price"] == price
     limited = ("-m", "mine/m", "q", "--dry-run", "--max-cost", "0.004")
-    ran = rerank(*limited, stdin=LINES)
-    assert ran.out.splitlines()[1].startswith("64 passages of 100 documents, about ")
+    outcome = rerank(*limited, stdin=LINES)
+    assert outcome.out.splitlines()[1].startswith("64 passages of 100 documents, about ")
     plan = json.loads(rerank(*limited, "--json", stdin=LINES).out)
     assert (plan["chunks"], plan["documents"], plan["unread"]["passages"]) == (64, 100, 36)
 
 
 def test_what_could_not_be_sent_is_said_all_the_same(rerank: Run) -> None:
-    ran = rerank("-m", "cohere/m", "q", "-d", "a", "--dry-run", "--user", "me")
-    assert (ran.code, ran.out) == (2, "")
+    outcome = rerank("-m", "cohere/m", "q", "-d", "a", "--dry-run", "--user", "me")
+    assert (outcome.code, outcome.out) == (2, "")
 
 
 CUT = ("long.txt", "--chunk", "local", "--chunk-tokens", "20", "--max-chunks", "1")
@@ -146,22 +146,24 @@ def test_a_dry_run_says_and_returns_what_the_run_would(
 
 
 def test_scores_that_it_does_not_have_leave_nothing_out(rerank: Run) -> None:
-    ran = rerank("-m", "cohere/m", "q", "-d", "a", "--dry-run", "--min-score", "0.9", "--strict")
-    assert (ran.code, ran.err) == (0, "")
+    outcome = rerank(
+        "-m", "cohere/m", "q", "-d", "a", "--dry-run", "--min-score", "0.9", "--strict"
+    )
+    assert (outcome.code, outcome.err) == (0, "")
 
 
 def test_several_requests_of_a_listwise_model_are_said_before(rerank: Run, home: Path) -> None:
     (home / "providers.toml").write_text('[mine]\nlike = "tei"\nlistwise = true\n')
-    ran = rerank("-m", "mine/m", "q", "--dry-run", stdin=LINES)
-    assert "whose scores cannot be compared" in ran.err
-    assert ran.code == 0
+    outcome = rerank("-m", "mine/m", "q", "--dry-run", stdin=LINES)
+    assert "whose scores cannot be compared" in outcome.err
+    assert outcome.code == 0
 
 
 def test_where_planning_fails_and_the_order_is_kept(rerank: Run) -> None:
     failing = ScorerError("too large", hint="make it smaller")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DryRunScorer, "start", Mock(side_effect=failing))
-        ran = rerank("-m", "tei/m", "q", "-d", "a", "--dry-run", "--on-error", "keep")
-    assert ran.code == 3
-    assert "not reranked, in input order: too large" in ran.err
-    assert "nothing was sent" in ran.out
+        outcome = rerank("-m", "tei/m", "q", "-d", "a", "--dry-run", "--on-error", "keep")
+    assert outcome.code == 3
+    assert "not reranked, in input order: too large" in outcome.err
+    assert "nothing was sent" in outcome.out

@@ -18,12 +18,12 @@ from tests.conftest import ROOT, Run
 from tests.support.folders import quantize
 
 FOLDER = ROOT / "tests" / "support" / "families"
-PAIRED = ["bert", "xlm-roberta", "modernbert", "deberta-v2"]
+PAIRED_FAMILIES = ["bert", "xlm-roberta", "modernbert", "deberta-v2"]
 CAUSAL = "qwen3"
-LENGTHS = {**dict.fromkeys(PAIRED, 64), CAUSAL: 512}
+LENGTHS = {**dict.fromkeys(PAIRED_FAMILIES, 64), CAUSAL: 512}
 
 
-def opened(family: str | Path, instruction: str | None = None) -> Scorer:
+def open_family(family: str | Path, instruction: str | None = None) -> Scorer:
     return open_scorer(str(FOLDER / family), instruction=instruction)
 
 
@@ -38,21 +38,21 @@ def pair(row: dict[str, Any]) -> Pair:
     return Pair.from_texts(row["query"], passage)
 
 
-@pytest.mark.parametrize("family", [*PAIRED, CAUSAL])
+@pytest.mark.parametrize("family", [*PAIRED_FAMILIES, CAUSAL])
 def test_scores_are_the_references(family: str) -> None:
     length = LENGTHS[family]
     rows = [row for row in rows_of(family) if row["tokens"] <= length]
     assert {length - 1, length} <= {row["tokens"] for row in rows}
     for instruction in {row.get("instruction") for row in rows}:
         some = [row for row in rows if row.get("instruction") == instruction]
-        scored = opened(family, instruction).score([pair(row) for row in some])
-        assert scored.values == pytest.approx([row["logit"] for row in some], abs=1e-4)
-        assert scored.usage == {"total_tokens": sum(row["tokens"] for row in some)}
+        result = open_family(family, instruction).score([pair(row) for row in some])
+        assert result.values == pytest.approx([row["logit"] for row in some], abs=1e-4)
+        assert result.usage == {"total_tokens": sum(row["tokens"] for row in some)}
 
 
-@pytest.mark.parametrize("family", [*PAIRED, CAUSAL])
+@pytest.mark.parametrize("family", [*PAIRED_FAMILIES, CAUSAL])
 def test_what_is_longer_than_the_model_is_cut_as_flag_embedding_does(family: str) -> None:
-    scorer = opened(family)
+    scorer = open_family(family)
     rows = [row for row in rows_of(family) if row["tokens"] >= LENGTHS[family] - 1]
     assert {row["tokens"] - LENGTHS[family] for row in rows} == {-1, 0, 1, 40}
     for row in rows:
@@ -62,16 +62,16 @@ def test_what_is_longer_than_the_model_is_cut_as_flag_embedding_does(family: str
         assert ranking[0].dropped == max(0, row["tokens"] - LENGTHS[family])
 
 
-@pytest.mark.parametrize("family", [*PAIRED, CAUSAL])
+@pytest.mark.parametrize("family", [*PAIRED_FAMILIES, CAUSAL])
 def test_a_pair_of_one_token_more_is_refused_and_not_cut(family: str) -> None:
     longer = next(row for row in rows_of(family) if row["tokens"] == LENGTHS[family] + 1)
     with pytest.raises(ScorerError, match=f"takes {LENGTHS[family]}"):
-        opened(family).score([pair(longer)])
+        open_family(family).score([pair(longer)])
 
 
-@pytest.mark.parametrize("family", [*PAIRED, CAUSAL])
+@pytest.mark.parametrize("family", [*PAIRED_FAMILIES, CAUSAL])
 def test_windows_fill_the_model_to_its_length(family: str) -> None:
-    scorer = opened(family)
+    scorer = open_family(family)
     text = "Water the roots in the early morning, and not the leaves. " * 60
     result = rank("keep slugs away", [text], scorer)[0]
     assert result.chunks > 1
@@ -82,7 +82,7 @@ def scores(scorer: Scorer, pairs: Sequence[Pair]) -> list[float | None]:
     return list(scorer.score(pairs).values)
 
 
-@pytest.mark.parametrize("family", [*PAIRED, CAUSAL])
+@pytest.mark.parametrize("family", [*PAIRED_FAMILIES, CAUSAL])
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_a_score_does_not_depend_on_its_company(
     family: str, precision: str, tmp_path: Path
@@ -91,32 +91,34 @@ def test_a_score_does_not_depend_on_its_company(
     if precision == "int8":
         folder = quantize(folder, tmp_path)
     pairs = [pair(row) for row in rows_of(family) if row["tokens"] <= LENGTHS[family]]
-    scorer = opened(folder)
-    together = scores(scorer, pairs)
-    assert [scores(scorer, [one])[0] for one in pairs] == together
-    assert scores(scorer, pairs[::-1])[::-1] == together
+    scorer = open_family(folder)
+    values = scores(scorer, pairs)
+    assert [scores(scorer, [single_pair])[0] for single_pair in pairs] == values
+    assert scores(scorer, pairs[::-1])[::-1] == values
 
 
 def test_a_prompt_takes_an_instruction_and_others_take_none(rerank: Run) -> None:
     command = ["refund", "-d", "refund", "--instruction", "Find it."]
-    asked = rerank(*command, "-m", str(FOLDER / CAUSAL), "--json")
+    causal_outcome = rerank(*command, "-m", str(FOLDER / CAUSAL), "--json")
     plain = rerank(*command[:3], "-m", str(FOLDER / CAUSAL), "--json")
-    found = [json.loads(ran.out)["results"][0]["raw_score"] for ran in (asked, plain)]
-    assert found[0] != found[1]
-    refused = rerank(*command, "-m", str(FOLDER / "bert"))
-    assert (refused.code, "--instruction: " in refused.err) == (2, True)
+    raw_scores = [
+        json.loads(outcome.out)["results"][0]["raw_score"] for outcome in (causal_outcome, plain)
+    ]
+    assert raw_scores[0] != raw_scores[1]
+    second_outcome = rerank(*command, "-m", str(FOLDER / "bert"))
+    assert (second_outcome.code, "--instruction: " in second_outcome.err) == (2, True)
 
 
 def test_a_document_cannot_end_the_prompt() -> None:
     """Special tokens in a text are text."""
-    scorer = opened(CAUSAL)
+    scorer = open_family(CAUSAL)
     tokenizer = scorer.info.tokenizer
     assert tokenizer is not None
     assert len(tokenizer.encode("<|im_end|>").ids) > 1
 
 
 def test_offsets_are_those_of_the_document() -> None:
-    tokenizer = opened(CAUSAL).info.tokenizer
+    tokenizer = open_family(CAUSAL).info.tokenizer
     assert tokenizer is not None
     text = "Größe — 42 €, naïve"
     spans = tokenizer.encode(text).spans
@@ -165,8 +167,8 @@ def with_states(target: Path) -> Path:
 
 def test_a_graph_with_states_scores_as_the_one_without(tmp_path: Path) -> None:
     pairs = [pair(row) for row in rows_of(CAUSAL)[:3]]
-    expected = scores(opened(CAUSAL), pairs)
-    assert scores(opened(with_states(tmp_path)), pairs) == pytest.approx(expected, abs=1e-6)
+    expected = scores(open_family(CAUSAL), pairs)
+    assert scores(open_family(with_states(tmp_path)), pairs) == pytest.approx(expected, abs=1e-6)
 
 
 def test_flag_is_for_models_that_are_run_here() -> None:
@@ -175,7 +177,7 @@ def test_flag_is_for_models_that_are_run_here() -> None:
 
 
 def test_a_long_query_is_cut_to_three_quarters() -> None:
-    scorer = opened("bert")
+    scorer = open_family("bert")
     query = "water the roots in the early morning " * 20
     ranking = rank(query, ["slugs " * 50], scorer, encoding=Encoding.FLAG)
     assert ranking.query_cut

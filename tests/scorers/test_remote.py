@@ -36,7 +36,7 @@ MANY = [f"line {number} of a refund" for number in range(5000)]
 
 
 @pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def shorten_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait for hardly anything before a request is sent again."""
     monkeypatch.setattr(client, "_FIRST_WAIT_SECONDS", 0.001)
     monkeypatch.setattr(client, "_MAX_WAIT_SECONDS", 0.01)
@@ -44,11 +44,11 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(variable, "key")
 
 
-def opened(model: str, server: Server, **options: Any) -> Scorer:
+def open_remote(model: str, server: Server, **options: Any) -> Scorer:
     return open_scorer(model, remote=RemoteOptions(base_url=server.url, **options))
 
 
-def expected(documents: Sequence[str], n: int | None = None) -> list[int]:
+def expected_order(documents: Sequence[str], n: int | None = None) -> list[int]:
     return sorted(range(len(documents)), key=lambda i: -score_of(QUERY, documents[i]))[:n]
 
 
@@ -56,16 +56,16 @@ def indices(ranking: Ranking) -> list[int]:
     return [result.index for result in ranking]
 
 
-def sent(server: Server, name: str = "texts") -> list[int]:
+def request_sizes(server: Server, name: str = "texts") -> list[int]:
     return [len(request.json[name]) for request in server.requests]
 
 
 @pytest.mark.slow
 def test_many_documents_are_as_many_requests_as_are_needed() -> None:
     with serve("tei", permits=8, latency=0.005) as server:
-        ranking = rank(QUERY, MANY, opened("tei/local", server, concurrency=8))
-    assert sorted(sent(server)) == [5000 % 32] + [32] * 156
-    assert indices(ranking) == expected(MANY)
+        ranking = rank(QUERY, MANY, open_remote("tei/local", server, concurrency=8))
+    assert sorted(request_sizes(server)) == [5000 % 32] + [32] * 156
+    assert indices(ranking) == expected_order(MANY)
     assert server.busy == 0
     assert 2 <= server.peak <= 8
 
@@ -81,24 +81,24 @@ def test_a_server_that_often_fails_costs_no_document() -> None:
     ]
     plan = any_of(*(share(0.2 / len(failing), fault, seed) for seed, fault in enumerate(failing)))
     with serve("tei", faults=plan) as server:
-        ranking = rank(QUERY, MANY, opened("tei/local", server))
-    assert indices(ranking) == expected(MANY)
+        ranking = rank(QUERY, MANY, open_remote("tei/local", server))
+    assert indices(ranking) == expected_order(MANY)
     assert server.count > 157 * 1.1
     assert (ranking.missing, ranking.documents) == (0, 5000)
 
 
 def test_a_failure_for_good_is_one_of_the_whole() -> None:
     with serve("tei", faults=every(100, Status(401, b""))) as server, pytest.raises(ProviderError):
-        rank(QUERY, MANY, opened("tei/local", server))
+        rank(QUERY, MANY, open_remote("tei/local", server))
     assert server.count < 157  # the others are not sent
 
 
 def test_the_best_are_asked_for_and_no_more_than_are_sent() -> None:
     with serve("crazyrouter") as server:
-        ranking = rank(QUERY, MANY[:250], opened("crazyrouter/m", server), n=60)
-        assert indices(ranking) == expected(MANY[:250], 60)
-    asked = {len(r.json["documents"]): r.json["top_n"] for r in server.requests}
-    assert asked == {100: 60, 50: 50}
+        ranking = rank(QUERY, MANY[:250], open_remote("crazyrouter/m", server), n=60)
+        assert indices(ranking) == expected_order(MANY[:250], 60)
+    top_n_by_size = {len(r.json["documents"]): r.json["top_n"] for r in server.requests}
+    assert top_n_by_size == {100: 60, 50: 50}
 
 
 @pytest.mark.slow
@@ -106,13 +106,13 @@ def test_the_best_are_asked_for_and_no_more_than_are_sent() -> None:
 def test_what_is_too_large_is_halved_and_the_limit_learned(status: int) -> None:
     refusal = Status(status, {"error": "batch size is larger than the maximum allowed"})
 
-    def too_many(request: Any, _number: int) -> Any:
+    def refuse_many(request: Any, _number: int) -> Any:
         return refusal if len(request.json["documents"]) > 70 else None
 
-    with serve("openai-like", faults=too_many) as server:
-        scorer = opened("openai-like/m", server, concurrency=1)
-        assert indices(rank(QUERY, MANY[:1500], scorer)) == expected(MANY[:1500])
-    sizes = sent(server, "documents")
+    with serve("openai-like", faults=refuse_many) as server:
+        scorer = open_remote("openai-like/m", server, concurrency=1)
+        assert indices(rank(QUERY, MANY[:1500], scorer)) == expected_order(MANY[:1500])
+    sizes = request_sizes(server, "documents")
     assert [sizes.count(size) for size in (500, 250, 125)] == [1, 1, 1]  # each size once
     assert max(sizes[3:]) <= 70
 
@@ -120,30 +120,30 @@ def test_what_is_too_large_is_halved_and_the_limit_learned(status: int) -> None:
 def test_a_document_too_large_by_itself_is_named(rerank: Run) -> None:
     refusal = Status(500, {"error": {"code": 500, "message": "input is too large to process"}})
 
-    def too_long(request: Any, _number: int) -> Any:
+    def refuse_long(request: Any, _number: int) -> Any:
         return refusal if any(len(text) > 100 for text in request.json["documents"]) else None
 
     lines = "".join(f"line {number}\n" for number in range(40)) + "x" * 200 + "\nmore\n"
-    with serve("openai-like", faults=too_long) as server:
+    with serve("openai-like", faults=refuse_long) as server:
         arguments = ["-m", "openai-like/m", "--base-url", server.url, "q"]
-        ran = rerank(*arguments, "--concurrency", "1", stdin=lines.encode())
-    assert (ran.code, ran.out) == (3, "")
-    assert "input is too large to process; the document is -:41" in ran.err
-    assert "hint: --chunk local" in ran.err
+        outcome = rerank(*arguments, "--concurrency", "1", stdin=lines.encode())
+    assert (outcome.code, outcome.out) == (3, "")
+    assert "input is too large to process; the document is -:41" in outcome.err
+    assert "hint: --chunk local" in outcome.err
 
 
 def test_fewer_scores_than_were_asked_for_are_said(rerank: Run) -> None:
     documents = [word for text in MANY[:4] for word in ("-d", text)]
     with serve("tei", faults=Fewer(2)) as server:
         arguments = ["-m", "tei/m", "--base-url", server.url, QUERY, *documents]
-        ran = rerank(*arguments)
-        kept = rerank(*arguments, "--keep-empty")
+        outcome = rerank(*arguments)
+        outcome_kept = rerank(*arguments, "--keep-empty")
         enough = rerank(*arguments, "-n", "2")
         strict = rerank(*arguments, "--strict")
         body = json.loads(rerank(*arguments, "--json").out)
-    assert (ran.code, len(ran.out.splitlines())) == (0, 2)
-    assert "tei/m gave 2 scores fewer than it was asked for" in ran.err
-    assert sorted(kept.out.splitlines()) == sorted(MANY[:4])
+    assert (outcome.code, len(outcome.out.splitlines())) == (0, 2)
+    assert "tei/m gave 2 scores fewer than it was asked for" in outcome.err
+    assert sorted(outcome_kept.out.splitlines()) == sorted(MANY[:4])
     assert (enough.code, enough.err) == (0, "")
     assert strict.code == 4
     assert body["counts"]["missing"] == 2
@@ -153,20 +153,20 @@ def test_scores_of_a_set_are_told_apart_by_request(rerank: Run) -> None:
     lines = "\n".join(MANY[:700]).encode()
     with serve("jina") as server:
         arguments = ["-m", "jina/jina-reranker-v3", "--base-url", server.url, QUERY]
-        ran = rerank(*arguments, stdin=lines)
+        outcome = rerank(*arguments, stdin=lines)
         alone = rerank(*arguments, stdin=b"one\ntwo\n")
         pointwise = rerank(
             *("-m", "jina/jina-reranker-m0", "--base-url", server.url, QUERY), stdin=lines
         )
-    assert "it took several requests, whose scores cannot be compared" in ran.err
+    assert "it took several requests, whose scores cannot be compared" in outcome.err
     assert alone.err == pointwise.err == ""
-    assert len(ran.out.splitlines()) == 700
+    assert len(outcome.out.splitlines()) == 700
 
 
 def test_requests_keep_to_tokens_too() -> None:
     documents = [f"{number} " + "word " * 600 for number in range(400)]
     with serve("dashscope-compat") as server:
-        scorer = opened("dashscope/qwen3-rerank", server)
+        scorer = open_remote("dashscope/qwen3-rerank", server)
         ranking = rank(QUERY, documents, scorer)
         assert sorted(indices(ranking)) == [*range(400)]
         tokenizer = scorer.info.tokenizer
@@ -181,7 +181,7 @@ def test_requests_keep_to_tokens_too() -> None:
 def test_requests_keep_to_bytes_too() -> None:
     documents = [f"{number} " + "ä" * 60_000 for number in range(40)]
     with serve("tei") as server:
-        ranking = rank(QUERY, documents, opened("tei/local", server))
+        ranking = rank(QUERY, documents, open_remote("tei/local", server))
     assert sorted(indices(ranking)) == [*range(40)]
     assert all(len(request.body) <= 2_000_000 for request in server.requests)
 
@@ -191,9 +191,9 @@ def test_queries_have_requests_of_their_own() -> None:
 
     pairs = [Pair.from_texts(query, text) for text in MANY[:50] for query in ("late", "refund")]
     with serve("tei") as server:
-        scored = opened("tei/local", server).score(pairs)
-    assert list(scored.values) == [score_of(pair.query, pair.chunk.text) for pair in pairs]
-    assert len(scored.requests) == server.count
+        result = open_remote("tei/local", server).score(pairs)
+    assert list(result.values) == [score_of(pair.query, pair.chunk.text) for pair in pairs]
+    assert len(result.requests) == server.count
     assert {request.json["query"] for request in server.requests} == {"late", "refund"}
 
 
@@ -215,15 +215,15 @@ time.sleep(0.2)
 @pytest.mark.slow
 def test_a_program_that_leaves_before_an_answer_ends_the_ranking() -> None:
     with serve("tei", latency=1) as server:
-        left = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-c", LEAVES_EARLY, server.url],
             capture_output=True,
             text=True,
             timeout=60,
             check=True,
         )
-    assert left.stderr == ""
-    assert left.stdout == "the model was closed before all was scored\n"
+    assert process.stderr == ""
+    assert process.stdout == "the model was closed before all was scored\n"
 
 
 @pytest.mark.parametrize(

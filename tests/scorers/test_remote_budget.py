@@ -38,7 +38,7 @@ LONG_SECONDS = 60
 
 
 @pytest.fixture(autouse=True)
-def mine(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_provider(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (home / "providers.toml").write_text(OWN)
     monkeypatch.setattr(client, "_FIRST_WAIT_SECONDS", 0.001)
 
@@ -70,9 +70,9 @@ def test_requests_are_sent_as_long_as_they_are_paid_for() -> None:
 
 def test_an_ample_budget_changes_nothing() -> None:
     with serve("openai-like") as server:
-        whole, paid = rank(server), rank(server, max_cost=1.0)
+        whole, paid_ranking = rank(server), rank(server, max_cost=1.0)
         timed = rank(server, max_time=LONG_SECONDS)
-    for ranking in (paid, timed):
+    for ranking in (paid_ranking, timed):
         assert ranking.unread is None
         assert [(r.index, r.raw_score) for r in ranking] == [(r.index, r.raw_score) for r in whole]
         assert ranking.cost is not None
@@ -114,21 +114,21 @@ def test_prices_must_be_known_and_in_dollars(home: Path) -> None:
 
 def test_a_dry_run_says_what_would_be_sent_for_an_amount(rerank: Run) -> None:
     arguments = ("-m", "mine/m", "--base-url", "http://localhost:1", QUERY, "--dry-run")
-    ran = rerank(*arguments, "--max-cost", "0.007", stdin="\n".join(LINES).encode())
-    assert "3 requests to" in ran.out
-    assert "about 0.006 USD" in ran.out
-    assert "the model read 300 of 950 passages" in ran.err
+    outcome = rerank(*arguments, "--max-cost", "0.007", stdin="\n".join(LINES).encode())
+    assert "3 requests to" in outcome.out
+    assert "about 0.006 USD" in outcome.out
+    assert "the model read 300 of 950 passages" in outcome.err
 
 
 def test_what_an_answer_did_cost_counts_in_place_of_the_estimate() -> None:
     spending = Spending(Budget(max_cost=1.0))
     assert spending.reserve(usd(0.6))
-    waiting = threading.Thread(target=lambda: found.append(spending.reserve(usd(0.6))))
-    found: list[bool] = []
+    waiting = threading.Thread(target=lambda: reservations.append(spending.reserve(usd(0.6))))
+    reservations: list[bool] = []
     waiting.start()
     spending.settle(usd(0.6), usd(0.1))
     waiting.join(10)
-    assert found == [True]
+    assert reservations == [True]
     spending.settle(usd(0.6), usd(0.6))
     assert spending.reason is None
     assert not spending.reserve(usd(0.31))
@@ -206,10 +206,10 @@ def test_no_request_is_sent_that_would_come_too_late(monkeypatch: pytest.MonkeyP
 def test_no_failure_is_repeated_beyond_the_deadline() -> None:
     fault = every(1, Status(503, headers={"Retry-After": "60"}))
     with serve("openai-like", faults=fault) as server:
-        began = time.monotonic()
+        start = time.monotonic()
         with pytest.raises(NothingScored, match=r"time was over before anything was scored: .*503"):
             rank(server, max_time=15, first_stage="input")
-        assert time.monotonic() - began < 30
+        assert time.monotonic() - start < 30
 
 
 def test_other_failures_are_raised_as_ever() -> None:

@@ -21,8 +21,10 @@ BGE = "siliconflow/BAAI/bge-reranker-v2-m3"
 
 def long_text(words: int, seed: int = 0) -> str:
     chance = random.Random(seed)
-    said = ["refund", "window", "delivery", "of", "the", "parcel.", "Sentence", "Größe", "a1b2c3"]
-    return f"{seed} " + " ".join(chance.choice(said) for _ in range(words))
+    vocabulary = [
+        "refund", "window", "delivery", "of", "the", "parcel.", "Sentence", "Größe", "a1b2c3",
+    ]  # fmt: skip
+    return f"{seed} " + " ".join(chance.choice(vocabulary) for _ in range(words))
 
 
 LONG = [long_text(words, seed) for seed, words in enumerate([10, 3000, 30, 9000])]
@@ -36,14 +38,16 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(f"{name}_API_KEY", "key")
 
 
-def asked(rerank: Run, server: Server, model: str, *more: str, texts: list[str] = LONG) -> Outcome:
-    ran = rerank(*model_options(server, model), QUERY, "--json", *more, stdin=lines(texts))
-    assert (ran.code, ran.err) == (0, "")
-    return ran
+def run_command(
+    rerank: Run, server: Server, model: str, *more: str, texts: list[str] = LONG
+) -> Outcome:
+    outcome = rerank(*model_options(server, model), QUERY, "--json", *more, stdin=lines(texts))
+    assert (outcome.code, outcome.err) == (0, "")
+    return outcome
 
 
-def results(ran: Outcome) -> list[dict[str, Any]]:
-    return list(json.loads(ran.out)["results"])
+def results(outcome: Outcome) -> list[dict[str, Any]]:
+    return list(json.loads(outcome.out)["results"])
 
 
 @pytest.mark.parametrize(
@@ -58,10 +62,10 @@ def test_who_cuts_or_takes_all_is_given_documents_whole(
     dialect: str, model: str, more: list[str], rerank: Run
 ) -> None:
     with serve(dialect) as server:
-        found = results(asked(rerank, server, model, *more))
+        chunk_results = results(run_command(rerank, server, model, *more))
     name = "documents" if dialect == "siliconflow" else "texts"
     assert sent_documents(server, name) == LONG
-    assert all(result["chunks"] == 1 and not result["truncated"] for result in found)
+    assert all(result["chunks"] == 1 and not result["truncated"] for result in chunk_results)
 
 
 @pytest.mark.parametrize("tokenizer", [[], ["--tokenizer", str(TOKENIZER)]])
@@ -73,33 +77,35 @@ def test_what_would_be_cut_unseen_is_cut_here(
     dialect: str, model: str, limit: int, pair: bool, tokenizer: list[str], rerank: Run
 ) -> None:
     with serve(dialect) as server:
-        found = results(asked(rerank, server, model, *tokenizer))
+        chunk_results = results(run_command(rerank, server, model, *tokenizer))
     count = (ModelTokenizer(TOKENIZER) if tokenizer else EstimatedTokenizer()).count
     beside = count(QUERY) + 4 if pair else 0
     assert max(count(text) for text in sent_documents(server)) + beside <= limit
     assert max(count(text) for text in sent_documents(server)) + beside > limit * 0.9
     for place, text in enumerate(LONG):
         own = [chunk for chunk in sent_documents(server) if chunk in text]
-        result = next(one for one in found if one["index"] == place)
+        result = next(
+            chunk_result for chunk_result in chunk_results if chunk_result["index"] == place
+        )
         assert result["chunks"] == len(own)
         assert not result["truncated"]
         best = max(own, key=lambda chunk: score_of(QUERY, chunk))
-        of = logit_of if pair else score_of
-        assert result["raw_score"] == pytest.approx(of(QUERY, best), abs=1e-5)
+        score = logit_of if pair else score_of
+        assert result["raw_score"] == pytest.approx(score(QUERY, best), abs=1e-5)
         assert result["passage"]["text"] == best
 
 
 @pytest.mark.parametrize("tokenizer", [[], ["--tokenizer", str(TOKENIZER)]])
 def test_a_limit_in_characters_is_kept_in_characters(tokenizer: list[str], rerank: Run) -> None:
     with serve("zhipu") as server:
-        found = results(asked(rerank, server, "zhipu/rerank", *tokenizer))
+        chunk_results = results(run_command(rerank, server, "zhipu/rerank", *tokenizer))
     lengths = [len(text) for text in sent_documents(server)]
     assert max(lengths) <= 4096
     assert max(lengths) > 3900
-    assert sum(result["chunks"] for result in found) == len(lengths)
+    assert sum(result["chunks"] for result in chunk_results) == len(lengths)
     # Tokens are tokens all the same, of the user's tokenizer if there is one.
     count = (ModelTokenizer(TOKENIZER) if tokenizer else EstimatedTokenizer()).count
-    assert {result["index"]: result["tokens"] for result in found} == dict(
+    assert {result["index"]: result["tokens"] for result in chunk_results} == dict(
         enumerate(map(count, LONG))
     )
 
@@ -109,8 +115,10 @@ def test_a_title_takes_its_room_from_each_chunk(rerank: Run, tmp_path: Any) -> N
     record = {"title": "A title that is sent", "text": "x" * 5000}
     path.write_text(json.dumps(record) + "\n")
     with serve("zhipu") as server:
-        ran = rerank(*model_options(server, "zhipu/rerank"), QUERY, str(path), "--prepend", "title")
-    assert (ran.code, ran.err) == (0, "")
+        outcome = rerank(
+            *model_options(server, "zhipu/rerank"), QUERY, str(path), "--prepend", "title"
+        )
+    assert (outcome.code, outcome.err) == (0, "")
     assert all(text.startswith("A title that is sent\nx") for text in sent_documents(server))
     assert max(len(text) for text in sent_documents(server)) <= 4096
 
@@ -123,13 +131,16 @@ def test_the_best_of_chunks_is_the_same_whoever_cuts(rerank: Run) -> None:
         return max(score_of(query, part) for part in chunks.get(text, [text]))
 
     with serve("siliconflow") as server:
-        here = results(asked(rerank, server, BGE, "--chunk", "local"))
+        here = results(run_command(rerank, server, BGE, "--chunk", "local"))
         for text in LONG:
             chunks[text] = [chunk for chunk in sent_documents(server) if chunk in text]
     with serve("siliconflow", score=best) as other:
-        there = results(asked(rerank, other, BGE, "--chunk", "remote"))
+        there = results(run_command(rerank, other, BGE, "--chunk", "remote"))
     assert len(sent_documents(server)) > len(LONG) == len(sent_documents(other))
-    scores = [[(one["index"], one["raw_score"]) for one in found] for found in (here, there)]
+    scores = [
+        [(result["index"], result["raw_score"]) for result in results_found]
+        for results_found in (here, there)
+    ]
     assert scores[0] == scores[1]
 
 
@@ -137,64 +148,70 @@ def test_the_best_of_chunks_is_the_same_whoever_cuts(rerank: Run) -> None:
 def test_what_is_asked_for_is_cut_here(model: str, rerank: Run) -> None:
     name = "documents" if model == BGE else "texts"
     with serve(model.partition("/")[0]) as server:
-        ran = asked(rerank, server, model, "--chunk-tokens", "100", "--overlap-tokens", "0")
+        outcome = run_command(
+            rerank, server, model, "--chunk-tokens", "100", "--overlap-tokens", "0"
+        )
         counts = [EstimatedTokenizer().count(text) for text in sent_documents(server, name)]
         assert 80 < max(counts) <= 100
         assert "overlap_tokens" not in server.requests[0].json
-        found = results(ran)
+        chunk_results = results(outcome)
     with serve(model.partition("/")[0]) as server:
         for way in AGGREGATES.keys() - {"first", "max", "adjusted-max"}:
-            assert len(results(asked(rerank, server, model, "--aggregate", way))) == len(found)
+            assert len(results(run_command(rerank, server, model, "--aggregate", way))) == len(
+                chunk_results
+            )
         assert max(EstimatedTokenizer().count(t) for t in sent_documents(server, name)) <= 512
 
 
 def test_chunks_beyond_the_most_are_dropped_and_said(rerank: Run) -> None:
     with serve("llamacpp") as server:
-        ran = rerank(
+        outcome = rerank(
             *model_options(server, "llamacpp/m"), QUERY, "--json", "--max-chunks", "2", "--strict",
             stdin=lines(LONG),
         )  # fmt: skip
-    assert ran.code == 4
-    assert "2 documents of 4 not scored whole" in ran.err
+    assert outcome.code == 4
+    assert "2 documents of 4 not scored whole" in outcome.err
     assert len(sent_documents(server)) == 6
 
 
 def test_all_scores_are_asked_for_where_documents_are_in_chunks(rerank: Run) -> None:
     with serve("cohere-v2") as server:
-        ran = rerank(*model_options(server, "cohere/m"), QUERY, "-n", "1", stdin=lines(LONG))
-    assert len(ran.out.splitlines()) == 1
+        outcome = rerank(*model_options(server, "cohere/m"), QUERY, "-n", "1", stdin=lines(LONG))
+    assert len(outcome.out.splitlines()) == 1
     (request,) = server.requests
     assert request.json["top_n"] == len(request.json["documents"]) > len(LONG)
 
 
 def test_who_is_to_cut_is_not_told_how_long_chunks_are(rerank: Run) -> None:
     with serve("siliconflow") as server:
-        ran = rerank(
+        outcome = rerank(
             *model_options(server, BGE), QUERY, "--chunk", "remote", "--chunk-tokens", "100",
             stdin=lines(LONG),
         )  # fmt: skip
-    assert (ran.code, ran.out, server.count) == (2, "", 0)
-    assert "--chunk remote" in ran.err
+    assert (outcome.code, outcome.out, server.count) == (2, "", 0)
+    assert "--chunk remote" in outcome.err
 
 
 def test_a_query_that_leaves_no_room_is_refused(rerank: Run) -> None:
     with serve("llamacpp") as server:
-        ran = rerank(*model_options(server, "llamacpp/m"), "word " * 600, stdin=lines(LONG))
-        assert (ran.code, server.count) == (2, 0)
-        assert "the query is too long for llamacpp/m" in ran.err
-        ran = rerank(
+        outcome = rerank(*model_options(server, "llamacpp/m"), "word " * 600, stdin=lines(LONG))
+        assert (outcome.code, server.count) == (2, 0)
+        assert "the query is too long for llamacpp/m" in outcome.err
+        outcome = rerank(
             *model_options(server, "llamacpp/m"), "word " * 600, "--truncate-query", stdin=b"a\n"
         )
-    assert ran.code == 0
-    assert "the query was cut to its first" in ran.err
+    assert outcome.code == 0
+    assert "the query was cut to its first" in outcome.err
 
 
-def said(rerank: Run, model: str, *more: str, texts: list[str] = LONG) -> tuple[list[str], int]:
+def messages_of(
+    rerank: Run, model: str, *more: str, texts: list[str] = LONG
+) -> tuple[list[str], int]:
     """What a dry run says, and how many chunks it would send."""
-    ran = rerank("-m", model, QUERY, "--dry-run", "--json", *more, stdin=lines(texts))
-    assert ran.code == 0
-    notes = [line.removeprefix("rerank: ") for line in ran.err.splitlines()]
-    return notes, json.loads(ran.out)["chunks"]
+    outcome = rerank("-m", model, QUERY, "--dry-run", "--json", *more, stdin=lines(texts))
+    assert outcome.code == 0
+    notes = [line.removeprefix("rerank: ") for line in outcome.err.splitlines()]
+    return notes, json.loads(outcome.out)["chunks"]
 
 
 TOKENS = "chunks have {limit} tokens, not {size}: {model} takes {words}"
@@ -222,7 +239,7 @@ CHARACTERS = (
 def test_chunks_are_held_to_what_a_service_takes_and_that_is_said(
     model: str, size: int, note: str, limit: int, words: str, rerank: Run
 ) -> None:
-    notes, _ = said(rerank, model, "--chunk-tokens", str(size))
+    notes, _ = messages_of(rerank, model, "--chunk-tokens", str(size))
     line = note.format(model=model, size=size, limit=limit, words=words)
     assert notes == ([line] if note else [])
 
@@ -252,10 +269,10 @@ UNKNOWN = (
 def test_a_long_text_for_a_model_of_unknown_length_is_said_once(
     model: str, more: list[str], is_said: bool, rerank: Run
 ) -> None:
-    notes, _ = said(rerank, model, *more)
+    notes, _ = messages_of(rerank, model, *more)
     how = "in chunks of up to 122,880 characters" if model == "infinity/m" else "whole"
     assert notes == ([UNKNOWN.format(model=model, how=how)] if is_said else [])
-    assert said(rerank, model, *more, texts=LONG[::2])[0] == []  # none of which is long
+    assert messages_of(rerank, model, *more, texts=LONG[::2])[0] == []  # none of which is long
 
 
 def test_so_is_a_long_query(rerank: Run) -> None:
@@ -271,29 +288,33 @@ def test_so_is_a_long_query(rerank: Run) -> None:
 @pytest.mark.slow
 def test_what_a_field_tells_a_service_to_read_of_a_document_is_kept_to(rerank: Run) -> None:
     field = "max_tokens_per_doc=100"
-    _, chunks = said(rerank, "cohere/m", "--set", field)
-    assert chunks == said(rerank, "cohere/m", "--max-document-tokens", "100")[1] > len(LONG) * 4
-    assert said(rerank, "cohere/m", "--set", field, "--max-document-tokens", "9")[1] == chunks
+    _, chunks = messages_of(rerank, "cohere/m", "--set", field)
+    assert (
+        chunks == messages_of(rerank, "cohere/m", "--max-document-tokens", "100")[1] > len(LONG) * 4
+    )
+    assert (
+        messages_of(rerank, "cohere/m", "--set", field, "--max-document-tokens", "9")[1] == chunks
+    )
     # A number that is not sent, as it is too large, is no limit.
     lenient = ("--max-document-tokens", "9000", "--lenient")
     model = "jina/jina-reranker-v3"
-    assert said(rerank, model, *lenient)[1] == said(rerank, model)[1] > len(LONG)
+    assert messages_of(rerank, model, *lenient)[1] == messages_of(rerank, model)[1] > len(LONG)
 
 
 def test_a_long_text_that_is_not_to_be_cut_here_is_said(rerank: Run) -> None:
-    (cuts, reads), chunks = said(rerank, "cohere/m", "--chunk", "remote", "--lenient")
+    (cuts, reads), chunks = messages_of(rerank, "cohere/m", "--chunk", "remote", "--lenient")
     assert chunks == len(LONG)
     assert cuts == "cohere does not cut documents into chunks"
-    sent, _, rest = reads.partition(", and ")
-    assert sent == "texts of more than 4,096 tokens are sent whole"
+    cut_message, _, rest = reads.partition(", and ")
+    assert cut_message == "texts of more than 4,096 tokens are sent whole"
     assert rest == "cohere/m reads no more than that: --chunk local cuts them here"
 
 
 def test_chunks_that_are_asked_for_suit_most_models_where_no_length_is_known(rerank: Run) -> None:
     for model in ("tei/m", "infinity/m"):
-        _, chunks = said(rerank, model, "--chunk", "local")
+        _, chunks = messages_of(rerank, model, "--chunk", "local")
         assert chunks > len(LONG) * 4
-        _, chunks = said(rerank, model, "--aggregate", "mean-top-3")
+        _, chunks = messages_of(rerank, model, "--aggregate", "mean-top-3")
         assert chunks > len(LONG) * 4
 
 
@@ -302,12 +323,12 @@ def test_a_batch_counts_the_records_with_long_texts(rerank: Run, tmp_path: Path)
     records = [{"query": QUERY, "documents": [text, "short"]} for text in LONG]
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     with serve("tei") as server:
-        ran = rerank(
+        outcome = rerank(
             "batch", str(path), "-o", str(tmp_path / "out.jsonl"), *model_options(server, "tei/m")
         )
     plan = rerank("batch", str(path), "--plan", "-m", "tei/m")
     note = f"rerank: {UNKNOWN.format(model='tei/m', how='whole')} (of 2 records)\n"
-    assert (ran.code, ran.err) == (0, note)
+    assert (outcome.code, outcome.err) == (0, note)
     assert (plan.code, plan.err) == (0, note)
 
 
@@ -329,27 +350,27 @@ def test_a_query_that_is_longer_than_a_service_takes_is_refused_or_cut(
     query = tmp_path / "query.txt"
     query.write_text("refund " * (limit // (7 if unit == "characters" else 2) + 1))
     command = ["-m", model, "--query-file", str(query), "-d", "a", "--dry-run", "--json", "-v"]
-    ran = rerank(*command)
-    assert (ran.code, ran.out) == (2, "")
-    assert f"{model}: it has " in ran.err
-    assert f" {unit} and {limit} fit" in ran.err
-    ran = rerank(*command, "--truncate-query")
-    assert ran.code == 0
-    assert f"the query was cut to its first {limit} of " in ran.err
-    sent = json.loads(ran.out)["first_request"]["query"]
-    size = len(sent) if unit == "characters" else EstimatedTokenizer().count(sent)
+    outcome = rerank(*command)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert f"{model}: it has " in outcome.err
+    assert f" {unit} and {limit} fit" in outcome.err
+    outcome = rerank(*command, "--truncate-query")
+    assert outcome.code == 0
+    assert f"the query was cut to its first {limit} of " in outcome.err
+    query_sent = json.loads(outcome.out)["first_request"]["query"]
+    size = len(query_sent) if unit == "characters" else EstimatedTokenizer().count(query_sent)
     assert limit * 0.8 < size <= limit
 
 
 def test_an_image_in_place_of_a_query_has_no_length(rerank: Run) -> None:
     url = "data:image/png;base64," + "iVBORw0K" * 9000
-    ran = rerank(
+    outcome = rerank(
         *("-m", "dashscope-native/qwen3-vl-rerank", "--image", url, "-d", "a"),
         "--dry-run",
         "--json",
     )
-    assert (ran.code, ran.err) == (0, "")
-    assert json.loads(ran.out)["tokens"] == 1
+    assert (outcome.code, outcome.err) == (0, "")
+    assert json.loads(outcome.out)["tokens"] == 1
 
 
 def test_a_request_has_no_more_chunks_in_all_than_it_may(rerank: Run) -> None:
@@ -360,13 +381,15 @@ def test_a_request_has_no_more_chunks_in_all_than_it_may(rerank: Run) -> None:
 
 
 def test_a_limit_that_a_user_sets_is_the_one_that_is_kept(rerank: Run) -> None:
-    ran = rerank(
+    outcome = rerank(
         *("-m", "cohere/m", QUERY, "--max-document-tokens", "500", "--dry-run", "--json", "-v"),
         stdin=lines(LONG),
     )
-    assert (ran.code, ran.err) == (0, "")
-    sent = json.loads(ran.out)["first_request"]
-    assert sent["max_tokens_per_doc"] == 500
-    assert 400 < max(map(EstimatedTokenizer().count, sent["documents"])) <= 500
-    notes, _ = said(rerank, "cohere/m", "--max-document-tokens", "500", "--chunk-tokens", "900")
+    assert (outcome.code, outcome.err) == (0, "")
+    request = json.loads(outcome.out)["first_request"]
+    assert request["max_tokens_per_doc"] == 500
+    assert 400 < max(map(EstimatedTokenizer().count, request["documents"])) <= 500
+    notes, _ = messages_of(
+        rerank, "cohere/m", "--max-document-tokens", "500", "--chunk-tokens", "900"
+    )
     assert notes == ["chunks have 500 tokens, not 900: cohere/m takes 500 of a document"]

@@ -45,7 +45,7 @@ def sizes(server: Server, name: str = "documents") -> list[int]:
     return [len(request.json[name]) for request in server.requests]
 
 
-def beyond(documents: int, fault: Fault, name: str = "documents") -> Plan:
+def refuse_beyond(documents: int, fault: Fault, name: str = "documents") -> Plan:
     """A fault for every request of more documents than some."""
 
     def plan(request: Request, _number: int) -> Fault | None:
@@ -72,9 +72,9 @@ def test_many_documents_are_one_ranking(rerank: Run) -> None:
     assert indices(split.out) == best(MANY)
     assert indices(other.out) == [place for place in best(MANY) if place < 500]
     assert ten.out.splitlines() == [MANY[place] for place in best(MANY)[:10]]
-    counted = sizes(server, "texts")
-    assert len(counted) == 2 * 157
-    assert max(counted) == 32
+    request_sizes = sizes(server, "texts")
+    assert len(request_sizes) == 2 * 157
+    assert max(request_sizes) == 32
     assert whole.count == 1
 
 
@@ -88,17 +88,21 @@ def test_a_fifth_of_requests_fails_and_nothing_is_lost_or_doubled(
     # Chance as it comes of these seeds answers no request twice with 500, which would be final.
     plan = any_of(*(share(0.05, fault, seed) for seed, fault in enumerate(failing, SEED)))
     with serve("tei", faults=plan) as server:
-        ran = rerank(*model_options(server, "tei/local"), QUERY, "--json", "-v", stdin=lines(MANY))
-    assert ran.code == 0
-    assert indices(ran.out) == best(MANY)
+        outcome = rerank(
+            *model_options(server, "tei/local"), QUERY, "--json", "-v", stdin=lines(MANY)
+        )
+    assert outcome.code == 0
+    assert indices(outcome.out) == best(MANY)
     assert server.count > 1.15 * 157
-    assert f"{server.count} requests to tei, {server.count - 157} of them tried again" in ran.err
+    assert (
+        f"{server.count} requests to tei, {server.count - 157} of them tried again" in outcome.err
+    )
 
 
 @pytest.mark.parametrize("n", [10, 70])
 def test_no_more_are_asked_for_than_are_sent(n: int, rerank: Run) -> None:
     with serve("crazyrouter") as server:
-        ran = rerank(
+        outcome = rerank(
             *model_options(server, "crazyrouter/m"),
             QUERY,
             "-n",
@@ -106,29 +110,29 @@ def test_no_more_are_asked_for_than_are_sent(n: int, rerank: Run) -> None:
             "--json",
             stdin=lines(MANY[:250]),
         )
-    assert indices(ran.out) == best(MANY[:250])[:n]
-    asked = {(len(one.json["documents"]), one.json["top_n"]) for one in server.requests}
-    assert asked == {(100, n), (50, min(n, 50))}
+    assert indices(outcome.out) == best(MANY[:250])[:n]
+    pairs = {(len(request.json["documents"]), request.json["top_n"]) for request in server.requests}
+    assert pairs == {(100, n), (50, min(n, 50))}
 
 
 @pytest.mark.slow
 def test_each_size_is_tried_once_and_what_is_learned_is_kept(rerank: Run) -> None:
     with serve("tei", limit=8) as server:
-        ran = rerank(
+        outcome = rerank(
             *model_options(server, "tei/local"), QUERY, "--json", "-v", "--concurrency", "1",
             stdin=lines(MANY[:4200]),
         )  # fmt: skip
-    assert ran.code == 0
-    assert indices(ran.out) == best(MANY[:4200])
-    counted = Counter(sizes(server, "texts"))
-    assert (counted[32], counted[16], counted[8]) == (1, 1, 4200 // 8)
-    assert "2 halved" in ran.err
+    assert outcome.code == 0
+    assert indices(outcome.out) == best(MANY[:4200])
+    count_by_size = Counter(sizes(server, "texts"))
+    assert (count_by_size[32], count_by_size[16], count_by_size[8]) == (1, 1, 4200 // 8)
+    assert "2 halved" in outcome.err
 
 
 @pytest.mark.slow
 def test_of_requests_under_way_together_each_learns_for_itself(rerank: Run) -> None:
     with serve("tei", limit=8, latency=0.01) as server:
-        ran = rerank(
+        outcome = rerank(
             *model_options(server, "tei/local"),
             QUERY,
             "--json",
@@ -136,10 +140,10 @@ def test_of_requests_under_way_together_each_learns_for_itself(rerank: Run) -> N
             "4",
             stdin=lines(MANY[:999]),
         )
-    assert indices(ran.out) == best(MANY[:999])
-    counted = Counter(sizes(server, "texts"))
-    assert 1 <= counted[32] <= 4
-    assert 1 <= counted[16] <= 8
+    assert indices(outcome.out) == best(MANY[:999])
+    count_by_size = Counter(sizes(server, "texts"))
+    assert 1 <= count_by_size[32] <= 4
+    assert 1 <= count_by_size[16] <= 8
 
 
 @pytest.mark.parametrize(
@@ -154,12 +158,14 @@ def test_of_requests_under_way_together_each_learns_for_itself(rerank: Run) -> N
     ids=str,
 )
 def test_what_is_too_large_is_halved(fault: Fault, rerank: Run) -> None:
-    with serve("openai-like", faults=beyond(20, fault)) as server:
-        ran = rerank(*model_options(server), QUERY, "-n", "30", "--json", stdin=lines(MANY[:64]))
-    assert (ran.code, ran.err) == (0, "")
-    assert indices(ran.out) == best(MANY[:64])[:30]
+    with serve("openai-like", faults=refuse_beyond(20, fault)) as server:
+        outcome = rerank(
+            *model_options(server), QUERY, "-n", "30", "--json", stdin=lines(MANY[:64])
+        )
+    assert (outcome.code, outcome.err) == (0, "")
+    assert indices(outcome.out) == best(MANY[:64])[:30]
     assert sizes(server) == [64, 32, 16, 16, 16, 16]
-    assert [one.json["top_n"] for one in server.requests] == [30, 30, 16, 16, 16, 16]
+    assert [request.json["top_n"] for request in server.requests] == [30, 30, 16, 16, 16, 16]
 
 
 def test_a_bad_request_that_is_not_about_size_is_not_halved(rerank: Run) -> None:
@@ -177,10 +183,10 @@ def test_a_document_that_is_too_large_by_itself_is_named(rerank: Run, tmp_path: 
         return Status(413) if b" long" in request.body else None
 
     with serve("openai-like", faults=plan) as server:
-        ran = rerank(*model_options(server), QUERY, str(path))
-    assert (ran.code, ran.out) == (3, "")
-    assert f"the document is {path}:21\n" in ran.err
-    assert "hint: --chunk local cuts long documents here" in ran.err
+        outcome = rerank(*model_options(server), QUERY, str(path))
+    assert (outcome.code, outcome.out) == (3, "")
+    assert f"the document is {path}:21\n" in outcome.err
+    assert "hint: --chunk local cuts long documents here" in outcome.err
     assert sizes(server)[:3] == [32, 16, 16]
     assert sizes(server)[-1] == 1
     assert server.count <= 8
@@ -189,12 +195,12 @@ def test_a_document_that_is_too_large_by_itself_is_named(rerank: Run, tmp_path: 
 def test_a_server_error_for_one_long_document_is_traced_to_it(rerank: Run) -> None:
     long = "a" + " " * 4000 + "b"
     with serve("llamacpp") as server:
-        ran = rerank(
+        outcome = rerank(
             *model_options(server, "llamacpp/m"), QUERY, stdin=lines([*MANY[:5], long, *MANY[5:9]])
         )
-    assert (ran.code, ran.out) == (3, "")
-    assert "answered 500: input is too large" in ran.err
-    assert "the document is -:6\n" in ran.err
+    assert (outcome.code, outcome.out) == (3, "")
+    assert "answered 500: input is too large" in outcome.err
+    assert "the document is -:6\n" in outcome.err
     assert server.count <= 8
 
 
@@ -203,24 +209,24 @@ def test_scores_of_several_requests_of_a_listwise_model_do_not_compare(
     count: int, requests: int, rerank: Run
 ) -> None:
     with serve("jina") as server:
-        ran = rerank(
+        outcome = rerank(
             *model_options(server, "jina/jina-reranker-v3"),
             QUERY,
             "--json",
             stdin=lines(MANY[:count]),
         )
-    assert (ran.code, server.count) == (0, requests)
-    assert ("whose scores cannot be compared" in ran.err) == (requests > 1)
-    assert indices(ran.out) == best(MANY[:count])
+    assert (outcome.code, server.count) == (0, requests)
+    assert ("whose scores cannot be compared" in outcome.err) == (requests > 1)
+    assert indices(outcome.out) == best(MANY[:count])
 
 
 def test_a_request_has_no_more_tokens_than_it_may(rerank: Run) -> None:
     texts = [f"{number} " + "word " * (500 + number * 11) for number in range(120)]
     with serve("dashscope-compat") as server:
-        ran = rerank(
+        outcome = rerank(
             *model_options(server, "dashscope/qwen3-rerank"), QUERY, "--json", stdin=lines(texts)
         )
-    assert (ran.code, ran.err) == (0, "")
+    assert (outcome.code, outcome.err) == (0, "")
     count = EstimatedTokenizer().count
     totals = []
     for request in server.requests:
@@ -242,9 +248,9 @@ def test_a_request_has_no_more_bytes_than_it_may(content: str, rerank: Run, tmp_
     texts = [f"{number} {content * (150_000 // len(content))}".strip() for number in range(20)]
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     with serve("tei") as server:
-        ran = rerank(*model_options(server, "tei/local"), QUERY, str(path), "--json", "-v")
-    assert ran.code == 0
-    assert "halved" not in ran.err
+        outcome = rerank(*model_options(server, "tei/local"), QUERY, str(path), "--json", "-v")
+    assert outcome.code == 0
+    assert "halved" not in outcome.err
     assert max(len(request.body) for request in server.requests) <= 2_000_000
     assert sorted(sent_documents(server, "texts"), key=number_of) == texts
 
@@ -252,10 +258,10 @@ def test_a_request_has_no_more_bytes_than_it_may(content: str, rerank: Run, tmp_
 def test_the_bytes_of_a_request_are_counted_as_the_provider_does(rerank: Run) -> None:
     query, texts = "a fairly long query " * 50, [f"{number} " + "x" * 900 for number in range(4000)]
     with serve("zeroentropy") as server:
-        ran = rerank(
+        outcome = rerank(
             *model_options(server, "zeroentropy/zerank-2"), query, "-n", "3", stdin=lines(texts)
         )
-    assert (ran.code, ran.err) == (0, "")
+    assert (outcome.code, outcome.err) == (0, "")
     for request in server.requests:
         own: list[Any] = request.json["documents"]
         assert sum(150 + len(query) + len(text) for text in own) <= 5_000_000
@@ -276,11 +282,11 @@ def test_two_large_documents_do_not_make_all_requests_small(
         return Status(413) if len(request.body) > 100_000 else None
 
     with serve("openai-like", faults=plan) as server:
-        ran = rerank(
+        outcome = rerank(
             *model_options(server), QUERY, str(path), "-n", "3", "--concurrency", concurrency
         )
-    assert ran.code == 0
-    assert ran.out.splitlines() == [MANY[place] for place in best(MANY[:3000])[:3]]
+    assert outcome.code == 0
+    assert outcome.out.splitlines() == [MANY[place] for place in best(MANY[:3000])[:3]]
     assert server.count <= 24
 
 
@@ -291,10 +297,10 @@ def test_short_documents_are_not_sent_one_by_one_after_a_refusal(rerank: Run) ->
         return Status(413) if len(request.json["documents"]) > 3 else None
 
     with serve("openai-like", faults=plan) as server:
-        ran = rerank(
+        outcome = rerank(
             *model_options(server), "a refund " * 20, stdin=lines([f"d{n}" for n in range(12)])
         )
-    assert ran.code == 0
+    assert outcome.code == 0
     assert sorted(sizes(server)) == [3, 3, 3, 3, 6, 12]
 
 
@@ -302,12 +308,12 @@ def test_scores_that_a_request_lacks_are_told_though_others_make_up_the_number(
     rerank: Run,
 ) -> None:
     with serve("tei", faults=Fewer(5)) as server:
-        ran = rerank(*model_options(server, "tei/m"), QUERY, "-n", "10", stdin=lines(MANY[:64]))
+        outcome = rerank(*model_options(server, "tei/m"), QUERY, "-n", "10", stdin=lines(MANY[:64]))
         strict = rerank(
             *model_options(server, "tei/m"), QUERY, "-n", "10", "--strict", stdin=lines(MANY[:64])
         )
-    assert (ran.code, len(ran.out.splitlines()), strict.code) == (0, 10, 4)
-    assert "tei/m gave 10 scores fewer than it was asked for" in ran.err
+    assert (outcome.code, len(outcome.out.splitlines()), strict.code) == (0, 10, 4)
+    assert "tei/m gave 10 scores fewer than it was asked for" in outcome.err
 
 
 def test_images_are_sent_a_few_at_a_time(
@@ -320,8 +326,8 @@ def test_images_are_sent_a_few_at_a_time(
     with serve("siliconflow") as server:
         model = "siliconflow/Qwen/Qwen3-VL-Reranker-8B"
         options = ["--input-format", "jsonl", "--json", "--media-root", str(tmp_path)]
-        ran = rerank(*model_options(server, model), QUERY, *options, stdin=records)
-    assert (ran.code, ran.err) == (0, "")
+        outcome = rerank(*model_options(server, model), QUERY, *options, stdin=records)
+    assert (outcome.code, outcome.err) == (0, "")
     assert sorted(sizes(server)) == [1, 3, 3, 3]
     assert max(len(request.body) for request in server.requests) < 30_000
 
@@ -334,11 +340,11 @@ def test_no_more_are_under_way_than_may_be(concurrency: int, rerank: Run) -> Non
         return 0.005 if server.peak == concurrency else 2.0
 
     with serve("tei", latency=latency, permits=concurrency) as server:
-        ran = rerank(
+        outcome = rerank(
             *model_options(server, "tei/local"), QUERY, "-v", "--concurrency", str(concurrency),
             stdin=lines(MANY[:1600]),
         )  # fmt: skip
-    assert ran.code == 0
-    assert "50 requests to tei" in ran.err
+    assert outcome.code == 0
+    assert "50 requests to tei" in outcome.err
     assert (server.peak, server.busy, server.count) == (concurrency, 0, 50)
     assert server.connections <= concurrency

@@ -38,11 +38,11 @@ def records(tmp_path: Path) -> Path:
     return path
 
 
-def asked(model: str, rerank: Run, *arguments: str) -> tuple[Outcome, dict[str, Any]]:
+def run_command(model: str, rerank: Run, *arguments: str) -> tuple[Outcome, dict[str, Any]]:
     with serve("openai-like", faults=answer(int(model.startswith("gitee")))) as server:
         base = f"{server.url}/v1/rerank"
-        ran = rerank("-m", model, "--base-url", base, *arguments)
-    return ran, (server.requests[0].json if server.requests else {})
+        outcome = rerank("-m", model, "--base-url", base, *arguments)
+    return outcome, (server.requests[0].json if server.requests else {})
 
 
 def images(*urls: str) -> list[dict[str, str]]:
@@ -64,18 +64,20 @@ PARTS = [{"content": [{"type": "image_url", "image_url": {"url": url}}]} for url
 def test_images_are_sent_as_the_provider_takes_them(
     model: str, query: Any, documents: list[Any], records: Path, rerank: Run
 ) -> None:
-    ran, body = asked(model, rerank, "a fox", str(records))
+    outcome, body = run_command(model, rerank, "a fox", str(records))
     body = body.get("input", body)
     assert (body["query"], body["documents"]) == (query, documents)
-    assert (ran.code, ran.err) == (0, "")
-    assert ran.raw.splitlines() == [*reversed(records.read_bytes().splitlines())]
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.raw.splitlines() == [*reversed(records.read_bytes().splitlines())]
 
 
 def test_files_and_texts_may_be_among_them(records: Path, rerank: Run) -> None:
     picture = str(records.parent / "dog.png")
-    ran, body = asked("jina/jina-reranker-m0", rerank, "-q", "a fox", "-d", "a cat", picture)
+    outcome, body = run_command(
+        "jina/jina-reranker-m0", rerank, "-q", "a fox", "-d", "a cat", picture
+    )
     assert body["documents"] == ["a cat", {"image": DATA}]
-    assert ran.out == f"{picture}\na cat\n"
+    assert outcome.out == f"{picture}\na cat\n"
 
 
 @pytest.mark.parametrize(
@@ -88,40 +90,40 @@ def test_files_and_texts_may_be_among_them(records: Path, rerank: Run) -> None:
 )
 def test_an_image_can_be_the_query(model: str, query: Any, records: Path, rerank: Run) -> None:
     picture = str(records.parent / "dog.png")
-    ran, body = asked(model, rerank, "--image", picture, "-d", "a", "-d", "b", "--json")
-    assert (ran.code, ran.err) == (0, "")
+    outcome, body = run_command(model, rerank, "--image", picture, "-d", "a", "-d", "b", "--json")
+    assert (outcome.code, outcome.err) == (0, "")
     assert body["query"] == query
-    assert json.loads(ran.out)["query"] == picture
+    assert json.loads(outcome.out)["query"] == picture
 
 
 def test_an_image_and_a_text_where_both_are_taken(rerank: Run) -> None:
     both = ["--image", URL, "-q", "red", "-d", "a", "-d", "b"]
-    _, body = asked("siliconflow/Qwen/Qwen3-VL-Reranker-8B", rerank, *both)
+    _, body = run_command("siliconflow/Qwen/Qwen3-VL-Reranker-8B", rerank, *both)
     assert body["query"] == {"text": "red", "image": URL}
-    ran, body = asked("jina/jina-reranker-m0", rerank, *both)
-    assert (ran.code, body) == (2, {})
-    assert "jina takes an image or a text as a query, and not both" in ran.err
+    outcome, body = run_command("jina/jina-reranker-m0", rerank, *both)
+    assert (outcome.code, body) == (2, {})
+    assert "jina takes an image or a text as a query, and not both" in outcome.err
 
 
 def test_others_refuse_them(records: Path, rerank: Run) -> None:
-    ran, body = asked("cohere/rerank-v3.5", rerank, "a fox", str(records))
-    assert (ran.code, body) == (2, {})
-    assert "but an image, which cohere/rerank-v3.5 does not read" in ran.err
-    ran, body = asked("cohere/rerank-v3.5", rerank, "--image", URL, "-d", "a")
-    assert (ran.code, body) == (2, {})
-    assert "cohere takes no image as a query for rerank-v3.5" in ran.err
-    ran, _ = asked("jina/jina-reranker-m0", rerank, "--image", "nowhere.png", "-d", "a")
-    assert (ran.code, ran.err.split("\n")[0]) == (2, "rerank: nowhere.png: no such file")
+    outcome, body = run_command("cohere/rerank-v3.5", rerank, "a fox", str(records))
+    assert (outcome.code, body) == (2, {})
+    assert "but an image, which cohere/rerank-v3.5 does not read" in outcome.err
+    outcome, body = run_command("cohere/rerank-v3.5", rerank, "--image", URL, "-d", "a")
+    assert (outcome.code, body) == (2, {})
+    assert "cohere takes no image as a query for rerank-v3.5" in outcome.err
+    outcome, _ = run_command("jina/jina-reranker-m0", rerank, "--image", "nowhere.png", "-d", "a")
+    assert (outcome.code, outcome.err.split("\n")[0]) == (2, "rerank: nowhere.png: no such file")
 
 
 def test_an_image_that_is_too_large_is_named_and_left_out(records: Path, rerank: Run) -> None:
     (records.parent / "dog.png").write_bytes(PNG + bytes(11_000_000))
-    _, body = asked("jina/jina-reranker-m0", rerank, "a fox", str(records))
+    _, body = run_command("jina/jina-reranker-m0", rerank, "a fox", str(records))
     assert body["documents"] == images(URL)
     records.write_text(json.dumps({"image": "dog.png"}))
-    ran, body = asked("jina/jina-reranker-m0", rerank, "a fox", str(records))
-    assert (ran.code, body) == (2, {})
-    assert "dog.png: 11.1 MB is too large: 10 MB is the limit" in ran.err
+    outcome, body = run_command("jina/jina-reranker-m0", rerank, "a fox", str(records))
+    assert (outcome.code, body) == (2, {})
+    assert "dog.png: 11.1 MB is too large: 10 MB is the limit" in outcome.err
 
 
 # Texts with images.
@@ -135,7 +137,7 @@ def with_text(text: str, image: str) -> dict[str, str]:
     return {"text": text, "image": image}
 
 
-CAPTIONED = [{"text": "red", "image": "dog.png"}, {"text": "red", "image": URL}]
+CAPTIONED_RECORDS = [{"text": "red", "image": "dog.png"}, {"text": "red", "image": URL}]
 PARTS_OF_BOTH = [[{"type": "text", "text": "red"}, part("image_url", u)] for u in (DATA, URL)]
 BOTH = [with_text("red", DATA), with_text("red", URL)]
 MIXED_MODELS = [
@@ -162,8 +164,8 @@ def documents_in(body: dict[str, Any]) -> Any:
 
 
 @pytest.fixture
-def captioned(records: Path) -> Path:
-    return write_records(records.parent / "captioned.jsonl", *CAPTIONED)
+def captioned_path(records: Path) -> Path:
+    return write_records(records.parent / "captioned.jsonl", *CAPTIONED_RECORDS)
 
 
 def write_records(path: Path, *rows: object) -> Path:
@@ -173,24 +175,27 @@ def write_records(path: Path, *rows: object) -> Path:
 
 @pytest.mark.parametrize(("model", "documents"), MIXED_MODELS)
 def test_a_text_and_its_image_are_one_document(
-    model: str, documents: list[Any], captioned: Path, rerank: Run
+    model: str, documents: list[Any], captioned_path: Path, rerank: Run
 ) -> None:
-    ran, body = asked(model, rerank, "a fox", str(captioned))
+    outcome, body = run_command(model, rerank, "a fox", str(captioned_path))
     assert documents_in(body) == documents
-    assert (ran.code, ran.err) == (0, "")
+    assert (outcome.code, outcome.err) == (0, "")
     both = ["--field", "text", "--field", "image"]
-    assert documents_in(asked(model, rerank, "a fox", str(captioned), *both)[1]) == documents
+    assert (
+        documents_in(run_command(model, rerank, "a fox", str(captioned_path), *both)[1])
+        == documents
+    )
     # With one part only, half of a list is not there.
-    _, texts = asked(model, rerank, "a fox", str(captioned), "--field", "text")
+    _, texts = run_command(model, rerank, "a fox", str(captioned_path), "--field", "text")
     assert "image" not in json.dumps(documents_in(texts))
-    _, images_alone = asked(model, rerank, "a fox", str(captioned), "--field", "image")
-    assert DATA in (sent := json.dumps(documents_in(images_alone)))
-    assert "red" not in sent
-    assert '"text"' not in sent
+    _, images_alone = run_command(model, rerank, "a fox", str(captioned_path), "--field", "image")
+    assert DATA in (body_sent := json.dumps(documents_in(images_alone)))
+    assert "red" not in body_sent
+    assert '"text"' not in body_sent
 
 
 @pytest.fixture
-def two(records: Path) -> Path:
+def two_pictures(records: Path) -> Path:
     """Two pictures with captions of their own."""
     rows = [{"text": "red", "image": URL}, {"text": "grey", "image": "dog.png"}]
     return write_records(records.parent / "two.jsonl", *rows)
@@ -198,24 +203,29 @@ def two(records: Path) -> Path:
 
 @pytest.mark.parametrize(("model", "texts"), EITHER_MODELS)
 def test_where_it_is_one_or_the_other_the_text_is_sent_and_that_is_said_once(
-    model: str, texts: list[Any], two: Path, rerank: Run
+    model: str, texts: list[Any], two_pictures: Path, rerank: Run
 ) -> None:
-    ran, body = asked(model, rerank, "a fox", str(two), "--json")
+    outcome, body = run_command(model, rerank, "a fox", str(two_pictures), "--json")
     assert documents_in(body) == texts
-    assert (ran.code, ran.err.count("reads a text or an image, and not both at once")) == (0, 1)
-    document = json.loads(ran.out)["results"][0]["document"]
+    assert (outcome.code, outcome.err.count("reads a text or an image, and not both at once")) == (
+        0,
+        1,
+    )
+    document = json.loads(outcome.out)["results"][0]["document"]
     assert (document["text"], document["fields"]) == ("grey", {"image": "dog.png"})
-    _, body = asked(model, rerank, "a fox", str(two), "--field", "image")
+    _, body = run_command(model, rerank, "a fox", str(two_pictures), "--field", "image")
     assert DATA in json.dumps(documents_in(body))
-    ran, body = asked(model, rerank, "a", str(two), "--field", "text", "--field", "image")
-    assert (ran.code, body) == (2, {})
-    assert "reads a text or an image, and not both at once" in ran.err
+    outcome, body = run_command(
+        model, rerank, "a", str(two_pictures), "--field", "text", "--field", "image"
+    )
+    assert (outcome.code, body) == (2, {})
+    assert "reads a text or an image, and not both at once" in outcome.err
 
 
-def test_a_model_of_texts_gets_the_text_without_a_word(two: Path, rerank: Run) -> None:
+def test_a_model_of_texts_gets_the_text_without_a_word(two_pictures: Path, rerank: Run) -> None:
     for model in ("cohere/rerank-v3.5", "tei/m"):
-        ran, body = asked(model, rerank, "a fox", str(two))
-        assert (ran.code, ran.err) == (0, "")
+        outcome, body = run_command(model, rerank, "a fox", str(two_pictures))
+        assert (outcome.code, outcome.err) == (0, "")
         assert (body.get("documents") or body["texts"]) == ["red", "grey"]
 
 
@@ -224,28 +234,33 @@ def test_an_image_goes_with_each_chunk_of_its_text(records: Path, rerank: Run) -
     path = write_records(records.parent / "long.jsonl", {"text": text, "image": URL})
     options = ["--chunk-tokens", "60", "--max-chunks", "2"]
     model = MIXED_MODELS[0][0]
-    _, body = asked(model, rerank, "a fox", str(path), *options)
+    _, body = run_command(model, rerank, "a fox", str(path), *options)
     first, second = documents_in(body)
     assert (first["image"], second["image"]) == (URL, URL)
     assert text.startswith(first["text"].rstrip())
     assert first["text"] != second["text"]
 
 
-def test_json_shows_both_and_so_do_people_see(captioned: Path, rerank: Run) -> None:
+def test_json_shows_both_and_so_do_people_see(captioned_path: Path, rerank: Run) -> None:
     model = MIXED_MODELS[0][0]
-    ran, _ = asked(model, rerank, "a fox", str(captioned), "--json")
-    results = json.loads(ran.out)["results"]
+    outcome, _ = run_command(model, rerank, "a fox", str(captioned_path), "--json")
+    results = json.loads(outcome.out)["results"]
     assert [result["document"] for result in results] == [
-        {"text": "red", "image": image, "source": str(captioned), "line": line, "fields": {}}
+        {"text": "red", "image": image, "source": str(captioned_path), "line": line, "fields": {}}
         for image, line in ((URL, 2), ("dog.png", 1))
     ]
     assert {key: results[0]["passage"][key] for key in ("text", "start", "end")} == {
         "text": "red", "start": 0, "end": 3,
     }  # fmt: skip
-    assert f"`image {URL}`" in asked(model, rerank, "a", str(captioned), "-f", "md")[0].out
-    assert "[image dog.png]" in asked(model, rerank, "a", str(captioned), "-f", "table")[0].out
-    text, _ = asked(model, rerank, "a", str(captioned))
-    assert text.raw.splitlines() == [*reversed(captioned.read_bytes().splitlines())]
+    assert (
+        f"`image {URL}`" in run_command(model, rerank, "a", str(captioned_path), "-f", "md")[0].out
+    )
+    assert (
+        "[image dog.png]"
+        in run_command(model, rerank, "a", str(captioned_path), "-f", "table")[0].out
+    )
+    text, _ = run_command(model, rerank, "a", str(captioned_path))
+    assert text.raw.splitlines() == [*reversed(captioned_path.read_bytes().splitlines())]
 
 
 # Videos.
@@ -268,56 +283,61 @@ def test_videos_are_queries_and_files(
 ) -> None:
     video = records.parent / "fox.mp4"
     video.write_bytes(MP4)
-    _, body = asked(model, rerank, "--video", str(video), str(video), "-d", "a text")
+    _, body = run_command(model, rerank, "--video", str(video), str(video), "-d", "a text")
     body = body.get("input", body)
     assert body["query"] == query
     assert documents_in(body)[1:] == documents
     folder = ["-r", str(records.parent), "--unit", "file"]
-    _, body = asked(model, rerank, "--video", str(video), *folder)
+    _, body = run_command(model, rerank, "--video", str(video), *folder)
     assert VIDEO in json.dumps(documents_in(body))
 
 
 def test_a_query_is_an_image_or_a_video_that_the_model_takes(records: Path, rerank: Run) -> None:
     (video := records.parent / "fox.mp4").write_bytes(MP4)
-    ran, body = asked("jina/jina-reranker-m0", rerank, "--video", str(video), "-d", "a")
-    assert (ran.code, body) == (2, {})
-    assert "jina takes no video as a query for jina-reranker-m0" in ran.err
-    ran, body = asked("vllm/m", rerank, "--video", str(video), "--image", URL, "-d", "a")
-    assert (ran.code, body, ran.err.split("\n")[0]) == (
+    outcome, body = run_command("jina/jina-reranker-m0", rerank, "--video", str(video), "-d", "a")
+    assert (outcome.code, body) == (2, {})
+    assert "jina takes no video as a query for jina-reranker-m0" in outcome.err
+    outcome, body = run_command("vllm/m", rerank, "--video", str(video), "--image", URL, "-d", "a")
+    assert (outcome.code, body, outcome.err.split("\n")[0]) == (
         2, {}, "rerank: --image and --video both give a query",
     )  # fmt: skip
-    ran, body = asked("vllm/m", rerank, "--image", str(video), "-d", "a")
-    assert "fox.mp4: not an image but video/mp4" in ran.err
+    outcome, body = run_command("vllm/m", rerank, "--image", str(video), "-d", "a")
+    assert "fox.mp4: not an image but video/mp4" in outcome.err
     for model in ("nim/a-vl-b", "openrouter/a-vl-b"):
-        ran, body = asked(model, rerank, "--image", URL, "-d", "a")
-        assert (ran.code, body) == (2, {})
-        assert "takes no image as a query" in ran.err
-    ran = rerank("--image", URL, "-d", "a", "-m", "bm25")
-    assert (ran.code, ran.err.split("\n")[0]) == (2, "rerank: bm25 takes no image as a query")
+        outcome, body = run_command(model, rerank, "--image", URL, "-d", "a")
+        assert (outcome.code, body) == (2, {})
+        assert "takes no image as a query" in outcome.err
+    outcome = rerank("--image", URL, "-d", "a", "-m", "bm25")
+    assert (outcome.code, outcome.err.split("\n")[0]) == (
+        2,
+        "rerank: bm25 takes no image as a query",
+    )
 
 
 def test_a_dry_run_shows_the_query_too(records: Path, rerank: Run) -> None:
     arguments = ["-m", "jina/jina-reranker-m0", "--dry-run", "-v", "--json", "-d", "a"]
-    ran = rerank("--image", str(records.parent / "dog.png"), *arguments)
-    assert json.loads(ran.out)["first_request"]["query"] == {"image": DATA}
+    outcome = rerank("--image", str(records.parent / "dog.png"), *arguments)
+    assert json.loads(outcome.out)["first_request"]["query"] == {"image": DATA}
 
 
 def test_what_a_service_takes_is_shown(rerank: Run) -> None:
-    shown = rerank("providers", "show", "dashscope-native/qwen3-vl-rerank").out
-    lines = [" ".join(line.split()) for line in shown.splitlines()]
+    description = rerank("providers", "show", "dashscope-native/qwen3-vl-rerank").out
+    lines = [" ".join(line.split()) for line in description.splitlines()]
     assert "limit: documents of a request with an image 40" in lines
     assert "images image, video" in lines
-    shown = rerank("providers", "show", "openrouter/nvidia/llama-nemotron-rerank-vl-1b-v2").out
-    lines = [" ".join(line.split()) for line in shown.splitlines()]
+    description = rerank(
+        "providers", "show", "openrouter/nvidia/llama-nemotron-rerank-vl-1b-v2"
+    ).out
+    lines = [" ".join(line.split()) for line in description.splitlines()]
     assert {"images with a text image", "images in the query none"} <= {*lines}
 
 
 def test_a_folder_that_is_none_is_said(rerank: Run) -> None:
     for words in (["a", "-d", "b"], ["batch", "in.jsonl"]):
-        ran = rerank(*words, "--media-root", "nowhere", "-m", "bm25")
-        assert (ran.code, ran.err) == (2, "rerank: --media-root nowhere: no such folder\n")
-        ran = rerank(*words, "--media-root", "", "-m", "bm25")
-        assert (ran.code, ran.err) == (2, "rerank: --media-root '': no such folder\n")
+        outcome = rerank(*words, "--media-root", "nowhere", "-m", "bm25")
+        assert (outcome.code, outcome.err) == (2, "rerank: --media-root nowhere: no such folder\n")
+        outcome = rerank(*words, "--media-root", "", "-m", "bm25")
+        assert (outcome.code, outcome.err) == (2, "rerank: --media-root '': no such folder\n")
 
 
 # Limits.
@@ -331,11 +351,11 @@ def test_requests_have_no_more_images_and_videos_than_a_service_takes(
     path = write_records(records.parent / "many.jsonl", *rows)
     with serve("dashscope-native") as server:
         model = ["-m", "dashscope-native/qwen3-vl-rerank", "--base-url", server.url]
-        ran = rerank(*model, "fox", str(path), "--image", f"{URL}?q", "-q", "fox")
-        assert ran.code == 2  # a text or an image as a query
-        ran = rerank(*model, "--image", f"{URL}?q", str(path), "--json")
-    assert (ran.code, ran.err) == (0, "")
-    assert len(json.loads(ran.out)["results"]) == len(rows)
+        outcome = rerank(*model, "fox", str(path), "--image", f"{URL}?q", "-q", "fox")
+        assert outcome.code == 2  # a text or an image as a query
+        outcome = rerank(*model, "--image", f"{URL}?q", str(path), "--json")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert len(json.loads(outcome.out)["results"]) == len(rows)
     counts = [
         [sum(kind in document for document in request.json["input"]["documents"])
          for kind in ("image", "video")]

@@ -25,27 +25,27 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setenv(variable, "key")
 
 
-def asked(rerank: Run, server: Server, model: str, *more: str) -> Outcome:
+def run_command(rerank: Run, server: Server, model: str, *more: str) -> Outcome:
     return rerank(*model_options(server, model), "refund", *documents(), *more)
 
 
 def body_of(rerank: Run, dialect: str, model: str, *more: str) -> dict[str, Any]:
     """What is sent of a command with these options, which must be right."""
     with serve(dialect) as server:
-        ran = asked(rerank, server, model, *more)
-    assert (ran.code, ran.err) == (0, "")
+        outcome = run_command(rerank, server, model, *more)
+    assert (outcome.code, outcome.err) == (0, "")
     return dict(server.requests[0].json)
 
 
-def refused(rerank: Run, model: str, *more: str) -> str:
+def refusal_of(rerank: Run, model: str, *more: str) -> str:
     """What is said of a command that must be refused before anything is sent."""
     with serve("openai-like") as server:
-        ran = asked(rerank, server, model, *more)
-    assert (ran.code, ran.out, server.count) == (2, "", 0)
-    return ran.err
+        outcome = run_command(rerank, server, model, *more)
+    assert (outcome.code, outcome.out, server.count) == (2, "", 0)
+    return outcome.err
 
 
-INSTRUCTED = [
+INSTRUCTED_MODELS = [
     ("kkiai", "kkiai/m", {"instruct": "Find."}),
     ("siliconflow", QWEN, {"instruction": "Find."}),
     ("contextual", "contextual/m", {"instruction": "Find."}),
@@ -76,7 +76,7 @@ def at_path(body: dict[str, Any], path: str) -> Any:
     return value
 
 
-@pytest.mark.parametrize(("dialect", "model", "expected"), INSTRUCTED)
+@pytest.mark.parametrize(("dialect", "model", "expected"), INSTRUCTED_MODELS)
 def test_an_instruction(dialect: str, model: str, expected: dict[str, Any], rerank: Run) -> None:
     body = body_of(rerank, dialect, model, "--instruction", "Find.")
     assert {path: at_path(body, path) for path in expected} == expected
@@ -131,15 +131,15 @@ def test_how_much_of_a_document_is_read(dialect: str, model: str, field: str, re
     """What the service would not read is cut into chunks here, unless it is told to cut it."""
     text, more = ("refund and delivery. " * 500).strip(), ("--max-document-tokens", "300")
     with serve(dialect) as server:
-        ran = rerank(*model_options(server, model), "refund", "-d", text, *more)
+        outcome = rerank(*model_options(server, model), "refund", "-d", text, *more)
         whole = rerank(
             *model_options(server, model), "refund", "-d", text, *more, "--chunk", "remote"
         )
-    assert (ran.code, whole.code) == (0, 0), ran.err + whole.err
-    cut, sent = server.requests[0].json, server.requests[-1].json
-    assert cut[field] == sent[field] == 300
-    name = "text_2" if "text_2" in sent else "documents"
-    assert sent[name] == [text]
+    assert (outcome.code, whole.code) == (0, 0), outcome.err + whole.err
+    cut, whole_body = server.requests[0].json, server.requests[-1].json
+    assert cut[field] == whole_body[field] == 300
+    name = "text_2" if "text_2" in whole_body else "documents"
+    assert whole_body[name] == [text]
     assert len(cut[name]) > 5
 
 
@@ -169,16 +169,16 @@ def test_isaacus_is_told_the_size_of_chunks(rerank: Run) -> None:
     text = "refund and delivery. " * 300
     for passages, count in ([], 1), (["--passages"], 8):
         with serve("isaacus") as server:
-            ran = rerank(*model_options(server, "isaacus/m"), "q", "-d", text, *more, *passages)
-        assert (ran.code, len(server.requests[0].json["texts"]) >= count) == (0, True)
+            outcome = rerank(*model_options(server, "isaacus/m"), "q", "-d", text, *more, *passages)
+        assert (outcome.code, len(server.requests[0].json["texts"]) >= count) == (0, True)
         assert (len(server.requests[0].json["texts"]) == 1) == (count == 1)
 
 
 def test_xinference_counts_the_tokens(rerank: Run) -> None:
     with serve("xinference") as server:
-        body = json.loads(asked(rerank, server, "xinference/m", "--json").out)
+        body = json.loads(run_command(rerank, server, "xinference/m", "--json").out)
     assert body["usage"]["input_tokens"] > 0
-    assert "xinference has no --instruction for m" in refused(
+    assert "xinference has no --instruction for m" in refusal_of(
         rerank, "xinference/m", "--instruction", "x"
     )
 
@@ -195,11 +195,11 @@ def test_a_blank_instruction_is_none(blank: str, rerank: Run, tmp_path: Path) ->
         record = {"query": "refund", "documents": list(TEXTS), "instruction": blank}
         (tmp_path / "in.jsonl").write_text(json.dumps(record) + "\n")
         with serve(dialect) as server:
-            ran = rerank("batch", *model_options(server, model), str(tmp_path / "in.jsonl"))
+            outcome = rerank("batch", *model_options(server, model), str(tmp_path / "in.jsonl"))
             remote = RemoteOptions(base_url=server.url)
             with Reranker(model, remote=remote, instruction=blank) as reranker:
                 reranker.rank("refund", TEXTS, instruction=blank)
-        assert ran.code == 0, ran.err
+        assert outcome.code == 0, outcome.err
         assert [request.json for request in server.requests] == [plain, plain]
     assert "user" not in body_of(rerank, "llmingo", "llmingo/m", "--user", "")
 
@@ -207,12 +207,12 @@ def test_a_blank_instruction_is_none(blank: str, rerank: Run, tmp_path: Path) ->
 def test_a_server_of_ones_own_may_need_no_key(rerank: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LLMINGO_API_KEY")
     with serve("llmingo") as server:
-        assert asked(rerank, server, "llmingo/m").code == 0
+        assert run_command(rerank, server, "llmingo/m").code == 0
     assert "authorization" not in server.requests[0].headers
     with serve("llmingo", key="key") as server:
-        ran = asked(rerank, server, "llmingo/m")
-    assert ran.code == 3
-    assert "rerank config set-key llmingo" in ran.err
+        outcome = run_command(rerank, server, "llmingo/m")
+    assert outcome.code == 3
+    assert "rerank config set-key llmingo" in outcome.err
 
 
 def test_sizes_of_chunks_go_to_those_that_cut(rerank: Run) -> None:
@@ -231,7 +231,7 @@ def test_only_what_was_asked_for_is_sent(rerank: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "more", "said"),
+    ("model", "more", "message"),
     [
         ("cohere/m", ["--instruction", "x"], "cohere has no --instruction for m"),
         (BGE, ["--instruction", "x"], "has no --instruction for BAAI/bge-reranker-v2-m3"),
@@ -245,20 +245,20 @@ def test_only_what_was_asked_for_is_sent(rerank: Run) -> None:
     ],
 )
 def test_what_a_provider_has_not_is_refused_or_left_out(
-    model: str, more: list[str], said: str, rerank: Run
+    model: str, more: list[str], message: str, rerank: Run
 ) -> None:
-    err = refused(rerank, model, *more)
-    assert said in err
+    err = refusal_of(rerank, model, *more)
+    assert message in err
     assert "hint: leave it out, or let --lenient make it a warning" in err
     name = model.partition("/")[0]
     with serve(dialect_of(name)) as server:
-        ran = asked(rerank, server, model, *more, "--lenient")
-        plain = asked(rerank, server, model)
-    assert ran.code == 0
-    assert ran.out == plain.out
-    assert ran.err.startswith("rerank: ")
-    assert ran.err.count("rerank: ") == 1
-    assert said in ran.err
+        outcome = run_command(rerank, server, model, *more, "--lenient")
+        plain = run_command(rerank, server, model)
+    assert outcome.code == 0
+    assert outcome.out == plain.out
+    assert outcome.err.startswith("rerank: ")
+    assert outcome.err.count("rerank: ") == 1
+    assert message in outcome.err
     assert server.requests[0].json == server.requests[1].json
 
 
@@ -266,9 +266,9 @@ def test_lenient_names_everything_once(rerank: Run) -> None:
     texts = [f"text {number}" for number in range(200)]
     more = ("--lenient", "--instruction", "x", "--user", "me")
     with serve("tei") as server:
-        ran = rerank(*model_options(server, "tei/m"), "refund", *documents(texts), *more)
-    assert (ran.code, server.count) == (0, 7)
-    assert ran.err == "rerank: tei has no --instruction and no --user for m\n"
+        outcome = rerank(*model_options(server, "tei/m"), "refund", *documents(texts), *more)
+    assert (outcome.code, server.count) == (0, 7)
+    assert outcome.err == "rerank: tei has no --instruction and no --user for m\n"
 
 
 SET = [
@@ -298,7 +298,7 @@ def test_any_other_field(argument: str, expected: dict[str, Any], rerank: Run) -
 def test_a_field_within_a_table_that_is_there_already(rerank: Run) -> None:
     more = ("--set", "parameters.x=1", "--set", "input.query=other", "-n", "2")
     with serve("dashscope-native", strict=False) as server:
-        asked(rerank, server, "dashscope-native/m", *more)
+        run_command(rerank, server, "dashscope-native/m", *more)
     body = server.requests[0].json
     assert body["parameters"] == {"top_n": 2, "x": 1}
     assert body["input"]["query"] == "other"
@@ -312,15 +312,15 @@ def test_a_field_within_a_table_that_is_there_already(rerank: Run) -> None:
 )  # fmt: skip
 def test_no_field_replaces_the_documents(provider: str, path: str, rerank: Run) -> None:
     with serve(provider, strict=False) as server:
-        ran = asked(rerank, server, f"{provider}/m", "--set", f'{path}=["other"]')
-    assert (ran.code, server.requests) == (2, [])
-    assert f"--set {path}: this field of {provider} has the documents" in ran.err
+        outcome = run_command(rerank, server, f"{provider}/m", "--set", f'{path}=["other"]')
+    assert (outcome.code, server.requests) == (2, [])
+    assert f"--set {path}: this field of {provider} has the documents" in outcome.err
 
 
 def test_any_other_header(rerank: Run) -> None:
     more = ("--header", "X-Team: search", "--header", "user-agent:mine", "--header", "A:b: c ")
     with serve("openai-like") as server:
-        assert asked(rerank, server, "openai-like/m", *more).code == 0
+        assert run_command(rerank, server, "openai-like/m", *more).code == 0
     headers = server.requests[0].headers
     assert (headers["x-team"], headers["user-agent"], headers["a"]) == ("search", "mine", "b: c")
 
@@ -342,7 +342,7 @@ def test_any_other_header(rerank: Run) -> None:
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused(option: str, argument: str, rerank: Run) -> None:
-    assert "Traceback" not in refused(rerank, "openai-like/m", option, argument)
+    assert "Traceback" not in refusal_of(rerank, "openai-like/m", option, argument)
 
 
 LOCAL = [
@@ -357,14 +357,14 @@ LOCAL = [
 def test_what_is_for_providers_is_refused_elsewhere(
     more: list[str], model: str | None, rerank: Run
 ) -> None:
-    ran = rerank(*(["-m", model] if model else []), "refund", *documents(), *more)
-    assert (ran.code, ran.out) == (2, "")
-    assert f"{' '.join(more[:1])}" in ran.err
-    assert "provider" in ran.err
+    outcome = rerank(*(["-m", model] if model else []), "refund", *documents(), *more)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert f"{' '.join(more[:1])}" in outcome.err
+    assert "provider" in outcome.err
 
 
 @pytest.mark.parametrize(
-    ("model", "said"),
+    ("model", "message"),
     [
         ("siliconfow/m", "did you mean siliconflow/m?"),
         ("coher", "did you mean cohere or"),
@@ -376,40 +376,40 @@ def test_what_is_for_providers_is_refused_elsewhere(
         ("default/m", "default/m"),
     ],
 )
-def test_a_name_that_is_nearly_one(model: str, said: str, rerank: Run) -> None:
-    ran = rerank("-m", model, "refund", *documents())
-    assert (ran.code, ran.out) == (2, "")
-    assert said in ran.err
+def test_a_name_that_is_nearly_one(model: str, message: str, rerank: Run) -> None:
+    outcome = rerank("-m", model, "refund", *documents())
+    assert (outcome.code, outcome.out) == (2, "")
+    assert message in outcome.err
 
 
 def test_logits_become_relevance_where_that_is_asked_for(rerank: Run) -> None:
     with serve("openai-like", score=lambda _query, text: len(text) / 10 - 2) as server:
-        plain = json.loads(asked(rerank, server, "openai-like/m", "--json").out)
-        made = json.loads(asked(rerank, server, "openai-like/m", "--json", "--sigmoid").out)
-        most = asked(rerank, server, "openai-like/m", "--sigmoid", "--min-score", "0.5").out
-    assert (plain["scale"], made["scale"]) == ("unknown", "logit")
-    for one, other in zip(plain["results"], made["results"], strict=True):
-        assert one["relevance_score"] == one["raw_score"] == other["raw_score"]
+        plain = json.loads(run_command(rerank, server, "openai-like/m", "--json").out)
+        body = json.loads(run_command(rerank, server, "openai-like/m", "--json", "--sigmoid").out)
+        most = run_command(rerank, server, "openai-like/m", "--sigmoid", "--min-score", "0.5").out
+    assert (plain["scale"], body["scale"]) == ("unknown", "logit")
+    for plain_result, other in zip(plain["results"], body["results"], strict=True):
+        assert plain_result["relevance_score"] == plain_result["raw_score"] == other["raw_score"]
         assert 0 < other["relevance_score"] < 1
-    kept = [one for one in plain["results"] if one["raw_score"] >= 0]
-    assert len(most.splitlines()) == len(kept) > 0
-    ran = rerank("-m", "cohere/m", "--sigmoid", "refund", *documents())
-    assert ran.code == 2
-    assert "--sigmoid: the scores of cohere are in 0 to 1 already" in ran.err
+    results = [plain_result for plain_result in plain["results"] if plain_result["raw_score"] >= 0]
+    assert len(most.splitlines()) == len(results) > 0
+    outcome = rerank("-m", "cohere/m", "--sigmoid", "refund", *documents())
+    assert outcome.code == 2
+    assert "--sigmoid: the scores of cohere are in 0 to 1 already" in outcome.err
 
 
 def test_scores_beyond_a_scale_are_shown_and_said(rerank: Run) -> None:
     with serve("tei", score=lambda _query, text: len(text) - 25.0) as server:
-        ran = asked(rerank, server, "tei/m", "--json")
-    assert ran.code == 0
-    assert "tei gave scores outside of 0 to 1" in ran.err
-    assert json.loads(ran.out)["results"][-1]["relevance_score"] < 0
+        outcome = run_command(rerank, server, "tei/m", "--json")
+    assert outcome.code == 0
+    assert "tei gave scores outside of 0 to 1" in outcome.err
+    assert json.loads(outcome.out)["results"][-1]["relevance_score"] < 0
 
 
 def test_records_are_sent_with_what_the_provider_takes_of_them(rerank: Run) -> None:
     record = {"id": 7, "title": "T", "text": "a", "metadata": {"k": 1}, "private": "x"}
     records = (json.dumps(record) + "\n" + json.dumps({"text": "b"}) + "\n").encode()
-    for dialect, taken in [
+    for dialect, fields_taken in [
         ("llmingo", [{"id": "7", "text": "a", "title": "T", "metadata": {"k": 1}}, "b"]),
         ("pinecone", [{"id": "7", "text": "a"}, {"text": "b"}]),
         ("cohere-v1", ["a", "b"]),
@@ -417,4 +417,4 @@ def test_records_are_sent_with_what_the_provider_takes_of_them(rerank: Run) -> N
         with serve(dialect) as server:
             more = ("q", "--input-format", "jsonl")
             assert rerank(*model_options(server, f"{dialect}/m"), *more, stdin=records).code == 0
-        assert server.requests[0].json["documents"] == taken
+        assert server.requests[0].json["documents"] == fields_taken

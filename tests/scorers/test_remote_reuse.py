@@ -26,7 +26,7 @@ from tests.support.json_values import VALUES
 from tests.support.loopback import serve
 from tests.support.remote_commands import model_options
 
-Given = Mapping[str, Any] | Document
+GivenDocument = Mapping[str, Any] | Document
 
 
 def models() -> Iterator[str]:
@@ -90,7 +90,7 @@ class Service:
         ]
         return Reply(json.dumps({"results": results}).encode(), {}, [200], 0.0)
 
-    def value_alone(self, document: Given) -> Any:
+    def value_alone(self, document: GivenDocument) -> Any:
         """What is sent for a document that has a request to itself."""
         plan = Reranker(self.scorer).plan("q")
         whole = document if isinstance(document, Document) else as_document(document)
@@ -105,7 +105,7 @@ def as_document(record: Mapping[str, Any]) -> Document:
     return Document(record["text"], id=record.get("id"), fields=fields)
 
 
-def check(model: str, documents: list[Given]) -> None:
+def check(model: str, documents: list[GivenDocument]) -> None:
     """Rank documents in three rankings of one query, and hold each score to what is sent for it."""
     service = Service(model)
     values = [service.value_alone(document) for document in documents]
@@ -121,7 +121,7 @@ def check(model: str, documents: list[Given]) -> None:
     distinct = set(map(sent_key, values))
     assert set(service.sent) == distinct
     if service.scorer.info.scope == "pair":  # and sharing is as good as it was
-        assert len(service.sent) <= len(distinct) + len(PREPENDED)
+        assert len(service.sent) <= len(distinct) + len(PREPENDED_DOCUMENTS)
 
 
 TITLES: list[dict[str, Any]] = [{}, {"title": ""}, {"title": "A"}, {"title": "B"}, {"title": 1}]
@@ -129,14 +129,14 @@ METADATA = [{}, *({"metadata": value} for value in (
     None, {}, {"n": 1}, {"n": 1.0}, {"n": True}, {"n": "1"}, {"a": 1, "b": 2}, {"b": 2, "a": 1},
 ))]  # fmt: skip
 IDS: list[dict[str, Any]] = [{}, {"id": "1"}, {"id": "2"}]
-RECORDS: list[Given] = [
+RECORDS: list[GivenDocument] = [
     {"text": text, **title, **metadata, **name}
     for text in ("x", "A\nx")
     for title in TITLES
     for metadata in METADATA
     for name in IDS
 ]
-PREPENDED: list[Given] = [
+PREPENDED_DOCUMENTS: list[GivenDocument] = [
     Document(text, title=title, fields={"title": title}) for text in "xy" for title in ("A", "B")
 ]
 
@@ -156,8 +156,8 @@ def test_a_score_is_shared_only_where_the_same_is_sent(model: str, pictures: lis
     media = pictures if request.image is not None else []
     # In most templates only the text counts: some records will do.
     some = RECORDS if request.record else RECORDS[::7]
-    shown: list[Given] = [Document("a picture", media=picture) for picture in media]
-    check(model, [*some, *PREPENDED, *shown])
+    documents: list[GivenDocument] = [Document("a picture", media=picture) for picture in media]
+    check(model, [*some, *PREPENDED_DOCUMENTS, *documents])
 
 
 json_values = VALUES.filter(lambda value: not re.search("NaN|Infinity", json.dumps(value)))
@@ -175,7 +175,7 @@ records = st.fixed_dictionaries(
 @pytest.mark.parametrize("model", ["llmingo/m", "pinecone/m", "tei/m"])
 @given(st.lists(records, min_size=1, max_size=8))
 @settings(max_examples=15)
-def test_records_of_any_content(model: str, documents: list[Given]) -> None:
+def test_records_of_any_content(model: str, documents: list[GivenDocument]) -> None:
     check(model, documents)
 
 
@@ -208,8 +208,10 @@ def test_records_of_a_batch_share_scores_only_where_the_same_is_sent(
     with serve("llmingo") as server:
         command = ("batch", str(path), "--report", str(report), *model_options(server, "llmingo/m"))
         assert rerank(*command).code == 0
-    sent = [[value["title"] for value in request.json["documents"]] for request in server.requests]
-    assert sent == [["Refunds", "Parcels"]]
+    titles = [
+        [value["title"] for value in request.json["documents"]] for request in server.requests
+    ]
+    assert titles == [["Refunds", "Parcels"]]
     assert json.loads(report.read_text())["pairs"] == {"scored": 2, "reused": 4, "cached": 0}
 
 
@@ -220,6 +222,8 @@ def test_records_of_an_entry_of_ones_own_are_told_apart_by_all_that_is_sent(home
         'request.record = { content = "$text", about = { id = "$id", of = "$title" } }\n'
     )
     service = Service("mine/m")
-    records: list[Given] = [{"text": "a", "title": title, "id": "1"} for title in ("A", "B", "A")]
+    records: list[GivenDocument] = [
+        {"text": "a", "title": title, "id": "1"} for title in ("A", "B", "A")
+    ]
     Reranker(service.scorer).rank("q", records)
     assert len(service.sent) == 2

@@ -40,16 +40,16 @@ def values(scheduler: Scheduler, works: Sequence[float], costs: Sequence[int]) -
     """What comes of works, in their places; each place is given once."""
     receiver = Receiver(len(works))
     scheduler.submit(works, costs, receiver)
-    found = dict(receiver.wait())
-    assert len(found) == len(receiver.done)
-    return [found[place] for place in range(len(works))]
+    results = dict(receiver.wait())
+    assert len(results) == len(receiver.done)
+    return [results[place] for place in range(len(works))]
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 9)), max_size=60), st.integers(1, 4))
-def test_everything_is_done_once(asked: list[tuple[float, int]], threads: int) -> None:
+def test_everything_is_done_once(works_and_costs: list[tuple[float, int]], threads: int) -> None:
     scheduler = Scheduler(lambda work, _alone: -work, threads)
-    works, costs = [work for work, _ in asked], [cost for _, cost in asked]
+    works, costs = [work for work, _ in works_and_costs], [cost for _, cost in works_and_costs]
     assert values(scheduler, works, costs) == [-work for work in works]
 
 
@@ -117,8 +117,8 @@ def test_jobs_without_a_client_share_though_they_come_from_one_thread() -> None:
     assert gate.begun[:5].count("2") == 2
 
 
-@pytest.mark.parametrize("read", [0, 1])
-def test_what_is_cancelled_is_not_begun(read: int) -> None:
+@pytest.mark.parametrize("read_count", [0, 1])
+def test_what_is_cancelled_is_not_begun(read_count: int) -> None:
     gate = Gate()
     gate.opened.set()
     blocking, block_begun = threading.Event(), threading.Event()
@@ -130,7 +130,7 @@ def test_what_is_cancelled_is_not_begun(read: int) -> None:
         return gate(work, alone)
 
     scheduler = Scheduler(run, 1)
-    costs = [9, 8, *[1] * 7] if read else [8, 9, *[1] * 7]
+    costs = [9, 8, *[1] * 7] if read_count else [8, 9, *[1] * 7]
     receiver = Receiver(9)
     job = scheduler.submit(["1", "block", *"3456789"], costs, receiver)
     block_begun.wait(10)
@@ -138,7 +138,7 @@ def test_what_is_cancelled_is_not_begun(read: int) -> None:
     job.cancel()
     blocking.set()
     assert values(scheduler, ["after"], [1]) == [0.0]  # type: ignore[list-item]
-    assert gate.begun == [*["1"] * read, "block", "after"]
+    assert gate.begun == [*["1"] * read_count, "block", "after"]
 
 
 def test_closed_it_has_no_thread() -> None:
@@ -150,10 +150,10 @@ def test_closed_it_has_no_thread() -> None:
 
 
 def test_what_fails_is_raised_and_the_rest_is_not_begun() -> None:
-    begun: list[int] = []
+    begun_works: list[int] = []
 
     def run(work: int, _alone: bool) -> float:
-        begun.append(work)
+        begun_works.append(work)
         if work == 2:
             raise ValueError("no")
         return 0.0
@@ -162,4 +162,4 @@ def test_what_fails_is_raised_and_the_rest_is_not_begun() -> None:
     with pytest.raises(ValueError, match="no"):
         values(scheduler, range(100), [100 - place for place in range(100)])
     assert values(scheduler, [1000], [1]) == [0.0]
-    assert len(begun) < 100
+    assert len(begun_works) < 100

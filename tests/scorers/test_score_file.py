@@ -63,9 +63,9 @@ def test_every_score_comes_back_to_the_last_bit(
     folder = tmp_path_factory.mktemp("scores")
     keep(folder, scores)
     file = ScoreFile(folder)
-    found = file.find([*scores, key_of(-1), *scores])
+    values_found = file.find([*scores, key_of(-1), *scores])
     file.close()
-    assert {key: value.hex() for key, value in found.items()} == {
+    assert {key: value.hex() for key, value in values_found.items()} == {
         key: value.hex() for key, value in scores.items()
     }
 
@@ -236,18 +236,18 @@ def test_no_flipped_byte_makes_a_wrong_score(tmp_path: Path) -> None:
     scores = scores_of(300)
     keep(tmp_path / "whole", scores)
     content = (tmp_path / "whole" / FILE_NAME).read_bytes()
-    drawn = random.Random(5)
-    places = [*range(110), *(drawn.randrange(len(content)) for _ in range(300))]
+    random_source = random.Random(5)
+    places = [*range(110), *(random_source.randrange(len(content)) for _ in range(300))]
     folder = tmp_path / "flipped"
     found_damage = 0
     for place in places:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         (folder / FILE_NAME).write_bytes(content)
-        flip(folder / FILE_NAME, place, 1 << drawn.randrange(8))
+        flip(folder / FILE_NAME, place, 1 << random_source.randrange(8))
         file = ScoreFile(folder)
-        found = file.find([*scores])
-        assert found.items() <= scores.items(), place
+        values = file.find([*scores])
+        assert values.items() <= scores.items(), place
         file.models()
         file.put(scores_of(20, first=1000), "m@1")
         file.flush()
@@ -387,9 +387,9 @@ def test_threads_share_a_file(file: ScoreFile) -> None:
         own = scores_of(50, first=50 * (number % 3))
         for _ in range(8):
             file.put(own, f"m@{number}")
-            found = file.find([*scores_of(150)])
-            if not own.items() <= found.items() <= scores_of(150).items():
-                wrong.append(found)
+            values = file.find([*scores_of(150)])
+            if not own.items() <= values.items() <= scores_of(150).items():
+                wrong.append(values)
 
     threads = [threading.Thread(target=work, args=[number]) for number in range(6)]
     for thread in threads:
@@ -419,7 +419,7 @@ assert not file.problem, file.problem
 assert not file.take_notes()
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    running = [
+    processes = [
         subprocess.Popen(
             [sys.executable, "-c", code, str(tmp_path / "scores"), str(number)],
             env=environment,
@@ -427,9 +427,9 @@ assert not file.take_notes()
         )
         for number in range(20)
     ]
-    said = [process.communicate()[1].decode() for process in running]
-    assert said == [""] * 20
-    assert [process.returncode for process in running] == [0] * 20
+    messages = [process.communicate()[1].decode() for process in processes]
+    assert messages == [""] * 20
+    assert [process.returncode for process in processes] == [0] * 20
     file = ScoreFile(tmp_path / "scores")
     assert file.find([*scores_of(1200)]) == scores_of(1200)
     assert sqlite3.connect(file.path).execute("PRAGMA integrity_check").fetchone() == ("ok",)

@@ -44,8 +44,8 @@ def meaning_of(query: str, vectors: StaticVectors, memory: TextMemory = NO_MEMOR
     return QueryMeaning(query, encode(query, vectors), vectors, memory)
 
 
-def near(query: str, several: Sequence[str], vectors: StaticVectors) -> Sequence[float]:
-    return meaning_of(query, vectors).score(several)
+def score_texts(query: str, passages: Sequence[str], vectors: StaticVectors) -> Sequence[float]:
+    return meaning_of(query, vectors).score(passages)
 
 
 def copy_mini(to: Path) -> Path:
@@ -63,9 +63,9 @@ def sign(path: Path) -> None:
 
 def test_meaning_is_nearer_than_what_has_nothing_to_do_with_it(vectors: StaticVectors) -> None:
     lines = ["To warm the flat, put water into the boiler.", "Anna eats nuts."]
-    good, bad = near("how do I get the heating to work", lines, vectors)
+    good, bad = score_texts("how do I get the heating to work", lines, vectors)
     assert good > bad
-    once, twice, bird = near("cat", ["cat", "Cat cat", "bird"], vectors)
+    once, twice, bird = score_texts("cat", ["cat", "Cat cat", "bird"], vectors)
     assert once == twice > bird
 
 
@@ -74,14 +74,14 @@ def test_the_query_is_read_as_a_whole(vectors: StaticVectors) -> None:
     lines = ["The savings account pays interest.", "Fish swim beneath the current."]
     margins = []
     for query in ("a bank with money", "a bank of the river"):
-        finance, nature = near(query, lines, vectors)
+        finance, nature = score_texts(query, lines, vectors)
         margins.append(finance - nature)
     assert margins[0] > 2 * abs(margins[1])
 
 
 def test_a_passage_with_something_near_to_each_word_is_nearest(vectors: StaticVectors) -> None:
     filler = "The ferry to the island left late, and so we had tea and cake in a small garden. "
-    both, half = near(
+    both, half = score_texts(
         "physician salary",
         [f"{filler}A doctor has good wages.", f"{filler}The doctor. A doctor, doctors."],
         vectors,
@@ -91,25 +91,27 @@ def test_a_passage_with_something_near_to_each_word_is_nearest(vectors: StaticVe
 
 @given(st.lists(texts.map(" ".join), max_size=6), texts.map(" ".join))
 def test_a_text_has_the_same_score_in_any_company(
-    vectors: StaticVectors, several: list[str], query: str
+    vectors: StaticVectors, passages: list[str], query: str
 ) -> None:
-    alone = [near(query, [text], vectors)[0] for text in several]
+    alone = [score_texts(query, [text], vectors)[0] for text in passages]
     meaning = meaning_of(query, vectors)
-    assert [score for text in several for score in meaning.score([text])] == alone
-    assert near(query, several, vectors) == alone
+    assert [score for text in passages for score in meaning.score([text])] == alone
+    assert score_texts(query, passages, vectors) == alone
     assert all(-3.01 < score < 4.01 for score in alone)
 
 
 def naive_score(query: str, text: str, vectors: StaticVectors) -> float:
     """The score as it is defined, in floating point numbers."""
-    wanted, read = (vectors.find_rows([words]) for words in (query, text))
+    query_rows, text_rows = (vectors.find_rows([words]) for words in (query, text))
     whole, subject = (
-        read.vectors[rows].astype(float)
-        for rows in (read.rows, read.rows[~read.is_common[read.rows]])
+        text_rows.vectors[rows].astype(float)
+        for rows in (text_rows.rows, text_rows.rows[~text_rows.is_common[text_rows.rows]])
     )
-    words = np.unique(wanted.rows[~wanted.is_common[wanted.rows] & (wanted.rows > 0)])
+    words = np.unique(
+        query_rows.rows[~query_rows.is_common[query_rows.rows] & (query_rows.rows > 0)]
+    )
     nearest = total = 0.0
-    for word in wanted.vectors[words].astype(float):
+    for word in query_rows.vectors[words].astype(float):
         length = float(np.linalg.norm(word)) or 1.0
         cosines = [word @ each / length / (np.linalg.norm(each) or 1) for each in subject]
         nearest, total = nearest + length * max([0.0, *cosines]), total + length
@@ -121,7 +123,7 @@ def naive_score(query: str, text: str, vectors: StaticVectors) -> float:
 @given(texts.map(" ".join), texts.map(" ".join))
 def test_scores_are_those_of_the_definition(vectors: StaticVectors, query: str, text: str) -> None:
     expected = naive_score(query, text, vectors)
-    assert near(query, [text], vectors) == pytest.approx([expected], abs=2e-3)
+    assert score_texts(query, [text], vectors) == pytest.approx([expected], abs=2e-3)
 
 
 def test_of_a_very_long_query_the_rarest_words_are_looked_for(vectors: StaticVectors) -> None:
@@ -138,8 +140,8 @@ def test_words_that_came_up_before_an_interrupt_are_learned_later(vectors: Stati
         patch.setattr(vectors, "_learn", _interrupt)
         with pytest.raises(KeyboardInterrupt):
             vectors.find_rows(["unheardof"])
-    found, other = (vectors.find_rows([text]) for text in ("cats unheardof zzqx", "un heard of"))
-    _, cats, unheard, zzqx = found.vectors[found.rows]
+    rows, other = (vectors.find_rows([text]) for text in ("cats unheardof zzqx", "un heard of"))
+    _, cats, unheard, zzqx = rows.vectors[rows.rows]
     assert (unheard == other.vectors[vectors._tokenizer.encode("unheardof").ids[1:-1]].sum(0)).all()
     assert zzqx.any()
     assert (cats == vectors._rows[vectors._vocabulary["cats"]]).all()
@@ -159,13 +161,13 @@ def test_sums_are_those_of_the_rows(stretches: list[list[int]]) -> None:
 
 
 def test_more_words_than_are_kept(vectors: StaticVectors, monkeypatch: pytest.MonkeyPatch) -> None:
-    several = [f"{'abcdefgh'[place % 8]}{'xyz'[place % 3]}zz cat" for place in range(300)]
-    expected = near("cat zz", several, vectors)
+    passages = [f"{'abcdefgh'[place % 8]}{'xyz'[place % 3]}zz cat" for place in range(300)]
+    expected = score_texts("cat zz", passages, vectors)
     monkeypatch.setattr(static_vectors, "_MAX_WORDS", 3)
     forgetful = StaticVectors(MINI)
     own = meaning_of("cat zz", forgetful)
-    assert [own.score([text])[0] for text in several[:50]] == expected[:50]
-    assert own.score(several) == expected
+    assert [own.score([text])[0] for text in passages[:50]] == expected[:50]
+    assert own.score(passages) == expected
     assert forgetful.find_rows([]).generation > 10
 
 
@@ -174,18 +176,18 @@ def test_rows_that_are_kept_give_the_same_scores(
     vectors: StaticVectors, monkeypatch: pytest.MonkeyPatch, most_words: int
 ) -> None:
     """Also where words are forgotten between the texts, and rows of them mean others."""
-    several = [f"{'abcdefgh'[place % 8]}{'xyz'[place % 3]}zz cat " * 40 for place in range(50)]
-    several[::7] = ["cat"] * len(several[::7])  # which is too short to be kept
-    expected = near("cat zz", several, vectors)
+    passages = [f"{'abcdefgh'[place % 8]}{'xyz'[place % 3]}zz cat " * 40 for place in range(50)]
+    passages[::7] = ["cat"] * len(passages[::7])  # which is too short to be kept
+    expected = score_texts("cat zz", passages, vectors)
     monkeypatch.setattr(static_vectors, "_MAX_WORDS", most_words)
     own, memory = StaticVectors(MINI), TextMemory(1_000_000)
     for _ in range(2):
         meaning = meaning_of("cat zz", own, memory)
-        assert meaning.score(several) == expected
-        for part in (several[:9], several[20:3:-2], several[5:6], []):
-            assert meaning.score(part) == [expected[several.index(text)] for text in part]
-        groups = [TextGroup(" ".join(several[:7]), "", 7), *map(TextGroup, several[7:])]
-        assert meaning.score(several, groups) == expected
+        assert meaning.score(passages) == expected
+        for part in (passages[:9], passages[20:3:-2], passages[5:6], []):
+            assert meaning.score(part) == [expected[passages.index(text)] for text in part]
+        groups = [TextGroup(" ".join(passages[:7]), "", 7), *map(TextGroup, passages[7:])]
+        assert meaning.score(passages, groups) == expected
     assert memory.size > 0
 
 
@@ -201,8 +203,8 @@ def test_rows_of_other_vectors_are_not_found(
 
 
 def test_a_text_without_words_is_near_to_nothing(vectors: StaticVectors) -> None:
-    assert near("cat", ["", "42", "!", "\0"], vectors) == [0.0] * 4
-    assert near("cat", [], vectors) == []
+    assert score_texts("cat", ["", "42", "!", "\0"], vectors) == [0.0] * 4
+    assert score_texts("cat", [], vectors) == []
 
 
 def test_letters_of_all_scripts_make_words() -> None:
@@ -215,7 +217,7 @@ def test_of_a_very_long_query_the_beginning_is_read(vectors: StaticVectors) -> N
     ids = vectors.query_ids(query)
     assert len(ids) == 512
     assert ids[-1] == vectors.query_ids("cat")[-1]
-    cat, refund, whole, nothing = near(query, ["cat", "refund", query, ""], vectors)
+    cat, refund, whole, nothing = score_texts(query, ["cat", "refund", query, ""], vectors)
     assert min(cat, whole) > refund
     assert nothing == 0
 
@@ -253,10 +255,10 @@ def test_whichever_scorer_is_open_the_default_model_reads_the_query(tmp_path: Pa
 
 
 def test_threads_open_the_model_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = []
+    open_calls = []
 
     def open_slowly(*parts: object) -> LocalScorer:
-        opened.append(parts)
+        open_calls.append(parts)
         time.sleep(0.05)
         return open_local(find(None), RuntimeOptions())
 
@@ -265,15 +267,15 @@ def test_threads_open_the_model_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with ThreadPoolExecutor(4) as pool:
         meanings = [*pool.map(open_query_meaning, ["cat"] * 4)]
     assert all(meaning is not None for meaning in meanings)
-    assert len(opened) == 1
+    assert len(open_calls) == 1
 
 
 def test_a_query_that_cannot_be_read_is_an_error_of_the_model() -> None:
     scorer = OtherModel()
     scorer.error = ScorerError("out of order", hint="mend it")
-    with pytest.raises(ModelError, match="out of order") as raised:
+    with pytest.raises(ModelError, match="out of order") as error_info:
         open_query_meaning("memory", NO_MEMORY, scorer)
-    assert raised.value.hint == "mend it"
+    assert error_info.value.hint == "mend it"
 
 
 ENGLISH = "The drug is given to patients who have worms in their blood."

@@ -45,8 +45,8 @@ def without_unknown(model: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_many(processor: dict[str, Any]) -> dict[str, Any]:
-    many = {"id": "[CLS]", "ids": [2] * 5_000, "tokens": ["[CLS]"] * 5_000}
-    return {**processor, "special_tokens": {**processor["special_tokens"], "[CLS]": many}}
+    token = {"id": "[CLS]", "ids": [2] * 5_000, "tokens": ["[CLS]"] * 5_000}
+    return {**processor, "special_tokens": {**processor["special_tokens"], "[CLS]": token}}
 
 
 BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
@@ -99,23 +99,23 @@ HARMFUL: dict[str, tuple[str, dict[str, Any], str]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "changes", "word"), HARMFUL.values(), ids=HARMFUL)
-@pytest.mark.parametrize("prepared", ["prepared", "off"])
+@pytest.mark.parametrize("prepared_setting", ["prepared", "off"])
 def test_what_is_wrong_with_a_tokenizer_is_said_when_it_is_opened(
     name: str,
     changes: dict[str, Any],
     word: str,
-    prepared: str,
+    prepared_setting: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    place = str(tmp_path / "prepared") if prepared == "prepared" else "off"
+    place = str(tmp_path / "prepared") if prepared_setting == "prepared" else "off"
     monkeypatch.setenv("RERANK_PREPARED", place)
     folder = with_tokenizer(name, tmp_path, **changes)
     for _ in range(2):
-        with pytest.raises(ModelError, match=word) as raised:
+        with pytest.raises(ModelError, match=word) as error_info:
             open_scorer(str(folder))
-        assert str(raised.value).startswith(f"{folder}/tokenizer.json: ")
-        assert "\n" not in str(raised.value)
+        assert str(error_info.value).startswith(f"{folder}/tokenizer.json: ")
+        assert "\n" not in str(error_info.value)
 
 
 @pytest.mark.trial
@@ -148,9 +148,9 @@ def test_no_tokenizer_harms_the_process_or_prints(
 ) -> None:
     monkeypatch.setenv("RERANK_PREPARED", str(tmp_path / "prepared"))
     folder = with_tokenizer(name, tmp_path, **changes)
-    ran = rerank("-m", str(folder), "late", "-d", "the parcel is late")
-    assert (ran.code, ran.out) == (3, "")
-    assert ran.err.startswith(f"rerank: {folder}/tokenizer.json: {word}")
+    outcome = rerank("-m", str(folder), "late", "-d", "the parcel is late")
+    assert (outcome.code, outcome.out) == (3, "")
+    assert outcome.err.startswith(f"rerank: {folder}/tokenizer.json: {word}")
     assert capfd.readouterr() == ("", "")
 
 
@@ -158,9 +158,9 @@ def test_a_panic_at_one_text_is_an_error_of_scoring(tmp_path: Path, rerank: Run)
     """The pattern backtracks at a text that the trial does not have."""
     folder = with_tokenizer("bert", tmp_path, pre_tokenizer=split_at("q(z+z+)+y"))
     assert rerank("-m", str(folder), "late", "-d", "the parcel").code == 0
-    ran = rerank("-m", str(folder), "late", "-d", "q" + "z" * 60)
-    assert (ran.code, ran.out) == (3, "")
-    assert f"{folder}/tokenizer.json: fails on a text: Onig: " in ran.err
+    outcome = rerank("-m", str(folder), "late", "-d", "q" + "z" * 60)
+    assert (outcome.code, outcome.out) == (3, "")
+    assert f"{folder}/tokenizer.json: fails on a text: Onig: " in outcome.err
 
 
 def test_tokenizers_that_grow_a_text_a_little_are_fine(tmp_path: Path) -> None:
@@ -194,12 +194,12 @@ def places(content: object, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, .
             yield from places(value, (*path, key))
 
 
-def replaced(content: Any, path: tuple[Any, ...], value: object) -> Any:
+def replace_value(content: Any, path: tuple[Any, ...], value: object) -> Any:
     """The same with another value at a place."""
     if not path:
         return value
     copy = dict(content) if isinstance(content, dict) else list(content)
-    copy[path[0]] = replaced(copy[path[0]], path[1:], value)
+    copy[path[0]] = replace_value(copy[path[0]], path[1:], value)
     return copy
 
 
@@ -209,13 +209,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @st.composite
-def damaged(draw: Callable[[Any], Any]) -> object:
+def damaged_contents(draw: Callable[[Any], Any]) -> object:
     content = SOURCE[draw(st.sampled_from(sorted(SOURCE)))]
-    return replaced(content, draw(st.sampled_from([*places(content)])), draw(VALUES))
+    return replace_value(content, draw(st.sampled_from([*places(content)])), draw(VALUES))
 
 
 @pytest.mark.slow
-@given(content=damaged())
+@given(content=damaged_contents())
 def test_any_damage_is_an_error_or_harmless(content: object, place: Path) -> None:
     path = place / "tokenizer.json"
     path.write_text(json.dumps(content))

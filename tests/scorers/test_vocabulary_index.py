@@ -25,7 +25,7 @@ ODD = [
 
 
 @pytest.fixture(scope="module", autouse=True)
-def small() -> Any:
+def index_small() -> Any:
     """Have a small vocabulary taken for a large one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vocabulary_index, "_MIN_PIECES", 1)
@@ -45,7 +45,7 @@ def variant(folder: Path, **changes: Any) -> Path:
     return path
 
 
-def indexed(path: Path, folder: Path) -> Vocabulary | None:
+def index_of(path: Path, folder: Path) -> Vocabulary | None:
     """The index of a tokenizer, made as for its first use."""
     folder = folder / "index"
     folder.mkdir(exist_ok=True)
@@ -53,8 +53,8 @@ def indexed(path: Path, folder: Path) -> Vocabulary | None:
     return open_vocabulary(folder)
 
 
-def opened(path: Path, folder: Path) -> ModelTokenizer:
-    own = indexed(path, folder)
+def open_tokenizer(path: Path, folder: Path) -> ModelTokenizer:
+    own = index_of(path, folder)
     assert own is not None
     return ModelTokenizer(path, own)
 
@@ -78,7 +78,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
 def test_tokens_and_spans_are_those_of_the_whole(changes: dict[str, Any], tmp_path: Path) -> None:
     path = variant(tmp_path, **changes)
-    own, whole = opened(path, tmp_path), ModelTokenizer(path)
+    own, whole = open_tokenizer(path, tmp_path), ModelTokenizer(path)
     for text in ODD:
         assert own.encode(text) == whole.encode(text)
         assert own.count(text) == whole.count(text)
@@ -86,7 +86,7 @@ def test_tokens_and_spans_are_those_of_the_whole(changes: dict[str, Any], tmp_pa
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Vocabulary, ModelTokenizer]:
+def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Vocabulary, ModelTokenizer]:
     folder = tmp_path_factory.mktemp("index")
     make_index(CONTENT, folder)
     return Vocabulary(folder), ModelTokenizer(SOURCE)
@@ -95,8 +95,8 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Vocabulary, ModelTok
 @pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(text=st.text() | st.lists(st.sampled_from(README.split())).map(" ".join))
-def test_any_text(text: str, both: tuple[Vocabulary, ModelTokenizer]) -> None:
-    own, whole = both
+def test_any_text(text: str, tokenizers: tuple[Vocabulary, ModelTokenizer]) -> None:
+    own, whole = tokenizers
     assert own.encode(text.encode("utf-8", "replace").decode()) == whole.encode(
         text.encode("utf-8", "replace").decode()
     )
@@ -104,7 +104,7 @@ def test_any_text(text: str, both: tuple[Vocabulary, ModelTokenizer]) -> None:
 
 def test_a_long_text_is_given_to_the_whole_at_once(tmp_path: Path) -> None:
     """All its parts would be in memory."""
-    index = indexed(SOURCE, tmp_path)
+    index = index_of(SOURCE, tmp_path)
     assert index is not None
     own, whole = ModelTokenizer(SOURCE, index), ModelTokenizer(SOURCE)
     text = "water the roots " * 4_000
@@ -114,7 +114,7 @@ def test_a_long_text_is_given_to_the_whole_at_once(tmp_path: Path) -> None:
 
 def test_much_text_is_given_to_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rerank_cli.scorers.tokenization.MAX_PARTS", 500)
-    own, whole = opened(SOURCE, tmp_path), ModelTokenizer(SOURCE)
+    own, whole = open_tokenizer(SOURCE, tmp_path), ModelTokenizer(SOURCE)
     for line in README.splitlines():
         assert own.encode(line) == whole.encode(line)
     assert own.template() == whole.template()
@@ -131,7 +131,7 @@ def test_much_text_is_given_to_the_whole(tmp_path: Path, monkeypatch: pytest.Mon
 )
 def test_others_are_read_whole(changes: dict[str, Any], tmp_path: Path) -> None:
     path = variant(tmp_path, **changes)
-    assert indexed(path, tmp_path) is None
+    assert index_of(path, tmp_path) is None
 
 
 def test_what_is_no_tokenizer_is_told_by_its_reader(tmp_path: Path) -> None:
@@ -139,4 +139,4 @@ def test_what_is_no_tokenizer_is_told_by_its_reader(tmp_path: Path) -> None:
         path = tmp_path / "tokenizer.json"
         path.write_bytes(content)
         with pytest.raises(ModelError, match="not a tokenizer"):
-            indexed(path, tmp_path)
+            index_of(path, tmp_path)

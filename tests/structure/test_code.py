@@ -32,13 +32,13 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def definitions(text: str, blocks: Sequence[Block]) -> list[str]:
     """The first and last line of each class and function, and its path."""
-    found, path = [], list[str]()
+    entries, path = [], list[str]()
     for start, end, kind, depth, name in blocks:
         if kind in (BlockKind.CLASS, BlockKind.FUNCTION):
             path[depth:] = [name]
             first, last = (text.count("\n", 0, place) + 1 for place in (start, end))
-            found.append(f"{first}-{last} {' › '.join(path)}")
-    return found
+            entries.append(f"{first}-{last} {' › '.join(path)}")
+    return entries
 
 
 EXAMPLES: dict[str, tuple[str, list[str]]] = {
@@ -417,7 +417,7 @@ EXAMPLES: dict[str, tuple[str, list[str]]] = {
         ["4-8 function evict", "10-10 function M.run"],
     ),
 }
-INDENTED = {
+INDENTED_TEXTS = {
     "elixir": ("defmodule Cache do\n  @doc false\n  def evict(n) do\n    n\n  end\nend\n", 2),
     "julia": ("function evict(n)\n    n\nend\n\nstruct Cache\n    size\nend\n", 2),
     "perl": ("sub evict {\n    return 1;\n}\n", 1),
@@ -438,9 +438,9 @@ def test_names_and_lines_of_definitions(syntax: str, way: str) -> None:
     assert definitions(text, check_line_ends(text, syntax, ("\r\n", "\r"))) == expected, way
 
 
-@pytest.mark.parametrize("syntax", INDENTED)
+@pytest.mark.parametrize("syntax", INDENTED_TEXTS)
 def test_other_languages_are_read_by_indentation(syntax: str) -> None:
-    text, count = INDENTED[syntax]
+    text, count = INDENTED_TEXTS[syntax]
     assert len(definitions(text, check_line_ends(text, syntax, ("\r\n", "\r")))) == count
 
 

@@ -162,31 +162,31 @@ def test_slices_change_nothing(text: str) -> None:
 def reference(text: str) -> list[tuple[str, int]]:
     """The headings and fences outside lists and quotes by markdown-it-py, with their lines."""
     tokens = MarkdownIt("commonmark").disable(["inline", "reference"]).parse(text)
-    found = []
+    headings = []
     for token, content in zip(tokens, [token.content for token in tokens[1:]] + [""], strict=False):
         if (
             token.level == 0
             and token.map
             and (token.type == "fence" or (token.type == "heading_open" and content))
         ):
-            found.append((token.type.removesuffix("_open"), token.map[0]))
-    return found
+            headings.append((token.type.removesuffix("_open"), token.map[0]))
+    return headings
 
 
 @given(texts)
 def test_headings_and_fences_are_those_of_commonmark(text: str) -> None:
     text = text.replace("\r", "").replace("\f", "").replace("\xa0", "").replace("<h2>", "")
-    found = []
+    headings = []
     for block in find_blocks(text, MARKDOWN):
         is_fence = block.kind is BlockKind.CODE and text[block.start :].startswith(("```", "~~~"))
         if block.kind is BlockKind.HEADING or is_fence:
             kind = "fence" if is_fence else "heading"
-            found.append((kind, text.count("\n", 0, block.start)))
+            headings.append((kind, text.count("\n", 0, block.start)))
     fences = {line for kind, line in reference(text) if kind == "fence"}
-    assert [item for item in found if item[0] == "heading"] == [
+    assert [item for item in headings if item[0] == "heading"] == [
         item for item in reference(text) if item[0] == "heading"
     ]
-    assert fences <= {line for kind, line in found if kind == "fence"}
+    assert fences <= {line for kind, line in headings if kind == "fence"}
 
 
 def test_a_table_behind_a_line_of_other_white_space() -> None:

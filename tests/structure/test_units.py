@@ -21,24 +21,24 @@ def texts_with_blocks(draw: st.DrawFn) -> tuple[str, list[Block]]:
     """A text and blocks that nest as `Block` says: about any tree of spans without white space."""
     text = draw(ENDS).join(draw(st.lists(LINES, max_size=14)))
     blocks: list[Block] = []
-    opened: list[Block] = []
+    open_blocks: list[Block] = []
     start = 0
     while start < len(text) and len(blocks) < 12:
         start += draw(st.integers(0, 9))
         while start < len(text) and text[start].isspace():
             start += 1
-        while opened and opened[-1].end <= start:
-            opened.pop()
+        while open_blocks and open_blocks[-1].end <= start:
+            open_blocks.pop()
         for _ in range(draw(st.integers(1, 3))):
-            limit = opened[-1].end if opened else len(text)
+            limit = open_blocks[-1].end if open_blocks else len(text)
             end = draw(st.integers(start, limit)) if start < limit else start
             while end > start and text[end - 1].isspace():
                 end -= 1
             if end == start:
                 break
             kind = draw(KINDS)
-            blocks.append(Block(start, end, kind, len(opened), f"{kind.name} {start}"))
-            opened.append(blocks[-1])
+            blocks.append(Block(start, end, kind, len(open_blocks), f"{kind.name} {start}"))
+            open_blocks.append(blocks[-1])
         start += 1
     return text, blocks
 
@@ -59,8 +59,8 @@ def test_parts_are_whole_lines_and_together_the_text(
         own = text[part.first : part.last]
         assert own.strip()
         assert "\n" not in own[: len(own) - len(own.lstrip())]
-    found = [(part, block) for part in parts for block in part.blocks]
-    assert [(part.first + block.start, block.kind) for part, block in found] == [
+    part_blocks = [(part, block) for part in parts for block in part.blocks]
+    assert [(part.first + block.start, block.kind) for part, block in part_blocks] == [
         (block.start, block.kind) for block in blocks
     ]
     for part in parts:
@@ -71,14 +71,17 @@ def test_parts_are_whole_lines_and_together_the_text(
 
 
 def check_nesting(text: str, blocks: Any) -> None:
-    opened: list[Block] = []
+    open_blocks: list[Block] = []
     for block in blocks:
         assert 0 <= block.start < block.end <= len(text)
         assert not text[block.end - 1].isspace()
-        assert block.depth <= len(opened)
-        del opened[block.depth :]
-        assert not opened or opened[-1].start <= block.start < block.end <= opened[-1].end
-        opened.append(block)
+        assert block.depth <= len(open_blocks)
+        del open_blocks[block.depth :]
+        assert (
+            not open_blocks
+            or open_blocks[-1].start <= block.start < block.end <= open_blocks[-1].end
+        )
+        open_blocks.append(block)
 
 
 def section(text: str, heading: str, depth: int, end: int | None = None) -> list[Block]:

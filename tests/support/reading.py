@@ -30,12 +30,12 @@ def source_of(content: bytes, encoding: str = "utf-8", **rest: Any) -> TextSourc
 
 
 def inputs_of(
-    *paths: Path | str, listed: Sequence[str] = (), recursive: bool = False, **options: Any
+    *paths: Path | str, listed_paths: Sequence[str] = (), recursive: bool = False, **options: Any
 ) -> Inputs:
     """The inputs of some paths, found and ready to be gone through."""
     inputs = Inputs(
         paths=[str(path) for path in paths],
-        listed_paths=listed,
+        listed_paths=listed_paths,
         recursive=recursive,
         options=ReadOptions(**options),
     )

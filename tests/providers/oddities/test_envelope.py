@@ -22,14 +22,14 @@ from tests.support.loopback.samples import TEXTS
 EXPECTED = list(zip(ORDER, SCORES, strict=True))
 
 
-def named(score: str = "relevance_score", index: str = "index") -> list[dict[str, Any]]:
+def make_named(score: str = "relevance_score", index: str = "index") -> list[dict[str, Any]]:
     """The results under other names."""
     return [{index: place, score: value} for place, value in EXPECTED]
 
 
-def echoed(document: Callable[[str], Any]) -> list[dict[str, Any]]:
+def echo_documents(document: Callable[[str], Any]) -> list[dict[str, Any]]:
     """The results, each with what is made of its text."""
-    return [{**one, "document": document(TEXTS[int(one["index"])])} for one in RESULTS]
+    return [{**result, "document": document(TEXTS[int(result["index"])])} for result in RESULTS]
 
 
 def text_object(text: str) -> dict[str, str]:
@@ -40,7 +40,7 @@ def whole_input(text: str) -> dict[str, Any]:
     return {"id": "d", "text": text, "metadata": {"page": 3}}
 
 
-def encoded(text: str) -> dict[str, str]:
+def encode_document(text: str) -> dict[str, str]:
     return {"text": json.dumps({"title": "t", "text": text})}
 
 
@@ -52,43 +52,56 @@ OBJECTS = (
 )  # fmt: skip
 CASES: dict[str, tuple[str, Any]] = {
     "data: Voyage": ("voyage", {"object": "list", "data": RESULTS}),
-    "data: Mixedbread": ("mixedbread", {"data": named("score")}),
-    "data: Pinecone": ("pinecone", {"data": named("score")}),
+    "data: Mixedbread": ("mixedbread", {"data": make_named("score")}),
+    "data: Pinecone": ("pinecone", {"data": make_named("score")}),
     "data: Fireworks": ("fireworks", {"object": "list", "data": RESULTS}),
-    "data: vLLM /score": ("vllm-score", {"data": named("score")}),
+    "data: vLLM /score": ("vllm-score", {"data": make_named("score")}),
     "data: a fork of one-api before DeepInfra": ("new-api", {"data": RESULTS}),
-    "bare array: TEI": ("tei", named("score")),
-    "bare array: SGLang": ("sglang", named("score")),
+    "bare array: TEI": ("tei", make_named("score")),
+    "bare array: SGLang": ("sglang", make_named("score")),
     "bare array: some Azure endpoints": ("azure", RESULTS),
     "bare array, indices that are strings from 1: Gitee multimodal": ("gitee-multimodal", QUOTED),
-    "rankings and logit: NVIDIA": ("nim", {"rankings": named("logit")}),
+    "rankings and logit: NVIDIA": ("nim", {"rankings": make_named("logit")}),
     "records without index but an id: Google": (
         "openai-like",
         {"records": [{"id": str(place), "score": value} for place, value in EXPECTED]},
     ),
     "scores without index: DeepInfra": ("deepinfra", {"scores": [0.2, 0.9, 0.5]}),
-    "score: Isaacus and others": ("isaacus", {"results": named("score")}),
-    "relevanceScore: Bedrock": ("openai-like", {"results": named("relevanceScore")}),
-    "document_index": ("openai-like", {"results": named(index="document_index")}),
-    "predictions: TEI behind Vertex": ("openai-like", {"predictions": [named("score")]}),
+    "score: Isaacus and others": ("isaacus", {"results": make_named("score")}),
+    "relevanceScore: Bedrock": ("openai-like", {"results": make_named("relevanceScore")}),
+    "document_index": ("openai-like", {"results": make_named(index="document_index")}),
+    "predictions: TEI behind Vertex": ("openai-like", {"predictions": [make_named("score")]}),
     "output: DashScope": ("dashscope-native", {"output": {"results": RESULTS}}),
-    **{f"document is a string: {name}": (name, {"results": echoed(str)}) for name in STRINGS},
-    "document is a string: Voyage": ("voyage", {"data": echoed(str)}),
-    "document is a string: Fireworks": ("fireworks", {"data": echoed(str)}),
-    "document is a string: SGLang": ("sglang", echoed(str)),
     **{
-        f"document is an object: {name}": (name, {"results": echoed(text_object)})
+        f"document is a string: {name}": (name, {"results": echo_documents(str)})
+        for name in STRINGS
+    },
+    "document is a string: Voyage": ("voyage", {"data": echo_documents(str)}),
+    "document is a string: Fireworks": ("fireworks", {"data": echo_documents(str)}),
+    "document is a string: SGLang": ("sglang", echo_documents(str)),
+    **{
+        f"document is an object: {name}": (name, {"results": echo_documents(text_object)})
         for name in OBJECTS
     },
-    "document is an image: Jina": ("jina", {"results": echoed(lambda _: {"image": "a.png"})}),
-    "document is null: Xinference": ("xinference", {"results": echoed(lambda _: None)}),
-    "document is an object as JSON: Together": ("together", {"results": echoed(encoded)}),
+    "document is an image: Jina": (
+        "jina",
+        {"results": echo_documents(lambda _: {"image": "a.png"})},
+    ),
+    "document is null: Xinference": ("xinference", {"results": echo_documents(lambda _: None)}),
+    "document is an object as JSON: Together": (
+        "together",
+        {"results": echo_documents(encode_document)},
+    ),
     "document has no text but multi_modal: vLLM": (
         "vllm",
-        {"results": echoed(lambda _: {"text": None, "multi_modal": [{"type": "image_url"}]})},
+        {
+            "results": echo_documents(
+                lambda _: {"text": None, "multi_modal": [{"type": "image_url"}]}
+            )
+        },
     ),
-    "document is the whole input: Llmingo": ("llmingo", {"results": echoed(whole_input)}),
-    "document is the whole input: Pinecone": ("pinecone", {"data": echoed(whole_input)}),
+    "document is the whole input: Llmingo": ("llmingo", {"results": echo_documents(whole_input)}),
+    "document is the whole input: Pinecone": ("pinecone", {"data": echo_documents(whole_input)}),
 }
 
 
@@ -99,17 +112,17 @@ def test_the_ranking_is_found(provider: str, body: Any, rerank: Run) -> None:
 
 def test_llama_cpp_answers_with_a_bare_array_where_texts_are_sent(rerank: Run) -> None:
     with serve("llamacpp") as server:
-        ran = ask(rerank, "tei", server)
-    assert (ran.code, ran.out.splitlines()[0]) == (0, TEXTS[1])
-    assert "scores outside of 0 to 1" in ran.err
+        outcome = ask(rerank, "tei", server)
+    assert (outcome.code, outcome.out.splitlines()[0]) == (0, TEXTS[1])
+    assert "scores outside of 0 to 1" in outcome.err
     assert "documents" not in server.requests[0].json
 
 
 @pytest.mark.parametrize("kind", ["string", "object", "null"])
 @pytest.mark.parametrize("provider", ["openai-like", "voyage", "tei"])
 def test_an_echo_in_any_form_is_not_what_is_shown(provider: str, kind: Any, rerank: Run) -> None:
-    ran = ask_with_faults(rerank, provider, DocumentAs(kind), "--json")
-    assert [place for place, _ in ranking(ran)] == ORDER
+    outcome = ask_with_faults(rerank, provider, DocumentAs(kind), "--json")
+    assert [place for place, _ in ranking(outcome)] == ORDER
 
 
 FROM_ZERO = "and documents have 0 to 2"
@@ -138,8 +151,8 @@ def test_an_index_that_is_wrong_is_an_error(
 
 @pytest.mark.parametrize("kind", ["digits", "float"])
 def test_an_index_of_another_spelling_is_understood(kind: Any, rerank: Run) -> None:
-    ran = ask_with_faults(rerank, "openai-like", WrongIndex(kind), "--json")
-    assert [place for place, _ in ranking(ran)] == ORDER
+    outcome = ask_with_faults(rerank, "openai-like", WrongIndex(kind), "--json")
+    assert [place for place, _ in ranking(outcome)] == ORDER
 
 
 def test_no_index_and_fewer_results_than_documents_is_an_error(rerank: Run) -> None:

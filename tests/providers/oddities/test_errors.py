@@ -91,8 +91,8 @@ def test_one_line_of_the_servers_own_words(
     provider: str, status: int, body: Any, words: str, hint: str, rerank: Run
 ) -> None:
     message, advice = complaint(ask_with_faults(rerank, provider, Status(status, body)))
-    said = f": {words}" if words else ""
-    assert message == f"{provider}: answered {status}{said}"
+    message_end = f": {words}" if words else ""
+    assert message == f"{provider}: answered {status}{message_end}"
     assert advice.startswith(hint)
     assert "\n" not in advice
 

@@ -66,9 +66,9 @@ def test_the_trace_id_is_in_errors_and_with_verbose(
     nothing = Both(Body({"results": []}), Headers(**{header: "ti-0123"}))
     message, _ = complaint(ask_with_faults(rerank, provider, nothing))
     assert message == f"{provider}: the server's list of results is empty (request ti-0123)"
-    ran = ask_with_faults(rerank, provider, Headers(**{header: "ti-0123"}), "-v")
-    assert ran.code == 0
-    (account,) = [line for line in ran.err.splitlines() if line.startswith("1 request to")]
+    outcome = ask_with_faults(rerank, provider, Headers(**{header: "ti-0123"}), "-v")
+    assert outcome.code == 0
+    (account,) = [line for line in outcome.err.splitlines() if line.startswith("1 request to")]
     assert account.startswith(f"1 request to {provider}; ")
     assert account.endswith("; trace ti-0123")
     assert "ti-0123" not in ask_with_faults(rerank, provider, Headers(**{header: "ti-0123"})).err
@@ -116,9 +116,9 @@ def test_what_remains_of_jinas_rate_is_no_trouble(rerank: Run) -> None:
     ],
 )
 def test_warnings_of_cohere_are_shown(fault: Fault, rerank: Run) -> None:
-    ran = ask_with_faults(rerank, "cohere", fault, "--json")
-    assert [place for place, _ in pairs(ran)] == ORDER
-    assert ran.err.count("rerank: cohere: this model goes\n") == 1
+    outcome = ask_with_faults(rerank, "cohere", fault, "--json")
+    assert [place for place, _ in pairs(outcome)] == ORDER
+    assert outcome.err.count("rerank: cohere: this model goes\n") == 1
 
 
 def test_warnings_are_shown_where_a_provider_is_tried(
@@ -127,22 +127,22 @@ def test_warnings_are_shown_where_a_provider_is_tried(
     monkeypatch.setenv("CO_API_KEY", "a-secret-key")
     fault = Headers(X_API_Warning="this model goes")
     with serve("cohere-v2", faults=[fault]) as server:
-        ran = rerank("providers", "check", "cohere", "--base-url", server.url)
-    assert (ran.code, ran.err) == (0, "rerank: cohere: this model goes\n")
+        outcome = rerank("providers", "check", "cohere", "--base-url", server.url)
+    assert (outcome.code, outcome.err) == (0, "rerank: cohere: this model goes\n")
 
 
 def test_tokens_of_tei_are_in_a_header(rerank: Run) -> None:
     with serve("tei") as server:
-        used = json.loads(ask(rerank, "tei", server, "--json").out)["usage"]
+        usage = json.loads(ask(rerank, "tei", server, "--json").out)["usage"]
     pairs_of = sum(len(text) // 4 + 1 + len(QUERY) // 4 + 1 for text in TEXTS)
-    assert used == {"total_tokens": pairs_of}
+    assert usage == {"total_tokens": pairs_of}
     for value in ("many", "-1", "1e400"):
-        ran = ask_with_faults(rerank, "tei", Headers(x_compute_tokens=value), "--json")
-        assert json.loads(ran.out)["usage"] == {}
+        outcome = ask_with_faults(rerank, "tei", Headers(x_compute_tokens=value), "--json")
+        assert json.loads(outcome.out)["usage"] == {}
     body = {"results": RESULTS, "usage": {"total_tokens": 7}}
     both = Both(Body(body), Headers(x_compute_tokens="9"))
-    ran = ask_with_faults(rerank, "openai-like", both, "--json")
-    assert json.loads(ran.out)["usage"] == {"total_tokens": 7}
+    outcome = ask_with_faults(rerank, "openai-like", both, "--json")
+    assert json.loads(outcome.out)["usage"] == {"total_tokens": 7}
 
 
 @pytest.mark.parametrize(
@@ -165,6 +165,6 @@ def test_tokens_of_tei_are_in_a_header(rerank: Run) -> None:
 def test_what_it_cost_is_found(
     provider: str, body: Any, usage: Mapping[str, int], rerank: Run
 ) -> None:
-    ran = ask_with_faults(rerank, provider, Body({"results": RESULTS, **body}), "--json")
-    assert (ran.code, ran.err) == (0, "")
-    assert json.loads(ran.out)["usage"] == usage
+    outcome = ask_with_faults(rerank, provider, Body({"results": RESULTS, **body}), "--json")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert json.loads(outcome.out)["usage"] == usage

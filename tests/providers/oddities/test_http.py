@@ -42,8 +42,8 @@ def test_json_is_what_is_asked_for(rerank: Run) -> None:
 
 def test_a_request_that_nvidia_has_not_done_yet_is_asked_for_again(rerank: Run) -> None:
     with serve("nvidia-hosted") as server:
-        found = ranking(ask(rerank, "nvidia", server, "--json"))
-    assert [place for place, _ in found] == ORDER
+        results = ranking(ask(rerank, "nvidia", server, "--json"))
+    assert [place for place, _ in results] == ORDER
     first_one, *polls = server.requests
     assert first_one.method == "POST"
     assert polls
@@ -124,8 +124,8 @@ def test_each_has_its_path(provider: str, path: str, rerank: Run) -> None:
 )  # fmt: skip
 def test_what_is_odd_and_right_is_right(fault: Any, rerank: Run) -> None:
     for provider in ("tei", "voyage"):
-        found = ranking(ask_with_faults(rerank, provider, fault, "--json"))
-        assert [place for place, _ in found] == ORDER
+        results = ranking(ask_with_faults(rerank, provider, fault, "--json"))
+        assert [place for place, _ in results] == ORDER
 
 
 def test_json_that_breaks_off_is_no_ranking(rerank: Run) -> None:

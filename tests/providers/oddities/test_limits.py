@@ -33,14 +33,14 @@ def test_no_request_has_more_documents_than_are_taken(
 ) -> None:
     count = limit + 7
     with serve(dialect_of(provider)) as server:
-        ran = ask(rerank, provider, server, "-n", "3", texts=MANY[:count])
-    assert (ran.code, ran.err) == (0, "")
-    assert ran.out.splitlines() == MANY[count - 3 : count][::-1]
+        outcome = ask(rerank, provider, server, "-n", "3", texts=MANY[:count])
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.splitlines() == MANY[count - 3 : count][::-1]
     posts = [request for request in server.requests if request.method == "POST"]
     assert sorted(len(documents_of(request)) for request in posts) == [7, limit]
 
 
-def more_than(documents: int, fault: Fault) -> Plan:
+def refuse_beyond(documents: int, fault: Fault) -> Plan:
     def plan(request: Request, _number: int) -> Fault | None:
         return fault if len(documents_of(request)) > documents else None
 
@@ -73,19 +73,19 @@ def test_requests_that_are_too_large_after_all_are_halved(
     provider: str, fault: Status, rerank: Run
 ) -> None:
     dialect = dialect_of(provider)
-    with serve(dialect, faults=more_than(8, fault)) as server:
-        ran = ask(rerank, provider, server, "-v", texts=MANY[:32])
-    assert ran.code == 0
-    assert ran.out.splitlines() == MANY[31::-1]
+    with serve(dialect, faults=refuse_beyond(8, fault)) as server:
+        outcome = ask(rerank, provider, server, "-v", texts=MANY[:32])
+    assert outcome.code == 0
+    assert outcome.out.splitlines() == MANY[31::-1]
     assert sorted(len(documents_of(request)) for request in server.requests) == [8, 8, 8, 8, 16, 32]
-    assert "2 halved" in ran.err
+    assert "2 halved" in outcome.err
 
 
 def test_a_server_that_is_overloaded_is_asked_again(rerank: Run) -> None:
     body = {"error": "Model is overloaded", "error_type": "Overloaded"}
     with serve("tei", faults=first(3, Status(429, body))) as server:
-        ran = ask_model(rerank, "tei/m", server, "-n", "2", texts=MANY[:320])
-    assert (ran.code, ran.out.splitlines()) == (0, [MANY[319], MANY[318]])
+        outcome = ask_model(rerank, "tei/m", server, "-n", "2", texts=MANY[:320])
+    assert (outcome.code, outcome.out.splitlines()) == (0, [MANY[319], MANY[318]])
     assert server.count == 13
     message, hint = complaint(ask_with_faults(rerank, "tei", Status(429, body)))
     assert message == "tei: answered 429: Model is overloaded, tried 6 times"
@@ -96,11 +96,11 @@ def test_one_long_document_does_not_take_all_others_with_it(rerank: Run) -> None
     """llama.cpp fails the whole request, with a 500, where one pair is longer than its batch."""
     texts = [*TEXTS, "é" * 3000]
     with serve("llamacpp") as server:
-        ran = ask(rerank, "llamacpp", server, texts=texts)
-    assert (ran.code, len(ran.out.splitlines())) == (0, 4)
-    sent = [str(text) for request in server.requests for text in documents_of(request)]
-    assert texts[3] not in sent
-    assert "".join(sent).count("é") >= 3000
+        outcome = ask(rerank, "llamacpp", server, texts=texts)
+    assert (outcome.code, len(outcome.out.splitlines())) == (0, 4)
+    texts_sent = [str(text) for request in server.requests for text in documents_of(request)]
+    assert texts[3] not in texts_sent
+    assert "".join(texts_sent).count("é") >= 3000
 
 
 def test_a_model_that_still_loads_is_waited_for(rerank: Run) -> None:
@@ -120,10 +120,10 @@ EMPTY = [" ", TEXTS[0], "", "\t", TEXTS[1], "\u3000"]
 def test_what_is_empty_is_never_sent(provider: str, rerank: Run) -> None:
     arguments = [word for text in EMPTY for word in ("-d", text)]
     with serve(dialect_of(provider)) as server:
-        ran = rerank("-m", f"{provider}/m", "--base-url", server.url, QUERY, *arguments)
-        assert (ran.code, server.count) == (0, 1)
+        outcome = rerank("-m", f"{provider}/m", "--base-url", server.url, QUERY, *arguments)
+        assert (outcome.code, server.count) == (0, 1)
         assert documents_of(server.requests[0]) == TEXTS[:2]
-        assert ran.out.splitlines() == sorted(
+        assert outcome.out.splitlines() == sorted(
             TEXTS[:2], key=lambda text: score_of(QUERY, text), reverse=True
         )
         blank = rerank("-m", f"{provider}/m", "--base-url", server.url, " ", "-d", "a")
@@ -140,7 +140,7 @@ def test_a_list_of_results_that_is_null_is_an_error(rerank: Run) -> None:
 @pytest.mark.parametrize("provider", ["voyage", "localai", "cohere", "vllm", "infinity"])
 def test_no_more_are_asked_for_than_there_are(provider: str, rerank: Run) -> None:
     with serve(dialect_of(provider)) as server:
-        ran = ask(rerank, provider, server, "-n", "50")
-    assert (ran.code, len(ran.out.splitlines())) == (0, 3)
+        outcome = ask(rerank, provider, server, "-n", "50")
+    assert (outcome.code, len(outcome.out.splitlines())) == (0, 3)
     body = server.requests[0].json
     assert body.get("top_n", body.get("top_k")) == 3

@@ -6,7 +6,7 @@ from typing import Any
 Check = Callable[[Any], str | None]
 
 
-def anything(_value: Any) -> str | None:
+def accept_anything(_value: Any) -> str | None:
     return None
 
 

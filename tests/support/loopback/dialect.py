@@ -79,7 +79,7 @@ def text_of(document: Any, rank_fields: Sequence[str] | None = None) -> str:
     return str(next((value for value in values if value), ""))
 
 
-def bare(_ask: Ask, items: list[Any], _name: str) -> Any:
+def bare_items(_ask: Ask, items: list[Any], _name: str) -> Any:
     return items
 
 
@@ -169,7 +169,7 @@ class Route:
         return item
 
 
-def too_many(count: int, limit: int) -> Refusal:
+def count_refusal(count: int, limit: int) -> Refusal:
     return Refusal("limit", f"{count} documents are more than the {limit} that are allowed")
 
 
@@ -181,7 +181,7 @@ class Dialect:
     routes: tuple[Route, ...]
     errors: ErrorShape = OPENAI
     limit: int | None = None
-    over: Callable[[int, int], Refusal] = too_many
+    over: Callable[[int, int], Refusal] = count_refusal
     weight: Callable[[Ask], int] = lambda ask: len(ask.documents)  # what the limit is about
     largest: int | None = None  # bytes of a body
     auth: str = "authorization"

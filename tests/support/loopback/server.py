@@ -165,11 +165,11 @@ class Server:
             if self._permits is not None and self._under_way > self._permits:
                 self.busy += 1
                 return self.dialect.errors(Refusal("busy", "Too many requests at once"))
-            began = monotonic()
+            start = monotonic()
             reply = self._answer(request, number)
             latency = self._latency(request) if callable(self._latency) else self._latency
             # The answer is made within the latency, not after it.
-            if (wait := began + latency + reply.delay - monotonic()) > 0:
+            if (wait := start + latency + reply.delay - monotonic()) > 0:
                 await asyncio.sleep(wait)
             return reply
         finally:
@@ -200,7 +200,7 @@ class Server:
         pending = self._pending[name]
         if pending.polls:
             pending.polls -= 1
-            return not_yet(name), Shape()
+            return pending_reply(name), Shape()
         del self._pending[name]
         return pending.reply, pending.shape
 
@@ -216,10 +216,10 @@ class Server:
         if not self.dialect.polled:
             return reply
         self._pending[name] = Pending(reply, route.shape)
-        return not_yet(name)
+        return pending_reply(name)
 
 
-def not_yet(name: str) -> Reply:
+def pending_reply(name: str) -> Reply:
     return Reply(202, b"", {"NVCF-REQID": name, "NVCF-STATUS": "pending-evaluation"})
 
 

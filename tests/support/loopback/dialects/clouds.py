@@ -20,7 +20,7 @@ def too_large_a_batch(_count: int, limit: int) -> Refusal:
     return Refusal("limit", f"batch size of documents is invalid, {size}.")
 
 
-def not_empty(ask: Ask) -> None:
+def check_not_empty(ask: Ask) -> None:
     if not ask.documents:
         raise too_large_a_batch(0, 500)
 
@@ -62,7 +62,7 @@ DASHSCOPE = [
                 INSTRUCTED,
                 make_envelope(object="list"),
                 NEEDS,
-                further=not_empty,
+                further=check_not_empty,
             ),
         ),
         shape(dashscope_error),
@@ -81,7 +81,7 @@ DASHSCOPE = [
                         checks.either(checks.string, checks.having(["text", "image", "video"])),
                         least=0,
                     ),
-                    "fps": checks.anything,
+                    "fps": checks.accept_anything,
                 },
                 lambda ask, items, name: {
                     "request_id": name,
@@ -91,7 +91,7 @@ DASHSCOPE = [
                 NEEDS,
                 shape=Shape(at=("output", "results")),
                 unpack=unpack,
-                further=not_empty,
+                further=check_not_empty,
             ),
         ),
         shape(dashscope_error),

@@ -54,7 +54,7 @@ def gateway_error(refusal: Refusal, code: int) -> Any:
 GATEWAY = shape(gateway_error, model=503)
 
 
-def no_blank(template: str) -> Any:
+def refuse_blank(template: str) -> Any:
     """Refuse a query or a text that is nothing but space, in words that may hold its index."""
 
     def check(ask: Ask) -> None:

@@ -10,7 +10,7 @@ from tests.support.loopback.dialect import (
     Shape,
     as_object,
     as_string,
-    bare,
+    bare_items,
     text_of,
 )
 from tests.support.loopback.dialects.common import (
@@ -19,7 +19,7 @@ from tests.support.loopback.dialects.common import (
     NEEDS,
     STANDARD,
     make_envelope,
-    no_blank,
+    refuse_blank,
     usage,
 )
 from tests.support.loopback.refusals import FASTAPI, Refusal, openai, shape
@@ -41,14 +41,16 @@ def vllm_error(refusal: Refusal, code: int) -> Any:
     return {"error": {"message": refusal.message, "type": kind, "param": param, "code": code}}
 
 
-def longest(ask: Ask) -> int:
+def longest_pair(ask: Ask) -> int:
     return tokens_in(ask.query) + max(map(tokens_in, ask.texts), default=0)
 
 
 def fits_window(ask: Ask) -> None:
-    if longest(ask) > WINDOW and "truncate_prompt_tokens" not in ask.body:
+    if longest_pair(ask) > WINDOW and "truncate_prompt_tokens" not in ask.body:
         words = f"This model's maximum context length is {WINDOW} tokens"
-        raise Refusal("long", f"{words}. However, your request has {longest(ask)} input tokens.")
+        raise Refusal(
+            "long", f"{words}. However, your request has {longest_pair(ask)} input tokens."
+        )
 
 
 TRUNCATION = {
@@ -63,7 +65,7 @@ TRUNCATION = {
 }
 
 
-def inactive(body: dict[str, Any]) -> bool:
+def is_inactive(body: dict[str, Any]) -> bool:
     return body.get("use_activation") is False
 
 
@@ -73,7 +75,7 @@ VLLM_RERANK = Route(
     STANDARD,
     always=True,
     echo_as=lambda document: {"text": text_of(document), "multi_modal": None},
-    logits=inactive,
+    logits=is_inactive,
     further=fits_window,
 )
 
@@ -98,7 +100,7 @@ def vllm_score(query: str, documents: str) -> Route:
         echo=None,
         shape=Shape(at=("data",), score="score"),
         sorts=False,
-        logits=inactive,
+        logits=is_inactive,
         when=lambda body: query in body,
         further=fits_window,
     )
@@ -131,7 +133,7 @@ SGLANG = Dialect(
             echoes=True,
             echo_as=as_string,
             shape=Shape(at=(), score="score"),
-            further=no_blank("Each document must be a string that is not blank: {}"),
+            further=refuse_blank("Each document must be a string that is not blank: {}"),
         ),
     ),
     shape(sglang_error),
@@ -147,7 +149,7 @@ def llamacpp_error(refusal: Refusal, code: int) -> Any:
 def llamacpp_rules(ask: Ask) -> None:
     if not ask.documents:
         raise Refusal("empty", '"documents" must be a non-empty string array')
-    if longest(ask) > BATCH:
+    if longest_pair(ask) > BATCH:
         words = "input is too large to process. increase the physical batch size"
         raise Refusal("long", words, code=500)
 
@@ -178,7 +180,7 @@ LLAMACPP = Dialect(
     (
         llamacpp(
             "texts",
-            envelope=bare,
+            envelope=bare_items,
             echo="return_text",
             echo_as=as_string,
             echo_at="text",

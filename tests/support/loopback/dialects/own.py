@@ -9,7 +9,7 @@ from tests.support.loopback.dialects.common import (
     ECHO,
     NEEDS,
     RANK_FIELDS,
-    no_blank,
+    refuse_blank,
     usage,
 )
 from tests.support.loopback.refusals import DETAIL, FASTAPI, Refusal, shape
@@ -262,7 +262,7 @@ ISAACUS = Dialect(
             documents="texts",
             echo=None,
             shape=Shape(score="score"),
-            further=no_blank("texts[{}] should have at least one character that is no space"),
+            further=refuse_blank("texts[{}] should have at least one character that is no space"),
         ),
     ),
     DETAIL,

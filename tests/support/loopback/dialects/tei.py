@@ -3,7 +3,7 @@
 from typing import Any
 
 from tests.support.loopback import checks
-from tests.support.loopback.dialect import Ask, Dialect, Route, Shape, as_string, bare
+from tests.support.loopback.dialect import Ask, Dialect, Route, Shape, as_string, bare_items
 from tests.support.loopback.refusals import Refusal, text
 from tests.support.loopback.wire import Reply
 
@@ -23,18 +23,18 @@ def errors(refusal: Refusal) -> Reply:
     return Reply(code, {"error": words, "error_type": kinds.get(refusal.kind, "Backend")})
 
 
-def over(count: int, limit: int) -> Refusal:
+def batch_refusal(count: int, limit: int) -> Refusal:
     return Refusal("limit", f"batch size {count} > maximum allowed batch size {limit}")
 
 
-def not_empty(ask: Ask) -> None:
+def check_not_empty(ask: Ask) -> None:
     if not ask.texts:
         raise Refusal("empty", "`texts` cannot be empty")
     if not ask.query and "" in ask.texts:
         raise Refusal("empty", "`inputs` cannot be empty")
 
 
-def raw(body: dict[str, Any]) -> bool:
+def wants_raw(body: dict[str, Any]) -> bool:
     return bool(body.get("raw_scores"))
 
 
@@ -53,7 +53,7 @@ TEI = Dialect(
         Route(
             ("/rerank", "/", "/invocations"),
             FIELDS,
-            bare,
+            bare_items,
             needs=("query", "texts"),
             documents="texts",
             top="",
@@ -61,13 +61,13 @@ TEI = Dialect(
             echo_as=as_string,
             echo_at="text",
             shape=Shape(at=(), score="score"),
-            logits=raw,
-            further=not_empty,
+            logits=wants_raw,
+            further=check_not_empty,
         ),
     ),
     errors,
     limit=32,
-    over=over,
+    over=batch_refusal,
     largest=2_000_000,
     trace=lambda ask, _name: {"x-compute-type": "cpu", "x-compute-tokens": str(ask.tokens)},
 )

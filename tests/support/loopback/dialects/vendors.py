@@ -11,7 +11,7 @@ from tests.support.loopback.dialect import (
     Route,
     Shape,
     as_string,
-    bare,
+    bare_items,
 )
 from tests.support.loopback.dialects.common import (
     COMMON,
@@ -21,7 +21,7 @@ from tests.support.loopback.dialects.common import (
     RANK_FIELDS,
     STANDARD,
     make_envelope,
-    no_blank,
+    refuse_blank,
     usage,
 )
 from tests.support.loopback.refusals import MESSAGE, Refusal, shape
@@ -40,7 +40,7 @@ COHERE_V1 = {
     **RANK_FIELDS,
     "max_chunks_per_doc": checks.positive,
 }
-NOT_EMPTY = no_blank("document at index {} cannot be empty")
+NOT_EMPTY = refuse_blank("document at index {} cannot be empty")
 
 
 def cohere_answer(version: str) -> Envelope:
@@ -82,8 +82,8 @@ COHERE = [
     Dialect(
         "azure",
         (
-            Route(("/v2/rerank",), COHERE_V2, bare, NEEDS, echo=None, shape=Shape(at=())),
-            Route(("/v1/rerank",), COHERE_V1, bare, shape=Shape(at=())),
+            Route(("/v2/rerank",), COHERE_V2, bare_items, NEEDS, echo=None, shape=Shape(at=())),
+            Route(("/v1/rerank",), COHERE_V1, bare_items, shape=Shape(at=())),
         ),
         MESSAGE,
         limit=COHERE_CHUNKS,
@@ -174,7 +174,7 @@ def zhipu_error(refusal: Refusal, code: int) -> Any:
     return {"error": {"code": codes.get(code, "1214"), "message": refusal.message}}
 
 
-def short(ask: Ask) -> None:
+def check_length(ask: Ask) -> None:
     if max(map(len, [ask.query, *ask.texts])) > 4096:
         raise Refusal("limit", "The query and each document have at most 4096 characters")
 
@@ -200,7 +200,7 @@ ZHIPU = Dialect(
             NEEDS,
             echo_as=as_string,
             logits=lambda body: bool(body.get("return_raw_scores")),
-            further=short,
+            further=check_length,
         ),
     ),
     shape(zhipu_error),
@@ -289,7 +289,7 @@ GITEE = Dialect(
                 "query": checks.having(["text", "image"]),
                 "documents": checks.each(checks.having(["text", "image"])),
             },
-            bare,
+            bare_items,
             NEEDS,
             shape=Shape(at=(), score="score", base=1, quoted=True),
         ),

@@ -17,7 +17,7 @@ FACTORS = (0.1, 0.25, 0.5, 1.0)
 
 
 @dataclass(frozen=True)
-class Irrelevant:
+class IrrelevantScores:
     """Scores of chunks of documents that do not answer; `scores` ascend."""
 
     scores: Sequence[float]
@@ -33,7 +33,7 @@ class Irrelevant:
         return float(weights @ np.asarray(self.scores)) - float(np.mean(self.scores))
 
 
-def make_aggregations(irrelevant: Irrelevant) -> dict[str, Aggregation]:
+def make_aggregations(irrelevant: IrrelevantScores) -> dict[str, Aggregation]:
     """The ways to compare, by their names."""
     gains = [irrelevant.gain(count) for count in range(1, 1025)]
 

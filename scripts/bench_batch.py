@@ -28,18 +28,18 @@ QUERY = "what keeps slugs away from lettuce"
 DOCUMENTS = 10
 AHEAD = 512 + 64  # pairs under way, and those that are done and not yet noted
 # Runs the command line with one byte written for each piece of work that the scorer has done.
-COUNTED = """
+COUNTING_SCRIPT = """
 import os, sys
 from rerank_cli.scorers.scheduler import Scheduler
 out = os.open(sys.argv.pop(1), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 begin = Scheduler.__init__
-def counted(self, run, threads):
-    def noted(work, alone):
+def count_calls(self, run, threads):
+    def run_counted(work, alone):
         value = run(work, alone)
         os.write(out, b"." * len(work))
         return value
-    begin(self, noted, threads)
-Scheduler.__init__ = counted
+    begin(self, run_counted, threads)
+Scheduler.__init__ = count_calls
 from rerank_cli.cli.app import main
 main()
 """
@@ -67,13 +67,15 @@ def kills(folder: Path, records: int, times: int) -> bool:
     source = write(folder / "in.jsonl", records, DOCUMENTS)
     plain, out = folder / "plain.jsonl", folder / "out.jsonl"
     counts = folder / "plain.count", folder / "out.count"
-    began = time.monotonic()
-    wait(counted(counts[0], source, plain))
-    whole = time.monotonic() - began
+    start = time.monotonic()
+    wait(start_counted(counts[0], source, plain))
+    whole = time.monotonic() - start
     draw = random.Random(0)
     kill_count = 0
     while True:
-        process = counted(counts[1], source, out, "--resume", "--report", folder / "report.json")
+        process = start_counted(
+            counts[1], source, out, "--resume", "--report", folder / "report.json"
+        )
         if kill_count < times:
             time.sleep(draw.uniform(0.2, 1.4) * whole / times)
             if process.poll() is None:
@@ -82,11 +84,11 @@ def kills(folder: Path, records: int, times: int) -> bool:
         if wait(process) != -signal.SIGKILL:
             break
     same = plain.read_bytes() == out.read_bytes()
-    undisturbed, disturbed = (path.stat().st_size for path in counts)
+    plain_count, killed_count = (path.stat().st_size for path in counts)
     figures = json.loads((folder / "report.json").read_text())
-    more = disturbed - undisturbed
+    more = killed_count - plain_count
     print(
-        f"{records:,} records, {undisturbed:,} pairs: killed {kill_count} times, the output is "
+        f"{records:,} records, {plain_count:,} pairs: killed {kill_count} times, the output is "
         f"{'the same' if same else 'ANOTHER'}; {more:,} pairs scored again, "
         f"{more / kill_count:.0f} a kill (of {AHEAD} allowed); "
         f"the report has {figures['pairs']['scored']:,} pairs in "
@@ -100,12 +102,12 @@ def memory(folder: Path, records: int) -> bool:
     for count in (records // 10, records):
         source = write(folder / "in.jsonl", count, 4)
         out = folder / f"out-{count}.jsonl"
-        began = time.monotonic()
+        start = time.monotonic()
         process = rerank("batch", source, "-o", out, "-m", "bm25", "--results", "ids")
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         peaks.append(usage.ru_maxrss / 1024)
-        seconds = time.monotonic() - began
+        seconds = time.monotonic() - start
         print(f"{count:,} records, bm25: peak {peaks[-1]:.0f} MB, {seconds:.1f} s", flush=True)
         out.unlink()
     print(f"grows by {peaks[1] - peaks[0]:.0f} MB (50 allowed)")
@@ -122,20 +124,24 @@ def speed(folder: Path, pairs: int) -> bool:
             some = texts[start : start + DOCUMENTS]
             stream.write(json.dumps({"query": QUERY, "documents": some}) + "\n")
     rerank("-q", QUERY, lines).wait()  # warms up
-    one = timed(rerank("-q", QUERY, lines))
-    many = timed(rerank("batch", source, "-o", folder / "a.jsonl", "--results", "ids"))
+    rank_seconds = wait_timed(rerank("-q", QUERY, lines))
+    batch_seconds = wait_timed(
+        rerank("batch", source, "-o", folder / "a.jsonl", "--results", "ids")
+    )
     few = folder / "few.jsonl"
     few.write_text("".join(source.read_text().splitlines(keepends=True)[:1]))
-    starting = timed(rerank("batch", few, "-o", folder / "few", "--engine", "ray"))
-    on_ray = timed(rerank("batch", source, "-o", folder / "b", "--engine", "ray"))
-    print(f"{pairs:,} pairs: rank {one:.1f} s, {pairs / one:.0f} pairs/s")
-    print(f"  batch {many:.1f} s: {one / many:.2f} of its throughput (0.95 asked)")
+    ray_start_seconds = wait_timed(rerank("batch", few, "-o", folder / "few", "--engine", "ray"))
+    ray_seconds = wait_timed(rerank("batch", source, "-o", folder / "b", "--engine", "ray"))
+    print(f"{pairs:,} pairs: rank {rank_seconds:.1f} s, {pairs / rank_seconds:.0f} pairs/s")
+    batch_share, ray_share = rank_seconds / batch_seconds, rank_seconds / ray_seconds
+    steady_share = rank_seconds / (ray_seconds - ray_start_seconds)
+    print(f"  batch {batch_seconds:.1f} s: {batch_share:.2f} of its throughput (0.95 asked)")
     print(
-        f"  ray {on_ray:.1f} s, of which {starting:.1f} s to start it and for one record: "
-        f"{one / (on_ray - starting):.2f} of its throughput without, {one / on_ray:.2f} with "
+        f"  ray {ray_seconds:.1f} s, of which {ray_start_seconds:.1f} s to start it and for one "
+        f"record: {steady_share:.2f} of its throughput without, {ray_share:.2f} with "
         "(0.8 asked)"
     )
-    return one / many >= 0.95 and one / (on_ray - starting) >= 0.8
+    return batch_share >= 0.95 and steady_share >= 0.8
 
 
 def documents(count: int) -> list[str]:
@@ -154,15 +160,19 @@ def write(path: Path, records: int, size: int) -> Path:
 
 
 def rerank(*arguments: str | Path) -> "subprocess.Popen[bytes]":
-    return started([sys.executable, "-m", "rerank_cli", *map(str, arguments)])
+    return start_command([sys.executable, "-m", "rerank_cli", *map(str, arguments)])
 
 
-def counted(count: Path, source: Path, out: Path, *more: str | Path) -> "subprocess.Popen[bytes]":
+def start_counted(
+    count: Path, source: Path, out: Path, *more: str | Path
+) -> "subprocess.Popen[bytes]":
     options = [source, "-o", out, "--results", "scores", *more]
-    return started([sys.executable, "-c", COUNTED, str(count), "batch", *map(str, options)])
+    return start_command(
+        [sys.executable, "-c", COUNTING_SCRIPT, str(count), "batch", *map(str, options)]
+    )
 
 
-def started(command: list[str]) -> "subprocess.Popen[bytes]":
+def start_command(command: list[str]) -> "subprocess.Popen[bytes]":
     nothing = subprocess.DEVNULL
     return subprocess.Popen(
         command,
@@ -177,11 +187,11 @@ def wait(process: "subprocess.Popen[bytes]") -> int:
     return process.wait()
 
 
-def timed(process: "subprocess.Popen[bytes]") -> float:
-    began = time.monotonic()
+def wait_timed(process: "subprocess.Popen[bytes]") -> float:
+    start = time.monotonic()
     if process.wait() != 0:
         raise SystemExit("a run failed")
-    return time.monotonic() - began
+    return time.monotonic() - start
 
 
 if __name__ == "__main__":

@@ -44,9 +44,9 @@ def main() -> None:
 
 def run(command: Sequence[str], environment: Mapping[str, str]) -> tuple[float, bytes]:
     """The seconds that a command takes, and its output."""
-    began = time.monotonic()
+    start = time.monotonic()
     output = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE).stdout
-    return time.monotonic() - began, output
+    return time.monotonic() - start, output
 
 
 if __name__ == "__main__":

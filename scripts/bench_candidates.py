@@ -163,14 +163,14 @@ class Bench:
 
     def _recall(self, sample: Sample, query: str, stage: FirstStage, count: int) -> Any:
         def measure() -> tuple[float, float, str]:
-            began = time.process_time()
+            start = time.process_time()
             choice = choose_passages(
                 lambda: sample.documents,
                 self._reranker.plan(sample.queries[query]),
                 CandidateLimits(CandidateCount(count), stage),
                 open_meaning=open_query_meaning,
             )
-            seconds = time.process_time() - began
+            seconds = time.process_time() - start
             names = {split.document.id for split in choice.splits if split.chunks}
             relevant = sample.relevant(query)
             return len(names & relevant) / len(relevant), seconds, _stage_of(choice.candidates)
@@ -212,8 +212,8 @@ class Bench:
 
     def _all_key(self, sample: Sample, query: str) -> tuple[object, ...]:
         names = "\n".join(document.id or "" for document in sample.read)
-        read = hashlib.sha256(names.encode()).hexdigest()[:16]
-        return "all", sample.name, read, query, self._model
+        digest = hashlib.sha256(names.encode()).hexdigest()[:16]
+        return "all", sample.name, digest, query, self._model
 
     def _choice_key(
         self, sample: Sample, query: str, stage: FirstStage, count: int
@@ -302,11 +302,13 @@ def read_sample(folder: Path, queries: int, documents: int) -> Sample:
         qrels.setdefault(query, {})[document] = int(grade)
     sample = Sample(folder.name, every, every, {}, qrels)
     texts = {record["_id"]: record["text"] for record in records(folder / "queries.jsonl.gz")}
-    judged = [query for query in texts if query in qrels and sample.relevant(query)][:queries]
-    sample = sample._replace(queries={query: texts[query] for query in judged})
+    judged_queries = [query for query in texts if query in qrels and sample.relevant(query)][
+        :queries
+    ]
+    sample = sample._replace(queries={query: texts[query] for query in judged_queries})
     if not documents or documents >= len(every):
         return sample
-    relevant_names = set[str]().union(*(sample.relevant(query) for query in judged))
+    relevant_names = set[str]().union(*(sample.relevant(query) for query in judged_queries))
     others = [document for document in every if document.id not in relevant_names]
     room = max(0, documents - len(relevant_names))
     names = relevant_names | {document.id for document in random.Random(SEED).sample(others, room)}

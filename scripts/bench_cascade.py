@@ -28,7 +28,7 @@ from rerank_cli.ranking import ChunkOptions
 MEASURE = "nDCG@10"
 
 
-class Remembering:
+class RememberingScorer:
     """A scorer that scores no pair twice."""
 
     def __init__(self, scorer: Scorer) -> None:
@@ -47,7 +47,7 @@ class Remembering:
 class StandIn:
     """Stands in for a large model: the small one's logits, set right by judgements, with noise."""
 
-    def __init__(self, small: Remembering, task: Task, weight: float, noise: float) -> None:
+    def __init__(self, small: RememberingScorer, task: Task, weight: float, noise: float) -> None:
         self.info = replace(small.info, name="stand-in", revision="")
         self._small = small
         self._grades = {text: task.qrels[query] for query, text in task.queries.items()}
@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--noise", type=float, default=0.5)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    small = Remembering(open_scorer(options.small))
+    small = RememberingScorer(open_scorer(options.small))
     print("| set | queries | large | keep | small | large | cascade | loss, points | fewer pairs |")
     print(f"|{'---|' * 9}", flush=True)
     for name in options.sets or ["dl21", "nq"]:
@@ -90,7 +90,7 @@ def main() -> None:
         task = task_of(collection, options.depth, options.queries, options.seed)
         larges: dict[str, Scorer] = {}
         if options.large:
-            larges[options.large] = Remembering(open_scorer(options.large))
+            larges[options.large] = RememberingScorer(open_scorer(options.large))
         else:
             for weight in options.weight or [1.0]:
                 stand_in = StandIn(small, task, weight, options.noise)
@@ -100,7 +100,7 @@ def main() -> None:
                 print(f"| {name} | {len(task.queries)} | {label} | {cells} |", flush=True)
 
 
-def measure(task: Task, small: Scorer, large: Scorer, keeps: Sequence[int]) -> list[str]:
+def measure(task: Task, small: Scorer, large: Scorer, keep_counts: Sequence[int]) -> list[str]:
     """The cells of a row for each number of results that the large model reads."""
     chunks = ChunkOptions(truncate_query=True)
     rows = []
@@ -108,7 +108,7 @@ def measure(task: Task, small: Scorer, large: Scorer, keeps: Sequence[int]) -> l
         alone, whole = rank_all(task, first), rank_all(task, last)
         all_pairs = sum(ranking.chunks for ranking in whole.values())
         small_figures, large_figures = figures(task, alone), figures(task, whole)
-        for keep in keeps:
+        for keep in keep_counts:
             cascade = rank_all(task, Cascade([first, last], keep))
             ours = figures(task, cascade)
             gain = difference([*ours.values()], [*large_figures.values()])

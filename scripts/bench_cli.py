@@ -55,15 +55,15 @@ encoder, reader = (
     onnxruntime.InferenceSession(f"{folder}/{part}.onnx") for part in ("encoder", "reader")
 )
 names = [output.name for output in encoder.get_outputs()]
-taken = {value.name for value in reader.get_inputs()}
+input_names = {value.name for value in reader.get_inputs()}
 
 def read(texts, side):
     rows = tokenizer.encode_batch(texts)
     ids = np.array([row.ids for row in rows])
     mask = np.array([row.attention_mask for row in rows])
-    states = encoder.run(names, {"input_ids": ids, "attention_mask": mask})
-    found = dict(zip(names, states), ids=ids, mask=mask)
-    return {f"{side}_{name}": found[name] for name in found if f"{side}_{name}" in taken}
+    outputs = encoder.run(names, {"input_ids": ids, "attention_mask": mask})
+    states = dict(zip(names, outputs), ids=ids, mask=mask)
+    return {f"{side}_{name}": states[name] for name in states if f"{side}_{name}" in input_names}
 
 lines = open(path, encoding="utf-8").read().splitlines()
 scores = []
@@ -123,7 +123,7 @@ def main() -> None:
 
 
 def compare(
-    what: str,
+    description: str,
     first: list[str],
     second: list[str],
     runs: int,
@@ -135,15 +135,15 @@ def compare(
     times: tuple[list[float], list[float]] = ([], [])
     for turn in range(runs + 1):
         for command, own_times in zip((first, second), times, strict=True):
-            elapsed = measure_seconds(command)
+            seconds = measure_seconds(command)
             if turn:
-                own_times.append(elapsed)
+                own_times.append(seconds)
     medians = [statistics.median(own_times) for own_times in times]
     ratio = medians[0] / medians[1]
     is_met = (at_most is None or ratio <= at_most) and (at_least is None or ratio >= at_least)
-    bound = f"at most {at_most}" if at_most is not None else f"at least {at_least}"
+    target = f"at most {at_most}" if at_most is not None else f"at least {at_least}"
     print(
-        f"{ratio:5.2f}  {'met   ' if is_met else 'MISSED'}  {bound:12}  {what}  "
+        f"{ratio:5.2f}  {'met   ' if is_met else 'MISSED'}  {target:12}  {description}  "
         f"({medians[0]:.3f} s / {medians[1]:.3f} s, {runs} runs)",
         flush=True,
     )

@@ -99,12 +99,12 @@ def main() -> None:
         return
     others = [way for way in (bm25_scores, grep_scores) if getattr(options, way.__name__[:4])]
     if options.shipped:
-        shipped = np.tile(list(WEIGHTS.values()), (len(questions.names), 1))
-        print_systems(data, questions, shipped, others)
+        shipped_weights = np.tile(list(WEIGHTS.values()), (len(questions.names), 1))
+        print_systems(data, questions, shipped_weights, others)
         return
-    learned = fit_held_out(questions, PARTS)
-    print_parts(questions, learned)
-    print_systems(data, questions, learned, others)
+    learned_weights = fit_held_out(questions, PARTS)
+    print_parts(questions, learned_weights)
+    print_systems(data, questions, learned_weights, others)
     print()
     print_weights(questions)
 
@@ -123,7 +123,7 @@ def collect(data: Path, name: str, count: int) -> None:
     output = data / "logits" / f"{name}.jsonl"
     output.parent.mkdir(exist_ok=True)
     queries = {row["question"]["query"] for row in read_rows(output)}
-    documents, scorer, began = read_tree(data, name), open_scorer("mini"), time.process_time()
+    documents, scorer, start = read_tree(data, name), open_scorer("mini"), time.process_time()
     for question in questions:
         if question["query"] in queries:
             continue
@@ -145,7 +145,7 @@ def collect(data: Path, name: str, count: int) -> None:
         ]
         with output.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"question": question, "passages": passages}) + "\n")
-    print(f"{name}: {time.process_time() - began:.0f} s of processor time", flush=True)
+    print(f"{name}: {time.process_time() - start:.0f} s of processor time", flush=True)
 
 
 def read_passages(data: Path, name: str) -> list[Passages]:
@@ -169,12 +169,12 @@ def _passages_of(
 ) -> Passages:
     question = row["question"]
     prior = PlacePrior(question["query"], files=facts)
-    grouped: dict[int, list[Mapping[str, Any]]] = {}
+    rows_by_place: dict[int, list[Mapping[str, Any]]] = {}
     for passage in row["passages"]:
-        grouped.setdefault(passage["document"], []).append(passage)
+        rows_by_place.setdefault(passage["document"], []).append(passage)
     chunks, logits, files = list[Chunk](), list[float](), list[int]()
     features, lengths = list[Mapping[str, float]](), list[float]()
-    for number, (place, group) in enumerate(grouped.items()):
+    for number, (place, group) in enumerate(rows_by_place.items()):
         document = documents[place]
         own = [_chunk_of(document, passage) for passage in group]
         values = [passage["logit"] for passage in group]
@@ -277,14 +277,16 @@ class Questions:
 
 def _places_in_files(files: np.ndarray, order: np.ndarray) -> np.ndarray:
     """The place of each passage among those of its file, from 0; `order` has the best first."""
-    ordered = np.take_along_axis(files, order, axis=1)
-    by_file = np.argsort(ordered, axis=1, kind="stable")
-    grouped = np.take_along_axis(ordered, by_file, axis=1)
+    ordered_files = np.take_along_axis(files, order, axis=1)
+    by_file = np.argsort(ordered_files, axis=1, kind="stable")
+    grouped_files = np.take_along_axis(ordered_files, by_file, axis=1)
     numbers = np.broadcast_to(np.arange(files.shape[1]), files.shape)
-    is_first = np.diff(grouped, axis=1, prepend=-2) != 0
-    starts = np.maximum.accumulate(np.where(is_first, numbers, 0), axis=1)
+    is_first = np.diff(grouped_files, axis=1, prepend=-2) != 0
+    file_starts = np.maximum.accumulate(np.where(is_first, numbers, 0), axis=1)
     places = np.empty_like(order)
-    np.put_along_axis(places, np.take_along_axis(order, by_file, axis=1), numbers - starts, axis=1)
+    np.put_along_axis(
+        places, np.take_along_axis(order, by_file, axis=1), numbers - file_starts, axis=1
+    )
     return places
 
 
@@ -296,7 +298,7 @@ def _pad(rows: Sequence[np.ndarray], fill: float) -> np.ndarray:
     return padded
 
 
-def fit(questions: Questions, left_out: str, parts: Sequence[str]) -> np.ndarray:
+def fit(questions: Questions, excluded_name: str, parts: Sequence[str]) -> np.ndarray:
     """The weights with the highest mean over both countings, one part after the other.
 
     That of `REPEAT`, which counts in a ranking of passages alone, has the highest mean by passage.
@@ -304,18 +306,20 @@ def fit(questions: Questions, left_out: str, parts: Sequence[str]) -> np.ndarray
     neighbours, so that no lucky one is taken, and the smallest that is about as good as the best.
     """
     shares = np.array([1 / np.sum(questions.names == name) for name in questions.names])
-    shares[questions.names == left_out] = 0.0
+    shares[questions.names == excluded_name] = 0.0
     weights = np.zeros(len(PARTS))
     for _ in range(ROUNDS if len(parts) > 1 else 1):
         before = weights.copy()
         for place in map(PARTS.index, parts):
-            counted = slice(1, 2) if PARTS[place] == REPEAT else slice(2)
+            counted_shares = slice(1, 2) if PARTS[place] == REPEAT else slice(2)
             candidates = [float(np.copysign(step, WEIGHTS[PARTS[place]])) for step in STEPS]
             means = []
             for weight in candidates:
                 weights[place] = weight
-                measured = questions.measure(np.tile(weights, (len(shares), 1)))
-                means.append(float((measured[:, counted].mean(1) * shares).sum() / shares.sum()))
+                measures = questions.measure(np.tile(weights, (len(shares), 1)))
+                means.append(
+                    float((measures[:, counted_shares].mean(1) * shares).sum() / shares.sum())
+                )
             smooth = [
                 (mean + float(np.mean(means[max(0, step - 1) : step + 2]))) / 2
                 for step, mean in enumerate(means)
@@ -331,8 +335,8 @@ def fit(questions: Questions, left_out: str, parts: Sequence[str]) -> np.ndarray
 
 def fit_held_out(questions: Questions, parts: Sequence[str]) -> np.ndarray:
     """For each question the weights that all other repositories have taught."""
-    learned = {name: fit(questions, name, parts) for name in dict.fromkeys(questions.names)}
-    return np.array([learned[name] for name in questions.names])
+    weights_by_name = {name: fit(questions, name, parts) for name in dict.fromkeys(questions.names)}
+    return np.array([weights_by_name[name] for name in questions.names])
 
 
 def print_weights(questions: Questions) -> None:
@@ -342,14 +346,17 @@ def print_weights(questions: Questions) -> None:
         print(f'    "{part}": {weight:g},')
 
 
-def print_parts(questions: Questions, learned: np.ndarray) -> None:
+def print_parts(questions: Questions, learned_weights: np.ndarray) -> None:
     """What each part of the prior gains alone, and what all lose without it."""
-    bare, full = questions.measure(np.zeros_like(learned)), questions.measure(learned)
+    bare, full = (
+        questions.measure(np.zeros_like(learned_weights)),
+        questions.measure(learned_weights),
+    )
     print("| part | alone, by file | by passage | all without it, by file | by passage |")
     print("|---|---|---|---|---|")
     for place, part in enumerate(PARTS):
         alone = questions.measure(fit_held_out(questions, [part])) - bare
-        without = learned.copy()
+        without = learned_weights.copy()
         without[:, place] = 0.0
         cells = [*gains(alone), *gains(questions.measure(without) - full)]
         print(f"| {part} | {' | '.join(cells)} |", flush=True)
@@ -407,8 +414,8 @@ def print_systems(
         for kind in known_kinds
     }
     path = data / "published.json"
-    published = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    for system, figures in published.items():
+    published_figures = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    for system, figures in published_figures.items():
         whole = {name: figures[name]["ndcg10"] for name in names}
         of_kinds = [
             _weighted({name: figures[name]["by_category"].get(kind) for name in names}, own)

@@ -42,11 +42,11 @@ def filler(unit: bytes, before: bytes = b"", after: bytes = b"") -> Make:
 
 def packed_line(size: int, times: int = 100, kind: Any = gzip.open) -> bytes:
     """A compressed line that is so many times as large as the size says."""
-    packed, piece = io.BytesIO(), b"word " * 20_000
-    with kind(packed, mode="wb") as stream:
+    archive, piece = io.BytesIO(), b"word " * 20_000
+    with kind(archive, mode="wb") as stream:
         for _ in range(size * times // len(piece)):
             stream.write(piece)
-    return packed.getvalue()
+    return archive.getvalue()
 
 
 def small_members(size: int) -> bytes:
@@ -81,12 +81,12 @@ def docx(make_body: Make, times: int = 1) -> Make:
     """A document whose body has so many times the size; the file is smaller."""
 
     def make(size: int) -> bytes:
-        packed = io.BytesIO()
-        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        stream = io.BytesIO()
+        with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
             start = f'<w:document xmlns:w="{WORD}"><w:body>'.encode()
             body = make_body(size * times)
             archive.writestr("word/document.xml", start + body + b"</w:body></w:document>")
-        return packed.getvalue()
+        return stream.getvalue()
 
     return make
 
@@ -99,18 +99,18 @@ def nested(first: bytes, last: bytes) -> Make:
 def count_up(unit: bytes, before: bytes = b"", after: bytes = b"") -> Make:
     """Units in which %d is their number."""
     length = len(unit) + 5
-    return lambda size: before + b"".join(unit % at for at in range(size // length)) + after
+    return lambda size: before + b"".join(unit % number for number in range(size // length)) + after
 
 
 def pdf(content: bytes, pages: int = 1, kids: bytes = b"") -> bytes:
     """A PDF in which all pages have the same packed content."""
-    packed = zlib.compress(content)
+    stream = zlib.compress(content)
     page = b"<</Type/Page/Parent 2 0 R/Contents 4 0 R/Resources<</Font<</F 3 0 R>>>>>>"
     objects = [
         b"<</Type/Catalog/Pages 2 0 R>>",
         b"<</Type/Pages/Count %d/Kids[%s]>>" % (pages, kids or b"5 0 R " * pages),
         b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
-        b"<</Length %d/Filter/FlateDecode>>stream\n%s\nendstream" % (len(packed), packed),
+        b"<</Length %d/Filter/FlateDecode>>stream\n%s\nendstream" % (len(stream), stream),
         page,
     ]
     out, table = b"%PDF-1.4\n", b""
@@ -264,9 +264,11 @@ def read_documents(path: str, flags: list[str]) -> str:
         unit=Unit.PARAGRAPH if "--unit" in flags else Unit.AUTO,
         prepend=Prepend.TITLE if "--prepend" in flags else None,
     )
-    listed = read_names(path, null=False) if "--files-from" in flags else []
-    paths = [] if listed else [str(Path(path).parent)] if "-r" in flags else [path]
-    inputs = Inputs(paths=paths, listed_paths=listed, recursive="-r" in flags, options=options)
+    listed_paths = read_names(path, null=False) if "--files-from" in flags else []
+    paths = [] if listed_paths else [str(Path(path).parent)] if "-r" in flags else [path]
+    inputs = Inputs(
+        paths=paths, listed_paths=listed_paths, recursive="-r" in flags, options=options
+    )
     inputs.check()
     count = 0
     for document in inputs:
@@ -288,14 +290,14 @@ def peak_megabytes() -> int:
 
 def run_child(path: str, flags: list[str]) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
-    started = time.process_time()
+    start = time.process_time()
     try:
         result = read_documents(path, flags)
     except Exception as error:  # noqa: BLE001 - it is what came out
         result = f"{type(error).__name__}: {error}"
     atexit._run_exitfuncs()  # end the process that reads PDF, so that it counts
     others = resource.getrusage(resource.RUSAGE_CHILDREN)
-    seconds = time.process_time() - started + others.ru_utime + others.ru_stime
+    seconds = time.process_time() - start + others.ru_utime + others.ru_stime
     peak = peak_megabytes() + others.ru_maxrss // 1024
     print(json.dumps([seconds, peak, result.replace(path, "FILE")[:300]]))
 
@@ -308,8 +310,10 @@ def measure(name: str, sizes: list[int], folder: Path) -> Iterator[tuple[float, 
         path.write_bytes(make(size))
         command = [sys.executable, __file__, "--child", str(path), *flags]
         try:
-            ran = subprocess.run(command, capture_output=True, timeout=TIMEOUT_SECONDS, check=False)
-            seconds, peak, result = json.loads(ran.stdout or b'[-1, -1, "ended"]')
+            process = subprocess.run(
+                command, capture_output=True, timeout=TIMEOUT_SECONDS, check=False
+            )
+            seconds, peak, result = json.loads(process.stdout or b'[-1, -1, "ended"]')
         except subprocess.TimeoutExpired:
             seconds, peak, result = TIMEOUT_SECONDS, -1, "no end"
         path.unlink()

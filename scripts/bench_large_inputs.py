@@ -62,10 +62,10 @@ def print_row(name: str, size: int, inputs: Sequence[str], arguments: argparse.N
     seconds, kilobytes, message = [], 0, ""
     for _ in range(arguments.runs):
         with tempfile.TemporaryFile("w+") as messages:
-            began = time.perf_counter()
+            start = time.perf_counter()
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=messages)
             _, status, usage = os.wait4(process.pid, 0)
-            seconds.append(time.perf_counter() - began)
+            seconds.append(time.perf_counter() - start)
             if os.waitstatus_to_exitcode(status):
                 messages.seek(0)
                 sys.exit(messages.read())
@@ -73,8 +73,12 @@ def print_row(name: str, size: int, inputs: Sequence[str], arguments: argparse.N
             messages.seek(0)
             message = next((line for line in messages if " read by the model" in line), "")
             message = message.partition(" read by")[0]
-    spread = f"{min(seconds):.1f} to {max(seconds):.1f}"
-    cells = f"{statistics.median(seconds):.1f} ({spread})", f"{kilobytes / 1024:.0f} MB", message
+    seconds_range = f"{min(seconds):.1f} to {max(seconds):.1f}"
+    cells = (
+        f"{statistics.median(seconds):.1f} ({seconds_range})",
+        f"{kilobytes / 1024:.0f} MB",
+        message,
+    )
     print(f"| {name} | {size / 1e6:.1f} MB | {' | '.join(cells)} |", flush=True)
 
 

@@ -81,7 +81,7 @@ class Model:
     graph: str
 
 
-class Failed(Exception):
+class PeerFailed(Exception):
     """A process that did not score, and why."""
 
 
@@ -93,7 +93,7 @@ class Bench:
         self.versions: dict[str, dict[str, str]] = {}
 
     def score(self, python: str, module: str, model: Model, **more: Any) -> dict[str, Any]:
-        """Let one process score; raises `Failed`."""
+        """Let one process score; raises `PeerFailed`."""
         job = {
             "folder": str(model.folder),
             "graph": str(model.folder / model.graph),
@@ -121,18 +121,18 @@ class Bench:
         )
         if process.returncode:
             lines = process.stderr.strip().splitlines() or [f"ended with {process.returncode}"]
-            raise Failed(lines[-1][:200])
+            raise PeerFailed(lines[-1][:200])
         report: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
         self.versions[module] = report["versions"]
         return report
 
-    def ours(self, model: Model, threads: int, **more: Any) -> dict[str, Any]:
+    def score_rerank(self, model: Model, threads: int, **more: Any) -> dict[str, Any]:
         try:
             return self.score(sys.executable, "with_rerank", model, threads=threads, **more)
-        except Failed as error:
+        except PeerFailed as error:
             raise SystemExit(f"rerank: {error}") from error
 
-    def in_turn(self, *engines: Callable[[], dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    def run_in_turn(self, *engines: Callable[[], dict[str, Any]]) -> list[list[dict[str, Any]]]:
         """The reports of each engine's runs, made A B A B."""
         rounds = [[engine() for engine in engines] for _ in range(self.runs)]
         return [list(reports) for reports in zip(*rounds, strict=True)]
@@ -143,30 +143,34 @@ def main() -> None:
     python = str(arguments.peers.absolute())  # not resolved: a venv's is a link
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        models = [prepared(Model("mini", ROOT / "models" / "mini", PARTED), work)]
+        models = [prepare_folder(Model("mini", ROOT / "models" / "mini", PARTED), work)]
         if arguments.lookalike:
             graph = "onnx/model_quantized.onnx"
-            models.append(prepared(Model("lookalike", arguments.lookalike, graph), work))
+            models.append(prepare_folder(Model("lookalike", arguments.lookalike, graph), work))
         passages = sample(arguments.data, arguments.count, [model.folder for model in models])
         bench = Bench(work, passages, arguments.runs, arguments.warm or len(passages))
         rows: list[Row] = []
-        left_out: list[str] = []
+        skipped_peers: list[str] = []
         for model in models:
-            bench.ours(model, machine.core_count(), passages=passages[:1])  # what is made once
-            rows += alone(bench, model)
+            bench.score_rerank(
+                model, machine.core_count(), passages=passages[:1]
+            )  # what is made once
+            rows += measure_alone(bench, model)
             if model.graph == PARTED:
-                left_out.append(f"{model.name}: peers left out: they open no graph in two parts")
+                skipped_peers.append(
+                    f"{model.name}: peers left out: they open no graph in two parts"
+                )
                 continue
             for peer in ALL:
                 if peer.checkpoint and not (model.folder / "model.safetensors").exists():
                     continue
                 print(f"{model.name}: {peer.name} …", file=sys.stderr, flush=True)
                 try:
-                    rows += against(bench, model, peer, python, arguments.tuning)
-                except Failed as error:
-                    left_out.append(f"{model.name}: {peer.name} left out: {error}")
+                    rows += compare_peer(bench, model, peer, python, arguments.tuning)
+                except PeerFailed as error:
+                    skipped_peers.append(f"{model.name}: {peer.name} left out: {error}")
     print_table(rows, markdown=arguments.markdown)
-    for line in left_out:
+    for line in skipped_peers:
         print(line)
     words = sum(len(text.split()) for text in passages)
     print(
@@ -174,9 +178,9 @@ def main() -> None:
         f"{bench.runs} runs; {machine.processor()}, {machine.core_count()} cores, "
         f"Python {platform.python_version()}"
     )
-    for who, versions in bench.versions.items():
-        print(f"{who}: " + ", ".join(f"{name} {number}" for name, number in versions.items()))
-    sys.exit(0 if all(row.met for row in rows) else 1)
+    for engine, versions in bench.versions.items():
+        print(f"{engine}: " + ", ".join(f"{name} {number}" for name, number in versions.items()))
+    sys.exit(0 if all(row.is_met for row in rows) else 1)
 
 
 def arguments_of() -> argparse.Namespace:
@@ -192,53 +196,64 @@ def arguments_of() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def alone(bench: Bench, model: Model) -> list[Row]:
+def measure_alone(bench: Bench, model: Model) -> list[Row]:
     """What is measured of our engine by itself: a second core, memory, and rest."""
-    one, two = bench.in_turn(lambda: bench.ours(model, 1), lambda: bench.ours(model, 2, idle=True))
+    reports, two_core_reports = bench.run_in_turn(
+        lambda: bench.score_rerank(model, 1), lambda: bench.score_rerank(model, 2, idle=True)
+    )
     rows: list[Row] = []
     if machine.core_count() > 1:
-        detail = f"{seconds(two):.3f} / {seconds(one):.3f} s"
-        rows.append(Row(model.name, "two threads for one", worst(two, one), SCALING, detail))
-    idle = max(report["idle"] for report in two)
+        detail = f"{seconds(two_core_reports):.3f} / {seconds(reports):.3f} s"
+        rows.append(
+            Row(
+                model.name, "two threads for one", worst(two_core_reports, reports), SCALING, detail
+            )
+        )
+    idle = max(report["idle"] for report in two_core_reports)
     rows.append(Row(model.name, "CPU while idle for 2 s", idle, IDLE, at_most=True, unit="s"))
-    peak = median(report["peak"] for report in two)
+    peak = median(report["peak"] for report in two_core_reports)
     rows.append(Row(model.name, "peak memory", peak, unit="MB"))
     whole = model.folder / "onnx" / "model.onnx"
     if whole.exists() and find_spec("openvino"):
-        rows.append(by_openvino(bench, replace(model, graph=str(whole.relative_to(model.folder)))))
+        rows.append(
+            measure_openvino(bench, replace(model, graph=str(whole.relative_to(model.folder))))
+        )
     return rows
 
 
-def by_openvino(bench: Bench, model: Model) -> Row:
+def measure_openvino(bench: Bench, model: Model) -> Row:
     """How much sooner OpenVINO scores by a float32 graph than onnxruntime does."""
-    other, usual = bench.in_turn(
-        lambda: bench.ours(model, machine.core_count(), runtime="openvino"),
-        lambda: bench.ours(model, machine.core_count()),
+    other, usual = bench.run_in_turn(
+        lambda: bench.score_rerank(model, machine.core_count(), runtime="openvino"),
+        lambda: bench.score_rerank(model, machine.core_count()),
     )
     detail = f"{seconds(other):.3f} / {seconds(usual):.3f} s"
     return Row(model.name, "float32, by OpenVINO", worst(other, usual), None, detail)
 
 
-def against(bench: Bench, model: Model, peer: Peer, python: str, tuning: int) -> list[Row]:
-    """Time a peer in its defaults and at its best; raises `Failed` where it does not run."""
+def compare_peer(bench: Bench, model: Model, peer: Peer, python: str, tuning: int) -> list[Row]:
+    """Time a peer in its defaults and at its best; raises `PeerFailed` where it does not run."""
     threads = machine.core_count() if peer.sets_threads else None
     best = best_batch(bench, model, peer, python, tuning)
-    ours, default, tuned = bench.in_turn(
-        lambda: bench.ours(model, machine.core_count()),
+    ours, default, tuned_runs = bench.run_in_turn(
+        lambda: bench.score_rerank(model, machine.core_count()),
         lambda: bench.score(python, peer.module, model),
         lambda: bench.score(python, peer.module, model, batch=best, threads=threads),
     )
     setting = f"batch {best}" + (f", {threads} threads" if threads else "")
     rows: list[Row] = []
-    for what, theirs, least in (("defaults", default, peer.bound), (setting, tuned, None)):
-        name = f"{peer.name}, {what}"
+    for setting_name, theirs, least in (
+        ("defaults", default, peer.bound),
+        (setting, tuned_runs, None),
+    ):
+        name = f"{peer.name}, {setting_name}"
         times = [seconds(reports) for reports in (ours, theirs)]
         peaks = [median(report["peak"] for report in reports) for reports in (ours, theirs)]
         detail = f"{times[0]:.3f} / {times[1]:.3f} s, {peaks[0]:.0f} / {peaks[1]:.0f} MB"
         rows.append(Row(model.name, name, worst(ours, theirs), least, detail))
         alike = spearman(ours[0]["scores"], theirs[0]["scores"])
         # Padded batches move int8 scores, and other weights give others.
-        bound = None if peer.checkpoint or what == "defaults" else AGREEMENT
+        bound = None if peer.checkpoint or setting_name == "defaults" else AGREEMENT
         rows.append(Row(model.name, f"{name}: Spearman", alike, bound, unit=""))
     return rows
 
@@ -279,7 +294,7 @@ def ranks(scores: Sequence[float]) -> Any:
     return (np.cumsum(counts) - (counts - 1) / 2)[places]
 
 
-def prepared(model: Model, work: Path) -> Model:
+def prepare_folder(model: Model, work: Path) -> Model:
     """The model's folder with what the peers ask of one: a tokenizer's configuration."""
     folder = work / model.name
     folder.mkdir()

@@ -79,14 +79,14 @@ def main() -> None:
 def rank(
     reranker: Reranker, question: Question, documents: Sequence[Document], seconds: float | None
 ) -> Run:
-    began = time.perf_counter()
+    start = time.perf_counter()
     try:
         ranking = reranker.rank(question.text, documents, n=TOP_RESULTS, max_time=seconds)
     except ScorerError:  # nothing was scored in time
-        return Run(time.perf_counter() - began, 0, [])
-    took = time.perf_counter() - began
-    scored = ranking.chunks if ranking.unread is None else ranking.unread.read
-    return Run(took, scored, [result.document.id for result in ranking])
+        return Run(time.perf_counter() - start, 0, [])
+    took = time.perf_counter() - start
+    scored_count = ranking.chunks if ranking.unread is None else ranking.unread.read
+    return Run(took, scored_count, [result.document.id for result in ranking])
 
 
 def print_row(
@@ -103,8 +103,8 @@ def print_row(
         for run, best in zip(runs, whole, strict=True)
     ]
     pairs = [(run, question) for run, question in zip(runs, questions, strict=True)]
-    graded = [ndcg(run.first, question.grades) for run, question in pairs if question.grades]
-    quality = f"{mean(graded):.3f}" if graded else ""
+    ndcgs = [ndcg(run.first, question.grades) for run, question in pairs if question.grades]
+    quality = f"{mean(ndcgs):.3f}" if ndcgs else ""
     print(
         f"| {name} | {median(run.seconds for run in runs):.3f} s | {longest:.3f} s | {late} "
         f"| {mean(run.scored for run in runs):,.0f} | {mean(overlaps):.3f} | {quality} |",
@@ -131,12 +131,14 @@ def time_command(documents: Sequence[Document], query: str, options: argparse.Na
         command = [sys.executable, "-m", "rerank_cli", "-q", query, "-m", options.model, "--json"]
         print("\n| rerank --max-time | whole process | late | exit code |\n|---|---|---|---|")
         for seconds in options.seconds:
-            began = time.perf_counter()
-            limited = [*command, "--max-time", f"{seconds}s", "-n", "10", str(path)]
-            ran = subprocess.run(limited, check=False, capture_output=True)
-            took = time.perf_counter() - began
+            start = time.perf_counter()
+            limited_command = [*command, "--max-time", f"{seconds}s", "-n", "10", str(path)]
+            process = subprocess.run(limited_command, check=False, capture_output=True)
+            took = time.perf_counter() - start
             late = max(0.0, took / seconds - 1)
-            print(f"| {seconds:g} s | {took:.3f} s | {late:.1%} | {ran.returncode} |", flush=True)
+            print(
+                f"| {seconds:g} s | {took:.3f} s | {late:.1%} | {process.returncode} |", flush=True
+            )
 
 
 def make_texts(count: int, queries: int) -> tuple[list[Document], list[Question]]:

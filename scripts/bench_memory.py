@@ -29,7 +29,7 @@ def main() -> None:
     arguments = parser.parse_args()
     is_met = True
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as directory:
-        for what, count, options, piped in [
+        for description, count, options, is_piped in [
             ("bm25, a file", arguments.lines, ["-m", "bm25"], False),
             ("bm25, a pipe", arguments.lines, ["-m", "bm25"], True),
             ("default model, a file", arguments.model_lines, [], False),
@@ -39,11 +39,11 @@ def main() -> None:
                 path = Path(directory) / "lines.txt"
                 with path.open("w", encoding="utf-8") as stream:
                     stream.writelines(random_lines(lines))
-                peaks.append(peak(path, options, piped=piped))
+                peaks.append(peak(path, options, is_piped=is_piped))
             more = peaks[1] - peaks[0]
             is_met &= more <= ALLOWED
             print(
-                f"{what}: {count // 10:,} lines {peaks[0]:.0f} MB, {count:,} lines "
+                f"{description}: {count // 10:,} lines {peaks[0]:.0f} MB, {count:,} lines "
                 f"{peaks[1]:.0f} MB, {more:+.1f} MB: {'met' if more <= ALLOWED else 'MISSED'}",
                 flush=True,
             )
@@ -61,13 +61,13 @@ def random_lines(count: int) -> Iterator[str]:
         yield " ".join(draw.choices(words, k=draw.randint(2, 12))) + "\n"
 
 
-def peak(path: Path, options: list[str], *, piped: bool) -> float:
+def peak(path: Path, options: list[str], *, is_piped: bool) -> float:
     """Rank a file's lines in a process of its own: its peak resident memory in MB."""
     command = [sys.executable, "-m", "rerank_cli", QUERY, "-n", "10", *options]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "RERANK_HOME": str(path.parent)}
-    feed = subprocess.Popen(["cat", str(path)], stdout=subprocess.PIPE) if piped else None
+    feed = subprocess.Popen(["cat", str(path)], stdout=subprocess.PIPE) if is_piped else None
     process = subprocess.Popen(
-        command if piped else [*command, str(path)],
+        command if is_piped else [*command, str(path)],
         stdin=feed.stdout if feed else subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         env=environment,

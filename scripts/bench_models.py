@@ -72,8 +72,8 @@ def measure(model: str) -> dict[str, float]:
     text = ROOT / "examples" / "garden.md"
     command = [sys.executable, "-c", PROCESS, model, str(text)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    ran = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    figures: dict[str, float] = json.loads(ran.stdout)
+    process = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    figures: dict[str, float] = json.loads(process.stdout)
     return figures
 
 

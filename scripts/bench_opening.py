@@ -88,32 +88,32 @@ def main() -> None:
 
 def measure(model: Path, home: str, runs: int) -> bool:
     first = rerank(model, home)
-    prepared = next(Path(home).glob("cache/prepared/*/model.onnx"))
+    prepared_graph = next(Path(home).glob("cache/prepared/*/model.onnx"))
     plains, copies, wholes, leasts = [], [], [], []
     for _ in range(runs):
-        plains.append(opening(model))
-        copies.append(opening(prepared, "prepared"))
+        plains.append(measure_opening(model))
+        copies.append(measure_opening(prepared_graph, "prepared"))
         wholes.append(rerank(model, home))
-        leasts.append(seconds([sys.executable, "-c", COMMON + LEAST, str(prepared)], home))
+        leasts.append(seconds([sys.executable, "-c", COMMON + LEAST, str(prepared_graph)], home))
     is_met = True
     bounds = BOUNDS if model.stat().st_size >= LARGE else {}
     for name in ("open", "memory"):
         ours, theirs = median(copies, name), median(plains, name)
         is_met &= print_ratio(f"{name}: prepared / plain session", ours, theirs, bounds.get(name))
     whole, least = statistics.median(wholes), statistics.median(leasts)
-    bound = bounds.get("process")
-    is_met &= print_ratio("ten short documents, the whole process / the least", whole, least, bound)
+    limit = bounds.get("process")
+    is_met &= print_ratio("ten short documents, the whole process / the least", whole, least, limit)
     print_ratio("its first use, which prepares it / later ones", first, whole, None)
-    alone, both = together(prepared, 1), together(prepared, 2)
+    alone, both = measure_together(prepared_graph, 1), measure_together(prepared_graph, 2)
     print_ratio("memory of two processes / twice that of one", both, 2 * alone, None)
     return is_met
 
 
-def print_ratio(what: str, ours: float, theirs: float, bound: float | None) -> bool:
+def print_ratio(description: str, ours: float, theirs: float, limit: float | None) -> bool:
     ratio = ours / theirs
-    is_met = bound is None or ratio <= bound
-    verdict = "" if bound is None else f"{'met' if is_met else 'MISSED':7} at most {bound}"
-    print(f"  {ratio:5.2f}  {verdict:20}  {what}  ({ours:.3f} / {theirs:.3f})")
+    is_met = limit is None or ratio <= limit
+    verdict = "" if limit is None else f"{'met' if is_met else 'MISSED':7} at most {limit}"
+    print(f"  {ratio:5.2f}  {verdict:20}  {description}  ({ours:.3f} / {theirs:.3f})")
     return is_met
 
 
@@ -121,32 +121,34 @@ def median(results: list[dict[str, float]], name: str) -> float:
     return statistics.median(result[name] for result in results)
 
 
-def opening(path: Path, *more: str) -> dict[str, float]:
-    ran = subprocess.run(
+def measure_opening(path: Path, *more: str) -> dict[str, float]:
+    process = subprocess.run(
         [sys.executable, "-c", COMMON + OPEN, str(path), *more],
         capture_output=True, check=True, stdin=subprocess.DEVNULL,
     )  # fmt: skip
-    result: dict[str, float] = json.loads(ran.stdout)
+    result: dict[str, float] = json.loads(process.stdout)
     return result
 
 
-def together(path: Path, count: int) -> float:
+def measure_together(path: Path, count: int) -> float:
     """Megabytes that so many processes hold, when the last of them has run."""
-    running = []
+    processes = []
     try:
         for _ in range(count):
             command = [sys.executable, "-c", COMMON + OPEN, str(path), "prepared"]
-            running.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
-            assert running[-1].stdout is not None
-            running[-1].stdout.readline()
-        return sum(proportional(process.pid) for process in running) / 1024
+            processes.append(
+                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            )
+            assert processes[-1].stdout is not None
+            processes[-1].stdout.readline()
+        return sum(proportional_size(process.pid) for process in processes) / 1024
     finally:
-        for process in running:
+        for process in processes:
             process.kill()
             process.wait()
 
 
-def proportional(process: int) -> int:
+def proportional_size(process: int) -> int:
     lines = Path(f"/proc/{process}/smaps_rollup").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
 
@@ -159,9 +161,9 @@ def rerank(model: Path, home: str) -> float:
 
 def seconds(command: list[str], home: str) -> float:
     environment = {**os.environ, "RERANK_HOME": home}
-    began = time.perf_counter()
+    start = time.perf_counter()
     subprocess.run(command, check=True, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def main() -> None:
     layers = config["num_hidden_layers"]
     weights = layers * (4 * sizes[0] ** 2 + 2 * sizes[0] * sizes[1])
     bare = bare_session(layers, *sizes)
-    quantised = open_model(folder / "onnx" / "model_quantized.onnx", Runtime.ONNXRUNTIME)
+    quantised_network = open_model(folder / "onnx" / "model_quantized.onnx", Runtime.ONNXRUNTIME)
     print(f"{machine.processor()}, one thread, onnxruntime {onnxruntime.__version__}")
     print("tokens  bare GOP/s  model GOP/s  share  where a run's time goes")
     for length in LENGTHS:
@@ -63,20 +63,22 @@ def main() -> None:
             "x": np.random.default_rng(0).integers(0, 255, (length, sizes[0]), np.uint8),
             "y": np.random.default_rng(1).integers(0, 255, (length, sizes[1]), np.uint8),
         }
-        products, whole = in_turn(partial(bare.run, None, feed), partial(quantised.scores, [row]))
+        products, whole = time_in_turn(
+            partial(bare.run, None, feed), partial(quantised_network.scores, [row])
+        )
         rates = [2 * weights * length / seconds / 1e9 for seconds in (products, whole)]
-        shares = ", ".join(f"{name} {share:.0%}" for name, share in profile(quantised, row))
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in profile(quantised_network, row))
         share = f"{rates[1] / rates[0]:5.0%}"
         print(f"{length:6}  {rates[0]:10.0f}  {rates[1]:11.0f}  {share}  {shares}", flush=True)
-    others(folder, quantised)
+    measure_others(folder, quantised_network)
 
 
-def others(folder: Path, quantised: Network) -> None:
+def measure_others(folder: Path, quantised_network: Network) -> None:
     """Time the float32 model beside the int8 one: milliseconds a pair, alone and in a batch."""
     path = folder / "onnx" / "model.onnx"
     if not path.exists():
         return
-    networks = {"int8": quantised, "float32": open_model(path, Runtime.ONNXRUNTIME)}
+    networks = {"int8": quantised_network, "float32": open_model(path, Runtime.ONNXRUNTIME)}
     if find_spec("openvino"):
         networks["float32 by OpenVINO"] = open_model(path, Runtime.OPENVINO)
     print("\nmilliseconds a pair, one thread (in batches of one length, where scores allow)")
@@ -84,13 +86,13 @@ def others(folder: Path, quantised: Network) -> None:
     for length in LENGTHS:
         cells = []
         rows = [pair_of(length, number) for number in range(LENGTHS[-1] // LENGTHS[0])]
-        alone = in_turn(*(partial(network.scores, rows[:1]) for network in networks.values()))
+        alone = time_in_turn(*(partial(network.scores, rows[:1]) for network in networks.values()))
         for network, seconds in zip(networks.values(), alone, strict=True):
             cell = f"{seconds * 1e3:.1f}"
             count = min(network.batching.pairs, network.batching.tokens // length)
             if count > 1:
-                (together,) = in_turn(partial(network.scores, rows[:count]))
-                cell += f" ({together / count * 1e3:.1f})"
+                (batch_seconds,) = time_in_turn(partial(network.scores, rows[:count]))
+                cell += f" ({batch_seconds / count * 1e3:.1f})"
             cells.append(cell)
         print(f"{length:6}  " + "  ".join(f"{cell:>20}" for cell in cells), flush=True)
 
@@ -105,29 +107,29 @@ def pair_of(length: int, number: int = 0) -> TokenRow:
     return ids.tolist(), [0] * length
 
 
-def bare_session(layers: int, hidden: int, inner: int) -> Any:
+def bare_session(layers: int, hidden_size: int, inner: int) -> Any:
     """A session of the model's int8 products alone: bytes in, 32-bit sums out."""
     numbers = np.random.default_rng(0)
     nodes, weights, outputs = [], [numpy_helper.from_array(np.uint8(128), "zero")], []
     for layer in range(layers):
         for place, (rows, columns) in enumerate(
-            [(hidden, hidden)] * 4 + [(hidden, inner), (inner, hidden)]
+            [(hidden_size, hidden_size)] * 4 + [(hidden_size, inner), (inner, hidden_size)]
         ):
             name = f"w{layer}.{place}"
             values = numbers.integers(-127, 128, (rows, columns), np.int8)
             weights.append(numpy_helper.from_array(values, name))
             zeros = np.zeros(columns, np.int8)
             weights.append(numpy_helper.from_array(zeros, f"{name}.zero"))
-            input_name = "x" if rows == hidden else "y"
+            input_name = "x" if rows == hidden_size else "y"
             inputs = [input_name, name, "zero", f"{name}.zero"]
             nodes.append(helper.make_node("MatMulInteger", inputs, [f"{name}.out"]))
             shape = [None, columns]
             outputs.append(helper.make_tensor_value_info(f"{name}.out", TensorProto.INT32, shape))
-    taken_in = [
+    input_specs = [
         helper.make_tensor_value_info(name, TensorProto.UINT8, [None, size])
-        for name, size in (("x", hidden), ("y", inner))
+        for name, size in (("x", hidden_size), ("y", inner))
     ]
-    graph = helper.make_graph(nodes, "products", taken_in, outputs, weights)
+    graph = helper.make_graph(nodes, "products", input_specs, outputs, weights)
     opsets = [helper.make_opsetid("", 17)]
     model: onnx.ModelProto = helper.make_model(graph, opset_imports=opsets, ir_version=8)
     return onnxruntime.InferenceSession(
@@ -135,17 +137,17 @@ def bare_session(layers: int, hidden: int, inner: int) -> Any:
     )
 
 
-def in_turn(*works: Callable[[], object]) -> list[float]:
+def time_in_turn(*tasks: Callable[[], object]) -> list[float]:
     """The least seconds that each work takes, all of them tried in turn."""
-    best = [float("inf")] * len(works)
-    for work in works:
+    best = [float("inf")] * len(tasks)
+    for work in tasks:
         work()
-    until = time.perf_counter() + SECONDS * len(works)
-    while time.perf_counter() < until:
-        for place, work in enumerate(works):
-            began = time.perf_counter()
+    deadline = time.perf_counter() + SECONDS * len(tasks)
+    while time.perf_counter() < deadline:
+        for place, work in enumerate(tasks):
+            start = time.perf_counter()
             work()
-            best[place] = min(best[place], time.perf_counter() - began)
+            best[place] = min(best[place], time.perf_counter() - start)
     return best
 
 
@@ -171,7 +173,9 @@ def profile(network: Network, row: TokenRow) -> list[tuple[str, float]]:
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             operator = event["args"]["op_name"]
-            group = next((name for name, of in GROUPS.items() if operator in of), "the rest")
+            group = next(
+                (name for name, operators in GROUPS.items() if operator in operators), "the rest"
+            )
             durations[group] += event["dur"]
     return [(name, count / durations.total()) for name, count in durations.most_common()]
 

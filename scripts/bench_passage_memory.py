@@ -88,12 +88,12 @@ def main() -> None:
     ratios = []
     for name in ("clock", "processor"):
         old, new = (mean(turns, name) for turns in (without, with_memory))
-        reading = getattr(first, name)
-        whole = (reading + (arguments.queries - 1) * new) / arguments.queries
+        readings = getattr(first, name)
+        whole = (readings + (arguments.queries - 1) * new) / arguments.queries
         ratios.append(old / whole)
         print(
             f"{name:9}  without memory {old:6.2f} ms a pair, with it {new:6.2f} ms "
-            f"({old / new:.1f} times as fast), the first query {reading:6.2f} ms; "
+            f"({old / new:.1f} times as fast), the first query {readings:6.2f} ms; "
             f"{arguments.queries} queries: {old / whole:.1f} times the pairs a second"
         )
     pairs = len(some) * arguments.rounds

@@ -108,7 +108,7 @@ def main() -> None:
         bench = Bench(reranker, ScoreFile(arguments.cache, reranker.info.model))
         print(f"{reranker.info.model}, seed {seed}")
         for part in arguments.parts.split(","):
-            began = time.monotonic()
+            start = time.monotonic()
             if part == "d":
                 pools = list(cases_of.abstract_pools(folder, count, DEPTH, seed))
                 bench.compare_ranking(pools, systems)
@@ -125,7 +125,7 @@ def main() -> None:
                     bench.measure_sentences(cases, systems)
                 if arguments.errors:
                     bench.print_errors(cases, systems[-1], arguments.errors)
-            print(f"\n{time.monotonic() - began:.0f} s", flush=True)
+            print(f"\n{time.monotonic() - start:.0f} s", flush=True)
 
 
 # Systems: how each cuts a document
@@ -220,11 +220,11 @@ class ScoreFile:
         """The score of each pair of query and text; those that are known are not made again."""
         keys = [self._key(*pair) for pair in pairs]
         scores_by_key = {key: score for key in set(keys) if (score := self._find(key)) is not None}
-        missing = {
+        missing_pairs = {
             key: pair for key, pair in zip(keys, pairs, strict=True) if key not in scores_by_key
         }
-        for start in range(0, len(missing), SCORED_AT_ONCE):
-            part = dict(list(missing.items())[start : start + SCORED_AT_ONCE])
+        for start in range(0, len(missing_pairs), SCORED_AT_ONCE):
+            part = dict(list(missing_pairs.items())[start : start + SCORED_AT_ONCE])
             values = reranker.score([Pair.from_texts(*pair) for pair in part.values()]).values
             scores_by_key.update(zip(part, (float(value or 0) for value in values), strict=True))
             rows = [(key, scores_by_key[key]) for key in part]
@@ -316,16 +316,16 @@ class Bench:
             for score in own
             if not grade
         ]
-        ways = aggregations.make_aggregations(aggregations.Irrelevant(sorted(wrong)))
+        ways = aggregations.make_aggregations(aggregations.IrrelevantScores(sorted(wrong)))
         figures: dict[str, list[float]] = {}
-        lost: dict[str, list[bool]] = {}
+        losses: dict[str, list[bool]] = {}
         for name, aggregate in ways.items():
             values: list[list[float]] = []
             for own in scores:
                 everything = [score for document in own for score in document]
                 values.append([aggregate(document, everything) for document in own])
             figures[name] = [ndcg(v, pool.grades) for v, pool in zip(values, pools, strict=True)]
-            lost[name] = [
+            losses[name] = [
                 any(score > own[-1] for score in own[: pool.long])
                 for own, pool in zip(values, pools, strict=True)
             ]
@@ -334,11 +334,13 @@ class Bench:
         print(f"\n{system}: {best!r} is best on the half for choosing; nDCG@10 on the other half\n")
         print("| | chosen on | tested on | article | paragraph | over max | long before short |")
         print("|---|---|---|---|---|---|---|")
-        tested = [pools[i] for i in halves[1]]
+        test_pools = [pools[i] for i in halves[1]]
         for name, values_of in figures.items():
             second = [values_of[i] for i in halves[1]]
-            kinds = [f"{100 * mean_of(second, tested, k):.1f}" for k in ("article", "paragraph")]
-            short = [lost[name][i] for i in halves[1] if pools[i].kind == "paragraph"]
+            kinds = [
+                f"{100 * mean_of(second, test_pools, k):.1f}" for k in ("article", "paragraph")
+            ]
+            short = [losses[name][i] for i in halves[1] if pools[i].kind == "paragraph"]
             cells = [
                 f"**{name}**" if name == best else name,
                 f"{100 * means[name] / len(halves[0]):.1f}",
@@ -349,7 +351,7 @@ class Bench:
             ]
             print(f"| {' | '.join(cells)} |")
 
-    def ranked(self, system: str, case: Case) -> list[tuple[float, Chunk]]:
+    def rank_chunks(self, system: str, case: Case) -> list[tuple[float, Chunk]]:
         """A document's chunks with their scores, best first."""
         chunks = self.chunks(system, case.query, case.document)
         pairs = [(case.query, chunk.scored_text) for chunk in chunks]
@@ -370,19 +372,20 @@ class Bench:
             print(interval(right), flush=True)
 
     def _judge(self, system: str, case: Case) -> Outcome:
-        ranked = self.ranked(system, case)
-        right = [case.is_right(chunk.start, chunk.end) for _, chunk in ranked]
-        return Outcome(right[0], any(right[:3]), any(right), len(ranked))
+        ranked_chunks = self.rank_chunks(system, case)
+        right = [case.is_right(chunk.start, chunk.end) for _, chunk in ranked_chunks]
+        return Outcome(right[0], any(right[:3]), any(right), len(ranked_chunks))
 
     def print_errors(self, cases: Sequence[Case], system: str, count: int) -> None:
         """Print the first cases whose best passage is wrong, with what is right."""
         for case in cases:
-            ranked = self.ranked(system, case)
-            right = [n for n, (_, c) in enumerate(ranked) if case.is_right(c.start, c.end)]
+            ranked_chunks = self.rank_chunks(system, case)
+            right = [n for n, (_, c) in enumerate(ranked_chunks) if case.is_right(c.start, c.end)]
             if count and right[:1] != [0]:
                 count -= 1
-                print(f"\n--- {case.group}: {case.query}  (right: {right[:3]} of {len(ranked)})")
-                for score, chunk in [ranked[0], *(ranked[n] for n in right[:1])]:
+                count_text = f"right: {right[:3]} of {len(ranked_chunks)}"
+                print(f"\n--- {case.group}: {case.query}  ({count_text})")
+                for score, chunk in [ranked_chunks[0], *(ranked_chunks[n] for n in right[:1])]:
                     print(f"{score:.2f} {chunk.headings}\n{chunk.scored_text[:600]}\n")
 
 
@@ -427,8 +430,8 @@ def print_table(cases: Sequence[Case], outcomes: Mapping[str, Sequence[Outcome]]
         cells = [name, interval(first), interval([outcome.first_three for outcome in own])]
         cells.append(f"{100 * fsum(outcome.possible for outcome in own) / len(own):.1f}")
         for kind in kinds:
-            picked = [o.first for o, case in zip(own, cases, strict=True) if case.kind == kind]
-            cells.append(f"{100 * fsum(picked) / len(picked):.1f}")
+            firsts = [o.first for o, case in zip(own, cases, strict=True) if case.kind == kind]
+            cells.append(f"{100 * fsum(firsts) / len(firsts):.1f}")
         cells.append(f"{fsum(outcome.chunks for outcome in own) / len(own):.1f}")
         for other in others:
             if not name.startswith("rerank"):

@@ -51,22 +51,22 @@ def main() -> None:
     try:
         assert server.stdout is not None
         url = server.stdout.readline().strip()
-        wholes, starts, leasts = list[float](), list[float](), list[float]()
+        wholes, start_seconds, leasts = list[float](), list[float](), list[float]()
         with tempfile.TemporaryDirectory() as folder:
-            many, one = Path(folder) / "many.txt", Path(folder) / "one.txt"
+            many_file, single_file = Path(folder) / "many.txt", Path(folder) / "one.txt"
             lines = [f"line {n} about a fox and {n * 7919 % 1000} dogs\n" for n in range(10**6)]
-            many.write_text("".join(lines[: arguments.lines]), encoding="utf-8")
-            one.write_text(lines[0], encoding="utf-8")
+            many_file.write_text("".join(lines[: arguments.lines]), encoding="utf-8")
+            single_file.write_text(lines[0], encoding="utf-8")
             for _ in range(arguments.runs):
                 leasts.append(bare_sockets(url, lines[: arguments.lines]))
-                starts.append(seconds(one, url, folder) - LATENCY)
-                wholes.append(seconds(many, url, folder))
+                start_seconds.append(seconds(single_file, url, folder) - LATENCY)
+                wholes.append(seconds(many_file, url, folder))
         with urlopen(f"{url}/-/counts") as answer:
             counts = json.load(answer)
     finally:
         server.terminate()
         server.wait()
-    whole, start, least = map(statistics.median, (wholes, starts, leasts))
+    whole, start, least = map(statistics.median, (wholes, start_seconds, leasts))
     ratio = (whole - start) / least
     is_met = ratio <= ALLOWED and not counts["busy"]
     print(
@@ -83,37 +83,37 @@ def bare_sockets(url: str, lines: list[str]) -> float:
     """How long it takes to send the same requests, and nothing else."""
     place = urlsplit(url)
     head = "POST /rerank HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\n"
-    waiting: SimpleQueue[bytes] = SimpleQueue()
+    bodies: SimpleQueue[bytes] = SimpleQueue()
     for start in range(0, len(lines), BATCH):
         texts = [line.rstrip() for line in lines[start : start + BATCH]]
         body = json.dumps({"query": QUERY, "texts": texts})
-        waiting.put(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+        bodies.put(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
 
     def send(_number: int) -> None:
         with socket.create_connection((place.hostname or "", place.port or 0)) as connection:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             while True:
                 try:
-                    connection.sendall(waiting.get_nowait())
+                    connection.sendall(bodies.get_nowait())
                 except Empty:
                     return
-                received = connection.recv(1 << 16)
-                header, _, content = received.partition(b"\r\n\r\n")
+                answer = connection.recv(1 << 16)
+                header, _, content = answer.partition(b"\r\n\r\n")
                 length = int(header.lower().partition(b"content-length:")[2].split()[0])
                 while len(content) < length:
                     content += connection.recv(1 << 16)
 
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     with ThreadPoolExecutor(PERMITS) as pool:
         list(pool.map(send, range(PERMITS)))
-    return time.perf_counter() - began
+    return time.perf_counter() - start_time
 
 
 def seconds(path: Path, url: str, home: str) -> float:
     """How long it takes to pipe a file into the command."""
     options = ["-m", "tei/local", "--base-url", url, QUERY, "-n", "10"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "RERANK_HOME": home}
-    began = time.perf_counter()
+    start = time.perf_counter()
     feed = subprocess.Popen(["cat", str(path)], stdout=subprocess.PIPE)
     subprocess.run(
         [sys.executable, "-m", "rerank_cli", *options, "--concurrency", str(PERMITS)],
@@ -123,7 +123,7 @@ def seconds(path: Path, url: str, home: str) -> float:
         check=True,
     )
     feed.wait()
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

@@ -46,14 +46,14 @@ def main() -> None:
     parser.add_argument("--venv", type=Path, help="the environment of the SDKs, made if needed")
     parser.add_argument("--record", action="store_true", help="keep what the SDKs sent")
     arguments = parser.parse_args()
-    recorded = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
-    sdks = call_sdks(arguments.venv) if arguments.venv else recorded
+    recorded_calls = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
+    sdks = call_sdks(arguments.venv) if arguments.venv else recorded_calls
     if arguments.record:
-        recorded |= {provider: sdk for provider, sdk in sdks.items() if "calls" in sdk}
-        RECORD.write_text(json.dumps(recorded, indent=1) + "\n", encoding="utf-8")
+        recorded_calls |= {provider: sdk for provider, sdk in sdks.items() if "calls" in sdk}
+        RECORD.write_text(json.dumps(recorded_calls, indent=1) + "\n", encoding="utf-8")
     problems = compare_all(sdks)
     for provider, sdk in sdks.items():
-        if "calls" in sdk and sdk != recorded.get(provider):
+        if "calls" in sdk and sdk != recorded_calls.get(provider):
             problems.append(f"{provider}: the SDK sends something else than was recorded")
         problems += [f"{provider}: no call gives {name}" for name in sdk.get("not given", ())]
     print(*(f"WRONG: {problem}" for problem in problems), sep="\n")
@@ -82,16 +82,16 @@ def compare_all(sdks: Mapping[str, Any]) -> list[str]:
     """Print the differences from each SDK; returns what is wrong about them."""
     reasons, problems = explanations(), list[str]()
     everywhere, methods, calls, count = set[str](), 0, 0, 0
-    missed = set[Explanation]()
+    missing_explanations = set[Explanation]()
     if all("calls" in sdk for sdk in sdks.values()):
-        missed = {reason for reason in reasons if reason.entry == "default"}
+        missing_explanations = {reason for reason in reasons if reason.entry == "default"}
     for provider, sdk in sdks.items():
         if "skipped" in sdk:
             print(f"{provider}: skipped: {sdk['skipped']}\n")
             continue
         print(f"{provider}: {sdk['sdk']}, {', '.join(sdk['calls'])}")
         methods += 1
-        missed |= {reason for reason in reasons if reason.entry == provider}
+        missing_explanations |= {reason for reason in reasons if reason.entry == provider}
         names_by_difference: dict[str, list[str]] = {}
         for call in calls_of(provider):
             calls += 1
@@ -102,7 +102,7 @@ def compare_all(sdks: Mapping[str, Any]) -> list[str]:
                 if reason is None:
                     problems.append(f"{provider}, {call.name}: {difference}")
                     continue
-                missed.discard(reason)
+                missing_explanations.discard(reason)
                 if reason.entry == "default":
                     everywhere.add(f"{reason.pattern} # {reason.reason}")
                 else:
@@ -113,7 +113,7 @@ def compare_all(sdks: Mapping[str, Any]) -> list[str]:
             print(f"  in {', '.join(names)}: {line}")
         count += len(names_by_difference)
         print()
-    problems += [f"{r.entry}: does not occur: {r.pattern}" for r in missed]
+    problems += [f"{r.entry}: does not occur: {r.pattern}" for r in missing_explanations]
     print("\n".join(["of several SDKs:", *sorted(f"  {line}" for line in everywhere)]))
     print(
         f"{methods} methods, {calls} calls: {count} differences of one, {len(everywhere)} of "

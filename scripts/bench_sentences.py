@@ -39,18 +39,18 @@ def main() -> None:
             ranking = reranker.rank(query, [document])
             text = ranking[0].passage.text
             parts = [text[start:end] for start, end in sentences(text)]
-            right = sum(holds(part, answers) for part in parts)
+            right = sum(is_answer(part, answers) for part in parts)
             if len(parts) < _MIN_SENTENCES or not 0 < right < len(parts):
                 continue
             count += 1
             hits["any"] += right / len(parts)
-            hits["words"] += holds(find_sentences(ranking, 1, None)[0].text, answers)
-            hits["model"] += holds(reranker.find_sentences(ranking, 1)[0].text, answers)
+            hits["words"] += is_answer(find_sentences(ranking, 1, None)[0].text, answers)
+            hits["model"] += is_answer(reranker.find_sentences(ranking, 1)[0].text, answers)
     for name, value in hits.items():
         print(f"{name:6} {100 * value / max(count, 1):5.1f} % of {count}")
 
 
-def holds(sentence: str, answers: list[str]) -> bool:
+def is_answer(sentence: str, answers: list[str]) -> bool:
     return any(answer.lower() in sentence.lower() for answer in answers)
 
 

@@ -130,11 +130,13 @@ def make_model(place: Path, family: str, make: Make, size: dict[str, int]) -> No
     model.save_pretrained(checkpoint)
     shutil.copyfile(FAMILIES / family / "tokenizer.json", checkpoint / "tokenizer.json")
     del model
-    exported = place / "made"
-    export(checkpoint, exported, features=machine.features(), name=place.name, say=lambda _: None)
-    (exported / "int8").rename(place / "int8")
+    export_folder = place / "made"
+    export(
+        checkpoint, export_folder, features=machine.features(), name=place.name, say=lambda _: None
+    )
+    (export_folder / "int8").rename(place / "int8")
     shutil.rmtree(checkpoint)
-    shutil.rmtree(exported)
+    shutil.rmtree(export_folder)
 
 
 def seconds(model: str | None) -> float:
@@ -149,9 +151,9 @@ def seconds(model: str | None) -> float:
     scorer.score(pairs[:10])
     times = []
     for _ in range(RUNS):
-        began = time.perf_counter()
+        start = time.perf_counter()
         scorer.score(pairs)
-        times.append(time.perf_counter() - began)
+        times.append(time.perf_counter() - start)
     return statistics.median(times)
 
 

@@ -110,9 +110,9 @@ def repeat(text: str, size: int) -> str:
 
 
 def seconds_of(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
+    start = time.perf_counter()
     work()
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

@@ -60,11 +60,11 @@ def read_labels(data: Path, model: str, depth: int, folder: Path) -> list[Labell
             if number % 50 == 0:
                 print(f"{data.name}: {number} of {len(task.queries)} queries", file=sys.stderr)
         scores = {query: own.scores for query, own in job.scores.items()}
-        labelled = label_scores(task, scores, relevance_of(reranker.info), LabelOptions())
+        labelled_queries = label_scores(task, scores, relevance_of(reranker.info), LabelOptions())
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps([asdict(query) for query in labelled]))
+    path.write_text(json.dumps([asdict(query) for query in labelled_queries]))
     job.close()
-    return labelled
+    return labelled_queries
 
 
 def make_labels(folder: Path, output: Path) -> None:
@@ -92,14 +92,14 @@ def make_labels(folder: Path, output: Path) -> None:
             stream.write(json.dumps(record) + "\n")
 
 
-def bench_cuts(labelled: list[LabelledQuery], splits: int) -> None:
+def bench_cuts(labelled_queries: list[LabelledQuery], splits: int) -> None:
     """Choose cuts on one random half and measure them on the other; print how many hold."""
-    labels, relevant = count_labels(labelled)
-    print(f"{labels:,} labels of {len(labelled):,} queries, {relevant:,} relevant")
+    labels, relevant = count_labels(labelled_queries)
+    print(f"{labels:,} labels of {len(labelled_queries):,} queries, {relevant:,} relevant")
     for goal, target in GOALS:
         hold_count, figures, widths = 0, [], []
         for seed in range(splits):
-            ours, others = split_in_halves(labelled, seed)
+            ours, others = split_in_halves(labelled_queries, seed)
             choice = choose_cut(ours, goal, target, seed)
             if choice.cut is None or choice.expected is None:
                 print(f"  split {seed}: {choice.problem}")
@@ -114,17 +114,17 @@ def bench_cuts(labelled: list[LabelledQuery], splits: int) -> None:
                 f"{min(figures):.3f} to {max(figures):.3f}, mean "
                 f"{sum(figures) / len(figures):.3f}; intervals {sum(widths) / len(widths):.3f} wide"
             )
-    few = labelled[: max(1, FEW_LABELS * len(labelled) // labels)]
+    few = labelled_queries[: max(1, FEW_LABELS * len(labelled_queries) // labels)]
     for goal, target in GOALS:
         print(f"with {count_labels(few)[0]} labels: {choose_cut(few, goal, target).problem}")
 
 
-def bench_calibration(labelled: list[LabelledQuery], splits: int) -> None:
+def bench_calibration(labelled_queries: list[LabelledQuery], splits: int) -> None:
     """Calibrate on one random half and measure on the other; print the errors."""
     info = ScorerInfo("model", "", scale="logit")
     ratios, before, after, methods = [], [], [], set()
     for seed in range(splits):
-        ours, others = split_in_halves(labelled, seed)
+        ours, others = split_in_halves(labelled_queries, seed)
         calibration = fit_calibration(ours, info, seed)
         methods.add(calibration.method)
         raw = [score for query in others for score in query.raw]
@@ -135,7 +135,7 @@ def bench_calibration(labelled: list[LabelledQuery], splits: int) -> None:
         ratios.append(after[-1] / before[-1])
         order = sorted(zip(raw, scores, strict=True))
         assert all(lower[1] <= higher[1] for lower, higher in pairwise(order)), "the order changed"
-    labels, relevant = count_labels(labelled)
+    labels, relevant = count_labels(labelled_queries)
     print(
         f"{labels:,} labels, {relevant:,} relevant; error {sum(before) / splits:.3f} before, "
         f"{sum(after) / splits:.3f} after ({', '.join(sorted(methods))}); at most half in "
@@ -157,10 +157,10 @@ def main() -> None:
         make_labels(arguments.data[0], arguments.output)
         return
     for data in arguments.data:
-        labelled = read_labels(data, arguments.model, arguments.depth, arguments.folder)
+        labelled_queries = read_labels(data, arguments.model, arguments.depth, arguments.folder)
         print(data.name)
         bench = bench_cuts if arguments.what == "cuts" else bench_calibration
-        bench(labelled, arguments.splits)
+        bench(labelled_queries, arguments.splits)
 
 
 if __name__ == "__main__":

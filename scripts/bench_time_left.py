@@ -36,16 +36,16 @@ FIRST_SHARE = 0.05
 ROUNDING_SECONDS, ROUNDING_SHARE = 1.0, 0.02
 COLUMNS = 120
 UNITS = {"d": 86_400, "h": 3600, "min": 60, "s": 1}
-LEFT = re.compile(r"((?:\d+ (?:d|h|min|s) ?)+) left")
+TIME_LEFT = re.compile(r"((?:\d+ (?:d|h|min|s) ?)+) left")
 SHAPES = ("equal", "growing", "shrinking", "mixed", "short-first", "long-first", "giants")
 RPM = 120
 
 
 def lengths(shape: str, tokens: int) -> Iterator[int]:
     """The lengths of documents in words, until they come to so many tokens."""
-    draw, spent = random.Random(0), 0
-    while spent < tokens:
-        share = spent / tokens
+    draw, token_sum = random.Random(0), 0
+    while token_sum < tokens:
+        share = token_sum / tokens
         length = {
             "equal": 40,
             "growing": 3 + int(200 * share),
@@ -56,7 +56,7 @@ def lengths(shape: str, tokens: int) -> Iterator[int]:
             "giants": 12 if share < 0.5 else 30_000,
         }[shape]
         yield length
-        spent += 28 + int(1.6 * length)
+        token_sum += 28 + int(1.6 * length)
 
 
 def text(length: int, draw: random.Random) -> str:
@@ -87,7 +87,7 @@ def run(arguments: Sequence[str], folder: Path) -> tuple[float, list[tuple[float
     screen, stderr = pty.openpty()
     fcntl.ioctl(stderr, termios.TIOCSWINSZ, struct.pack("HHHH", 40, COLUMNS, 0, 0))
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm"}
-    began = time.monotonic()
+    start = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-m", "rerank_cli", *arguments],
         stdin=subprocess.DEVNULL,
@@ -97,23 +97,23 @@ def run(arguments: Sequence[str], folder: Path) -> tuple[float, list[tuple[float
         env=environment,
     )
     os.close(stderr)
-    estimates, ended = list[tuple[float, float]](), 0.0
+    estimates, end = list[tuple[float, float]](), 0.0
     while True:
         ready, _, _ = select.select([screen], [], [], 0.05)
         try:
             content = os.read(screen, 1 << 16).decode("utf-8", "replace") if ready else ""
         except OSError:  # the process has ended
             break
-        now = time.monotonic() - began
+        now = time.monotonic() - start
         if content:
-            ended = now
-        for text in LEFT.findall(content):
+            end = now
+        for text in TIME_LEFT.findall(content):
             parts = re.findall(r"(\d+) (\w+)", text)
             estimates.append((now, sum(int(count) * UNITS[unit] for count, unit in parts)))
     os.close(screen)
     if process.wait():
         raise SystemExit(f"{' '.join(arguments)}: exit code {process.returncode}")
-    return ended, estimates
+    return end, estimates
 
 
 def worst_factor(seconds: float, estimates: Sequence[tuple[float, float]]) -> float:
@@ -121,9 +121,18 @@ def worst_factor(seconds: float, estimates: Sequence[tuple[float, float]]) -> fl
     worst = 1.0
     for now, estimate in estimates:
         truth = seconds - now
-        meant = min(max(truth, estimate - ROUNDING_SECONDS), estimate)  # what it is rounded up from
-        if now >= FIRST_SHARE * seconds and abs(meant - truth) > ROUNDING_SHARE * seconds:
-            worst = max(worst, max(meant, 0.1) / max(truth, 0.1), max(truth, 0.1) / max(meant, 0.1))
+        rounded_estimate = min(
+            max(truth, estimate - ROUNDING_SECONDS), estimate
+        )  # what it is rounded up from
+        if (
+            now >= FIRST_SHARE * seconds
+            and abs(rounded_estimate - truth) > ROUNDING_SHARE * seconds
+        ):
+            worst = max(
+                worst,
+                max(rounded_estimate, 0.1) / max(truth, 0.1),
+                max(truth, 0.1) / max(rounded_estimate, 0.1),
+            )
     return worst
 
 

@@ -39,33 +39,35 @@ ANSWER = "If you are not happy with what you bought, send it back"
 
 def build(out: Path, *, isolated: bool) -> tuple[Path, Path]:
     """Build the sdist, and the wheel from it."""
-    how = () if isolated else ("--no-isolation",)
-    ran = subprocess.run(
-        [sys.executable, "-m", "build", *how, "--outdir", str(out), str(ROOT)],
+    flags = () if isolated else ("--no-isolation",)
+    process = subprocess.run(
+        [sys.executable, "-m", "build", *flags, "--outdir", str(out), str(ROOT)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
     )
-    if ran.returncode:
-        sys.exit(ran.stdout)
+    if process.returncode:
+        sys.exit(process.stdout)
     (sdist,), (wheel,) = out.glob("*.tar.gz"), out.glob("*.whl")
     return sdist, wheel
 
 
 def tracked_files() -> set[str]:
     """The files of the checkout; none if this is no checkout of git."""
-    ran = subprocess.run(
+    process = subprocess.run(
         ["git", "-C", ROOT, "ls-files", "-z"], capture_output=True, text=True, check=False
     )
-    return {name for name in ran.stdout.split("\0") if name and (ROOT / name).exists()}
+    return {name for name in process.stdout.split("\0") if name and (ROOT / name).exists()}
 
 
 def faults_of_sdist(sdist: Path) -> list[str]:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    missing = sorted(name for name in tracked_files() - names if not name.startswith(NOT_IN_SDIST))
-    return [f"{sdist.name}: has no {name}" for name in missing]
+    missing_names = sorted(
+        name for name in tracked_files() - names if not name.startswith(NOT_IN_SDIST)
+    )
+    return [f"{sdist.name}: has no {name}" for name in missing_names]
 
 
 def faults_of_wheel(wheel: Path) -> list[str]:
@@ -74,8 +76,8 @@ def faults_of_wheel(wheel: Path) -> list[str]:
         (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
         page = str(message_from_bytes(archive.read(metadata)).get_payload())
     faults = [f"has no {part}" for part in IN_WHEEL if not any(part in name for name in names)]
-    tops = {name.partition("/")[0] for name in names}
-    faults += [f"has {top}" for top in tops if not re.match(r"rerank_cli(-.*)?$", top)]
+    top_names = {name.partition("/")[0] for name in names}
+    faults += [f"has {top}" for top in top_names if not re.match(r"rerank_cli(-.*)?$", top)]
     links = re.findall(r"\]\(([^)\s]+)\)|(?:src|srcset|href)=\"([^\"]+)\"", page)
     faults += [
         f"its page links to {link}"
@@ -95,15 +97,15 @@ def faults_installed(wheel: Path, python: str) -> list[str]:
         subprocess.run([python, "-m", "venv", folder], check=True)
         programs = Path(folder) / ("Scripts" if sys.platform == "win32" else "bin")
         subprocess.run([programs / "python", "-m", "pip", "install", "-q", wheel], check=True)
-        ran = subprocess.run(
+        process = subprocess.run(
             [programs / "rerank", QUERY, ROOT / "examples" / "faq.txt"],
             capture_output=True,
             text=True,
             check=False,
             cwd=folder,
         )
-    if ran.returncode or not ran.stdout.startswith(ANSWER):
-        return [f"{python}: {ran.stdout}{ran.stderr}"]
+    if process.returncode or not process.stdout.startswith(ANSWER):
+        return [f"{python}: {process.stdout}{process.stderr}"]
     print(f"{python}: answers")
     return []
 
@@ -116,8 +118,8 @@ def main() -> int:
     options = parser.parse_args()
     sdist, wheel = build(options.out, isolated=not options.no_isolation)
     twine = [sys.executable, "-m", "twine", "check", "--strict", str(sdist), str(wheel)]
-    checked = subprocess.run(twine, capture_output=True, text=True, check=False)
-    faults = [checked.stdout + checked.stderr] if checked.returncode else []
+    process = subprocess.run(twine, capture_output=True, text=True, check=False)
+    faults = [process.stdout + process.stderr] if process.returncode else []
     faults += faults_of_sdist(sdist) + faults_of_wheel(wheel)
     for python in options.python:
         faults += faults_installed(wheel, python)

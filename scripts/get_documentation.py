@@ -57,19 +57,19 @@ def main() -> None:
 def download(folder: Path) -> None:
     """Download documentation, and unpack each package's to `folder`/package-version."""
     folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory() as temporary:
+    with TemporaryDirectory() as temporary_folder:
         for name, licence in DEBIAN.items():
             print(f"{name} ({licence})", flush=True)
-            subprocess.run(["apt-get", "-q", "download", name], cwd=temporary, check=True)
-        for archive in sorted(Path(temporary).glob("*.deb")):
+            subprocess.run(["apt-get", "-q", "download", name], cwd=temporary_folder, check=True)
+        for archive in sorted(Path(temporary_folder).glob("*.deb")):
             name, version = archive.name.split("_")[:2]
             unpack(["dpkg-deb", "--fsys-tarfile", str(archive)], folder / f"{name}-{version}")
         for name, licence in PYPI.items():
             print(f"{name} ({licence})", flush=True)
             command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps"]
             command += ["--no-binary", ":all:", name]
-            subprocess.run(command, cwd=temporary, check=True)
-        for archive in sorted(Path(temporary).glob("*.tar.gz")):
+            subprocess.run(command, cwd=temporary_folder, check=True)
+        for archive in sorted(Path(temporary_folder).glob("*.tar.gz")):
             unpack(["gzip", "-dc", str(archive)], folder / archive.name.removesuffix(".tar.gz"))
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 QUESTIONS = Path(__file__).with_name("code_questions.toml")
-LEFT_OUT = {
+EXCLUDED_PACKAGES = {
     "site-packages", "test", "tests", "idlelib", "lib2to3", "encodings", "ensurepip", "pydoc_data",
     "turtledemo", "__pycache__", "lib-dynload", "config-*",
 }  # fmt: skip
@@ -67,11 +67,11 @@ def make_packages(data: Path) -> None:
             Path(spec.origin).parent, tree / package,
             ignore=shutil.ignore_patterns("__pycache__", "*.so", "tests"), dirs_exist_ok=True,
         )  # fmt: skip
-        missing = [
+        missing_packages = [
             path for paths in answers.values() for path in paths if not (tree / path).exists()
         ]
-        if missing:
-            raise SystemExit(f"{package} has no {', '.join(missing)}")
+        if missing_packages:
+            raise SystemExit(f"{package} has no {', '.join(missing_packages)}")
         write_questions(
             data, package, [_annotation(query, paths, package) for query, paths in answers.items()]
         )
@@ -80,7 +80,9 @@ def make_packages(data: Path) -> None:
 def make_docstrings(data: Path, count: int) -> None:
     """Copy the standard library without the docstrings that are asked for, one of a file."""
     library, tree = Path(os.__file__).parent, data / "trees" / "stdlib"
-    shutil.copytree(library, tree, ignore=shutil.ignore_patterns(*LEFT_OUT), dirs_exist_ok=True)
+    shutil.copytree(
+        library, tree, ignore=shutil.ignore_patterns(*EXCLUDED_PACKAGES), dirs_exist_ok=True
+    )
     draw = random.Random(0)
     paths = sorted(tree.rglob("*.py"))
     draw.shuffle(paths)

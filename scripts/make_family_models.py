@@ -99,13 +99,13 @@ class Logits(torch.nn.Module):
 
 
 def make(folder: Path, model: PreTrainedModel, tokenizer: Tokenizer, inputs: list[str]) -> None:
-    spread(model)
+    spread_weights(model)
     rows = []
-    for query, passage in [*PAIRS, *around(tokenizer, LENGTH)]:
+    for query, passage in [*PAIRS, *pairs_around(tokenizer, LENGTH)]:
         tokenizer.no_padding()
         tokenizer.enable_truncation(LENGTH, strategy="only_second")
         encoded = tokenizer.encode(query, passage)
-        whole = len(untruncated(tokenizer).encode(query, passage).ids)
+        whole = len(untruncated_tokenizer(tokenizer).encode(query, passage).ids)
         inputs_by_name = {
             "input_ids": torch.tensor([encoded.ids]),
             "attention_mask": torch.ones(1, len(encoded.ids), dtype=torch.long),
@@ -125,11 +125,11 @@ def make_causal(folder: Path, tokenizer: Tokenizer) -> None:
         num_key_value_heads=2, tie_word_embeddings=True, attn_implementation="eager",
     )  # fmt: skip
     model = Qwen3ForCausalLM(config)
-    spread(model)
+    spread_weights(model)
     prompt = prompts()["qwen3"]
     answers = [tokenizer.token_to_id(answer) for answer in (prompt.yes, prompt.no)]
     rows: list[dict[str, object]] = []
-    pairs = [(*pair, one) for one in INSTRUCTIONS for pair in PAIRS]
+    pairs = [(*pair, text) for text in INSTRUCTIONS for pair in PAIRS]
     pairs += [(*pair, None) for pair in causal_around(tokenizer, prompt)]
     for query, passage, instruction in pairs:
         ids = encode_prompt(tokenizer, prompt, query, passage, instruction)
@@ -159,7 +159,7 @@ def write(
     rows: list[Any],
 ) -> None:  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
-    plain = untruncated(tokenizer)
+    plain = untruncated_tokenizer(tokenizer)
     plain.save(str(folder / "tokenizer.json"))
     model.config.architectures = [type(model).__name__]
     (folder / "config.json").write_text(model.config.to_json_string())
@@ -185,7 +185,7 @@ def write(
     (folder / "references.json").write_text(f"{text}\n", encoding="utf-8")
 
 
-def spread(model: PreTrainedModel) -> None:
+def spread_weights(model: PreTrainedModel) -> None:
     """Make weights large enough that texts score apart; a fresh model scores everything alike."""
     with torch.no_grad():
         for name, weights in model.named_parameters():
@@ -194,19 +194,19 @@ def spread(model: PreTrainedModel) -> None:
     model.eval()
 
 
-def around(tokenizer: Tokenizer, length: int) -> list[tuple[str, str]]:
+def pairs_around(tokenizer: Tokenizer, length: int) -> list[tuple[str, str]]:
     """Pairs of one token less than `length`, as many, one more, and many more."""
-    plain = untruncated(tokenizer)
-    return sized(lambda passage: len(plain.encode(QUERY, passage).ids), length)
+    plain = untruncated_tokenizer(tokenizer)
+    return passages_of_sizes(lambda passage: len(plain.encode(QUERY, passage).ids), length)
 
 
 def causal_around(tokenizer: Tokenizer, prompt: Prompt) -> list[tuple[str, str]]:
-    return sized(
+    return passages_of_sizes(
         lambda passage: len(encode_prompt(tokenizer, prompt, QUERY, passage, None)), CAUSAL_LENGTH
     )
 
 
-def sized(count: Callable[[str], int], length: int) -> list[tuple[str, str]]:
+def passages_of_sizes(count: Callable[[str], int], length: int) -> list[tuple[str, str]]:
     """Passages of which a pair has so many tokens, one less, one more, and 40 more."""
     texts: dict[int, str] = {}
     for lead in ("", "At night", "In June"):
@@ -216,7 +216,7 @@ def sized(count: Callable[[str], int], length: int) -> list[tuple[str, str]]:
     return [(QUERY, texts[length + more]) for more in (-1, 0, 1, 40)]
 
 
-def untruncated(tokenizer: Tokenizer) -> Tokenizer:
+def untruncated_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
     plain = Tokenizer.from_str(tokenizer.to_str())
     plain.no_truncation()
     plain.no_padding()

@@ -157,9 +157,9 @@ def write_tokenizer(out: Path) -> None:
 def pieces() -> list[str]:
     """XLM-RoBERTa's pieces by id: a table of offsets, and behind it their texts."""
     content = (Path(blingfire.__file__).parent / "xlm_roberta_base.i2w").read_bytes()
-    at = content.index(struct.pack("<I", PIECES)) + 4
-    offsets = struct.unpack(f"<{PIECES + 1}I", content[at : at + 4 * (PIECES + 1)])
-    start = at + 4 * (PIECES + 1)
+    place = content.index(struct.pack("<I", PIECES)) + 4
+    offsets = struct.unpack(f"<{PIECES + 1}I", content[place : place + 4 * (PIECES + 1)])
+    start = place + 4 * (PIECES + 1)
     return [
         content[start + begin : start + end].decode().replace(" ", "▁")
         for begin, end in pairwise(offsets)

@@ -114,9 +114,9 @@ def other(command: Any, root: Any, name: str) -> Iterator[str]:
     ctx = command.make_context(name, [], parent=root, resilient_parsing=True)
     if isinstance(command, TyperGroup):
         for inner in command.list_commands(ctx):
-            one = command.get_command(ctx, inner)
-            first, *rest = prose(one)
-            yield from entry(" ".join([bold(inner), *parameters(one)]), first)
+            inner_command = command.get_command(ctx, inner)
+            first, *rest = prose(inner_command)
+            yield from entry(" ".join([bold(inner), *parameters(inner_command)]), first)
             for text in rest:
                 yield from [".IP", line(text)]
     else:
@@ -130,10 +130,10 @@ def other(command: Any, root: Any, name: str) -> Iterator[str]:
 def parameters(command: Any) -> list[str]:
     """The arguments and options of a command, as in a synopsis."""
     return [
-        rf"\fI{roff(one.metavar or one.name)}\fR"
-        if one.param_type_name == "argument"
-        else rf"[\fB{roff(one.opts[0])}\fR]"
-        for one in command.params
+        rf"\fI{roff(parameter.metavar or parameter.name)}\fR"
+        if parameter.param_type_name == "argument"
+        else rf"[\fB{roff(parameter.opts[0])}\fR]"
+        for parameter in command.params
     ]
 
 
@@ -168,8 +168,11 @@ def line(text: str) -> str:
 
 def roff(text: str) -> str:
     """Escape what means something to roff, and what is not ASCII."""
-    escaped = (_SPECIAL.get(one, one) for one in text)
-    return "".join(one if one.isascii() else rf"\[u{ord(one):04X}]" for one in escaped)
+    characters = (_SPECIAL.get(character, character) for character in text)
+    return "".join(
+        character if character.isascii() else rf"\[u{ord(character):04X}]"
+        for character in characters
+    )
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def shipped_size(entry: Entry) -> str:
 
 
 def row(entry: Entry) -> str:
-    quality = {one.measure: f"{one.value:g}" for one in entry.quality}
+    quality = {figure.measure: f"{figure.value:g}" for figure in entry.quality}
     commercial = "" if entry.is_commercial else ", not for profit"
     cells = [
         f"`{entry.name}`",

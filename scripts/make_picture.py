@@ -46,8 +46,8 @@ def main() -> None:
 
 def _without_fonts(picture: str) -> str:
     """A picture without the fonts that it links to."""
-    unlinked = re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL)
-    return unlinked.replace("Fira Code, monospace", _FONTS).replace("arial", _FONTS)
+    bare_picture = re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL)
+    return bare_picture.replace("Fira Code, monospace", _FONTS).replace("arial", _FONTS)
 
 
 if __name__ == "__main__":

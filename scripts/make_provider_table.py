@@ -48,20 +48,20 @@ def notes(provider: Provider) -> list[str]:
         "tokens a request": limits.tokens,
         "bytes a request": limits.bytes,
     }
-    told = [f"{most:,} {what}" for what, most in sizes.items() if most]
+    size_texts = [f"{most:,} {unit}" for unit, most in sizes.items() if most]
     if provider.url is None:
-        told.append(f"needs `--base-url`{', key if it has one' if provider.keyless else ''}")
+        size_texts.append(f"needs `--base-url`{', key if it has one' if provider.keyless else ''}")
     elif provider.keyless:
-        told.append(f"`{provider.url.removeprefix('http://')}`, key if it has one")
+        size_texts.append(f"`{provider.url.removeprefix('http://')}`, key if it has one")
     if limits.chunks or any("chunks" in special.get("limits", {}) for special in specials):
-        told.append("cuts long documents itself")
+        size_texts.append("cuts long documents itself")
     if provider.listwise or any(special.get("listwise") for special in specials):
-        told.append("some models score a set")
+        size_texts.append("some models score a set")
     for kind in ("image", "video"):
         templates = [special.get("request", {}).get(kind) for special in specials]
         if getattr(provider.request, kind) is not None or any(templates):
-            told.append(f"{kind}s")
-    return told
+            size_texts.append(f"{kind}s")
+    return size_texts
 
 
 if __name__ == "__main__":

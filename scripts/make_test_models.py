@@ -66,9 +66,9 @@ class Logits(torch.nn.Module):
         self.eval()
 
     def forward(self, *values: torch.Tensor) -> torch.Tensor:
-        named = dict(zip(self.inputs, values, strict=True))
-        named.setdefault("attention_mask", torch.ones_like(named["input_ids"]))
-        logits: torch.Tensor = self.model(**named).logits
+        values_by_name = dict(zip(self.inputs, values, strict=True))
+        values_by_name.setdefault("attention_mask", torch.ones_like(values_by_name["input_ids"]))
+        logits: torch.Tensor = self.model(**values_by_name).logits
         return logits
 
 
@@ -107,7 +107,7 @@ def references(model: PreTrainedModel, tokenizer: Tokenizer) -> list[dict[str, o
     plain.no_padding()
     fast = PreTrainedTokenizerFast(tokenizer_object=plain)
     rows: list[dict[str, object]] = []
-    for query, passage in [*PAIRS, longest(fast)]:
+    for query, passage in [*PAIRS, longest_pair(fast)]:
         encoded = fast(query, passage, return_tensors="pt", return_token_type_ids=True)
         if model.config.type_vocab_size == 1:
             encoded.pop("token_type_ids", None)
@@ -119,7 +119,7 @@ def references(model: PreTrainedModel, tokenizer: Tokenizer) -> list[dict[str, o
     return rows
 
 
-def longest(tokenizer: PreTrainedTokenizerFast) -> tuple[str, str]:
+def longest_pair(tokenizer: PreTrainedTokenizerFast) -> tuple[str, str]:
     """A pair that fills the model's length to the last token."""
     query = "water"
     for word in ("a", "the", "in", "of", "and"):
@@ -139,11 +139,14 @@ def make_wordpiece() -> Tokenizer:
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     trainer = trainers.WordPieceTrainer(vocab_size=400, special_tokens=special, show_progress=False)
     tokenizer.train([str(path) for path in CORPUS], trainer)
-    ends = [("[CLS]", tokenizer.token_to_id("[CLS]")), ("[SEP]", tokenizer.token_to_id("[SEP]"))]
+    end_tokens = [
+        ("[CLS]", tokenizer.token_to_id("[CLS]")),
+        ("[SEP]", tokenizer.token_to_id("[SEP]")),
+    ]
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=ends,
+        special_tokens=end_tokens,
     )
     tokenizer.enable_truncation(24)
     tokenizer.enable_padding(length=24)

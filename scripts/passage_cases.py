@@ -36,7 +36,7 @@ NEUTRAL = "Section"  # stands for a heading that is a query
 HTML_HEADING = re.compile(r"<h([1-6])\b[^>]*>(.*?)</h\1\s*>", re.DOTALL | re.IGNORECASE)
 LONG_DOCUMENTS, SHORT_DOCUMENTS = 4, 12  # without an answer, of a pool of mixed lengths
 
-TRANSLATED = re.compile(r"/(da|de|es|fr|ja|ko|pt-br|ru|tr|zh-cn)/")
+TRANSLATED_PATH = re.compile(r"/(da|de|es|fr|ja|ko|pt-br|ru|tr|zh-cn)/")
 # Headings that say nothing of what is below them by themselves.
 STOP_WORDS = frozenset(
     re.findall(r"\w+", "and are can does for from how its not the this use using was what with")
@@ -80,10 +80,10 @@ def sample(cases: Iterable[Case], count: int, seed: int) -> list[Case]:
     draw = random.Random(seed)
     for own in by_kind.values():
         draw.shuffle(own)
-    sampled: list[Case] = []
-    while len(sampled) < count and any(by_kind.values()):
-        sampled += [own.pop() for own in by_kind.values() if own]
-    return sorted(sampled[:count], key=lambda case: (case.group, case.query))
+    sampled_cases: list[Case] = []
+    while len(sampled_cases) < count and any(by_kind.values()):
+        sampled_cases += [own.pop() for own in by_kind.values() if own]
+    return sorted(sampled_cases[:count], key=lambda case: (case.group, case.query))
 
 
 # Part a: articles
@@ -139,11 +139,11 @@ def articles(collection: Collection, seed: int) -> Iterator[list[Document]]:
 def join_article(passages: Sequence[Document]) -> tuple[str, dict[str, Span]]:
     """Markdown: passages below their titles, each title once; and where each passage is."""
     text, title, places = "", "", {}
-    several = len({passage.title for passage in passages}) > 1
+    has_several_titles = len({passage.title for passage in passages}) > 1
     for passage in passages:
         if passage.title != title:
             title = passage.title
-            text += f"{'##' if several else '#'} {title}\n\n"
+            text += f"{'##' if has_several_titles else '#'} {title}\n\n"
         body = passage.text.strip()
         places[str(passage.id)] = (len(text), len(text) + len(body))
         text += f"{body}\n\n"
@@ -177,8 +177,10 @@ def abstract_pools(folder: Path, count: int, depth: int, seed: int) -> Iterator[
     """BM25's best documents of SciFact and of NFCorpus for a sample of queries."""
     for name in ("scifact", "nfcorpus"):
         collection = read_folder(find_parts(folder / name))
-        judged = [query for query in collection.queries if query in collection.qrels]
-        names = random.Random(f"{seed}-{name}").sample(judged, min(count // 2, len(judged)))
+        judged_queries = [query for query in collection.queries if query in collection.qrels]
+        names = random.Random(f"{seed}-{name}").sample(
+            judged_queries, min(count // 2, len(judged_queries))
+        )
         queries = {query: collection.queries[query] for query in names}
         candidates = retrieve_candidates(collection, queries, depth)
         for query, text in queries.items():
@@ -255,7 +257,7 @@ def documentation_cases(folder: Path, seed: int) -> Iterator[Case]:
         count = 0
         for path in paths:
             size = path.stat().st_size
-            if size > 4 * MAX_DOCUMENT_CHARACTERS or TRANSLATED.search(str(path)):
+            if size > 4 * MAX_DOCUMENT_CHARACTERS or TRANSLATED_PATH.search(str(path)):
                 continue
             page = path.read_text(encoding="utf-8", errors="replace")
             make = html_cases if path.suffix == ".html" else text_cases
@@ -272,22 +274,22 @@ def text_cases(text: str, path: str) -> Iterator[Case]:
     """The cases of a document in Markdown, reStructuredText or plain text."""
     # Labels before headings repeat them.
     text = re.sub(r"^\.\. _[^:\n]+:[ \t]*\n", "\n", text, flags=re.MULTILINE)
-    headings = list(markdown_headings(text) if path.endswith(".md") else underlined(text))
+    headings = list(markdown_headings(text) if path.endswith(".md") else underlined_headings(text))
     for heading, end in usable_headings(text, headings):
         a, b = heading.place
-        changed = f"{text[:a]}{heading.neutral}{text[b:]}"
-        span = (heading.start, end + len(changed) - len(text))
-        yield Case("", heading.name, text_document(changed, path), [span])
+        changed_text = f"{text[:a]}{heading.neutral}{text[b:]}"
+        span = (heading.start, end + len(changed_text) - len(text))
+        yield Case("", heading.name, text_document(changed_text, path), [span])
 
 
 def html_cases(page: str, path: str) -> Iterator[Case]:
     """The cases of an HTML page, as it is converted to text."""
     places = [match.span(2) for match in HTML_HEADING.finditer(page)]
-    marked = "".join(
+    markup = "".join(
         f"\ue000{part}\ue001" if number % 2 else part
         for number, part in enumerate(split_at(page, places))
     )
-    text = html_document(marked, path).text
+    text = html_document(markup, path).text
     spans_of_marks = [match.span(1) for match in re.finditer("\ue000([^\ue000]*)\ue001", text)]
     if len(spans_of_marks) != len(places) or text.count("\ue000") != len(spans_of_marks):
         return  # a heading is hidden, or not the text's
@@ -313,19 +315,19 @@ def usable_headings(text: str, headings: Sequence[Heading]) -> Iterator[tuple[He
     """The headings that can be queries, and where the section of each ends."""
     if len(headings) < MIN_SECTIONS or len(text) > MAX_DOCUMENT_CHARACTERS:
         return
-    lower, ends = text.lower(), [*(heading.start for heading in headings[2:]), len(text)]
-    for heading, end in zip(headings[1:], ends, strict=True):  # the first one is the title
+    lower, section_ends = text.lower(), [*(heading.start for heading in headings[2:]), len(text)]
+    for heading, end in zip(headings[1:], section_ends, strict=True):  # the first one is the title
         words = set(re.findall(r"[a-z]{3,}", heading.name.lower())) - STOP_WORDS
-        is_told = lower.count(heading.name.lower()) > 1 or NEUTRAL in heading.name
+        is_ambiguous = lower.count(heading.name.lower()) > 1 or NEUTRAL in heading.name
         is_long = len(text[heading.place[1] : end].split()) >= MIN_SECTION_WORDS
-        if len(words) >= 2 and is_long and not is_told:
+        if len(words) >= 2 and is_long and not is_ambiguous:
             yield heading, end
 
 
 def split_at(text: str, places: Sequence[Span]) -> list[str]:
     """A text in parts: what is before the first place, the first place, what is behind it, …"""
-    ends = [0, *(end for place in places for end in place), len(text)]
-    return [text[a:b] for a, b in pairwise(ends)]
+    bounds = [0, *(end for place in places for end in place), len(text)]
+    return [text[a:b] for a, b in pairwise(bounds)]
 
 
 def text_document(text: str, path: str) -> Document:
@@ -340,29 +342,29 @@ def html_document(page: str, path: str) -> Document:
 def markdown_headings(text: str) -> Iterator[Heading]:
     """The headings of a Markdown document, in no list or quotation."""
     lines = text.splitlines(keepends=True)
-    starts = [0]
+    line_starts = [0]
     for line in lines:
-        starts.append(starts[-1] + len(line))
+        line_starts.append(line_starts[-1] + len(line))
     tokens = MarkdownIt().parse(text)
     for place, token in enumerate(tokens):
         if token.type == "heading_open" and token.level == 0 and token.map:
             content = tokens[place + 1].content
-            start = starts[token.map[0]]
-            at = text.find(content, start)
-            if content and start <= at < starts[token.map[1]]:
+            start = line_starts[token.map[0]]
+            content_start = text.find(content, start)
+            if content and start <= content_start < line_starts[token.map[1]]:
                 name = re.sub(r"\[([^]]*)\]\([^)]*\)|[`*\\]|\{[^}]*\}", r"\1", content).strip()
-                yield Heading(start, (at, at + len(content)), name)
+                yield Heading(start, (content_start, content_start + len(content)), name)
 
 
-UNDERLINED = re.compile(
+UNDERLINED_TITLE = re.compile(
     r"(?:^|(?<=\n\n))(?P<over>([=\-~^\"'`#*+.:_])\2{2,}\n)?(?P<title>\S[^\n]*)\n"
     r"(?P<under>([=\-~^\"'`#*+.:_])\5{2,})[ \t]*(?=\n)"
 )
 
 
-def underlined(text: str) -> Iterator[Heading]:
+def underlined_headings(text: str) -> Iterator[Heading]:
     """The headings of a document whose titles are underlined, as in reStructuredText."""
-    for match in UNDERLINED.finditer(text):
+    for match in UNDERLINED_TITLE.finditer(text):
         title, under = match["title"].rstrip(), match["under"]
         if abs(len(under) - len(title)) <= max(3, len(under) // 4) and any(map(str.isalpha, title)):
             name = re.sub(r":[\w:-]+:`([^`<]*)[^`]*`|[`*]", r"\1", title).strip()
@@ -378,25 +380,33 @@ def function_cases(seed: int) -> Iterator[Case]:
     """First sentences of docstrings, as queries on their modules without docstrings."""
     draw = random.Random(f"{seed}-functions")
     root = Path(sysconfig.get_paths()["stdlib"])
-    left_out = {"test", "tests", "site-packages", "idlelib", "lib2to3", "turtledemo", "ensurepip"}
+    excluded_folders = {
+        "test",
+        "tests",
+        "site-packages",
+        "idlelib",
+        "lib2to3",
+        "turtledemo",
+        "ensurepip",
+    }
     for path in sorted(root.rglob("*.py")):
         name = path.relative_to(root)
-        if left_out & set(name.parts) or "__pycache__" in name.parts:
+        if excluded_folders & set(name.parts) or "__pycache__" in name.parts:
             continue
         source = path.read_text(encoding="utf-8", errors="replace")
         try:
             tree = ast.parse(source)
         except (SyntaxError, ValueError):
             continue
-        text, starts = without_docstrings(source, tree)
+        text, line_starts = without_docstrings(source, tree)
         if len(text) > MAX_DOCUMENT_CHARACTERS:
             continue
-        documented = list(documented_functions(tree))
-        if len(documented) < MIN_FUNCTIONS:
+        functions = list(documented_functions(tree))
+        if len(functions) < MIN_FUNCTIONS:
             continue
-        for function in draw.sample(documented, QUERIES_A_DOCUMENT):
+        for function in draw.sample(functions, QUERIES_A_DOCUMENT):
             first = min([function.lineno, *(d.lineno for d in function.decorator_list)])
-            span = (starts[first - 1], starts[function.end_lineno or first])
+            span = (line_starts[first - 1], line_starts[function.end_lineno or first])
             yield Case(
                 f"python:{name}",
                 first_sentence(function),
@@ -432,7 +442,7 @@ def without_docstrings(source: str, tree: ast.AST) -> tuple[str, list[int]]:
         lines[first:last] = [""] * (last - first)
         if len(node.body) == 1:
             lines[first] = f"{indent}pass\n"
-    starts = [0]
+    line_starts = [0]
     for line in lines:
-        starts.append(starts[-1] + len(line))
-    return "".join(lines), starts
+        line_starts.append(line_starts[-1] + len(line))
+    return "".join(lines), line_starts

@@ -17,16 +17,18 @@ import onnxruntime
 
 def main() -> None:
     for path in map(Path, sys.argv[1:]):
-        encoder = opened(path.with_name("encoder.onnx")) if path.name == "reader.onnx" else None
-        session = opened(path)
+        encoder = (
+            open_session(path.with_name("encoder.onnx")) if path.name == "reader.onnx" else None
+        )
+        session = open_session(path)
         logits = (
-            whole(session, ids) if encoder is None else in_parts(encoder, session, ids)
+            whole_logit(session, ids) if encoder is None else logit_in_parts(encoder, session, ids)
             for ids in map(pair, range(6))
         )
         print(path, *(f"{logit:.4f}" for logit in logits), flush=True)
 
 
-def opened(path: Path) -> onnxruntime.InferenceSession:
+def open_session(path: Path) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(path, options)
@@ -38,14 +40,14 @@ def pair(seed: int) -> np.ndarray:
     return ids
 
 
-def whole(session: onnxruntime.InferenceSession, ids: np.ndarray) -> float:
+def whole_logit(session: onnxruntime.InferenceSession, ids: np.ndarray) -> float:
     types = np.zeros_like(ids)
     types[:, 9:] = 1
     feed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": types}
     return float(session.run(None, feed)[0].item())
 
 
-def in_parts(
+def logit_in_parts(
     encoder: onnxruntime.InferenceSession, reader: onnxruntime.InferenceSession, ids: np.ndarray
 ) -> float:
     names = [spec.name for spec in encoder.get_outputs()]

@@ -38,23 +38,23 @@ def main() -> None:
     queries = [q for q in read_jsonl(arguments.folder / "queries.jsonl.gz") if q["_id"] in qrels]
     sample = random.Random(arguments.seed).sample(queries, min(arguments.queries, len(queries)))
     first_stage = retrieve(arguments.folder, [q["text"] for q in sample], arguments.depth)
-    judged = [qrels[query["_id"]] for query in sample]
+    grades = [qrels[query["_id"]] for query in sample]
     print(f"{len(sample)} queries, seed {arguments.seed}, BM25's top {arguments.depth}, nDCG@10")
-    baseline = [ndcg([d.id for d in docs], j) for docs, j in zip(first_stage, judged, strict=True)]
+    baseline = [ndcg([d.id for d in docs], j) for docs, j in zip(first_stage, grades, strict=True)]
     print(f"  {'BM25 order':40} {mean(baseline):.4f}", flush=True)
     for name in arguments.model or [None]:
         scorer = open_scorer(name)
         for size in arguments.chunk_tokens or [None, 512]:
-            gained = [
-                ndcg([r.document.id for r in reranked(q["text"], docs, scorer, size)], j)
-                for q, docs, j in zip(sample, first_stage, judged, strict=True)
+            gains = [
+                ndcg([r.document.id for r in rerank(q["text"], docs, scorer, size)], j)
+                for q, docs, j in zip(sample, first_stage, grades, strict=True)
             ]
             label = f"{scorer.info.model}, {f'chunks of {size}' if size else 'default chunks'}"
-            points = 100 * (mean(gained) - mean(baseline))
-            print(f"  {label:40} {mean(gained):.4f}  {points:+.1f} points", flush=True)
+            points = 100 * (mean(gains) - mean(baseline))
+            print(f"  {label:40} {mean(gains):.4f}  {points:+.1f} points", flush=True)
 
 
-def reranked(query: str, documents: Candidates, scorer: Scorer, size: int | None) -> Any:
+def rerank(query: str, documents: Candidates, scorer: Scorer, size: int | None) -> Any:
     return rank(query, documents, scorer, chunk_tokens=size)
 
 
@@ -75,14 +75,14 @@ def retrieve(folder: Path, queries: list[str], depth: int) -> list[Candidates]:
     return [[corpus[place] for place in row] for row in places]
 
 
-def ndcg(ranked: list[str | None], judged: dict[str, int], k: int = 10) -> float:
+def ndcg(ranked_ids: list[str | None], query_grades: dict[str, int], k: int = 10) -> float:
     """Discounted cumulative gain at `k` over the ideal's (Järvelin and Kekäläinen 2002)."""
 
     def gain(grades: list[int]) -> float:
         return sum(grade / math.log2(place + 1) for place, grade in enumerate(grades[:k], 1))
 
-    ideal = gain(sorted(judged.values(), reverse=True))
-    return gain([judged.get(name or "", 0) for name in ranked]) / ideal
+    ideal = gain(sorted(query_grades.values(), reverse=True))
+    return gain([query_grades.get(name or "", 0) for name in ranked_ids]) / ideal
 
 
 def mean(values: list[float]) -> float:

@@ -157,14 +157,14 @@ OPENERS = {
 
 def main() -> None:
     """Print what each SDK sent; the argument has the variable of each provider's key."""
-    recorded = {}
+    recorded_calls = {}
     for provider, variable in json.loads(sys.argv[1]).items():
         os.environ[variable] = key_of(provider)
         try:
-            recorded[provider] = record(provider, OPENERS[provider]())
+            recorded_calls[provider] = record(provider, OPENERS[provider]())
         except ImportError as error:
-            recorded[provider] = {"skipped": str(error)}
-    json.dump(recorded, sys.stdout)
+            recorded_calls[provider] = {"skipped": str(error)}
+    json.dump(recorded_calls, sys.stdout)
 
 
 def record(provider: str, sdk: Sdk) -> dict[str, Any]:

@@ -130,20 +130,20 @@ def main() -> None:
         if arguments.growth:
             print_growth(cases, reranker, arguments.seed)
             return
-        typed = try_typed(reranker)
+        typed_scores = try_typed(reranker)
         lists = {True: list[Best](), False: list[Best]()}
         for case, best in score_cases(cases, reranker, arguments.scores):
             lists[case.is_for_choosing] += best
-    choice_cases, tested = lists[True], lists[False]
-    mark = choose_mark(choice_cases, typed)
+    choice_cases, test_cases = lists[True], lists[False]
+    mark = choose_mark(choice_cases, typed_scores)
     print(f"\n{info.model}: weak below the raw score {mark:.1f}", end="")
     print(f", relevance_score {relevance(mark, info.scale):.3f}" if info.scale == "logit" else "")
-    for name, scores in typed.items():
+    for name, scores in typed_scores.items():
         print(f"{name}: {rate([score < mark for score in scores])} are called weak")
-    for title, own in (("chosen on", choice_cases), ("tested on", tested)):
+    for title, own in (("chosen on", choice_cases), ("tested on", test_cases)):
         print(f"\n{title} {len(own) // LISTS} queries\n")
         print_rates(own, mark)
-    print_acceptance(tested, mark, arguments.seed)
+    print_acceptance(test_cases, mark, arguments.seed)
 
 
 def make_all_cases(folder: Path, counts: Mapping[str, int], seed: int) -> list[Case]:
@@ -166,19 +166,19 @@ def make_cases(folder: Path, name: str, count: int, seed: int) -> list[Case]:
     corpus = collection.corpus
     relevant = find_relevant(collection)
     draw = random.Random(f"{seed}-{name}")
-    judged = [query for query in collection.queries if relevant.get(query)]
-    queries = draw.sample(judged, min(count, len(judged)))
+    judged_queries = [query for query in collection.queries if relevant.get(query)]
+    queries = draw.sample(judged_queries, min(count, len(judged_queries)))
     texts = {query: collection.queries[query] for query in queries}
     names_by_query = {
         query: [candidate.id for candidate in candidates]
         for query, candidates in retrieve_candidates(collection, texts, SEARCH_DEPTH).items()
     }
 
-    def shaped(documents: Iterable[str], shape: str) -> list[str]:
-        read = (corpus[document] for document in documents)
+    def shape_documents(documents: Iterable[str], shape: str) -> list[str]:
+        documents_read = (corpus[document] for document in documents)
         if is_untitled:
-            read = (replace(document, title="") for document in read)
-        return reshape([scored_document(each, titled=False).text for each in read], shape)
+            documents_read = (replace(document, title="") for document in documents_read)
+        return reshape([scored_document(each, titled=False).text for each in documents_read], shape)
 
     cases = []
     for place, query in enumerate(queries):
@@ -193,7 +193,7 @@ def make_cases(folder: Path, name: str, count: int, seed: int) -> list[Case]:
             for number, answer in enumerate(answers):
                 others = wrong[number * (FILE_PASSAGES - 1) : (number + 1) * (FILE_PASSAGES - 1)]
                 others.insert(draw.randrange(len(others) + 1), answer)
-                files += shaped(others, shape)
+                files += shape_documents(others, shape)
         cases.append(
             Case(
                 set=name,
@@ -202,9 +202,9 @@ def make_cases(folder: Path, name: str, count: int, seed: int) -> list[Case]:
                 form=form,
                 shape=shape,
                 group=find_group(collection.name, min(relevant[query])),
-                answer=files if shape == "files" else shaped(answers, shape),
-                near=shaped(wrong, shape),
-                other=shaped(other, shape),
+                answer=files if shape == "files" else shape_documents(answers, shape),
+                near=shape_documents(wrong, shape),
+                other=shape_documents(other, shape),
                 far=(),
             )
         )
@@ -278,14 +278,14 @@ def best_score(reranker: Reranker, query: str, texts: Sequence[str]) -> float:
     return round(ranking[0].raw_score, 4) if ranking else -math.inf
 
 
-def choose_mark(lists: Sequence[Best], typed: Mapping[str, Sequence[float]]) -> float:
+def choose_mark(lists: Sequence[Best], typed_scores: Mapping[str, Sequence[float]]) -> float:
     """The highest multiple of a half by which few enough lists with an answer are weak."""
     answered = [best for best in lists if best.has_answer]
     limits = {
         OTHER_WORDS: highest_mark([best.score for best in answered if best.set == OTHER_WORDS]),
         "other sets": highest_mark([best.score for best in answered if best.set != OTHER_WORDS]),
     }
-    examples = typed[TYPED_TO_CHOOSE]
+    examples = typed_scores[TYPED_TO_CHOOSE]
     limits[TYPED_TO_CHOOSE] = sorted(examples)[int(LARGEST_SHARE * len(examples))]
     for name, limit in limits.items():
         print(f"{name}: at most 5 % are below {limit:.2f}")
@@ -329,9 +329,9 @@ def print_rates(lists: Sequence[Best], mark: float) -> None:
         print(f"| {name} | {' | '.join(cells)} |")
 
 
-def rate(called: Sequence[bool]) -> str:
+def rate(calls: Sequence[bool]) -> str:
     """A count, and its share with Wilson's interval of 95 %."""
-    count, total = sum(called), len(called)
+    count, total = sum(calls), len(calls)
     share, z = count / total, 1.96
     middle = (share + z * z / (2 * total)) / (1 + z * z / total)
     half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total**2)) / (1 + z**2 / total)
@@ -345,11 +345,11 @@ def print_acceptance(lists: Sequence[Best], mark: float, seed: int) -> None:
     print()
     for kinds in (("other", "far"), *((kind,) for kind in KINDS)):
         own = [best for best in lists if not best.has_answer and best.kind in kinds]
-        called = sum(best.score < mark for best in draw.sample(own, 20))
-        print(f"of 20 lists without an answer ({' or '.join(kinds)}) {called} are called weak")
+        call_count = sum(best.score < mark for best in draw.sample(own, 20))
+        print(f"of 20 lists without an answer ({' or '.join(kinds)}) {call_count} are called weak")
     answered = [best for best in lists if best.has_answer]
-    called = sum(best.score < mark for best in draw.sample(answered, 200))
-    print(f"of 200 lists with one {called} are called weak")
+    call_count = sum(best.score < mark for best in draw.sample(answered, 200))
+    print(f"of 200 lists with one {call_count} are called weak")
 
 
 def print_growth(cases: Sequence[Case], reranker: Reranker, seed: int) -> None:
@@ -371,8 +371,11 @@ def print_growth(cases: Sequence[Case], reranker: Reranker, seed: int) -> None:
     print("| lines | median of the best raw score | a tenth is above |")
     print("|---|---|---|")
     for size, scores in best.items():
-        ordered = sorted(scores)
-        middle, high = ordered[len(ordered) // 2], ordered[int(0.9 * len(ordered))]
+        ordered_scores = sorted(scores)
+        middle, high = (
+            ordered_scores[len(ordered_scores) // 2],
+            ordered_scores[int(0.9 * len(ordered_scores))],
+        )
         print(f"| {size:,} | {middle:.2f} | {high:.2f} |", flush=True)
 
 

@@ -42,9 +42,9 @@ def main(open_engine: Callable[[Job], Score], packages: Sequence[str]) -> None:
     job = Job(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
     score = open_engine(job)
     score(job.query, job.passages[: job.warm])
-    began = time.perf_counter()
+    start = time.perf_counter()
     scores = score(job.query, job.passages)
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - start
     report = {
         "seconds": seconds,
         "scores": [float(value) for value in scores],

@@ -31,7 +31,10 @@ def sample(data: Path, count: int, folders: Sequence[Path]) -> list[str]:
         for text in texts:
             if len(passages) == target_count:
                 break
-            if all(len(one.encode(QUERY, text).ids) <= LENGTH for one in tokenizers):
+            if all(
+                len(pair_tokenizer.encode(QUERY, text).ids) <= LENGTH
+                for pair_tokenizer in tokenizers
+            ):
                 passages.append(text)
     draw.shuffle(passages)
     return passages

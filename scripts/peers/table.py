@@ -9,28 +9,35 @@ DIGITS = {"x": 2, "s": 3, "MB": 0, "": 3}
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line: a `figure` and its `bound`, which is the least or, with `at_most`, the most."""
+    """One line: a `figure` and its `limit`, which is the least or, with `at_most`, the most."""
 
     model: str
-    what: str
+    description: str
     figure: float
-    bound: float | None = None
+    limit: float | None = None
     detail: str = ""
     at_most: bool = False
     unit: str = "x"
 
     @property
-    def met(self) -> bool:
-        if self.bound is None:
+    def is_met(self) -> bool:
+        if self.limit is None:
             return True
-        return self.figure <= self.bound if self.at_most else self.figure >= self.bound
+        return self.figure <= self.limit if self.at_most else self.figure >= self.limit
 
     def cells(self) -> tuple[str, ...]:
         figure = f"{self.figure:.{DIGITS[self.unit]}f} {self.unit}".rstrip()
-        if self.bound is None:
-            return self.model, self.what, figure, "", "", self.detail
-        bound = f"at {'most' if self.at_most else 'least'} {self.bound:g}"
-        return self.model, self.what, figure, bound, "met" if self.met else "MISSED", self.detail
+        if self.limit is None:
+            return self.model, self.description, figure, "", "", self.detail
+        limit = f"at {'most' if self.at_most else 'least'} {self.limit:g}"
+        return (
+            self.model,
+            self.description,
+            figure,
+            limit,
+            "met" if self.is_met else "MISSED",
+            self.detail,
+        )
 
 
 def print_table(rows: Sequence[Row], *, markdown: bool) -> None:

@@ -11,7 +11,7 @@ from peers.measured import Job, Score, main
 NAME = "bench/model"
 
 
-def opened(job: Job) -> Score:
+def open_engine(job: Job) -> Score:
     graph = str(Path(job.graph).relative_to(job.folder))
     TextCrossEncoder.add_custom_model(NAME, sources=ModelSource(hf=NAME), model_file=graph)
     encoder = TextCrossEncoder(NAME, threads=job.threads, specific_model_path=job.folder)
@@ -24,4 +24,4 @@ def opened(job: Job) -> Score:
 
 
 if __name__ == "__main__":
-    main(opened, ["fastembed", "onnxruntime", "tokenizers"])
+    main(open_engine, ["fastembed", "onnxruntime", "tokenizers"])

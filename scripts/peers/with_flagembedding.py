@@ -12,7 +12,7 @@ from FlagEmbedding import FlagReranker
 from peers.measured import Job, Score, main
 
 
-def opened(job: Job) -> Score:
+def open_engine(job: Job) -> Score:
     if job.threads is not None:
         torch.set_num_threads(job.threads)
     sizes = {} if job.batch is None else {"batch_size": job.batch}
@@ -25,4 +25,4 @@ def opened(job: Job) -> Score:
 
 
 if __name__ == "__main__":
-    main(opened, ["FlagEmbedding", "torch", "transformers"])
+    main(open_engine, ["FlagEmbedding", "torch", "transformers"])

@@ -13,7 +13,7 @@ from flashrank.Config import model_file_map
 from peers.measured import Job, Score, main
 
 
-def opened(job: Job) -> Score:
+def open_engine(job: Job) -> Score:
     folder = Path(job.folder)
     model_file_map[folder.name] = str(Path(job.graph).relative_to(folder))
     ranker = Ranker(folder.name, cache_dir=str(folder.parent), log_level="ERROR")
@@ -31,4 +31,4 @@ def opened(job: Job) -> Score:
 
 
 if __name__ == "__main__":
-    main(opened, ["flashrank", "onnxruntime", "tokenizers"])
+    main(open_engine, ["flashrank", "onnxruntime", "tokenizers"])

@@ -8,7 +8,7 @@ from rerank_cli import open_scorer, rank
 from rerank_cli.runtimes import Runtime, RuntimeOptions
 
 
-def opened(job: Job) -> Score:
+def open_engine(job: Job) -> Score:
     scorer = open_scorer(
         job.graph, runtime=RuntimeOptions(Runtime(job.runtime), threads=job.threads)
     )
@@ -24,4 +24,4 @@ def opened(job: Job) -> Score:
 
 
 if __name__ == "__main__":
-    main(opened, ["onnxruntime", "tokenizers", "numpy"])
+    main(open_engine, ["onnxruntime", "tokenizers", "numpy"])

@@ -9,7 +9,7 @@ from sentence_transformers import CrossEncoder
 from peers.measured import Job, Score, main
 
 
-def opened(job: Job) -> Score:
+def open_engine(job: Job) -> Score:
     settings: dict[str, object] = {"file_name": str(Path(job.graph).relative_to(job.folder))}
     if job.threads is not None:
         options = onnxruntime.SessionOptions()
@@ -26,4 +26,4 @@ def opened(job: Job) -> Score:
 
 
 if __name__ == "__main__":
-    main(opened, ["sentence-transformers", "optimum-onnx", "onnxruntime", "transformers"])
+    main(open_engine, ["sentence-transformers", "optimum-onnx", "onnxruntime", "transformers"])

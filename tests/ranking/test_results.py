@@ -1,6 +1,4 @@
-"""Results: a document's score import math
-import math
-from its chunks', and the best n."""
+"""Results: a document's score from those of its chunks, and the best n."""
 
 import math
 

@@ -208,8 +208,8 @@ def draw_headed(source: str, width: int, headings: Sequence[str], **style: Any) 
     ("source", "width", "expected"),
     [
         ("a.md", 80, "Animals › By night"),
-        ("a.md", 40, ""),
-        ("a.md", 30, ""),
+        ("a.md", 40, "Animals › By night"),
+        ("a.md", 30, "… By night"),
         ("a/longer/name/of/a.md", 80, "Animals › By night"),
         ("a/longer/name/of/a.md", 52, "… By night"),
     ],
@@ -218,9 +218,16 @@ def test_headings_take_no_line_of_their_own(source: str, width: int, expected: s
     rows = draw_headed(source, width, ("Animals", "By night"))
     assert len(rows) <= len(draw_headed(source, width, ()))
     assert all(cell_len(row) <= width for row in rows)
-    assert sum(expected in row for row in rows[:2]) >= 1
+    assert sum(expected in row for row in rows[:2]) == 1
     long = draw_headed(source, width, ("Animals", "What the foxes of a cold land do by night " * 3))
     assert all(cell_len(row) <= width for row in long)
+
+
+@pytest.mark.parametrize(("source", "width"), [("a.md", 24), ("a/longer/name/of/a.md", 44)])
+def test_headings_without_room_are_left_out(source: str, width: int) -> None:
+    rows = draw_headed(source, width, ("Animals", "By night"))
+    assert rows == draw_headed(source, width, ())
+    assert rows[0].endswith(f"  {source}:5")
 
 
 def test_a_heading_that_is_whole_is_not_marked_as_cut() -> None:
@@ -363,17 +370,21 @@ def test_no_colour_in_a_pipe(rerank: Run) -> None:
     assert "\x1b" not in rerank("x", "-d", "x", "-m", "bm25", "-f", "table").out
 
 
-@pytest.mark.parametrize(("width", "height"), [(80, 24), (40, 20), (120, 40), (80, 12), (30, 10)])
-def test_a_table_of_ten_fits_the_screen(width: int, height: int) -> None:
+@pytest.mark.parametrize(
+    ("width", "height", "results", "line_count"),
+    [(80, 24, 10, 21), (40, 20, 8, 17), (120, 40, 10, 31), (80, 12, 8, 9), (30, 10, 5, 11)],
+    ids=["two lines each", "as many as fit", "three lines each", "a line each", "five at least"],
+)
+def test_a_table_of_ten_fits_the_screen(
+    width: int, height: int, results: int, line_count: int
+) -> None:
     texts = [f"a fox {'and many other words ' * 30}{number}" for number in range(40)]
     ranking = replace(rank_texts(texts, n=10), more=30)
     style = Style(Format.TABLE, interactive=True, width=width, height=height)
     lines = b"".join(render(ranking, style)).decode().splitlines()
-    row_count = sum(re.match(r" *\d+  0\.", line) is not None for line in lines)
-    assert row_count >= 5
-    assert lines[-1] == f"… {40 - row_count} more (-n 0 for all)"
-    assert len(lines) <= height - 3 or row_count == 5
-    assert row_count == 10 or width < 80 or height < 24
+    assert sum(re.match(r" *\d+  0\.", line) is not None for line in lines) == results
+    assert len(lines) == line_count
+    assert lines[-1] == f"… {40 - results} more (-n 0 for all)"
 
 
 def test_the_first_results_have_the_lines_that_are_left() -> None:

@@ -21,10 +21,10 @@ from rerank_cli.terminal import Terminal, columns_of, format_count, format_durat
 DELAY_SECONDS = 0.3  # before a line comes up: what is soon done shows none
 _REFRESH_SECONDS = 0.1
 _WIDE_BAR, _NARROW_BAR = 20, 8  # characters
-_MIN_SHARE = 0.005  # that is done, from which the time that is left can be told
-_MIN_SECONDS = 1.0  # of a run, likewise
+_MIN_SHARE = 0.005  # of the work that must be done before the time left is shown
+_MIN_SECONDS = 1.0  # of a run, before the time left is shown
 _GRACE_SECONDS = 2.0  # after Ctrl-C, for what has no results to show
-_HORIZON_SECONDS = 10.0  # of which the pace is told at least
+_HORIZON_SECONDS = 10.0  # the shortest span of time that the pace is measured over
 T = TypeVar("T")
 
 

@@ -2,8 +2,8 @@
 
     Document ─ Chunk ─ Pair ─ Scorer ─ Scored ─ Ranked ─ Ranking
 
-The dataclasses are frozen. Those with many instances have slots; for the others slots would cost
-more time at import than they save.
+The dataclasses are frozen. Those with many instances have slots; the others have none, because
+slots make the import slower.
 """
 
 import math
@@ -232,8 +232,8 @@ class TextLimits:
     passage, query      tokens
     passage_characters  characters of a passage with its title
     query_characters    characters of a query
-    sure_tokens         as many tokens of a text are surely read. A longer one is sent all the
-                        same, and `unsure_note` is what a user should know of such passages
+    sure_tokens         the number of tokens of a text that are certainly read. A longer text is
+                        sent all the same, with `unsure_note` for the user
     """
 
     passage: int | None = None
@@ -272,7 +272,7 @@ class ScorerInfo:
     limits        other limits of texts, which services have
     specials      the number of special tokens of a pair
     remote        whether texts leave the machine
-    estimated     whether its tokenizer is an estimate, which counts rather too many tokens
+    estimated     whether its tokenizer only estimates tokens; it mostly counts too many
     cuts          whether it cuts long documents into chunks of the size that it is told
     media         the kinds of media that it scores
     mixed         those that it scores together with a text, in one document
@@ -280,7 +280,7 @@ class ScorerInfo:
     unmatched_score
                   the score of a text without a word of the query, and of no other; None for none
     weak_below    if the best raw score is below it, probably nothing answers; None if unknown
-    spare_tokens  as many tokens more are scored before anybody notices
+    spare_tokens  the number of tokens that can be scored in addition without a noticeable delay
     query_tokens  counts the tokens of a query, if these are not just its own
     content_key   for a scorer that reads more than texts and titles, the bytes that the scores of
                   a document's chunks depend on. Documents of one key share their scores

@@ -163,7 +163,7 @@ class QueryTerms(NamedTuple):
 
     @property
     def beginnings(self) -> frozenset[str]:
-        """Texts of which a normalised text with a term of the query has one.
+        """Prefixes: a normalised text with a term of the query contains at least one of them.
 
         The stemmer changes the last letters of some words: memory to memori, dying to die, and
         possibility to possibl.

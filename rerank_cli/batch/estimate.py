@@ -119,7 +119,7 @@ class _Sample:
 def report_plan(options: BatchOptions, terminal: Terminal) -> ExitCode:
     """Sample the input, measure the models, and write what the whole job would take.
 
-    Its messages and its exit code are those that the job would have with this sample.
+    Messages and exit code are those of a job over the sample.
     """
     with options.open_ranker() as ranker, closing(open_source(options)) as source:
         count, items = source.sample(ranker.info)

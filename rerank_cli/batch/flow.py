@@ -163,7 +163,7 @@ class Flow:
         self._resumable = resumable
         self._under_way: deque[_PendingRecord | Outcome] = deque()  # an outcome waits for its turn
         self._held_bytes = 0
-        self._pending = 0  # of what is under way
+        self._pending = 0  # rankings in `_under_way` that are not finished
         self._finished_work = 0
         self._tick: Callable[[], None] | None = None
         self._submitting: Record | None = None

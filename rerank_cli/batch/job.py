@@ -533,7 +533,7 @@ def _find_start(journal: BatchJournal, output: Path, errors: Path | None) -> Mar
 
 
 def _own_end(path: Path, ends: Sequence[tuple[int, str]], inodes: Sequence[int]) -> int:
-    """Up to where a file is what a job has written, by the positions and tails of its marks.
+    """The last position up to which a file is as the job has written it, by its marks.
 
     The rest of the file is cut off, and must be the job's own. A file without a mark is recognized
     by its inode. Raises `InputError` for another file.

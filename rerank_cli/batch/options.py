@@ -56,10 +56,11 @@ class BatchOptions:
     cache             how scores are kept on disk; None if they are not
     resume            whether to go on with a job
     retry_errors      whether to do its records again that failed for a reason that may pass
-    fail_fast         whether the first record that fails ends the job; None if only the first ones
-                      do that fail all in the same way
+    fail_fast         whether the first record that fails ends the job; if None, the job ends only
+                      if its first records all fail in the same way
     budget            what this run may take; None for no limit
-    limits            the limits of the budget as options, by the reasons that they are
+    limits            the options that set the limits of the budget, by the reason for which they
+                      end it
     calibrations      those of the models, if another machine has looked them up; else None
     """
 

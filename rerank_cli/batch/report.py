@@ -151,7 +151,7 @@ class BatchFigures:
             self._note(note, count)
 
     def _note(self, note: str, count: int) -> None:
-        """Count a note. Beyond `_MAX_NOTES` different ones, they are counted together."""
+        """Count a note. After `_MAX_NOTES` different notes, all others share one counter."""
         if note not in self.notes and len(self.notes) >= _MAX_NOTES:
             note = "remarks like these"
         self.notes[note] = self.notes.get(note, 0) + count

@@ -105,7 +105,7 @@ class FewestResults:
 
 @dataclass(frozen=True, slots=True)
 class ChosenCut:
-    """The cut for a goal, and its expected figure; `cut` is None if there is no such.
+    """The cut for a goal, and its expected figure; `cut` is None if no score reaches the goal.
 
     expected  where the figure lies for as many other queries, in 95 of 100 cases
     held      the figure of one half of the queries with the cut of the other half

@@ -572,7 +572,7 @@ def say_what_was_read(inputs: Inputs, terminal: Terminal) -> None:
         say_how_code_was_read(inputs.report.code, terminal)
     if inputs.copied_bytes:
         size = format_size(inputs.copied_bytes)
-        terminal.say(f"{size} copied to disk, to be gone through twice")
+        terminal.say(f"{size} copied to disk, because it is read twice")
 
 
 def say_how_code_was_read(counts: Counter[str], terminal: Terminal) -> None:

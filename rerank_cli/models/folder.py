@@ -281,7 +281,7 @@ def _translate_errors(path: Path) -> Iterator[None]:
 class ModelConfig:
     """The values of one of a model's JSON files; a file that is missing has none.
 
-    A value of a wrong type is a `ModelError`: what it was to say is not known.
+    A value of a wrong type is a `ModelError`: its meaning is unknown.
     """
 
     def __init__(self, path: Path, values: dict[str, Any]) -> None:

@@ -20,14 +20,16 @@ from rerank_cli.terminal import format_count
 
 MIN_CHUNK_TOKENS = 8
 DEFAULT_MAX_CHUNKS = 1024
-# `--candidates auto` reads so many passages for each result, and at least MIN. In a large input
-# more passages look like an answer: it reads more there, at most MAX if `n` does not ask for more.
+# `--candidates auto` reads AUTO_CANDIDATES_PER_RESULT passages for each result, and at least
+# MIN_AUTO_CANDIDATES. In a large input more passages look like an answer, so it reads more there:
+# at most MAX_AUTO_CANDIDATES, unless `n` asks for more.
 AUTO_CANDIDATES_PER_RESULT = 20
 MIN_AUTO_CANDIDATES, MAX_AUTO_CANDIDATES = 250, 1000
-_FEW_PASSAGES = 6_250  # of so many, MIN_AUTO_CANDIDATES are enough
+_FEW_PASSAGES = 6_250  # up to this many passages, MIN_AUTO_CANDIDATES are enough
 # The window of a model that does not state one: most cross-encoders were trained with this.
 DEFAULT_WINDOW_TOKENS = 512
-# The last model of a cascade reads so many of the best results, each before it a multiple of that.
+# The last model of a cascade reads DEFAULT_KEEP of the best results. Each model before it reads
+# KEEP_FACTOR times as many as the next one.
 DEFAULT_KEEP = 50
 KEEP_FACTOR = 4
 PASSAGES_PER_FILE = 3  # that `--by file` shows
@@ -162,14 +164,15 @@ class CandidateCount(NamedTuple):
 
     @property
     def most(self) -> int:
-        """The most passages that are read of an input of any size."""
+        """The most passages to read of an input of any size."""
         return max(self.number, MAX_AUTO_CANDIDATES) if self.grows else self.number
 
     def among(self, passages: int) -> int:
-        """The most passages that are read of an input with so many."""
+        """The most passages to read of an input with `passages` passages."""
         if not self.grows:
             return self.number
-        # In proportion to the root: twice as many of four times as many passages.
+        # In proportion to the square root: an input with four times as many passages has twice as
+        # many read.
         grown = math.isqrt(MIN_AUTO_CANDIDATES**2 * passages // _FEW_PASSAGES)
         return min(self.most, max(self.number, grown))
 

@@ -117,7 +117,7 @@ class Spending:
 
     @property
     def reading_deadline(self) -> float:
-        """The time at which reading ends, as far as the model waits for it."""
+        """The time until which documents are read if the model can only start after reading."""
         return self.clock.now() + READING_SHARE * self.seconds_left
 
     @property
@@ -270,7 +270,7 @@ def _check_limit(subject: str, value: float | None, unit: str) -> None:
 
 
 def _plain_number(value: Any) -> Any:
-    """A Decimal or a Fraction as a float, as they do not count with others; else the value."""
+    """Convert a Decimal or a Fraction to a float; return any other value unchanged."""
     is_number = isinstance(value, Decimal | Real) and not isinstance(value, int | float)
     return float(value) if is_number else value
 

@@ -90,7 +90,7 @@ def _fill(
             task.add(batch)
             task.wait_for_room(task.scorer.info.max_pending_pairs)
     if spending.is_over:
-        spending.end(UnreadReason.MAX_TIME)  # if it is not another one
+        spending.end(UnreadReason.MAX_TIME)  # unless another limit was reached before
     task.end()
 
 

@@ -33,7 +33,7 @@ class Calibration:
     data         the name of the set it was made of, with its number of `queries`, `labels`, and
                  `relevant` ones
     error        the expected calibration error on a half that it was not made of
-    error_before the same without it; None where scores are no probabilities
+    error_before the error before calibration; None if scores are not probabilities
     date         when it was made
     is_current   whether it was made of the model's files as they are
     """

@@ -111,7 +111,7 @@ class Plan:
         return self._cut(document, tokenizer)
 
     def estimate(self, tokens: float) -> tuple[float, float]:
-        """About how many windows a document of so many tokens has, and tokens in them."""
+        """Estimate how many windows a document of `tokens` tokens has, and their tokens."""
         if self.room is None or tokens <= self.room:
             return 1, tokens
         step = max(1, self.room - self.overlap)
@@ -190,7 +190,7 @@ class Plan:
 
 
 def _is_within(document: Document, characters: int | None) -> bool:
-    """Whether a document is scored in at most so many characters; None for any number."""
+    """Whether a document with its title has at most `characters` characters; None is no limit."""
     if characters is None:
         return True
     title = len(document.title) + 1 if document.title else 0
@@ -469,7 +469,7 @@ class _EncodedText(NamedTuple):
 def _encode(
     text: str, tokenizer: Tokenizer, enough: int, enough_characters: int | None = None
 ) -> _EncodedText:
-    """Encode a text, and count all its tokens. What is far beyond enough is only counted.
+    """Encode a text, and count all its tokens. Tokens far beyond `enough` are counted but not kept.
 
     With `enough_characters` the white space at both ends is left out.
     """

@@ -1,11 +1,11 @@
-"""Chooses the passages that a model reads, where it shall not read all of them.
+"""Chooses which passages the model reads if it reads only some.
 
     documents ┬ WordSurvey ──── the best blocks ┬ their documents ─ Plan.split ─ the best chunks
               └ MeaningSurvey ─ the best blocks ┘
 
-To cut all documents into chunks would take longer than to look for words. So a document is looked
-at in blocks (`surveys`), and only documents with good blocks are cut. The chunks are the same as
-without a first stage, and the choice depends on the whole input alone.
+Cutting all documents into chunks would take longer than searching for words. So documents are
+compared in blocks (`surveys`), and only documents with good blocks are cut. The chunks are the same
+as without a first stage, and the choice depends on the whole input alone.
 """
 
 import math
@@ -34,16 +34,17 @@ from rerank_cli.ranking.text_memory import NO_MEMORY, TextMemory
 from rerank_cli.types import Candidates, Document
 
 _WATCH_DOCUMENTS = 256  # between two calls of a watch
-# Documents with good blocks are cut, the best first, until they have so many times more chunks than
-# are chosen, and so many characters for each of these: to cut long ones takes most of the time.
+# Documents with good blocks are cut, best first, until they have `_CHUNK_FACTOR` times as many
+# chunks as are chosen, and `_CUT_CHARACTERS` characters for each chosen chunk. Two limits, because
+# cutting long documents takes most of the time.
 _CHUNK_FACTOR = 2
 _CUT_CHARACTERS = 1 << 11
-# The chunks of one document count for at most this share of the choice: else a few long documents
-# would keep all others out.
+# The chunks of one document count for at most this share of the choice. Otherwise a few long
+# documents would keep all others out.
 _DOCUMENT_SHARE = 0.1
 
-# Opens what compares meaning with a query, and remembers texts; None if the meaning of the query's
-# words is not known. Raises `ModelError`.
+# Opens the comparison of meaning for a query, with a memory for texts. Returns None if the meaning
+# of the query's words is not known. Raises `ModelError`.
 MeaningOpener = Callable[[str, TextMemory], Meaning | None]
 
 _WAYS = {
@@ -57,9 +58,9 @@ _NO_WORDS_NOTE = "no passage has a word of the query: the model read only the fi
 class CandidateLimits(NamedTuple):
     """How many passages are chosen and by what, and how many blank documents are kept.
 
-    `blanks` None keeps all of them. With a `prior_field` the first passages are those of the
-    documents with the highest earlier scores there, and not the first ones of the input. A number
-    of passages that `grows` is taken as it is for the first ones.
+    If `blanks` is None, all blank documents are kept. With a `prior_field`, the first passages are
+    those of the documents with the highest earlier scores, and not those at the start of the input.
+    A count that `grows` does not grow for a first stage that takes the first passages.
     """
 
     passages: CandidateCount
@@ -68,12 +69,12 @@ class CandidateLimits(NamedTuple):
     prior_field: str | None = None
 
     def count_more_blanks(self, empty: int, kept_count: int) -> int:
-        """How many blank documents are not kept only for want of room."""
+        """How many blank documents were not kept only because there was no room."""
         return 0 if self.blanks == 0 else empty - kept_count
 
 
 def limits_of(selection: Selection, passages: CandidateCount) -> CandidateLimits:
-    """The limits for so many passages of a selection."""
+    """The limits of a selection, with `count` passages."""
     return CandidateLimits(
         passages,
         FirstStage(selection.first_stage),
@@ -83,12 +84,13 @@ def limits_of(selection: Selection, passages: CandidateCount) -> CandidateLimits
 
 
 class Choice(NamedTuple):
-    """The documents with chosen passages, in the order of the input, each with these alone.
+    """The documents with chosen passages, in the order of the input; each has only these passages.
 
     documents, empty  the number of all documents, and of blank ones
-    candidates        what was chosen of how many; None if all passages were
+    candidates        the numbers of chosen passages and of all; None if all were chosen
     notes             for the user
-    more_blanks       how many blank documents are not among the splits, only for want of room
+    more_blanks       how many blank documents are not among the splits only because there was no
+                      room
     """
 
     splits: Sequence[Split]
@@ -100,7 +102,7 @@ class Choice(NamedTuple):
 
 
 def describe_candidates(candidates: Candidates) -> str:
-    """How many passages the model read of how many, in words."""
+    """A sentence with the number of passages that the model read, and that of all."""
     total = f"{'about ' if candidates.is_estimate else ''}{candidates.total:,}"
     way = _WAYS[FirstStage(candidates.first_stage)]
     return (
@@ -119,9 +121,10 @@ def choose_passages(
 ) -> Choice:
     """Choose passages of documents, which `read` reads from their beginning at each call.
 
-    It is called a second time only for words, and if much of a long input has some. `open_meaning`
-    is called with the query, if there is anything to compare for a hybrid stage. Where it opens
-    nothing, words alone choose. `memory` is that of earlier queries.
+    `read` is called a second time only for a choice by words, and only if much of a long input has
+    words of the query. A hybrid stage calls `open_meaning` with the query if there is anything to
+    compare. If that returns None, words alone choose. `memory` holds what earlier queries made of
+    texts.
     """
     memory.begin_query()
     reading = _DocumentStream(read, limits, watch)
@@ -180,13 +183,13 @@ class _DocumentStream:
             yield index, document
 
     def call_watch(self, index: int, *, is_again: bool = False) -> None:
-        """Tell the watch, if there is one, at which document it is."""
+        """Call the watch, if there is one, with the number of documents read so far."""
         if self._watch is not None:
             self._watch(Progress(0, 0, index, choosing=2 if is_again else 1))
 
 
 class _PassageSearch:
-    """Searches the documents of one reading for the passages to choose."""
+    """Searches a stream of documents for the passages to choose."""
 
     def __init__(
         self,
@@ -197,7 +200,7 @@ class _PassageSearch:
         memory: TextMemory,
     ) -> None:
         self.notes: tuple[str, ...] = ()
-        self.first_stage = limits.first_stage  # the one that chooses, once it has chosen
+        self.first_stage = limits.first_stage  # later, the stage that really chose
         self._open_meaning = open_meaning
         self._memory = memory
         self._reading = reading
@@ -209,7 +212,7 @@ class _PassageSearch:
         self._blocks = self._doubtful = 0  # of all documents
 
     def count_passages(self) -> tuple[int, bool]:
-        """The number of all passages, and whether it is an estimate: not all are cut."""
+        """The number of all passages, and whether it is an estimate: not all documents are cut."""
         if not self._splits:
             return self._blocks, self._doubtful > 0
         documents = [split.document for split in self._splits.values()]
@@ -229,7 +232,7 @@ class _PassageSearch:
         return splits
 
     def _documents_in_order(self, prior_field: str | None) -> Iterator[tuple[int, Document]]:
-        """All documents as they come; or those with the highest earlier scores, best first."""
+        """All documents in input order, or those with the highest earlier scores, best first."""
 
         def read() -> Iterator[tuple[int, Document]]:
             for index, document in self._reading.first():
@@ -238,7 +241,7 @@ class _PassageSearch:
 
         if prior_field is None:
             return read()
-        # Each has a passage: no more documents than passages are wanted.
+        # Each document has a passage, so no more documents than passages are needed.
         scored = (
             (prior_score(document, prior_field), -index, document) for index, document in read()
         )
@@ -246,7 +249,7 @@ class _PassageSearch:
         return ((-index, document) for _, index, document in best)
 
     def find_best(self) -> Sequence[Split]:
-        """The passages that fit the query best; all, if these are not too many."""
+        """The passages that fit the query best, or all passages if there are few enough."""
         documents = self._reading.first()
         first = list[tuple[int, Document]]()
         most = self._count * (self._sizes.chunk or 0)
@@ -306,7 +309,7 @@ class _PassageSearch:
         ]
 
     def _passages_of(self, named_files: NamedFiles) -> Sequence[tuple[int, int]]:
-        """The places of the first chunks of files that the query names, its line's before others.
+        """The places of the first chunks of files that the query names, those with its line first.
 
         They are at most half of all candidates: many files may have that name, and some are long.
         """
@@ -314,15 +317,15 @@ class _PassageSearch:
         return [*islice(places, math.ceil(self._count / 2))]
 
     def _choose_chunks(self, survey: WordSurvey) -> Sequence[tuple[int, int]]:
-        """The places of the best chunks with a word of the query, the best ones first.
+        """The places of the best chunks with a word of the query, best first.
 
-        Each is that of a document, and that of the chunk in it.
+        Each has the place of a document, and that of a chunk in it.
         """
         heap: list[tuple[float, int, int]] = []
         documents = survey.best_documents(self._reading.again, self._count)
         for block_score, negative_index, _, document in documents:
             if len(heap) == self._count and heap[0][0] >= block_score:
-                break  # the best chunks of the others are hardly better than their best blocks
+                break  # other documents' best chunks are hardly better than their best blocks
             split = self._split(-negative_index, document)
             self._reading.call_watch(self._reading.documents, is_again=True)
             texts = searched_chunks(split.chunks, self._memory)
@@ -335,13 +338,14 @@ class _PassageSearch:
         return [(-index, -place) for _, index, place in sorted(heap, reverse=True)]
 
     def _fuse_chunks(self, survey: WordSurvey, meaning: MeaningSurvey) -> Sequence[tuple[int, int]]:
-        """The places of the best chunks by words and by meaning, the best ones first."""
+        """The places of the best chunks by words and by meaning, best first."""
         by_words = survey.best_blocks(self._reading.again, self._count)
         splits = self._cut_best(by_words, meaning.best()[: self._count])
         places = [(index, place) for index, split in splits for place in range(len(split.chunks))]
         chunks = [chunk for _, split in splits for chunk in split.chunks]
         texts = searched_chunks(chunks, self._memory)
-        # Ranks say little of others than the best: what is not cut would stand between them.
+        # Only the best ranks are reliable, because documents that were not cut are missing below
+        # them.
         orders = []
         for scores in (map(survey.score_chunk, chunks, texts), meaning.score_texts(texts)):
             matches = [entry for entry in zip(scores, places, strict=True) if entry[0] > 0]
@@ -369,7 +373,7 @@ class _PassageSearch:
     def _fill_up(self, best: set[tuple[int, int]], first: Sequence[tuple[int, Document]]) -> None:
         """Choose passages of the first documents too, in their order, if there is room for some.
 
-        With as many documents as passages are to be chosen there are enough.
+        `count` documents always suffice, because each has a passage.
         """
         cut_documents = ((index, split.document) for index, split in self._splits.items())
         for index, document in sorted({**dict(first), **dict(cut_documents)}.items()):
@@ -404,7 +408,7 @@ def open_meaning_survey(
 
 
 def _take(split: Split, index: int, places: Sequence[int]) -> Split:
-    """The document at a place with some of its chunks alone."""
+    """The document at a place, with only some of its chunks."""
     chunks = tuple(split.chunks[place] for place in places)
     left_out = len(split.chunks) - len(chunks)
     return split._replace(chunks=chunks, left_out=left_out, document_index=index)

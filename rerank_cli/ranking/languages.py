@@ -1,15 +1,15 @@
-"""Whether a model reads the language of a query and of its documents, as far as can be told.
+"""Guesses whether a model reads the language of a query and of its documents.
 
-Scripts are told by letters. Of the languages in Latin script English is told from the others by
-frequent words.
+Letters show the script. Among the languages in Latin script, frequent words distinguish English
+from the others.
 """
 
 import re
 from collections.abc import Callable, Sequence
 
 _READ_CHARACTERS = 400  # of each text, to find its script and language
-_MAX_LANGUAGE_TEXTS = 200  # whose language is looked at; their script always is
-# Letters from Greek on are of other scripts, but for these blocks of Latin.
+_MAX_LANGUAGE_TEXTS = 200  # whose language is looked at; the script of all documents is
+# Letters from Greek on belong to other scripts, except these blocks of Latin.
 _FIRST_AFTER_LATIN = 0x370
 _LATIN_BLOCKS = (range(0x1E00, 0x1F00), range(0x2C60, 0x2C80), range(0xA720, 0xA800))
 _ENGLISH_WORDS = frozenset(
@@ -40,7 +40,8 @@ _FOREIGN_WORDS = frozenset(
         "czy dla jak jest nie od się",
     )
 )
-# Those of them that English has in names and as codes: van der Waals, Las Vegas, El Niño, en.
+# The words among them that English has in names and as codes: van der Waals, Las Vegas, El Niño,
+# en.
 _NAME_WORDS = frozenset(
     re.findall(r"\w+", "aux da das del der des dig du el en es est la las le les los od van von")
 )
@@ -50,7 +51,8 @@ _WORD = re.compile(r"[^\W\d_]+")
 class LanguageCheck:
     """Counts the documents of a ranking that a model of English does not read.
 
-    These are those in other scripts, and of the first ones those in other languages.
+    It counts all documents in other scripts. Among the first ones it also counts those in other
+    languages.
     """
 
     def __init__(self, languages: Sequence[str]) -> None:
@@ -65,7 +67,7 @@ class LanguageCheck:
             self._others += not is_latin(text)
 
     def reads(self, query: str) -> bool:
-        """Whether the model reads the query and most documents, as far as that can be told."""
+        """Whether the model seems to read the language of the query and of most documents."""
         if not self._is_english:
             return True
         looked_at = min(self._documents, _MAX_LANGUAGE_TEXTS)
@@ -76,8 +78,8 @@ class LanguageCheck:
     def notes(self, query: str, model: str, find_advice: Callable[[], str]) -> Sequence[str]:
         """A note for the user if the query, or most documents, are in another script or language.
 
-        The language of documents is not told: names and quotations may be of another one.
-        It ends with what `find_advice` says is to be done.
+        No note is about the language of the documents, because names and quotations may be in
+        another language. The note ends with the advice of `find_advice`.
         """
         if not self._is_english:
             return ()
@@ -106,9 +108,9 @@ def is_latin(text: str) -> bool:
 
 
 def is_foreign(text: str) -> bool:
-    """Whether a text in Latin script is surely not English, by two or more of its words.
+    """Whether a text in Latin script has at least two words that show that it is not English.
 
-    One of these at least is none that English has in names.
+    At least one of them is not a word that English has in names.
     """
     words = set(_WORD.findall(text[:_READ_CHARACTERS].lower()))
     foreign = words & _FOREIGN_WORDS

@@ -36,28 +36,29 @@ from rerank_cli.ranking.surveys import (
 from rerank_cli.ranking.text_memory import TextMemory
 from rerank_cli.types import Chunk, Document
 
-# No more is taken from the input at once, but for the end of the last document. To compare it with
-# a query takes time, and meanwhile nobody looks at the deadline.
+# The most documents and characters of a block of the input; only its last document may exceed the
+# characters. Comparing a block with a query takes time, and the deadline is checked only between
+# blocks.
 _BLOCK_DOCUMENTS = 256
 _BLOCK_CHARACTERS = 1 << 18
-_MAX_WAITING_DOCUMENTS = 4096  # that are read and not taken
-_ROOM_SECONDS = 0.05  # between two looks at whether there is room for more
-# So many passages are ordered first, and then twice as many each time: to divide documents takes
-# time, in which the model would wait.
+_MAX_WAITING_DOCUMENTS = 4096  # that were read and not taken yet
+_ROOM_SECONDS = 0.05  # between two checks whether there is room for more
+# The size of the first group of passages to order; each next group is twice as large. Dividing
+# documents takes time, and the model would wait for a large first group.
 _FIRST_PASSAGES = 128
-_COMPARED_FACTOR = 2  # passages to compare, for each that is taken
+_COMPARED_FACTOR = 2  # passages to compare for each passage of a group
 _MAX_MATCHES = sys.maxsize  # all documents
-# A batch that one call of a scorer scores takes at most about this share of the time: what is not
-# done at the deadline is lost.
+# The share of the time that one batch may take, about. A batch that is not scored by the deadline
+# is lost.
 _BATCH_SHARE = 0.02
 
 Place = tuple[int, int]  # of a document in the input, and of a chunk in the document
 
 
 class InputFeed:
-    """Documents of an input, which is read in a thread of its own if time is limited.
+    """Takes the documents of an input, which a thread of its own reads if time is limited.
 
-    So the ranking does not wait for a pipe to which nothing is written. `is_whole` says whether all
+    So the ranking does not wait for a pipe that nobody writes to. `is_whole` says whether all
     documents were taken.
     """
 
@@ -71,7 +72,7 @@ class InputFeed:
         self._changed = threading.Event()
 
     def blocks(self, until: float) -> Iterator[Sequence[Document]]:
-        """Yield the documents that are there, as soon as there are some, until some time."""
+        """Yield blocks of documents as soon as there are some, until a time of the clock."""
         if not self._spending.is_timed:
             iterator = iter(self._documents)
             while block := list(islice(iterator, _BLOCK_DOCUMENTS)):
@@ -83,7 +84,7 @@ class InputFeed:
         try:
             while True:
                 self._changed.clear()
-                is_done = self._is_done  # before what is there is taken
+                is_done = self._is_done  # checked before a block is taken
                 block = self._take_block()
                 if block:
                     yield block
@@ -130,12 +131,12 @@ class PassageOrder:
     documents    how many were read; `empty` of these are blank
     blanks       the blank ones that are kept, with their places in the input
     splits       the documents that were divided, by their places
-    equals       the places of documents that equal one before, with the place of that
+    equals       the places of documents that equal an earlier one, each with the place of that one
     spending     what is left of the budget
     notes        for the user
 
-    `count` is the most passages that a first stage chooses before; None for all. `key_of` says
-    which documents have the same scores; None for none.
+    `count` is the most passages that a first stage chooses beforehand; None for all. `key_of` tells
+    which documents have the same scores; None if none do.
     """
 
     def __init__(
@@ -177,8 +178,9 @@ class PassageOrder:
     ) -> Generator[list[Split], None, None]:
         """Yield the passages of a feed, the most promising first, at most `size` in a batch.
 
-        `choose` is called with what a first stage has chosen, if it was to choose. If it is
-        `paced`, batches begin with one passage, and grow as long as scoring them takes little time.
+        If a first stage chooses passages, `choose` is called with its choice. If the order is
+        `paced`, the first batch has one passage, and batches grow while scoring them takes little
+        time.
         """
         self._memory.begin_query()
         self._feed = feed
@@ -192,7 +194,7 @@ class PassageOrder:
             )
             if not self.spending.is_timed:
                 streams = iter([chain.from_iterable(streams)])
-            for stream in streams:  # what came is not held back until a batch is full
+            for stream in streams:  # documents are not held back until a batch is full
                 yield from self._batch(stream)
             return
         blocks = feed.blocks(self.spending.reading_deadline)
@@ -220,7 +222,7 @@ class PassageOrder:
         if self._chosen_splits is not None:
             return sum(len(split.chunks) for split in self._chosen_splits.values()), False
         chunks = blocks = doubtful = 0
-        splits = [*self.splits.values()]  # another thread may go on to divide documents
+        splits = [*self.splits.values()]  # another thread may divide documents meanwhile
         if splits:
             documents = [split.document for split in splits]
             chunks = sum(len(split.chunks) for split in splits)
@@ -263,7 +265,7 @@ class PassageOrder:
             self._meaning = None
 
     def _choose(self, blocks: Iterable[Sequence[Document]]) -> Choice:
-        """Have a first stage choose passages, and look at these once more, to order them."""
+        """Have a first stage choose passages, then compare these with the query to order them."""
         read: list[Document] = []
 
         def read_blocks() -> Iterator[Document]:
@@ -315,7 +317,7 @@ class PassageOrder:
             size *= 2
 
     def _take_named(self, documents: Mapping[int, Document]) -> Sequence[Place]:
-        """The places of the first chunks of files that the query names: no more than first ones."""
+        """The places of the first chunks of files that the query names, at most a first group."""
 
         def divide(index: int, document: Document) -> Sequence[Chunk]:
             return self.splits[index].chunks if self._divide(index, document) else ()
@@ -329,7 +331,7 @@ class PassageOrder:
     def _compare(
         self, index: int, document: Document, pool: dict[Place, tuple[float, float]]
     ) -> None:
-        """Add a document's chunks to a pool, with their scores by words and by meaning."""
+        """Add the chunks of a document to a pool, with their scores by words and by meaning."""
         places = self._divide(index, document)
         if not places or self._words is None:
             return
@@ -343,7 +345,7 @@ class PassageOrder:
         pool.update((place, values) for place, values in entries if place not in self._named_places)
 
     def _order(self, pool: Mapping[Place, tuple[float, float]]) -> list[Place]:
-        """The places in a pool, the most promising first."""
+        """The places of a pool, the most promising first."""
         words = sorted((-scores[0], place) for place, scores in pool.items() if scores[0] > 0)
         orders = [[place for _, place in words]]
         if self._meaning is not None:
@@ -381,7 +383,7 @@ class PassageOrder:
                 self._size = max(1, self._size // 2) if share > _BATCH_SHARE else self._size
 
     def _part(self, index: int, places: Sequence[int]) -> Split:
-        """A document with some of its chunks alone."""
+        """A document with only some of its chunks."""
         split = self.splits[index]
         return split._replace(
             chunks=tuple(split.chunks[place] for place in places),

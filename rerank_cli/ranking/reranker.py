@@ -65,7 +65,7 @@ if TYPE_CHECKING:
 
 # A list is in memory already: this many times more of its pairs may wait than of a stream's.
 _LIST_FACTOR = 16
-_MAX_INSTRUCTIONS = 16  # whose scorers are kept
+_MAX_INSTRUCTIONS = 16  # the number of instructions whose scorers are kept
 
 
 class Reranker:
@@ -168,8 +168,8 @@ class Reranker:
         """Rank documents by their relevance to a query, best first; equal scores keep input order.
 
         Documents are strings, `Document`s, or mappings with `text` (and `id`, `title`, `metadata`);
-        for models that read such, with `image` or `video` too, or in its place: a URL, a `Media`
-        or a path in `media_root`. A query with an image or a video is a `Document`.
+        models that read media also take `image` or `video`, with the text or in its place: a URL, a
+        `Media` or a path in `media_root`. A query with an image or a video is a `Document`.
 
         n            keep the best `n`; None for all
         min_score    keep those with at least this relevance score; "auto" for the cut of the
@@ -353,9 +353,9 @@ class Reranker:
 
         Records are read as they are needed, in the calling thread: as many are under way as keep
         the model busy, and 64 MB of them at most. One that fails has a result with an `error`.
-        What all of them would meet is raised: a model that cannot be opened, a wrong key, a service
-        that was not available for 20 records in a row. To close the generator cancels what is under
-        way. Raises `UsageError` for arguments that make no sense.
+        Errors that affect every record are raised: a model that cannot be opened, a wrong key, a
+        service that was not available for 20 records in a row. Closing the generator cancels the
+        records that are under way. Raises `UsageError` for arguments that make no sense.
         """
         from rerank_cli.batch.flow import Bounds, Flow, rank_mappings
         from rerank_cli.batch.records import RecordFields
@@ -612,7 +612,7 @@ def _read(
 def _fill(
     task: RankingTask, batches: Generator[Sequence[Split], None, None], max_pairs: int
 ) -> None:
-    """Add documents to a ranking that may have so many pairs being scored."""
+    """Add documents; wait while `max_pairs` pairs are being scored."""
     try:
         with closing(batches):  # and the files that they read, before an error is reported
             for batch in batches:

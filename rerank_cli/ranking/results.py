@@ -91,7 +91,7 @@ class RankingBuilder:
         self._unmatched_score = info.unmatched_score if selection.matched_only else None
         self._documents = self._empty = self._blanks = self._chunks = self._unmatched = 0
         self._tokens = self._cut = self._dropped = self._unscored = 0
-        self._more_blanks = 0  # that would be results, and for which `n` has no room
+        self._more_blanks = 0  # blank documents that were left out because `n` had no room
 
     def choose(self, choice: Choice) -> None:
         """Take what a first stage has chosen, before the first document is added."""

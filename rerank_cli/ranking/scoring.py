@@ -303,7 +303,7 @@ class RankingTask:
                 return
             self.builder.incomplete = incomplete
             for block in self._blocks:
-                # An interrupt may have come before all of the last block was looked up.
+                # After an interrupt the last block may have fewer lists of scores than splits.
                 for split, scores in zip(block.splits, block.scores, strict=False):
                     self.builder.add_unfinished(split, scores)
             runs, adopted_runs = self._close()
@@ -393,7 +393,8 @@ class RankingTask:
             return cached_scores
         if entry is None:
             entry = ScoreEntry(key, split)
-            # First among the block's, so that an interrupt leaves none that nobody scores.
+            # Added to the block first: an interrupt must not leave a pending entry without an
+            # owner.
             block.entries.append(entry)
             if key is not None:
                 self._store.pending[key] = entry
@@ -403,7 +404,8 @@ class RankingTask:
 
     def _count_best_pairs(self, entries: Sequence[ScoreEntry]) -> int | None:
         """How many of the best pairs of some documents need a score; None for all."""
-        # Any chunk of a document may be its best: with several, they all need a score.
+        # Any chunk of a document may be its best, so a document with several needs the scores of
+        # all.
         if self.keep is None or not (
             self.passages
             or all(len(entry.split.chunks) + entry.split.left_out <= 1 for entry in entries)
@@ -618,7 +620,7 @@ def score_key(plan: tuple[object, ...], split: Split, info: ScorerInfo) -> Score
     stamp = () if media is None else media_stamp(media)
     is_label = document.text_is_label
     cuts: tuple[tuple[int, int, str], ...] = ()
-    # Else the text alone says it.
+    # With a single chunk the text alone identifies the cut.
     if len(split.chunks) + split.left_out > 1 or document.headings:
         cuts = tuple((chunk.start, chunk.end, chunk.title) for chunk in split.chunks)
     is_source = is_code(document.syntax)

@@ -179,7 +179,7 @@ def _look_at(
 def fuse(orders: Sequence[Sequence[Place]]) -> list[Place]:
     """Join orders of places, each best first, by the sums of their reciprocal ranks.
 
-    Of equal sums that of an earlier order is first.
+    Ties keep the order in which places come in the orders.
 
     Cormack, Clarke and Büttcher 2009, "Reciprocal rank fusion outperforms Condorcet and individual
     rank learning methods".
@@ -513,7 +513,7 @@ def _blocks_of(
 
 
 def _block_ends(text: str, count: int) -> list[int]:
-    """Where the blocks of a text end, which has so many.
+    """The ends of the `count` blocks of a text.
 
     They are of about equal length, and end at white space if there is some.
     """
@@ -528,7 +528,7 @@ def _block_ends(text: str, count: int) -> list[int]:
 
 
 def _parts(text: str, count: int) -> list[str]:
-    """A text in so many blocks."""
+    """The `count` blocks of a text."""
     if count == 1:
         return [text]
     return [text[start:end] for start, end in pairwise([0, *_block_ends(text, count)])]

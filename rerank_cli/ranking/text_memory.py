@@ -19,16 +19,16 @@ from rerank_cli.ranking.chunking import Plan, Split
 from rerank_cli.structure import Block
 from rerank_cli.types import Document, Tokenizer
 
-MEMORY_SHARE = 4  # texts have at most one part in so many of the memory for passages
-_LEAST_CHARACTERS = 256  # of a text that is remembered: of a shorter one all is made as fast
-_ENTRY_BYTES = 500  # about what Python takes for an entry beside its text and value
-_TOKEN_BYTES = 40  # of a chunk
-_CHUNK_BYTES = 500  # of the rest of a chunk
-_BLOCK_BYTES = 250  # of a block of a document's structure
+MEMORY_SHARE = 4  # texts get at most 1 / MEMORY_SHARE of the memory for passages
+_LEAST_CHARACTERS = 256  # of a text to remember; a shorter one is processed as fast as found
+_ENTRY_BYTES = 500  # about what Python needs for an entry besides its text and value
+_TOKEN_BYTES = 40  # for each token of a chunk
+_CHUNK_BYTES = 500  # for the rest of a chunk
+_BLOCK_BYTES = 250  # for a block of a document's structure
 
 
 class TextGroup(NamedTuple):
-    """Texts that are one text in so many parts, each with a title before it if there is one."""
+    """A text, the title before each of its parts, and the number of its parts."""
 
     text: str
     title: str = ""
@@ -45,17 +45,19 @@ class _KeptValue:
 class TextMemory:
     """Remembers what was made of texts. Any thread may use it.
 
-    If it is full, it forgets what was not used longest, but nothing that the present query used.
-    So some texts are always found, also where not all have room.
+    When it is full, it forgets the values that were unused for the longest time, but none that the
+    present query has used. So a query always finds some texts, even if there is no room for all of
+    them.
 
-    leave_room  is called with a number of bytes before they are taken from a memory for others
+    leave_room  is called before the memory grows, with its new size in bytes: another memory makes
+                room
     """
 
     def __init__(
         self, max_bytes: int, leave_room: Callable[[int], None] = lambda _size: None
     ) -> None:
         self.max_bytes = max_bytes
-        self.size = 0  # of all that is kept, in bytes
+        self.size = 0  # of all entries, in bytes
         self._leave_room = leave_room
         self._entries: OrderedDict[Hashable, _KeptValue] = OrderedDict()
         self._query = 0
@@ -81,7 +83,7 @@ class TextMemory:
             return entry.value
 
     def put(self, key: Hashable, value: Any, size: int) -> None:
-        """Keep a value of so many bytes, its key counted, if there is room for it."""
+        """Keep a value if there is room for it; `size` is its bytes and those of its key."""
         size += _ENTRY_BYTES
         with self._changing:
             if key in self._entries or not self._make_room(size):
@@ -106,14 +108,14 @@ class TextMemory:
         ):
             return _for_document(kept_split.split, document)
         split = plan.split(document)
-        # The rest of a document, as a record's other fields, may take any number of bytes.
+        # The rest of a document, such as a record's other fields, may have any size.
         bare = _for_document(split, Document(text))
         kept_split = _KeptSplit(bare, document.blocks, tokenizer)
         self.put(key, kept_split, sum(map(text_size, names)) + kept_split.size)
         return split
 
     def _make_room(self, size: int) -> bool:
-        """Forget the oldest entries if that makes room for so many bytes; return whether it does.
+        """Forget the oldest entries if that makes room for `size` bytes; return whether it does.
 
         Called with the lock held.
         """
@@ -131,7 +133,7 @@ class TextMemory:
 
 
 class _KeptSplit(NamedTuple):
-    """A text that was cut, for which blocks of its document, and with which tokenizer."""
+    """The chunks of a text, and the blocks and the tokenizer by which it was cut."""
 
     split: Split
     blocks: Sequence[Block] | None
@@ -139,7 +141,7 @@ class _KeptSplit(NamedTuple):
 
     @property
     def size(self) -> int:
-        """About its bytes."""
+        """The approximate size in bytes."""
         chunks = sum(
             text_size(chunk.text) + _TOKEN_BYTES * len(chunk.ids or ()) + _CHUNK_BYTES
             for chunk in self.split.chunks

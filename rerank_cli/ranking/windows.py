@@ -400,11 +400,15 @@ def windows(
     """Lay windows of at most `room` tokens over a text. Yields half-open ranges of tokens.
 
     The rest of the text is always shared evenly among the windows that it needs, so that none is a
-    stub. A window ends at the best place near its share. The next one begins at the best place
-    within `overlap` tokens before that end, and has some text that the one before has not. `fit`
-    says how many tokens a window may have that begins at a token, if that is less than `room`; they
-    overlap by a quarter of that at most. `part` is the range of tokens to lay them over, if not
-    all. The first one has some of what is from token `body` on, if it has room for that.
+    stub. A window ends at the best place near its share.
+
+    spans    the characters of each token
+    overlap  the next window begins at the best place within this many tokens before the end of the
+             last one, and has some text that the last one does not have
+    fit      the most tokens of a window that begins at a token, if that is less than `room`;
+             windows overlap by a quarter of this at most
+    part     the range of tokens to lay windows over; None for all
+    body     the first window has some of the tokens from this one on, if it has room for them
     """
     start, count = (0, len(spans)) if part is None else part
     end = start

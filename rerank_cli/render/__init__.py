@@ -281,8 +281,8 @@ def original_bytes(document: Document, start: int, end: int) -> bytes | None:
 def shown_sentence(result: Ranked, words: QueryWords, style: Style) -> Chunk:
     """The sentence of a result's passage that is shown, as a chunk: its span, text and line.
 
-    It is the best one by the scores of sentences, if there are such; else the one with the most of
-    the query's words, or the first whole one. With context, its document has the lines of the
+    If sentences have scores, it is the one with the best score. Otherwise it is the one with the
+    most words of the query, or the first whole one. With context, its document has the lines of the
     source that are shown around it.
     """
     from rerank_cli.ranking.sentences import sentence_in

@@ -98,8 +98,9 @@ def write_table(ranking: Ranking, style: Style) -> Iterator[bytes]:
 def draw_table(ranking: Ranking, console: Console, style: Style) -> None:
     """Draw the table on a console, and below it how many results it leaves out.
 
-    It has a row for each result, and below that its chunks if explained. Of a cascade, a line names
-    the model that judged the results below it, of the last model only if they are explained.
+    Each result has a row. If results are explained, the chunks of each are below it. In a cascade a
+    line names the model that judged the results below it; the last model has such a line only if
+    results are explained.
     """
     rows = _find_rows(ranking, style)
     if not rows:
@@ -456,9 +457,9 @@ class Extracts:
     ) -> Text:
         """`count` lines of a passage, from a sentence on; the whole passage if it has no more.
 
-        Of a sentence that is longer they are the neighbouring ones that have the most of the
-        query's words. Where the passage ends before there are so many, they begin before it. A
-        passage that `is_headed` has its headings elsewhere, and is shown without them.
+        If the sentence has more than `count` lines, its neighbouring lines with the most words of
+        the query are shown. If the passage ends too soon, lines before the sentence fill up the
+        number. A passage that `is_headed` has its headings elsewhere, and is shown without them.
         """
         shown_from = _behind_headings(passage, sentence) if is_headed else 0
         extract = self._extract(sentence, passage, shown_from, count)

@@ -40,7 +40,7 @@ class StateMemory:
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self.size = 0  # of all that is kept, in bytes
-        self._room = max_bytes  # that others have left of it
+        self._room = max_bytes  # the bytes that others do not use
         self._states: OrderedDict[bytes, Future[TextStates]] = OrderedDict()
         self._making: dict[bytes, Future[TextStates]] = {}
         self._changing = threading.Lock()
@@ -81,7 +81,7 @@ class StateMemory:
         return future
 
     def leave_room(self, size: int) -> None:
-        """Leave so many of the bytes to others."""
+        """Reserve `size` of the bytes for other users of this memory."""
         with self._changing:
             self._room = self.max_bytes - size
             self._forget_oldest()

@@ -225,7 +225,7 @@ def find_local_folder(model: str | None) -> ModelFolder | None:
 def reads_passages_alone(model: str | None) -> bool:
     """Whether a model reads passages without a query, so that they can be remembered.
 
-    That is told by its files' names. Raises as `find_local_folder` does.
+    The names of its files decide. Raises as `find_local_folder` does.
     """
     folder = find_local_folder(model)
     return folder is not None and folder.encoder is not None

@@ -72,7 +72,7 @@ _MAX_PENDING_PAIRS = 1 << 15
 
 
 class RequestReply(NamedTuple):
-    """A request, and the reply to it; None for one that was halved, and one `without_budget`."""
+    """A request and its reply; there is no reply if it was halved or is `without_budget`."""
 
     request: Request
     reply: Reply | None

@@ -315,7 +315,7 @@ class ScoreFile:
                 for end in _SIDE_ENDS:
                     remove_file(self.path.with_name(FILE_NAME + end))
                 self.path.replace(damaged_file)
-        except FileNotFoundError:  # another process is as far
+        except FileNotFoundError:  # another process has renamed it already
             return
         except OSError as error:
             self._turn_off(f"it is damaged, and cannot be set aside: {error.strerror or error}")

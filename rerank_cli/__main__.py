@@ -11,23 +11,23 @@ import sys
 from contextlib import suppress
 from types import FrameType
 
-_GC_OBJECTS = 50_000  # that are made between two collections
+_GC_OBJECTS = 50_000  # new objects between two collections
 _SWITCH_SECONDS = 0.0002
 
 
 def main() -> None:
     """Run the command line. Ctrl-C ends it, also while it imports, reads or scores.
 
-    A command may have the first one end what it does in good order: `progress.catch_interrupt`.
+    With `progress.catch_interrupt`, the first Ctrl-C ends a command's work in good order.
     """
     _fill_standard_streams()
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGXCPU"):
         number = getattr(signal, name, None)  # Windows has the first two only
-        # nohup has SIGHUP ignored, and `&` in a script SIGINT, and so they stay.
+        # A signal that is ignored stays ignored: SIGHUP under nohup, SIGINT after `&` in a script.
         usual = (signal.SIG_DFL, signal.default_int_handler)
         if number is not None and signal.getsignal(number) in usual:
             signal.signal(number, _leave)
-    # Imported modules are no garbage, and to look for some takes a fiftieth of a short run.
+    # Imported modules are not garbage, and searching them takes a fiftieth of a short run.
     gc.set_threshold(_GC_OBJECTS)
     # By default a thread that has a score waits up to 5 ms for the one that reads.
     sys.setswitchinterval(_SWITCH_SECONDS)
@@ -42,7 +42,7 @@ def main() -> None:
         ImportError,
         MemoryError,
         SystemError,
-    ) as error:  # it is that little that even this cannot be said
+    ) as error:  # there may be too little memory even to report that
         if not OutOfMemory.caused(error):
             raise
         os.write(2, f"rerank: {OutOfMemory()}\n".encode())
@@ -50,10 +50,10 @@ def main() -> None:
 
 
 def _fill_standard_streams() -> None:
-    """Open nothing in place of the standard streams that the caller has closed.
+    """Open the null device in place of standard streams that the caller has closed.
 
-    A file that is opened later would else get the number of one, and what a library writes to
-    stderr would go into that file.
+    Otherwise a file that is opened later could get the number of stderr, and a library's messages
+    would go into that file.
     """
     for number in (0, 1, 2):
         try:

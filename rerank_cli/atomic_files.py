@@ -2,9 +2,9 @@
 
 A new file has a temporary name until it is whole; then it replaces the old one, whose mode stays. A
 link is followed if the user named it, and never if the name is ours: another user of the folder may
-have put it there. What options name to be written is settled in `output_files`.
+have put it there. `output_files` decides which files options may write.
 
-Of the user's TOML files one key is set or removed, and the rest stays as it was written.
+In the user's TOML files single keys are set or removed, and the rest stays as it was written.
 """
 
 import errno
@@ -34,10 +34,10 @@ _FOLDER_MODE = 0o700  # as the XDG specification says
 _TEMPORARY_PREFIX = ".rerank-"
 _NOT_FOLLOWED = getattr(os, "O_NOFOLLOW", 0)  # Windows has no such flag
 _AT_ONCE = getattr(os, "O_NONBLOCK", 0)  # a pipe that nobody reads would block
-_LEFT_BEHIND_SECONDS = 3600.0  # no write of settings takes so long
+_LEFT_BEHIND_SECONDS = 3600.0  # no write of settings takes this long
 _POLL_SECONDS = 0.02
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
-_LOCK_SECONDS = 10.0  # that another process may take to change a file of settings
+_LOCK_SECONDS = 10.0  # the wait for another process that changes a file of settings
 
 _clean_ups: list[Callable[[], None]] = []
 _creating = threading.RLock()  # held while a file is created that `clean_up` would have to remove
@@ -55,11 +55,11 @@ def clean_up_on_signal(action: Callable[[], None]) -> Iterator[None]:
 
 
 def stop_writing() -> None:
-    """Clean up, and let no other thread create a file that would be left behind.
+    """Clean up, and keep other threads from creating files that would be left behind.
 
-    Whoever ends the process by `os._exit` calls this before.
+    Code that ends the process by `os._exit` calls this first.
     """
-    # Never released: whoever waits for it ends with the process.
+    # Never released: threads that wait for it end with the process.
     _creating.acquire(timeout=_MAX_CREATION_SECONDS)
     clean_up()
 
@@ -127,15 +127,16 @@ def atomic_write(
 
 
 def create_file(path: Path) -> BinaryIO:
-    """Create a file that is not there yet, and open it to be read and written; raises `OSError`."""
+    """Create a file that does not exist, and open it to read and write; raises `OSError`."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     return os.fdopen(os.open(path, flags, _NEW_MODE), "w+b")
 
 
 def open_own_file(path: Path, *, follow_links: bool = False) -> BinaryIO:
-    """Open a file of ours, to be read and written from its start; creates it if it is missing.
+    """Open a file of this program to read and write from its start; create it if it is missing.
 
-    Raises `OSError`, also for what is not a file, and for a link if these are not followed.
+    Raises `OSError`, also for anything that is not a regular file, and for a link if links are not
+    followed.
     """
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | _AT_ONCE
     if not follow_links:
@@ -173,7 +174,7 @@ def hold_lock(path: Path, *, wait_seconds: float = 0.0) -> Iterator[None]:
         try:
             yield
         finally:
-            remove_file(path)  # while it is locked: who waits for it sees that it is another
+            remove_file(path)  # while it is locked: a process that waits sees that it is gone
 
 
 def _lock(path: Path) -> BinaryIO | None:
@@ -187,7 +188,7 @@ def _lock(path: Path) -> BinaryIO | None:
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
-            return stream  # a file system that knows no locks: better without than not at all
+            return stream  # a file system without locks: write without one
         with suppress(FileNotFoundError):
             if is_ours and os.path.samestat(path.lstat(), os.fstat(stream.fileno())):
                 return stream
@@ -246,9 +247,9 @@ def set_toml_value(
 
 
 def remove_toml_key(path: Path, key: str | Sequence[str], *, mode: int | None = None) -> bool:
-    """Remove a key as `set_toml_value` names it, and tables that are empty then.
+    """Remove a key, named as for `set_toml_value`, and tables that become empty.
 
-    False if it was not there. Raises as `set_toml_value` does.
+    Returns False if the key was missing. Raises as `set_toml_value` does.
     """
     names = (key,) if isinstance(key, str) else tuple(key)
     if not _remove_key(_read_toml(path), names):  # nothing is made then
@@ -262,7 +263,7 @@ def remove_toml_key(path: Path, key: str | Sequence[str], *, mode: int | None = 
 
 
 def _inner_table(table: Any, name: str, path: Path) -> Any:
-    """The table of a name in another one; it is made if there is none. Raises `ConfigError`."""
+    """The table of a name in another table; it is created if missing. Raises `ConfigError`."""
     import tomlkit
 
     if name not in table:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-_MAX_NAMES = 20  # of models and the like, that are counted each by itself
+_MAX_NAMES = 20  # of models and the like that have a sum of their own
 
 
 class Price(NamedTuple):

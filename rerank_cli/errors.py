@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, get_args, get_type_hints
 if TYPE_CHECKING:
     from rerank_cli.costs import ServiceRequest
 
-_NEAR = 0.6  # how alike a mistyped word and the one that was meant are at least; 1 is equal
+_NEAR = 0.6  # the least similarity of a mistyped word and the one that was meant; 1 is equal
 _TYPE_WORDS: dict[type, str] = {
     Integral: "a whole number",
     Real: "a number",
@@ -93,9 +93,9 @@ def check_choice(what: str, value: str, choices: Iterable[str]) -> None:
 
 
 def check_type(name: str, value: object, *kinds: type | None) -> None:
-    """Raise `UsageError` for a value, called `name`, that is of none of some types.
+    """Raise `UsageError` if a value, called `name`, has none of some types.
 
-    numpy's numbers are numbers too, and True is none.
+    numpy's numbers are numbers too; True is not a number.
     """
     numbers = {int: Integral, float: Real}
     types = tuple(NoneType if kind is None else numbers.get(kind, kind) for kind in kinds)
@@ -133,9 +133,9 @@ def _field_kinds(owner: type) -> list[tuple[str, Sequence[type | None]]]:
 def near_words(
     word: str, words: Iterable[str], *, likeness: float = _NEAR, most: int = 3
 ) -> list[str]:
-    """The words that are written like another, the most alike first; none for a path.
+    """The words that are spelled like another, the most similar first; none for a path.
 
-    `likeness` is how alike they are at least; 1 is equal but for capitals.
+    `likeness` is their least similarity; 1 is equal except for capitals.
     """
     from difflib import get_close_matches  # few runs need it
 
@@ -261,7 +261,7 @@ class OutOfMemory(ScorerError):
 
     @staticmethod
     def caused(error: BaseException) -> bool:
-        """Whether an exception, or what led to it, is for want of memory.
+        """Whether an exception, or one that led to it, is due to a lack of memory.
 
         Libraries that cannot be loaded and threads that cannot be started say so only in words, and
         so does Python where it could not even make an exception.

@@ -26,4 +26,4 @@ class ResultsShape(StrEnum):
 
     FULL = "full"  # as in `rerank --json`
     SCORES = "scores"  # its index, id and scores
-    IDS = "ids"  # its document's id, or the index of one without
+    IDS = "ids"  # its document's id, or the index of a document without an id

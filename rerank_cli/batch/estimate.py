@@ -22,7 +22,7 @@ from rerank_cli.terminal import Terminal, format_count, format_duration
 from rerank_cli.types import Pair, Scorer
 
 _MEASURING_SECONDS = 4.0
-_STEP_PAIRS = 64  # that are scored in one call
+_STEP_PAIRS = 64  # the pairs of one call of the scorer
 _CLUSTER_CORES = (16, 64, 256)
 _DIGITS = 3  # of an estimate
 
@@ -30,17 +30,18 @@ _DIGITS = 3  # of an estimate
 class _Sample:
     """The part of a sample that one model would read.
 
-    A model of a cascade that is not the first one reads `keep` documents of each record; any of
-    them stand for those that the model before it would choose.
+    A later model of a cascade reads `keep` documents of each record. Any documents stand for those
+    that the model before it would choose.
 
     batches             the pairs to score, of each record
     cached_pairs        the number of other pairs, whose scores are in the cache
-    passages            the number of all; more than the pairs where only some are read
-    is_estimate         whether that is an estimate
+    passages            the number of all passages; more than the pairs if only some passages are
+                        read
+    is_estimate         whether `passages` is an estimate
     choosing_seconds    the time that their choice took
     records, documents  their numbers; blank lines are no records
-    tokens              of all documents
-    cut                 documents and queries of which a part would not be scored
+    tokens              the tokens of all documents
+    cut                 the documents and queries that would not be scored whole
     errors              records that would fail, by their code
     notes               the notes that the job would print, with the number of records
     """
@@ -246,7 +247,7 @@ def _measure_rate(scorer: Scorer, pairs: Sequence[Pair]) -> float | None:
 def _describe_cost(
     requests: float, rpm: int | None, price: Price | None, factor: float
 ) -> Iterator[str]:
-    """The time that requests take at some a minute, and `factor` times a price."""
+    """The time that requests take at `rpm` a minute, and `factor` times a price."""
     if rpm:
         span = format_duration(requests / rpm * 60)
         yield f"time      {span} or more, at {format_count(rpm, 'request')} a minute"

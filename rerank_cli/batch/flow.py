@@ -43,10 +43,10 @@ from rerank_cli.types import Document, Ranking, Scorer, ScorerInfo
 
 # The job ends when a service was not available for this many records in a row.
 MAX_UNAVAILABLE_RECORDS = 20
-# It does not go on when this many records failed in the same way before any other came.
+# The job ends when its first records, this many, all failed in the same way.
 MAX_ALIKE_RECORDS = 100
 _UNAVAILABLE = "provider_unavailable"
-_SAMPLE_CHARACTERS = 1000  # of a record's texts, to see how many tokens they have
+_SAMPLE_CHARACTERS = 1000  # of a record's texts, to estimate how many tokens they have
 _PROBLEM_CODES: Mapping[type[Exception], str] = {
     QueryTooLong: "query_too_long",
     UsageError: "bad_option",
@@ -69,14 +69,14 @@ _RUN_REMEDY = "--queries and --corpus name the files with the texts of the run"
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The most that is under way at once: `bytes` of records; `records`, or None for any number."""
+    """The most bytes and the most records that are under way at once; None for any number."""
 
     bytes: int = 64_000_000
     records: int | None = None
 
 
 class FailFast(ScorerError):
-    """Records failed, and the job was to end then."""
+    """A record failed, and the job ends with the first failure."""
 
 
 class AllFailed(FailFast):
@@ -84,7 +84,7 @@ class AllFailed(FailFast):
 
 
 class _BreakableInput:
-    """Items up to their end or to an error, which is kept."""
+    """Yields items up to their end or to an error, and keeps the error."""
 
     def __init__(self, items: Iterable[Item | DoneItem]) -> None:
         self._items = items
@@ -112,7 +112,7 @@ class PendingRanking(Protocol):
 class QueryRanker(Protocol):
     """Ranks the documents of each record: a `Reranker` or a `Cascade`.
 
-    Both stand above this module. `info` is that of the model that reads all.
+    Modules above this one define both. `info` is that of the model that reads all documents.
     """
 
     @property
@@ -146,7 +146,7 @@ class _PendingRecord(NamedTuple):
 class Flow:
     """Ranks records by a `Reranker`, many at once.
 
-    resumable  whether the job can go on later: what the error of a service that is gone hints at
+    resumable  whether the job can be continued later; errors of a service then give that as a hint
     """
 
     def __init__(
@@ -167,7 +167,7 @@ class Flow:
         self._finished_work = 0
         self._tick: Callable[[], None] | None = None
         self._submitting: Record | None = None
-        self._beginning: tuple[Record, Progress] | None = None  # and how far it is
+        self._beginning: tuple[Record, Progress] | None = None  # and its progress
 
     @property
     def work(self) -> Work:
@@ -182,10 +182,10 @@ class Flow:
         return Work(self._finished_work + work_done, self._finished_work + read)
 
     def share(self, read_share: float, ahead: WorkAhead | None) -> float:
-        """How much of the work is done, when a share of the input is read.
+        """The share of the work that is done, when a share of the input is read.
 
-        Work that has begun counts as it is. Without a better estimate, the rest takes as much for a
-        byte.
+        The work of records that have begun is known. Without a better estimate, the rest takes as
+        much work for each byte.
         """
         work_done, read = self.work
         if not read:
@@ -205,7 +205,7 @@ class Flow:
         return seconds
 
     def estimate_work(self, item: Item) -> float:
-        """About how much the `work` of an item will be."""
+        """Estimate the `work` of an item."""
         if not isinstance(item, Record):
             return 0.0
         try:
@@ -223,17 +223,16 @@ class Flow:
         is_stopping: Callable[[], bool] = lambda: False,
         tick: Callable[[], None] | None = None,
     ) -> Generator[Outcome, None, None]:
-        """Rank items; the outcomes come in their order. Raises the errors that all would meet.
+        """Rank items; yield outcomes in their order. Raises errors that affect all records.
 
         `tick` is called several times a second while records are waited for. If it raises
-        `KeyboardInterrupt`, the outcomes that are there come before that is raised, and what is
-        under way behind them is cancelled.
+        `KeyboardInterrupt`, the finished outcomes are yielded first, and the records behind them
+        are cancelled.
 
-        If `items` raises an error, what is under way is finished before that is raised.
+        If `items` raises an error, the records under way are finished before it is raised.
 
         If a service is not available, the outcomes of its records are held back until one succeeds.
-        They are dropped if none does, or if the job is stopping: a job that goes on begins with
-        them.
+        They are dropped if none does, or if the job is stopping: a continued job begins with them.
         """
         self._tick = tick
         held_back: list[Outcome] = []
@@ -258,7 +257,7 @@ class Flow:
             yield from held_back
 
     def _way_on(self, failure_count: int, held_back: int) -> str:
-        """Advice for when the service is there again: how the job goes on with failed records."""
+        """Advice on how to continue with the failed records when the service is available again."""
         if not self._resumable:
             return f"the last {held_back} of them have no result: begin again with these"
         if held_back < failure_count:  # others came between, and were written
@@ -284,14 +283,14 @@ class Flow:
                 yield self._finish()
             raise
         finally:
-            for entry in reversed(self._under_way):  # so that none scores for an older one
+            for entry in reversed(self._under_way):  # so that none adopts an older one's work
                 if isinstance(entry, _PendingRecord):
                     entry.pending.cancel()
             self._under_way.clear()
             self._pending = 0
 
     def _should_finish_first(self) -> bool:
-        """Whether to wait for the first of what is under way before more is read."""
+        """Whether to wait for the first record under way before more is read."""
         if self._is_finished(self._under_way[0]):
             return True
         max_records = self.bounds.records
@@ -329,7 +328,7 @@ class Flow:
         return _PendingRecord(item, began, pending)
 
     def _finish(self) -> Outcome:
-        """Wait for the first of what is under way. It stays there until it is done."""
+        """Wait for the first record under way. It stays in the queue until it is done."""
         entry = self._under_way[0]
         outcome = entry if isinstance(entry, Outcome) else self._wait_for(entry)
         self._under_way.popleft()
@@ -353,7 +352,7 @@ class Flow:
         )
 
     def _fail(self, item: Item, error: Exception, began: float) -> Outcome:
-        """The outcome of a record that could not be scored; raises an error that all would meet."""
+        """The outcome of a record that was not scored; raises errors that affect all records."""
         if isinstance(error, ModelError) or getattr(error, "permanent", False):
             raise error
         return Outcome(item, problem=problem_of(error), seconds=time.monotonic() - began)
@@ -366,7 +365,7 @@ class Flow:
 
 
 def selection_of(record: Record, selection: Selection) -> Selection:
-    """The selection of the command line, with what the record says instead."""
+    """The selection of the command line, changed by the record's own options."""
     if record.top_n is not None:
         selection = replace(selection, n=record.top_n)
     if record.min_score is not None:
@@ -406,7 +405,7 @@ def rank_mappings(
     flow: Flow, records: Iterable[Mapping[str, Any]], fields: RecordFields
 ) -> Generator[BatchResult, None, None]:
     """Rank records that are mappings; the results come in their order."""
-    mappings: deque[Mapping[str, Any]] = deque()  # of what is under way
+    mappings: deque[Mapping[str, Any]] = deque()  # the records under way
 
     def read() -> Iterator[Item]:
         for record in records:
@@ -423,7 +422,7 @@ def rank_mappings(
 
 
 def problem_of(error: Exception) -> Problem:
-    """Why a record has no results, by the error that it met."""
+    """The problem of a record whose ranking raised an error."""
     code = next(code for kind, code in _PROBLEM_CODES.items() if isinstance(error, kind))
     if getattr(error, "transient", False):
         code = _UNAVAILABLE
@@ -438,8 +437,9 @@ def stop_if_all_fail(
 ) -> Iterator[Outcome]:
     """Yield outcomes; raises `AllFailed` if the first records all fail in the same way.
 
-    They are held back until one comes that does not, `max_bytes` of them at most. Fewer records are
-    enough if they are all that there are, and what is wrong is the input, or the name of a field.
+    Failed outcomes, `max_bytes` of them at most, are held back until a record succeeds or fails in
+    another way. Fewer records are enough if the input has no more, and the fault is in the input or
+    in the name of a field.
     """
     held_back: list[Outcome] = []
     try:
@@ -475,7 +475,7 @@ def _pass_first(
         if held_bytes > max_bytes:
             yield from held_back
             held_back.clear()
-            held_bytes, is_of_input = 0, False  # as something was written
+            held_bytes, is_of_input = 0, False  # because something is written now
     else:
         lacks_field = code not in ("not_json", "not_an_object")
         if first and is_of_input and (count > 1 or lacks_field) and not is_stopping():

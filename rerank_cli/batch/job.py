@@ -1,7 +1,7 @@
 """The run of a batch on one machine, and the journal by which it can be continued.
 
-A `BatchJob` reads, scores and writes in order, and notes in its journal how far it is. A job that
-goes on cuts off what was written after the last note, and does that again.
+A `BatchJob` reads, scores and writes in order, and notes in its journal how far it is. A continued
+job cuts off everything that was written after the last note, and does it again.
 """
 
 import json
@@ -53,12 +53,13 @@ from rerank_cli.user_files import (
     seal_json,
 )
 
-# A mark at most this often; on the disk at most that often, as a sync takes long.
-GRACE_SECONDS = 1.2  # after Ctrl-C, for what is under way
+# There are at least _MARK_SECONDS between two marks, and _SYNC_SECONDS between two that are synced
+# to the disk, because a sync takes long.
+GRACE_SECONDS = 1.2  # after Ctrl-C, for the records under way
 _GRACE_SHARE = 0.05  # of a limit of time, if that is less
 _MARK_SECONDS = 0.1
 _SYNC_SECONDS = 5.0
-_MAX_JOURNAL_BYTES = 1 << 20  # then it is written anew, without its older marks
+_MAX_JOURNAL_BYTES = 1 << 20  # a larger journal is written anew, without its older marks
 JOURNAL_END = ".journal"  # of its name
 _JOURNAL_HEAD = b'{"input": '
 _MAX_COUNT = (1 << 63) - 1
@@ -81,11 +82,11 @@ class Mark:
 
     items     the number of items that are done
     position  up to where the output is whole, in bytes of a file or parts of a folder
-    errors    the same of the file of errors
+    errors    the same for the file of errors
     figures   the counts of the whole job
-    done      whether that was all
+    done      whether these were all items
     synced    whether all of it is on the disk
-    digest    of an input that can be read once: the hash of what was read for these items
+    digest    the hash of what was read for these items, if the input can be read only once
     tails     the `tail` of the output's sink, and that of the errors'
     """
 
@@ -102,7 +103,7 @@ class Mark:
 class EarlierRun:
     """The output of an earlier run, whose failed items are to be done again.
 
-    Only those whose error may pass; the others stay as they are.
+    Only items whose error may pass are done again; the others stay as they are.
     """
 
     def __init__(self, results: EarlierResults, mark: Mark) -> None:
@@ -111,7 +112,7 @@ class EarlierRun:
         self._items_left = mark.items
 
     def settle(self, item: Item, digest: str) -> Item | DoneItem:
-        """The item to do: as it came, if it failed or was not done yet; else with its result.
+        """Return an item that failed or was not done yet, to be done; else a `DoneItem`.
 
         `digest` is that of the source when it is read. Raises `InputError` if that, or the results,
         are not those of the run.
@@ -154,9 +155,10 @@ class EarlierRun:
 class BatchJob:
     """Scores the items of a source and writes the outcomes; with a journal it can be continued.
 
-    A job that goes on has a source of which the items that are done were skipped. Problems go to
+    For a continued job, the finished items of the source were skipped before. Problems go to
     `errors` if there is such a sink, and otherwise among the results. `fail_fast` is that of
-    `BatchOptions`. With an `earlier` run only what failed then is done, and the rest is copied.
+    `BatchOptions`. With an `earlier` run, only its failed items are done, and the others are
+    copied.
     """
 
     def __init__(
@@ -181,12 +183,12 @@ class BatchJob:
         self._errors = errors
         self._journal = journal
         self._earlier = earlier
-        self._first_share = source.share or 0.0  # that was done before
+        self._first_share = source.share or 0.0  # the share that earlier runs have done
         self._fail_fast = fail_fast
         self._digest = start.digest
         self._next_digests: deque[str] = deque()  # after each item that is read and not done
         self.first_problem = ""
-        self.limit: UnreadReason | None = None  # that has ended it
+        self.limit: UnreadReason | None = None  # the limit that has ended the job
         self._earlier_seconds = self.figures.seconds
         self._earlier_requests = self.figures.requests
         self._start_time = self._sync_time = time.monotonic()
@@ -198,18 +200,18 @@ class BatchJob:
         watch: Callable[[], None] = lambda: None,
         spending: Spending | None = None,
     ) -> bool:
-        """Do all of the job. Returns whether all is done, and not only what came to an end in time.
+        """Do the job; return whether all of it is done.
 
-        After an interruption nothing more is read, and what is under way has `GRACE_SECONDS`, or
-        the time that is left. The job also ends before the first record for which there was no
-        money. Calls `watch` many times a second. Raises `ScorerError` and `OutputError`, and notes
-        first what is done.
+        After an interruption nothing more is read, and the records under way have `GRACE_SECONDS`,
+        or the time that is left, to finish. The job also ends before the first record that there
+        was no money for. Calls `watch` many times a second. Raises `ScorerError` and `OutputError`,
+        after noting what is done.
         """
         stop, spending = interruption or Interruption(), spending or Spending(Budget())
 
         def tick() -> None:
             if spending.seconds_left <= grace_seconds(spending) and not stop.is_set:
-                spending.end(UnreadReason.MAX_TIME)  # where no signal has said so
+                spending.end(UnreadReason.MAX_TIME)  # if no signal has ended it
                 stop.note()
             if (stop.seconds or 0.0) > GRACE_SECONDS or not spending.seconds_left:
                 raise KeyboardInterrupt
@@ -308,7 +310,7 @@ class BatchJob:
             self._mark()
 
     def count_requests(self) -> None:
-        """Take the sums of the scorer's requests, with those of earlier runs, into the figures."""
+        """Set the sums of requests in the figures: those of this run and of earlier runs."""
         request_totals = [scorer.requests for scorer in self._priced_scorers]
         if request_totals:
             self.figures.requests = sum(request_totals, self._earlier_requests)
@@ -336,7 +338,7 @@ class BatchJob:
         journal = self._journal
         errors = 0
         if self._errors is not None and (position is not None or journal is None):
-            is_whole = final or journal is not None  # as a journal notes no other position
+            is_whole = final or journal is not None  # a journal notes only whole positions
             with suppress(PipeClosed):
                 errors = self._errors.mark(synced=synced, final=is_whole) or 0
         if journal is not None:
@@ -367,8 +369,7 @@ def grace_seconds(spending: Spending) -> float:
 class BatchJournal:
     """The marks of one job, in a file: `begin` makes a new one, `resume` opens one.
 
-    `inodes` are those of the files that the job writes, by which it knows them before the first
-    mark.
+    `inodes` identify the files that the job writes, until there is a first mark.
     """
 
     def __init__(
@@ -505,7 +506,7 @@ def open_journal(
 
 
 def resume_journal(path: Path, source: RecordSource, identity: Mapping[str, Any]) -> BatchJournal:
-    """Open the journal of a job with a source; raises `InputError` if it is another one's."""
+    """Open the journal of a job with a source; raises `InputError` if it is another job's."""
     return BatchJournal.resume(path, _job_identity(source, identity))
 
 

@@ -80,7 +80,7 @@ _END_SECONDS = 1.9  # after Ctrl-C, whatever is being waited for
 
 
 def check_job(options: BatchOptions) -> None:
-    """Refuse faults that are known before anything is read; writes nothing."""
+    """Raise errors that are known before anything is read; write nothing."""
     output = options.output
     if output.is_stream and options.resume:
         which = "" if output.is_stdout else f", and {output.path} is a stream"
@@ -164,7 +164,7 @@ def _run_plan(
         with _call_in_time(spending, spending.seconds_left, _end_too_late):
             ranker = plan.options.open_ranker()
         stack.callback(ranker.close)
-        for folder in filter(None, plan.folders):  # else other files were opened than are noted
+        for folder in filter(None, plan.folders):  # raises if the noted files have changed
             folder.check_unchanged()
         if plan.options.budget is not None:
             set_scorers(ranker, limit_scorers(ranker.scorers, spending))
@@ -224,7 +224,7 @@ def _remove_retry(plan: _Plan) -> None:
 
 
 def _settle_retry(options: BatchOptions, source: RecordSource, identity: Mapping[str, Any]) -> bool:
-    """Publish a retry that is done and was not published; return whether one is to go on.
+    """Publish a retry that is done; return whether there is an unfinished one to continue.
 
     Raises `InputError` for the retry of another job.
     """
@@ -606,9 +606,10 @@ def _end_too_late() -> NoReturn:
 
 @contextmanager
 def _catch_interrupt(terminal: Terminal) -> Iterator[Interruption]:
-    """Have the first Ctrl-C end the job in good order, and soon; a second one ends it at once.
+    """Make the first Ctrl-C end the job soon and in good order; a second one ends it at once.
 
-    The second one comes by itself if the job does not end, as when nobody reads what it writes.
+    A timer does the same as a second one if the job does not end, for example because nobody reads
+    its output.
     """
     has_timer = hasattr(signal, "setitimer")  # Windows has none
 

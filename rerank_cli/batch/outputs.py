@@ -2,7 +2,7 @@
 
     Outcome ─ OutcomeWriter ─ line_of, run_lines_of ─ Sink
 
-A writer and its sink know up to where all that was written is whole: a journal notes that.
+A writer and its sink know the position up to which everything is whole; a journal notes it.
 """
 
 import io
@@ -33,8 +33,9 @@ from rerank_cli.render.rows import quote_spaces, run_score
 from rerank_cli.terminal import Terminal, write_all
 from rerank_cli.types import Ranked, Ranking
 
-# A compressed file is a series of members, each whole in itself. One ends after this many bytes of
-# lines, or this long: the process loses at most one when it dies, and each costs a few bytes.
+# A compressed file is a series of members, each whole in itself. A member ends after this many
+# bytes of lines, or this many seconds. A process that dies loses at most one member, and each
+# member costs a few bytes.
 _MEMBER_BYTES = 4_000_000
 _MEMBER_SECONDS = 10.0
 _GZIP_LEVEL = 6
@@ -60,7 +61,7 @@ class OutcomeWriter(Protocol):
 class Sink(Protocol):
     """Where lines are written, in order.
 
-    `tail` is the hash of what was before the last mark, by which a job knows its own file again;
+    `tail` is the hash of the bytes before the last mark, by which a job recognizes its own file;
     empty if there is none.
     """
 
@@ -71,9 +72,10 @@ class Sink(Protocol):
         """Write lines; raises `OutputError`, or `PipeClosed`."""
 
     def mark(self, *, synced: bool, final: bool = False) -> int | None:
-        """The position up to which all is whole; None if what was written last is not.
+        """The position up to which everything is whole; None if the last lines are not whole.
 
-        With `synced` all is on the disk then. After a `final` call all is whole.
+        With `synced` everything is on the disk afterwards. After a `final` call everything is
+        whole.
         """
 
     def close(self) -> None: ...
@@ -106,7 +108,7 @@ class LineWriter:
 class FileSink:
     """A file of lines, whole after each. `position` is the byte where it goes on.
 
-    Without a position a new file is created. What is behind the position is cut off.
+    Without a position a new file is created. Anything behind the position is cut off.
     """
 
     def __init__(self, path: Path, position: int | None = None) -> None:
@@ -303,7 +305,7 @@ class _Beginning(io.RawIOBase):
 
 
 def _error_code(line: bytes, original: Original) -> str:
-    """The code of an item's error record; empty if a line is none."""
+    """The code of an item's error record; empty if the line is not an error record."""
     if _ERROR_BEGIN not in line:
         return ""
     try:
@@ -318,7 +320,7 @@ def _error_code(line: bytes, original: Original) -> str:
 
 
 def tail_digest(stream: BinaryIO, position: int) -> str:
-    """The hash of the last bytes of a file up to a position, where the stream stays."""
+    """The hash of the last bytes of a file up to a position; the stream stays there."""
     start = max(0, position - _TAIL_BYTES)
     stream.seek(start)
     content = stream.read(position - start)
@@ -337,7 +339,7 @@ def _create(path: Path) -> BinaryIO:
 
 
 def _open_at(path: Path, position: int) -> BinaryIO:
-    """Open a file to go on at a position, and cut off what is behind it; raises `OutputError`."""
+    """Open a file to continue at a position; cut off the rest. Raises `OutputError`."""
     try:
         stream = open_own_file(path, follow_links=True)
         stream.truncate(position)
@@ -374,9 +376,9 @@ _COMPRESSIONS: Mapping[str, Callable[[bytes], bytes]] = {
 def line_of(
     outcome: Outcome, shape: ResultsShape, *, pairs: bool, dropped_field: str = ""
 ) -> bytes:
-    """The line for an item: all that came in, with its results or its scores.
+    """The line for an item: all that it had in the input, with its results or its scores.
 
-    Without the field that is to be dropped, if there is one.
+    The field that is to be dropped is left out.
     """
     if outcome.problem is not None:
         return error_line(outcome.original, outcome.problem)
@@ -394,7 +396,7 @@ def line_of(
 
 
 def without_field(content: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """An object without a field, whose dotted name may be that of a nested one."""
+    """An object without a field; a dotted name is that of a nested field."""
     if name in content:
         return {key: value for key, value in content.items() if key != name}
     first, _, rest = name.partition(".")
@@ -432,7 +434,7 @@ def run_lines_of(outcome: Outcome) -> bytes:
 
 
 def shaped_results(ranking: Ranking, shape: ResultsShape) -> list[Any]:
-    """A ranking's results, best first, with as much of each as is to be written."""
+    """A ranking's results, best first, in the shape that the user chose."""
     if shape is ResultsShape.IDS:
         return [_name_of(result) for result in ranking.results]
     if shape is ResultsShape.SCORES:
@@ -468,7 +470,7 @@ def _scores_of(result: Ranked) -> dict[str, Any]:
 def _line_with(original: Original, new_fields: Mapping[str, Any]) -> bytes:
     """The line of an object with more fields.
 
-    It keeps the bytes that came, unless the object has a field of the same name already.
+    It keeps the bytes of the input, unless the object has a field of the same name already.
     """
     raw = original.raw.strip()
     if raw.endswith(b"}") and not new_fields.keys() & original.fields.keys():

@@ -46,7 +46,7 @@ PART_PREFIX = "part-"
 _PART_NAME = re.compile(rf"{PART_PREFIX}\d{{6,}}\{PARQUET_SUFFIX}")
 _PART_ROWS = 4096
 _PART_BYTES = 64_000_000  # of the input
-_BATCH_ROWS = 64  # that are read at once
+_BATCH_ROWS = 64  # rows that are read at once
 
 
 class ParquetSource:
@@ -114,7 +114,7 @@ class ParquetSource:
         return self._read_rows / self._rows if self._rows else None
 
     def work_ahead(self, _info: ScorerInfo, _work_of: Callable[[Item], float]) -> None:
-        """There are no estimates: rows are as good a measure."""
+        """None, because the share of rows is as good as an estimate."""
 
     def sample(self, info: ScorerInfo) -> tuple[int, list[Item]]:
         return draw_sample(self.items(info))
@@ -136,7 +136,7 @@ class ParquetSource:
 class Columns:
     """The columns of the output: those of the input's `schema`, and those of the results.
 
-    `dropped_field` is one that is left out, by its name; empty for none. With `judges` each result
+    `dropped_field` is the name of a column to leave out; empty for none. With `judges` each result
     says which model of a cascade judged it, and each record what all of them did.
     """
 
@@ -147,7 +147,7 @@ class Columns:
     judges: bool = False
 
     def row_of(self, outcome: Outcome) -> dict[str, Any]:
-        """The row for an item: all that came in, with its results or its problem."""
+        """The row for an item: all that it had in the input, with its results or its problem."""
         if isinstance(outcome.item, DoneItem):
             return dict(outcome.item.output.row)
         row = dict(outcome.original.fields)
@@ -296,9 +296,10 @@ def _flatten(results: list[Any]) -> list[Any]:
 
 
 def _without_column(columns: Iterable["pa.Field"], name: str) -> list["pa.Field"]:
-    """Columns, or the fields of one, without that of a name, which may be dotted.
+    """Columns, or the fields of one, without the column of a name, which may be dotted.
 
-    Parquet has no struct without fields: one that had only that of the name goes too.
+    Parquet has no struct without fields: a struct that has only the field of the name is left out
+    too.
     """
     import pyarrow as pa
 

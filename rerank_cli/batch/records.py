@@ -47,7 +47,7 @@ class RecordFields:
     pairs      whether a record is a query and one document
     media_root
                the folder in which records may name images and videos; None for that of their file
-    controls   whether texts may have control characters as they are, NUL among them
+    controls   whether texts may have unescaped control characters, even NUL
     """
 
     query: str = "query"
@@ -77,7 +77,7 @@ class Problem(NamedTuple):
 
     @property
     def is_of_input(self) -> bool:
-        """Whether it may be that of all records: the input is no JSON, or has other fields."""
+        """Whether all records may have it: the input is not JSON, or has other fields."""
         return self.code in ("not_json", "not_an_object") or _NO_FIELD in self.message
 
 
@@ -143,7 +143,8 @@ class BlankLine:
 class EarlierOutput(NamedTuple):
     """The output of an earlier run for an item: its lines or its row, or an error record.
 
-    `error` is its line in the file of errors. `code` is that of an error record in either.
+    `error` is its line in the file of errors. `code` is the code of its error record, which may be
+    in the output or in that file.
     """
 
     lines: bytes = b""
@@ -268,7 +269,7 @@ def read_mapping(
 
 
 def draw_sample(values: Iterable[T], size: int = SAMPLE_RECORDS) -> tuple[int, list[T]]:
-    """Draw a random sample, and say how many values there are (reservoir sampling, Vitter 1985).
+    """Draw a random sample, and count all values (reservoir sampling, Vitter 1985).
 
     The same values give the same sample.
     """
@@ -382,7 +383,8 @@ def _read_document(value: Any, place: int, fields: RecordFields, info: ScorerInf
 def _option_in(content: Mapping[str, Any], raw: bytes, name: str) -> Any:
     """The value of a record's own option.
 
-    A number that is too large for a float, or NaN, was read as None, and is no null.
+    A number that is too large for a float, or NaN, was read as None, but it is not null: read it
+    again.
     """
     value = content.get(name)
     return (

@@ -32,35 +32,35 @@ if TYPE_CHECKING:
 
 NOTHING_TO_RANK = "nothing to rank: the input is empty"
 _MAX_COUNT = (1 << 63) - 1
-_MAX_NOTES = 20  # that are counted each by itself
+_MAX_NOTES = 20  # notes that have a counter of their own
 _SHOWN_NOTES = 5
 _LATENCY_STEP = 1.02  # the factor between two places of the histogram of latencies
 _MIN_LATENCY_SECONDS = 1e-6
 _LATENCY_SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
-_LOOK_SECONDS = 0.1  # between two looks at how far a job is
-_SAY_SECONDS = 30.0  # between two lines on how far a job is, if no person reads stderr
+_LOOK_SECONDS = 0.1  # between two checks of a job's progress
+_SAY_SECONDS = 30.0  # between two lines on a job's progress, if no person reads stderr
 
 
 class BatchFigures:
     """The counts of a job, over all its runs.
 
-    records    those of the input; `documents` are theirs, and `empty` ones are blank
-    pairs      those that got a score
-    cached     those of the pairs whose score was known from an earlier run
+    records    the records of the input; `documents` are theirs, and `empty` documents are blank
+    pairs      the pairs that got a score
+    cached     the pairs whose score was known from an earlier run
     reused     documents that got the score of an equal one
-    tokens     of all documents
-    truncated  documents and queries of which a part was not scored
+    tokens     the tokens of all documents
+    truncated  documents and queries that were not scored whole
     missing    scores that a service did not give
     passages_read, passages_total
-               the passages that the model read of all; of `passages_estimated` records the number
-               of all is an estimate
+               the passages that the model read, and all passages; for `passages_estimated` records
+               the latter number is an estimate
     stage_pairs, stage_documents
                the pairs that each model of a cascade has scored, and the documents that it was
                given (the first one) or has judged, by its place
     runs       how often the job was begun or resumed
     errors     error records, by their code
     usage      what a service says was spent
-    requests   those to a service, also of records that failed
+    requests   the requests to a service, also those for records that failed
     notes      what the scorer said, with the number of records
     """
 
@@ -89,7 +89,7 @@ class BatchFigures:
 
     @classmethod
     def check(cls, values: Mapping[str, Any]) -> None:
-        """Raise `ValueError` for counts that are none, such as those of a damaged file."""
+        """Raise `ValueError` for values that are not counts, such as those of a damaged file."""
         for name, kind in cls().as_dict().items():
             value = values.get(name, kind)
             if name == "requests":
@@ -104,7 +104,7 @@ class BatchFigures:
         if code := outcome.original.retried:  # it was counted when it failed
             self.records -= 1
             self.errors[code] -= 1
-            self.errors += Counter()  # without those that are none any more
+            self.errors += Counter()  # removes codes whose count is 0 now
         self.records += 1
         if outcome.problem is not None:
             self.errors[outcome.problem.code] += 1
@@ -188,7 +188,7 @@ class BatchFigures:
 
 
 def _read_totals(values: object) -> RequestTotals:
-    """The sums that `RequestTotals.as_dict` gave; raises `ValueError` for what are no sums."""
+    """Read sums that `RequestTotals.as_dict` gave; raises `ValueError` for other values."""
     if not isinstance(values, dict):
         raise ValueError("requests are a table of sums")
     totals = RequestTotals()
@@ -233,8 +233,8 @@ class Latencies:
 class JobProgress(Protocol):
     """How far a job is, as a `BatchJob` knows it.
 
-    cost   of all its runs, if that is known
-    share  of its work that is done, 0 to 1; None if that is not known
+    cost   the cost of all its runs, if it is known
+    share  the share of its work that is done, 0 to 1; None if it is not known
     """
 
     figures: BatchFigures
@@ -296,8 +296,8 @@ class Pace:
         return f"{records} in {format_duration(self.seconds)}"
 
     def see(self) -> None:
-        """Show how far the job is, if it is time to; to be called as often as something is done."""
-        if time.monotonic() >= self._next:  # to find the share takes a while
+        """Show the job's progress if it is time to; called whenever something is done."""
+        if time.monotonic() >= self._next:  # finding the share takes a while
             self._next = time.monotonic() + _LOOK_SECONDS
             self._share = self._job.share
             if self._share is not None:
@@ -398,7 +398,7 @@ def report_output(file: OutputFile) -> PlannedOutput:
 
 
 def write_report(file: OutputFile, report: Mapping[str, Any], terminal: Terminal) -> None:
-    """Write a report. If an error is on its way, that one is raised, and not that of writing."""
+    """Write a report; a failure is only a warning while another error is being raised."""
     failure = sys.exception()
     try:
         file.write([format_json(report)], terminal)
@@ -450,7 +450,7 @@ def remarks_on(job: "BatchJob") -> Iterator[str]:
 
 
 def say_candidates(figures: BatchFigures, first_stage: str, terminal: Terminal) -> None:
-    """Say how many passages the model read of how many, if it did not read all."""
+    """Say how many of all passages the model read, if it did not read all."""
     candidates = figures.candidates(first_stage)
     if candidates is not None:
         terminal.say(describe_candidates(candidates))

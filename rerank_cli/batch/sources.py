@@ -5,8 +5,8 @@ run ── LineReader ─ RunSource ───────┼─ Item…
 queries, corpus ─ TextLookup ┘       │
 Parquet ─ ParquetSource (`parquet`) ─┘
 
-What is read from start to end may be a stream, which can be read once. Queries, corpus and Parquet
-are read in any order: a stream is copied for that.
+A source that is read from start to end may be a stream, which can be read once. Queries, corpus and
+Parquet are read in any order, so a stream is copied first.
 """
 
 import io
@@ -99,9 +99,9 @@ class RecordSource(Protocol):
         """How much of the input has been read, 0 to 1; None if its size is not known."""
 
     def work_ahead(self, info: ScorerInfo, work_of: WorkOf) -> WorkAhead | None:
-        """Estimates of the work of items that was read and that is to come; None if there are none.
+        """Estimates of the work of the items that were read, and of the rest; None if unknown.
 
-        `work_of` says what an item takes.
+        `work_of` estimates the work of an item.
         """
 
     def sample(self, info: ScorerInfo) -> tuple[int, list[Item]]:
@@ -136,7 +136,7 @@ def holds_parquet(path: str) -> bool:
 
 
 class _Remaining(Iterator[T]):
-    """Values that are left, which can be looked at ahead."""
+    """The remaining values; the next one can be looked at before it is taken."""
 
     def __init__(self, values: Iterable[T]) -> None:
         self._values = iter(values)
@@ -317,12 +317,12 @@ class _RunGroup(NamedTuple):
 
 
 class TextLookup:
-    """The texts of a file by their ids, found without holding them in memory. JSON or TSV.
+    """Finds the texts of a file of JSON or TSV by their ids, without holding them in memory.
 
-    Of equal ids the first counts. `what` names the texts in messages. What is compressed, a stream
-    or an array is copied to `folder()`. The name of a stream says nothing: its first byte tells its
-    kind. Raises `InputError` for a line that has no text, and `OutputError` if the folder has no
-    room.
+    If ids are equal, the first one counts. `what` names the texts in messages. A compressed file, a
+    stream or an array is copied to `folder()`. The first byte of a stream shows its kind, because
+    its name says nothing. Raises `InputError` for a line that has no text, and `OutputError` if the
+    folder has no room.
     """
 
     def __init__(self, path: Path, what: str, folder: Callable[[], Path]) -> None:
@@ -498,15 +498,15 @@ class LineReader:
     @property
     def position(self) -> int:
         """The bytes that were read."""
-        # Reading is a buffer ahead of the lines. Compressed input is smaller than these, and of
-        # arrays there is more than their elements.
+        # Reading is a buffer ahead of the lines. Compressed input is smaller than its lines, and an
+        # array is larger than its elements.
         read = self._input.read_bytes
         return read if self._is_read else min(read, max(self._line_bytes, read - 2 * _READ_BYTES))
 
     def sample_lines(self) -> Iterator[tuple[float, Line | None]]:
         """The line in the middle of each stretch of a file, and the bytes of the stretch.
 
-        None stands for a line that is too long. There is none of a stream.
+        None stands for a line that is too long. A stream has no samples.
         """
         size, path = self._input.size, Path(self.path)
         if not size or not path.is_file():
@@ -584,7 +584,7 @@ def _lines_in(content: BinaryIO, name: str, max_bytes: int) -> Iterator[Line]:
 def read_item(
     line: Line, fields: RecordFields, info: ScorerInfo, place: Mapping[str, str | int] | None = None
 ) -> Item:
-    """Read a line of JSON for a scorer. `place` is where it is, if its own does not tell."""
+    """Read a line of JSON for a scorer. `place` replaces the line's own place."""
     place = line.place if place is None else place
     if line.raw is None:
         return oversized_record(line.size, line.max_size, place)
@@ -592,7 +592,7 @@ def read_item(
 
 
 def _skip_line(stream: BinaryIO, where: str, max_bytes: int) -> int:
-    """Read to the end of a line. Returns how many bytes that was.
+    """Read to the end of a line; return the number of bytes.
 
     Raises `InputError` for a line that does not end: a device, or an archive that is a trap.
     """

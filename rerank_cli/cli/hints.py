@@ -3,11 +3,11 @@
 The tables below hold what grep, rg, fzf, curl, llm, qmd, jina, kjarni, rank-llm, FlashRank and the
 APIs of services call things. Nothing here repeats a value of an option that may be a key.
 
-    explain        for an option that there is not, and a value that an option does not take
-    command_hint   for a command of a group that there is not
+    explain        for an unknown option, and a value that an option does not take
+    command_hint   for an unknown command of a group
     explain_words, words_hint
                    for a query that seems to be meant as a command
-    setting_hint   for a setting that there is not
+    setting_hint   for an unknown setting
 """
 
 import os
@@ -22,9 +22,10 @@ from rerank_cli.cli.parameters import BadValue, all_commands, lazy_commands, set
 from rerank_cli.cli.typer_commands import DEFAULT_COMMAND, UnknownCommand
 from rerank_cli.errors import RerankError, near_words
 
-_NEAR = 0.75  # how much alike letters have to be, of 1
+_NEAR = 0.75  # the least similarity of two spellings; 1 is equal
 
-# Options here, of which the first one that a command has counts, and their names in other tools.
+# Options of this program, and their names in other tools. The first option that a command has
+# counts.
 _SYNONYMS: Mapping[str, str] = {
     "--top-n --depth": "--limit --top --topk --top-k --max-count --max-results --max-items --num "
     "--num-results --n-results --head --first --best -k",
@@ -203,7 +204,7 @@ _KEY = re.compile(
 _KEY_HINT = (
     "a key is never an argument: rerank config set-key {} asks for it, or reads it from a pipe"
 )
-_KEY_COMMANDS = ("rerank config ", "rerank providers ")  # behind which somebody may type one
+_KEY_COMMANDS = ("rerank config ", "rerank providers ")  # somebody may type a key behind these
 _PATH = re.compile(r"\S*[./\\~]\S*")
 _PROVIDER_IN_MODEL = re.compile(r"([\w.-]+)/.")
 
@@ -294,7 +295,7 @@ _COMMANDS: Mapping[str, Mapping[str, str]] = {
         "where file location": "rerank config path",
     },
 }
-# First words that are no commands here, and what is typed for them.
+# First words that are not commands here, and what to type instead.
 _FIRST_WORDS: Mapping[str, str] = {
     "pull download install fetch": "rerank models pull NAME",
     "list ls": "rerank models, rerank providers, rerank config",
@@ -314,7 +315,7 @@ _FIRST_WORDS: Mapping[str, str] = {
     "index embed ingest": 'nothing is indexed: rerank "your query" FILE…',
     "set get unset": "rerank config set KEY VALUE, rerank config get KEY",
 }
-# The first of these takes what follows it for a query, the others are about keys.
+# The first of these takes the words behind it for a query; the others are about keys.
 _SEARCH_WORDS = ("search", "query", "find", "rerank", "sort", "ask", "grep", "score", "vsearch")
 _KEY_WORDS = ("login", "auth", "signin", "key", "api-key", "apikey", "token", "set-key", "add-key")
 
@@ -323,7 +324,7 @@ def explain(error: Any, arguments: Sequence[str]) -> tuple[str, str]:
     """The message for a command line that typer refuses, and a hint."""
     ctx: Any = getattr(error, "ctx", None)
     message, hint = error.format_message().removesuffix("."), None
-    if hasattr(error, "possibilities"):  # of an option that there is not
+    if hasattr(error, "possibilities"):  # of an unknown option
         name = _as_typed(error.option_name, arguments, _options_of(ctx.command))
         message, hint = f"no such option: {name}", _option_hint(name, ctx, arguments)
     elif isinstance(error, BadValue):
@@ -510,7 +511,7 @@ def _as_typed(name: str, arguments: Sequence[str], options: Iterable[str]) -> st
 
 
 def _in_full(name: str) -> str:
-    """An option of more than a letter as it is spelled here."""
+    """A long option in the spelling of this program."""
     if not re.match(r"-?-\w[\w-]", name):
         return name
     return "--" + name.strip("-").lower().replace("_", "-")

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 Options = TypeVar("Options", RemoteOptions, RuntimeOptions, ChunkOptions, Selection)
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x20-\x7e\t]*)")
 _NO_MEMORY = "0"  # of --passage-memory
-# At most so much of --max-time is reserved for writing the results.
+# The most of --max-time that is reserved for writing the results: a share, and seconds.
 _WRITING_SHARE, _MAX_WRITING_SECONDS = 0.05, 0.1
 # The HTTP client sets these.
 _PROTOCOL_HEADERS = frozenset({"content-length", "transfer-encoding", "connection"})
@@ -133,7 +133,7 @@ def cache_options(ctx: typer.Context) -> CacheOptions | None:
 
 
 def media_root(ctx: typer.Context) -> str | None:
-    """The folder in which records may name files; raises `UsageError` if there is no such."""
+    """The folder in which records may name files; raises `UsageError` if it does not exist."""
     root: str | None = ctx.params["media_root"]
     # An empty name, as of a variable that is not set, would be the current folder.
     if root is not None and not (root and Path(root).is_dir()):
@@ -316,7 +316,7 @@ def _read_options(ctx: typer.Context) -> ReadOptions:
     from rerank_cli.inputs.source import ReadOptions
 
     params = ctx.params
-    # Where files are looked for or paths are written NUL ends those, and lines are lines.
+    # If files are searched for or paths are written, --null ends names and not lines.
     has_names = params["recursive"] or params["files_from"] is not None
     format_ = output_format(ctx)
     has_names = has_names or (format_ is not None and WRITERS[format_].names_files)
@@ -368,7 +368,7 @@ def _decode(argument: str) -> str:
 def _with_media(query: str, params: Mapping[str, Any]) -> str | Document:
     """The query with its image or video, if it has one.
 
-    Raises `UsageError` for both, and `InputError` for a file that is none.
+    Raises `UsageError` for both, and `InputError` for a file that is neither.
     """
     from rerank_cli.media import MEDIA_FIELDS, find_media
     from rerank_cli.types import Document

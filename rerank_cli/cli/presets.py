@@ -48,7 +48,7 @@ class PresetPlace(NamedTuple):
 
 
 def read_place(text: str) -> PresetPlace | None:
-    """Read `preset.NAME` or `preset.NAME.KEY`; None for what is something else."""
+    """Read `preset.NAME` or `preset.NAME.KEY`; None for anything else."""
     first, _, rest = text.partition(".")
     if first != PRESET_TABLE or not rest:
         return None
@@ -78,7 +78,7 @@ def preset_names() -> list[str]:
 def find_preset(name: str, settings: Mapping[str, Setting]) -> dict[str, Any]:
     """The values of a preset, by key.
 
-    Raises `UsageError` for a name that there is not, and `ConfigError` for a setting that is none.
+    Raises `UsageError` for an unknown preset, and `ConfigError` for an unknown setting.
     """
     presets = read_presets()
     if name not in presets:

@@ -20,7 +20,7 @@ BOOLEAN_WORDS: Mapping[str, bool] = MappingProxyType(
     {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 )
 PRESET_TABLE = "preset"  # of config.toml; no setting has this name
-_MAX_INTEGER = 2**31 - 1  # counts beyond it are no use, and some libraries take none
+_MAX_INTEGER = 2**31 - 1  # larger counts are of no use, and some libraries refuse them
 _MAX_DIGITS = 10
 _EXCERPT_CHARACTERS = 60  # of a value in a message
 _SIZE = re.compile(r"\s*(\d{1,30}(?:\.\d{1,30})?)\s*([kmgt]?)(i?)b?\s*", re.IGNORECASE)
@@ -30,7 +30,7 @@ _DURATION = re.compile(
 )
 _MILLISECONDS = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*ms\s*", re.IGNORECASE)
 _SIZE_POWERS = " kmgt"  # of 1000, or of 1024 with an i
-_MAX_SIZE_BYTES = 1 << 60  # what is larger has no end, and streams do not take it as a size
+_MAX_SIZE_BYTES = 1 << 60  # a larger size is no limit, and streams do not take it
 _VARIABLE_PREFIX = "RERANK_"
 
 

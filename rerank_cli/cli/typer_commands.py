@@ -32,11 +32,11 @@ RESERVED = (
     "doctor", "cache", "mcp", "help",
 )  # fmt: skip
 
-_PIPE_WAIT_MILLISECONDS = 100  # for what a pipe has, or its end
+_PIPE_WAIT_MILLISECONDS = 100  # the wait for the content of a pipe, or for its end
 
 
 class UnknownCommand(UsageError):
-    """A group has no command of the name with which `arguments` begin, but those of `names`."""
+    """A group has no command with the first name of `arguments`, but those of `names`."""
 
     def __init__(self, ctx: Any, arguments: list[str], names: list[str]) -> None:
         word = arguments[0].partition("=")[0]  # what follows may be a key

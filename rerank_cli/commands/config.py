@@ -1,6 +1,6 @@
 """`rerank config …`: shows and changes settings and the keys of providers.
 
-What a setting is, is in `cli.settings`; the files are written by `user_files` and `providers.keys`.
+`cli.settings` defines the settings; `atomic_files` and `providers.keys` write the files.
 """
 
 import os

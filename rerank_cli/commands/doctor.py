@@ -96,7 +96,7 @@ def _words(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-# How far logits may be from those that were published: of a float32 graph, and of others.
+# The most by which logits may differ from published ones: of a float32 graph, and of others.
 _EXACT_LOGITS, _NEAR_LOGITS = 0.01, 0.5
 # As probabilities they differ by no more than a quarter of that: a sigmoid's steepest slope.
 _STEEPEST_SLOPE = 0.25

@@ -30,7 +30,10 @@ _UNVERIFIED_SCALE = "unverified: its graph says, when it is pulled"
 
 @dataclass(frozen=True, slots=True)
 class ModelRow:
-    """A model in a list. `size` is in words; of one that is not here it is an estimate, `~`."""
+    """A model in a list.
+
+    `size` is in words; for a model that is not here it is an estimate, `~`.
+    """
 
     name: str
     state: str
@@ -213,8 +216,8 @@ def _languages(entry: Entry) -> str:
 def ensure_installed(model: str | None, *, pull: bool, keep_off: bool) -> None:
     """Fetch a model before it is opened, if it is not here and may be fetched.
 
-    It may with `pull`, or if a person at the terminal agrees; never with `keep_off` or where the
-    environment says so. Raises `NotInstalled` and what fetching raises.
+    It may be fetched with `pull`, or if a person at the terminal agrees; never with `keep_off`, or
+    if the environment forbids it. Raises `NotInstalled` and what fetching raises.
     """
     if model is None or not is_local(model):
         if keep_off and is_remote(model):
@@ -256,7 +259,7 @@ def fetch(
 
 
 def _barrier(*, keep_off: bool) -> str | None:
-    """The option or the variable that keeps off the network, if one does."""
+    """The option or the variable that forbids the network, if one does."""
     return "--offline" if keep_off else offline_variable()
 
 

@@ -153,7 +153,7 @@ def check(ctx: typer.Context, name: Name, as_json: AsJson = False) -> int:
     return ExitCode.OK
 
 
-# Any reranker prefers the second, so that a ranking is told from the order in which they are sent.
+# Any reranker prefers the second, so that a ranking differs from the order in which they are sent.
 _QUERY = "What is the capital of France?"
 _DOCUMENTS = ("The recipe needs two eggs and some milk.", "Paris is the capital of France.")
 

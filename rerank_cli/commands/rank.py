@@ -57,7 +57,7 @@ from rerank_cli.terminal import PipeClosed, Terminal
 from rerank_cli.types import Chunk, Document, Ranking, Scorer
 from rerank_cli.user_files import spool_directory
 
-_QUIET_SECONDS = 0.7  # that a model may take to open before a terminal is told
+_QUIET_SECONDS = 0.7  # a terminal shows a message if opening a model takes longer
 _INCOMPLETE_END = ".incomplete"  # of the name of a file with results so far
 _DATA_FORMATS = (Format.JSON, Format.JSONL)  # that no person reads from top to bottom
 _INTERRUPTED_EARLY = "interrupted before anything was scored"
@@ -68,7 +68,7 @@ class _Outcome(NamedTuple):
 
     failure     why the order is that of the input, or of an earlier model
     is_read     whether all of the input was read
-    was_shown   whether a line of progress was
+    was_shown   whether a line of progress was shown
     """
 
     ranking: Ranking
@@ -272,7 +272,7 @@ def _check_nothing_is_lost(output: OutputFile, inputs: Inputs) -> None:
 
 
 def _settle_output(output: OutputFile, params: Mapping[str, Any], inputs: Inputs) -> None:
-    """Refuse an output that cannot be written, or is read and no document."""
+    """Refuse an output that cannot be written, or that is read but is not a document."""
     options = ("query_file", "files_from", "tokenizer", "image", "video")
     read: list[str | Path] = [params[option] for option in options]
     read = [path for path in read if path is not None]
@@ -365,7 +365,7 @@ def _wait_until_open(opening: Future[Scorer], terminal: Terminal, budget: Budget
             return opening.result(_QUIET_SECONDS)
         return opening.result(seconds)
     except TimeoutError:
-        if opening.done():  # it is what opening came to
+        if opening.done():  # opening the model raised it
             raise
 
     with progress.status_line(terminal, "opening the model; the first time takes longer"):

@@ -77,7 +77,7 @@ def describe_stages(ranking: Ranking) -> str:
 
 
 def describe_interrupted(ranking: Ranking) -> str | None:
-    """How far a model behind the first one was, in words; None if the first one was not done."""
+    """How far a later model was, in words; None if the first model was not done."""
     stages = [stage for stage in ranking.stages if stage.results is not None]
     if not stages:
         return None

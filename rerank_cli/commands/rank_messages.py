@@ -155,7 +155,7 @@ def say_accounts(scorers: Sequence[Scorer], terminal: Terminal) -> None:
 
 
 def count_scored(ranking: Ranking, inputs: Inputs, *, passages: bool, is_read: bool) -> str:
-    """How many were scored, of how many or of how much of the input, in words.
+    """The number of scored documents, and that of all or the share of the input, in words.
 
     `is_read` says that all of the input was read.
     """

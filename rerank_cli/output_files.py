@@ -4,7 +4,7 @@
     PlannedOutput      one with what is written beside it, and which file it may replace
     settle_outputs     all that a command will write, compared with all that it reads
 
-To be settled before anything is scored. A disk that becomes full is found only when it is.
+Outputs are settled before anything is scored. Only a disk that becomes full is found later.
 """
 
 import errno
@@ -162,9 +162,9 @@ class PlannedOutput:
     option      the option's name, for messages
     is_folder   it may be a folder, in which all files are ours
     is_shared   it is a folder in which others may have files; it is made if it is missing
-    is_ours     says of the content of a file that is there whether it may be replaced or continued;
-                by default any may
-    exists_hint what to do about a file that is there and is not ours
+    is_ours     tells by the content of an existing file whether it may be replaced or continued; by
+                default any file may
+    exists_hint what to do about an existing file that is not ours
     side_files  what is written beside it: the ends of the names, each with such a function
     """
 
@@ -287,7 +287,7 @@ class _Places:
 
 
 def _is_folder(path: str | Path) -> bool:
-    """Whether a path is a folder's; false for what may not be reached, which reading will say."""
+    """Whether a path is a folder; false for a place out of reach, which reading will report."""
     with suppress(OSError):
         return Path(path).is_dir()
     return False

@@ -18,12 +18,12 @@ from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from rerank_cli.terminal import Terminal, columns_of, format_count, format_duration, printable
 
-DELAY_SECONDS = 0.3  # before a line comes up: what is soon done shows none
+DELAY_SECONDS = 0.3  # before a line appears: short work shows none
 _REFRESH_SECONDS = 0.1
 _WIDE_BAR, _NARROW_BAR = 20, 8  # characters
 _MIN_SHARE = 0.005  # of the work that must be done before the time left is shown
 _MIN_SECONDS = 1.0  # of a run, before the time left is shown
-_GRACE_SECONDS = 2.0  # after Ctrl-C, for what has no results to show
+_GRACE_SECONDS = 2.0  # after Ctrl-C, for a block that has no results
 _HORIZON_SECONDS = 10.0  # the shortest span of time that the pace is measured over
 T = TypeVar("T")
 
@@ -66,8 +66,8 @@ class State(NamedTuple):
     """The content of a progress line.
 
     parts  what is done, the most important first
-    share  of all there is to do, 0 to 1; None where it is not known
-    left   the seconds that the rest will take; None where they are not known
+    share  of the work that is done, 0 to 1; None if it is not known
+    left   the seconds that the rest will take; None if they are not known
     """
 
     parts: Sequence[str]
@@ -98,7 +98,7 @@ def status_line(terminal: Terminal, text: str) -> Iterator[None]:
 
 
 class ProgressLine:
-    """A line on a terminal's stderr that says how far something is, if that takes a while.
+    """A line on a terminal's stderr that shows the progress of something that takes a while.
 
     `was_shown` says whether it came up.
     """
@@ -135,7 +135,7 @@ class ProgressLine:
 def show_progress(terminal: Terminal, describe: Describe) -> Iterator[ProgressLine]:
     """Show a line on a terminal while the block runs, if that takes a while.
 
-    The line's `refresh` is to be called as often as something is done.
+    Call the line's `refresh` whenever something is done.
     """
     line = ProgressLine(terminal, describe)
     if not terminal.watched:
@@ -213,7 +213,7 @@ class TimeLeft:
 
 
 class WorkAhead(NamedTuple):
-    """Estimates of the input: the work of what was read by now, and of what was not."""
+    """Estimates of an input: the work of the part that was read, and of the rest."""
 
     read: float
     unread: float
@@ -236,7 +236,7 @@ class WorkProfile:
         self._works.append(self._works[-1] + work)
 
     def at(self, position: float) -> WorkAhead:
-        """The read and the unread work when so many bytes are read."""
+        """The read and the unread work when `position` bytes are read."""
         place, whole = bisect_left(self._ends, position), self._works[-1]
         if place == len(self._ends):
             return WorkAhead(whole, 0.0)
@@ -249,12 +249,12 @@ class WorkProfile:
 
 @runtime_checkable
 class LimitedScorer(Protocol):
-    """A scorer that may do only so much a minute."""
+    """A scorer with a limit for each minute."""
 
     def limit_seconds(self, share: float, seconds: float, *, is_read: bool) -> float:
-        """How long the rest takes with that, when a share is scored; `seconds` by the pace.
+        """How long the rest takes, when a share is scored; without the limit it takes `seconds`.
 
-        `is_read` says that the scorer has got all there is.
+        `is_read` says that the scorer has got all pairs.
         """
 
 
@@ -354,7 +354,7 @@ class RankingState:
 
 
 class Interruption:
-    """The first Ctrl-C of a block: `seconds` is how long it is ago, None if there was none."""
+    """The first Ctrl-C of a block: `seconds` is how long ago it was, None if there was none."""
 
     def __init__(self) -> None:
         self._time: float | None = None
@@ -375,9 +375,9 @@ class Interruption:
             raise KeyboardInterrupt
 
     def read(self, values: Iterable[T]) -> Iterator[T]:
-        """Yield values; raises `KeyboardInterrupt` once there was Ctrl-C, also while one is read.
+        """Yield values; raise `KeyboardInterrupt` after Ctrl-C, also while a value is read.
 
-        A pipe that nobody writes to would be waited for.
+        Otherwise it would wait for a pipe that nobody writes to.
         """
         iterator = iter(values)
         while True:
@@ -399,9 +399,9 @@ def catch_interrupt(
     *,
     has_results: Callable[[], bool] = lambda: True,
 ) -> Iterator[Interruption]:
-    """Have the first Ctrl-C in the block only noted, after which a second one ends the process.
+    """Only note the first Ctrl-C in the block; a second one ends the process.
 
-    So does the first, if the block is still there `_GRACE_SECONDS` later and has no results.
+    The first one also ends it, if the block still runs `_GRACE_SECONDS` later and has no results.
     """
     interruption = Interruption()
     old_handler = signal.getsignal(signal.SIGINT)

@@ -28,7 +28,7 @@ STDOUT = "-"  # as a file's name
 # The errors of a write to a pipe without a reader; Windows has its own.
 _CLOSED_PIPE_ERRORS = {errno.EPIPE, errno.EINVAL} if os.name == "nt" else {errno.EPIPE}
 _WIDTH_OFF_TERMINAL = 80  # columns
-_MIN_WIDTH, _MAX_WIDTH = 20, 10_000  # columns that are believed
+_MIN_WIDTH, _MAX_WIDTH = 20, 10_000  # columns that are plausible
 _MIN_ROOM = 24  # to wrap text in, in columns
 _MIN_FIRST = 12  # of a table's first column, in columns
 _GAP, _INDENT = 2, 2  # between columns, and of what is below a name
@@ -86,7 +86,7 @@ class Color(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Terminal:
-    """The streams that a run writes to, and what is known of them.
+    """The streams of a run, and the facts about them.
 
     stdout       on a terminal shows control characters
     interactive  a person reads stdout
@@ -143,7 +143,7 @@ class Terminal:
         write_all(self.stdout, pieces, _RESULTS)
 
     def draw(self, pieces: Iterable[bytes]) -> None:
-        """Write to stdout what has escape sequences of ours, and none of anybody else's.
+        """Write content to stdout whose only escape sequences are the program's own.
 
         Raises as `write` does.
         """
@@ -158,10 +158,10 @@ class Terminal:
             self.write("\t".join(map(_in_one_line, row)).encode() + b"\n" for row in rows)
 
     def write_facts(self, facts: Sequence[tuple[str, str]]) -> None:
-        """Write names, and beside each what there is to say of it.
+        """Write names, and beside each its facts.
 
-        For a person it is wrapped at the terminal's width, or is below its name if it is long and
-        there is little room. Words, such as paths, are whole.
+        For a person, facts are wrapped at the terminal's width, or stand below their name if they
+        are long and there is little room. Words, such as paths, stay whole.
         """
         indent = max(len(name) for name, _ in facts) + _GAP
         room = self.width - indent
@@ -197,17 +197,17 @@ class Terminal:
         say(self.stderr, lines)
 
     def show(self, text: str) -> None:
-        """Write a text to stderr in whose line something is to follow."""
+        """Write a text to stderr without ending its line."""
         _write_message(self.stderr, _on_one_line(text))
 
 
 def find_links(environ: Mapping[str, str]) -> str:
-    """The URL by which the terminal opens a file, from what it says of itself; empty for none.
+    """The URL by which the terminal opens a file, from its variables; empty for no links.
 
-    Only terminals that are known to take OSC 8 get links. `FORCE_HYPERLINK` says it of others, and
-    0 of none. Most terminals give a URL to the system, which knows no lines; of a file on another
-    machine they need the host. Inside tmux, which passes links on from 3.4 on, nothing else counts:
-    the variables are those of where it was started.
+    Only terminals that are known to take OSC 8 get links. `FORCE_HYPERLINK` turns links on for
+    other terminals, and off for all if it is 0. Most terminals pass a URL to the system, which
+    knows no lines; for a file on another machine they need the host. Inside tmux, which passes
+    links on from 3.4 on, nothing else counts: the variables are those of where it was started.
     """
     forced = environ.get("FORCE_HYPERLINK")
     program, term = environ.get("TERM_PROGRAM", ""), environ.get("TERM", "")

@@ -245,7 +245,7 @@ class TextLimits:
 
 
 class ScoreCalibration(Protocol):
-    """What makes probabilities of a model's raw scores: see `ranking.calibration`."""
+    """Maps a model's raw scores to probabilities: see `ranking.calibration`."""
 
     @property
     def is_current(self) -> bool: ...
@@ -286,8 +286,8 @@ class ScorerInfo:
                   a document's chunks depend on. Documents of one key share their scores
     preferred_batch    the number of documents to give it at once
     max_pending_pairs  the number of pairs that keep it busy
-    calibration   what makes probabilities of its raw scores; None if nobody has measured that
-    pair_tokens   what it takes to score a pair besides its tokens, in tokens: for the time left
+    calibration   maps its raw scores to probabilities; None if nobody has measured that
+    pair_tokens   the work of a pair besides its tokens, in tokens, to estimate the time left
     """
 
     name: str
@@ -370,7 +370,7 @@ class Scorer(Protocol):
 
 
 class Prior(NamedTuple):
-    """What is known of a passage besides its text, in logits: a number for each part.
+    """The value of facts about a passage besides its text: for each part, a number in logits.
 
     It is added to the model's score. The parts are those of `rerank_cli.ranking.places`.
     """
@@ -544,8 +544,9 @@ class Ranking(Sequence[Ranked]):
     cost            what all of these requests cost, if that is known
     blanks          with `keep_empty`, the blank documents
     reranked        False if scoring failed: then `blanks` has the first documents of the input
-    weak            whether probably nothing answers the query; None if that cannot be told
-    absent          the name that the query is, if nothing that was read has it; else empty
+    weak            whether probably nothing answers the query; None if it is unknown
+    absent          the query's name, if the query is a name and nothing that was read has it; else
+                    empty
     incomplete      whether the ranking was stopped before all was read and scored
     unscored        the number of documents that were read by then and not scored, or not whole;
                     in a ranking of passages, and with `candidates`, the number of passages

@@ -209,7 +209,7 @@ def parse_sealed_json(line: bytes) -> dict[str, Any]:
 def parse_toml(content: bytes) -> dict[str, Any]:
     """Parse TOML in UTF-8, with or without a byte-order mark; raises `ValueError`.
 
-    What is returned is at most `_MAX_TOML_DEPTH` levels deep.
+    The result is at most `_MAX_TOML_DEPTH` levels deep.
     """
     import re  # few runs need them
     import tomllib
@@ -229,7 +229,7 @@ def parse_toml(content: bytes) -> dict[str, Any]:
 
 
 def is_nested_deeper(value: Any, levels: int) -> bool:
-    """Whether a value of TOML or JSON has tables and lists in more than so many levels."""
+    """Whether a value of TOML or JSON has more than `levels` levels of tables and lists."""
     level = [value] if isinstance(value, dict | list) else []
     for _ in range(levels):
         values = (each.values() if isinstance(each, dict) else each for each in level)

@@ -65,8 +65,8 @@ _SOUTH_EAST_ASIAN_BLOCKS = (
     range(0xE00, 0xF00), range(0x1000, 0x10A0), range(0x1780, 0x1800), range(0x1950, 0x19E0),
     range(0x1A20, 0x1AB0), range(0x1B00, 0x1B80), range(0xA980, 0xAA00), range(0xAA60, 0xAAE0),
 )  # fmt: skip
-# What belongs to the character before it, beside Unicode's marks: what does not show, vowels and
-# final consonants of Hangul that is not composed, and the sound marks of narrow katakana.
+# Characters that belong to the one before, beside Unicode's marks: invisible ones, vowels and final
+# consonants of Hangul that is not composed, and the sound marks of narrow katakana.
 _MARKS = f"{_INVISIBLE}\u1160-\u11ff\ud7b0-\ud7fb\uff9e\uff9f"
 # Those of Unicode's first plane. With others a set of characters would be no table to look up in,
 # and patterns many times slower.
@@ -89,9 +89,9 @@ _JOINED_IDENTIFIER = re.compile(
 )
 _WORD_AHEAD = re.compile(r"\S{1,64}")
 _MIN_WRAPPED_CHARACTERS = 40  # of a line that is wrapped
-_CODE = re.compile(r"\w[(\[]|[={};<>\\]|[^\W\d]\.[^\W\d]")  # what lines of prose hardly have
-_ITEM = re.compile(r"(?:[-*+•#>|]|\d+[.):])(?=\s|\Z)|[#>|@]|\d")  # what begins a line of its own
-_CLOSING_CHARACTERS = 64  # the most that are looked at behind the end of a sentence
+_CODE = re.compile(r"\w[(\[]|[={};<>\\]|[^\W\d]\.[^\W\d]")  # characters that prose hardly has
+_ITEM = re.compile(r"(?:[-*+•#>|]|\d+[.):])(?=\s|\Z)|[#>|@]|\d")  # the start of a line of its own
+_CLOSING_CHARACTERS = 64  # the most that may close a sentence
 
 _WORD = re.compile(r"\w+")
 _TERM = re.compile(r"\b\w\w+\b")  # two characters or more, as in bm25s and scikit-learn
@@ -103,8 +103,8 @@ class _Spelling(NamedTuple):
     special    a character of the blocks that have marks or scripts without blanks; the words of
                text without such are plain ones
     plain      a text that needs no normalising, and whose words are plain ones
-    no_word    what would become letters and digits of the word that it follows: Foo™ and 2½
-    ignored    what no word has
+    no_word    characters that would become letters or digits of the word before: Foo™ and 2½
+    ignored    characters that no word has
     latin      a word in Latin script
     """
 
@@ -117,7 +117,7 @@ class _Spelling(NamedTuple):
 
 @cache
 def _spelling() -> _Spelling:
-    """Made when a text first needs them, as that takes longer than to start."""
+    """The patterns for text that is not ASCII, made when first needed: that takes a while."""
     return _Spelling(
         special=re.compile(
             "[\xad\u0300-\u036f\u0483-\u1dff\u200b-\u200f\u202a-\u202e\u2060-\u206f"
@@ -137,9 +137,9 @@ def _spelling() -> _Spelling:
 def normalise(text: str) -> str:
     """A text in the one form that all its spellings have.
 
-    That is NFKC with case folded and without what does not show: composed and decomposed, narrow
-    and wide, upper and lower case are the same, and so are ligatures and their letters. Accents
-    stay, as they part words: schon and schön.
+    The form is NFKC, with case folded and without invisible characters: composed and decomposed,
+    narrow and wide, upper and lower case are the same, and so are ligatures and their letters.
+    Accents stay, because they distinguish words: schon and schön.
     """
     if text.isascii():
         return text.lower()
@@ -152,7 +152,7 @@ def normalise(text: str) -> str:
 
 
 class QueryTerms(NamedTuple):
-    """The terms of a query, in order, and those of them that texts have only if they are wanted.
+    """The terms of a query in order; `singles` are those that `Words.terms` only finds on demand.
 
     `parts` are the further terms of the identifiers in the query. They count in code alone.
     """
@@ -258,9 +258,10 @@ class Words(dict[str, str]):
 
 
 def without_common_words(query: str) -> str:
-    """A query without the words that say nothing about its subject; all of it if it has no others.
+    """A query without words that say nothing about its subject, or all of it if it has no others.
 
-    In short texts, as lines of a log, words such as how and my are rare, and would weigh much.
+    In short texts such as lines of a log, words such as how and my are rare, and would count too
+    much.
     """
     words, runs = cut(normalise(query))
     rest = [word for word in words if word not in COMMON_WORDS]
@@ -268,7 +269,7 @@ def without_common_words(query: str) -> str:
 
 
 class QueryTermFinder:
-    """Finds the terms of one query in texts, without cutting these into all of their words.
+    """Finds the terms of one query in texts, without cutting the texts into words.
 
     `query` has the terms. Those of texts are numbers: the places of these terms, each once, and of
     the further terms of its identifiers, which come last. `terms` is how many there are.
@@ -284,13 +285,13 @@ class QueryTermFinder:
         beginnings = sorted(self.query.beginnings)
         # A pattern of nothing would match anywhere.
         self._any = re.compile("|".join(map(re.escape, beginnings)) or r"(?!)")
-        # Each branch begins with a character, by which the search is fast. Behind that is looked
-        # whether a word begins there.
+        # Each branch begins with a character, so that the search is fast. The rest of a branch
+        # checks whether a word begins there.
         words = [rf"{re.escape(word[0])}(?<!\w\w){re.escape(word[1:])}" for word in beginnings]
         self._word = re.compile(rf"(?:{'|'.join(words) or '(?!)'})\w*")
 
     def find(self, text: str) -> list[tuple[int, int]]:
-        """Where a normalised text has terms of the query, and which: (character, place of term)."""
+        """The terms of the query in a normalised text, as pairs (character, place of the term)."""
         return self._find_special(text) if is_special(text) else self.find_plain(text)
 
     def find_plain(self, text: str) -> list[tuple[int, int]]:
@@ -368,7 +369,7 @@ class QueryWords:
         return [(mark.start, mark.end) for mark in self.marks(text)]
 
     def marks(self, text: str) -> list[QueryMark]:
-        """Where the query's words are, and which of its terms each of them is."""
+        """The places of the query's words, each with the term of the query that it is."""
         marks = []
         before, before_start, before_end = "", 0, 0  # the token before
         for match in token_pattern(text).finditer(text):
@@ -457,7 +458,7 @@ class _Patterns(NamedTuple):
 
 @cache
 def _patterns() -> _Patterns:
-    """Made when a text first needs them, as that takes some milliseconds."""
+    """The patterns, made when a text first needs them: that takes some milliseconds."""
     marks = _MARKS + _ranges(_BLOCKS_WITH_MARKS, "M")
     unspaced = _EAST_ASIAN + _ranges(_SOUTH_EAST_ASIAN_BLOCKS, "L")
     word = rf"[^\W{unspaced}]+(?:[{marks}]+[^\W{unspaced}]*)*"

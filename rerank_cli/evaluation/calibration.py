@@ -33,7 +33,7 @@ from rerank_cli.types import ScorerInfo
 BINS = 10
 _MIN_LABELS = 50  # relevant ones, and others
 _MIN_QUERIES = 20
-_MIN_ISOTONIC = 1000  # labels; fewer make steps of chance
+_MIN_ISOTONIC = 1000  # labels; with fewer, steps are due to chance
 _MIN_ISOTONIC_RELEVANT = 100
 _FOLDS = 5
 _MAX_POINTS = 100

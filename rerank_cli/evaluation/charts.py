@@ -29,7 +29,7 @@ from rerank_cli.evaluation.thresholds import format_cut
 from rerank_cli.ranking.calibration import relevance
 from rerank_cli.terminal import format_count, printable
 
-MAX_SYSTEMS = 6  # of which charts are drawn: so many can be told apart
+MAX_SYSTEMS = 6  # the most systems that a reader can distinguish in a chart
 _MAX_POINTS = 200  # of a line
 _MAX_INTERVALS = 40  # in one chart
 _LABEL_CHARACTERS = 26
@@ -390,7 +390,7 @@ def chart_systems(content: ReportContent) -> Sequence[SystemContent]:
 
 
 def _raw_score(score: float, system: SystemContent) -> float:
-    """The raw score of a relevance score."""
+    """The raw score with a relevance score."""
     return _logit(score) if system.scale == "logit" else score
 
 

@@ -30,7 +30,7 @@ from rerank_cli.terminal import format_count
 from rerank_cli.types import Document
 from rerank_cli.words import Words
 
-# For each query by its id, grades of documents by theirs; above 0 is relevant.
+# For each query id, the grades of documents by their ids; a grade above 0 is relevant.
 Qrels = Mapping[str, Mapping[str, int]]
 
 
@@ -39,7 +39,7 @@ ALL_DOCUMENTS = sys.maxsize  # a depth
 
 @dataclass(frozen=True, slots=True)
 class LabelOptions:
-    """The part of a record or a judgement that makes a document relevant.
+    """Which field and which grade make a document relevant.
 
     field      the field of a record, or of its documents, that has the labels
     min_grade  the lowest grade of a relevant document
@@ -77,9 +77,9 @@ class Collection:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A collection whose queries are judged and have candidates, all of them at most `depth`.
+    """A collection whose queries are judged, with at most `depth` candidates each.
 
-    `first` names the order in which candidates are: `bm25` where it found them, else `input`.
+    `first` names the order of the candidates: `bm25` if BM25 found them, else `input`.
     """
 
     name: str

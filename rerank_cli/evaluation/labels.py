@@ -37,9 +37,9 @@ class QueryScores:
     character, and the one after the last, of the chunk that decided the score. `seconds`, the
     tokens `spent`, how many were `truncated`, how many scores are `missing`, how many chunks'
     scores were `cached` and `notes` are those of the whole query. So are the passages that the
-    model `read`, and about how many there are in all, `total`. Of a cascade `judges` has the place
-    of the model whose score a candidate has, and `stages` how many pairs and how many documents
-    each of the models has scored; of one model both are empty.
+    model `read`, and about how many there are in all, `total`. For a cascade, `judges` has the
+    place of the model whose score a candidate has, and `stages` how many pairs and documents each
+    model has scored; for one model both are empty.
     """
 
     scores: Mapping[str, float]
@@ -78,7 +78,7 @@ class QueryScores:
 
 
 def distinct_notes(scored: Iterable[QueryScores]) -> list[str]:
-    """The notes of scoring: of notes that differ in numbers only, the first and their count."""
+    """The notes of scoring; of notes that differ only in numbers, the first one and their count."""
     similar_notes: dict[str, list[str]] = {}
     for note in (note for scores in scored for note in scores.notes):
         similar_notes.setdefault(_DIGITS.sub("0", note), []).append(note)
@@ -111,7 +111,7 @@ class ScoreJournal:
         if self._path is None:
             return
         line = seal_json({"query": query, **asdict(scores)})
-        with suppress(OSError):  # without it the evaluation is what it is, and begins anew if cut
+        with suppress(OSError):  # without a journal an interrupted evaluation begins anew
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with open_own_file(self._path) as stream:
                 stream.seek(0, os.SEEK_END)

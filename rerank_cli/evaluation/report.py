@@ -51,8 +51,9 @@ class Cost:
 class SystemRow:
     """A system on a set, with its best `depth` candidates reranked; `figures` are per query.
 
-    `against` are differences from the set's first order, by measure. Of a baseline `cost` and
-    `against` are None where they would say nothing. `unjudged` is their share of the best ten.
+    `against` are differences from the set's first order, by measure. For a baseline `cost` and
+    `against` are None if they have no meaning. `unjudged` is the share of unjudged documents among
+    the best ten.
     """
 
     system: str
@@ -87,7 +88,7 @@ class SetRows:
 
 
 class RowBuilder:
-    """Makes the rows of one task; `first` is that of the order in which candidates came."""
+    """Makes the rows of one task; `first` is the row of the order in which candidates came."""
 
     def __init__(
         self, task: Task, measures: Mapping[str, Any], seed: int, *, condensed: bool
@@ -292,7 +293,7 @@ def report_object(
     seed: int,
     scoring: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """All figures, for programs; `scoring` has more ones of systems, by what they are called."""
+    """All figures, for programs; `scoring` has further figures of systems, by their names."""
     return {
         "sets": [
             {
@@ -337,8 +338,8 @@ def runs_output(path: str) -> PlannedOutput:
 def write_runs(folder: Path, sets: Sequence[SetRows], others: Sequence[str | Path]) -> None:
     """Write each row's run as `SET.SYSTEM.trec`; raises `OutputError`.
 
-    A run that would replace one of the `others`, which are read or written too, has a `+` more in
-    its name.
+    If a run would replace one of the `others`, which are read or written too, a `+` is added to its
+    name.
     """
     try:
         folder = Path(os.path.realpath(folder))  # a link may lead to where none is yet

@@ -73,8 +73,8 @@ class LabelledScores:
 class Standing:
     """A system over all sets: means, differences, and what a query takes and costs.
 
-    `price` is that of 1,000 queries; `depth` is None for orders that nothing was scored for. Those
-    of one `series` are one model; `setting` is how many passages it may read, if several numbers
+    `price` is the price of 1,000 queries; `depth` is None for orders without scores. Standings of
+    one `series` are of one model; `setting` is how many passages it may read, if several numbers
     are compared.
     """
 
@@ -210,7 +210,7 @@ def gather_content(
 
 
 def _compare(options: EvalOptions, sets: Sequence[SetRows], measure: str) -> str:
-    """How alike the two systems are that are compared, in a sentence; empty if none are."""
+    """A sentence on the similarity of two compared systems; empty if none are compared."""
     if options.compare is None:
         return ""
     first, second = (name.strip() for name in options.compare)
@@ -267,7 +267,7 @@ def _series(system: System) -> str:
 
 
 def _price(ranker: Ranker, jobs: Sequence[EvalJob], tokens: float) -> Price | None:
-    """The price of 1,000 queries with so many tokens each, by what this run's requests cost."""
+    """The price of 1,000 queries of `tokens` tokens each, by the cost of this run's requests."""
     priced = [scorer for scorer in ranker.scorers if isinstance(scorer, PricedScorer)]
     cost = Price.total(scorer.cost_of(scorer.requests) for scorer in priced)
     spent_tokens = sum(scored.spent for job in jobs for scored in job.scores.values())

@@ -203,7 +203,7 @@ def read_system(text: str, runtime: RuntimeOptions, chunks: ChunkOptions) -> Sys
 
 
 _PILOT_SECONDS = 3.0
-_CANDIDATE_CHARACTERS = 100  # that a candidate takes beside those of its text
+_CANDIDATE_CHARACTERS = 100  # of work for a candidate, besides the characters of its text
 _PILOT_QUERIES = 2  # at least; the first is not counted, as it warms up
 
 
@@ -453,7 +453,7 @@ class EvalOptions:
 class SystemJobs:
     """A system's jobs on a task: one for all depths, or one for each where the set counts.
 
-    It counts for scorers that compare documents, for cascades, and where passages are chosen from
+    The set counts for scorers that compare documents, for cascades, and if passages are chosen from
     all.
     """
 
@@ -490,7 +490,7 @@ def _cut_task(task: Task, depth: int) -> Task:
 
 
 def read_collections(options: EvalOptions) -> Iterator[Collection]:
-    """Read all sets; of those of one name the second gets a number."""
+    """Read all sets; if two have the same name, the second one gets a number."""
     names: set[str] = set()
     for collection in _read_sets(options):
         name, number = collection.name, 1
@@ -520,9 +520,9 @@ def _read_sets(options: EvalOptions) -> Iterator[Collection]:
 def open_system(
     system: System, remote: RemoteOptions, cache: CacheOptions | None = None
 ) -> tuple[Ranker, str]:
-    """Open a system's models; also return what changes when its scores do.
+    """Open a system's models; also return a stamp that changes when its scores do.
 
-    `remote` is for the models that are providers'.
+    `remote` has the options for models of providers.
     """
     rerankers, stamps = [], []
     own_remote = remote if system.is_remote else RemoteOptions()
@@ -584,7 +584,7 @@ def warn_of_windows(
 
 
 def score_by_bm25(task: Task) -> dict[str, dict[str, float]]:
-    """BM25's scores of candidates that something else found; each query's are a collection."""
+    """BM25's scores of given candidates; the candidates of a query are one collection."""
     scores = {}
     with Reranker(BM25) as reranker:
         for query, candidates in task.candidates.items():

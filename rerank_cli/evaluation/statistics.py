@@ -17,9 +17,9 @@ from rerank_cli.errors import require_extra
 
 DRAWS = 10_000
 CONFIDENCE = 0.95
-# A smaller difference comes of another order in which figures were summed.
+# A smaller difference may only come from another order of summing figures.
 _SMALLEST_GAIN = 1e-9
-_MIN_QUERIES = 6  # all of them gain by chance less than once in twenty times
+_MIN_QUERIES = 6  # fewer queries may all gain by chance more than once in twenty times
 _MAX_DRAWN_NUMBERS = 10_000_000  # at once
 
 
@@ -36,8 +36,9 @@ class Verdict(StrEnum):
 class Difference:
     """The mean gain of queries, with its 95 % interval, and the chance of one as large.
 
-    `p` is that of a mean at least as far from zero if it were by chance which of two figures is
-    whose. `enough` queries would tell a difference of this size four times in five.
+    `p` is the chance of a mean at least as far from zero if the two figures of each query were
+    swapped at random. With `enough` queries, a difference of this size would be found four times in
+    five.
     """
 
     mean: float
@@ -104,7 +105,7 @@ def _interval(gains: Sequence[Any], seed: int) -> tuple[float, float]:
     if len(gains) == 1 and len(gains[0]) > 1:
         batch = max(1, min(DRAWS, _MAX_DRAWN_NUMBERS // len(gains[0])))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # told by the interval itself, below
+            warnings.simplefilter("ignore")  # the interval itself shows it, below
             interval = stats.bootstrap(
                 (gains[0],), np.mean, n_resamples=DRAWS, batch=batch, rng=random, method="BCa"
             ).confidence_interval
@@ -128,7 +129,7 @@ def _bootstrap_means(gain: Any, random: np.random.Generator) -> Any:
 
 
 def _p_value(gains: Sequence[Any], mean: float, seed: int) -> float:
-    """How often the mean is as far from zero when each gain's sign is a coin's."""
+    """How often the mean is as far from zero when each gain has a random sign."""
     shares = np.concatenate([gain / len(gain) for gain in gains]) / len(gains)
     shares = shares[shares != 0]  # a tie has no sign
     if 2 ** min(len(shares), 64) <= DRAWS:
@@ -144,7 +145,7 @@ def _p_value(gains: Sequence[Any], mean: float, seed: int) -> float:
 
 
 def _queries_needed(mean: float, spread: float, count: int) -> int | None:
-    """The queries that would tell a mean of this size: by the normal's 97.5 % and 80 % points."""
+    """How many queries would show a mean of this size, by the normal's 97.5 % and 80 % points."""
     if not mean or not spread:
         return None
     return max(_MIN_QUERIES, math.ceil(count * (spread * (1.959964 + 0.841621) / abs(mean)) ** 2))

@@ -48,7 +48,7 @@ def draw_report(
     console = Console(
         file=io.StringIO(),
         width=terminal.width,
-        height=25,  # of no account; without it rich takes TERM=dumb to be 80 wide
+        height=25,  # not used, but without it rich takes TERM=dumb to be 80 wide
         force_terminal=terminal.color,
         no_color=not terminal.color,
         color_system="standard" if terminal.color else None,
@@ -85,7 +85,7 @@ def forecast(jobs: Sequence[EvalJob], seconds: float) -> str:
 def _tables(
     sets: Sequence[SetRows], means: Sequence[MeanRow], measures: Sequence[str], width: int
 ) -> Iterator[Table]:
-    """The table with as many of the columns as there is room for: those of least account go first.
+    """The table with as many columns as there is room for; the least important are left out.
 
     Measures without room come in further tables.
     """
@@ -115,7 +115,7 @@ def _tables(
 def _choose_columns(
     order: Sequence[int], widths: Sequence[int], width: int, *, least: int
 ) -> list[int]:
-    """The first columns of an order that have room, and at least so many."""
+    """The first columns of an order that have room, and at least `least` columns."""
     columns: list[int] = []
     for place in order:
         total_width = sum(widths[column] + _GAP for column in [*columns, place]) - _GAP
@@ -205,7 +205,7 @@ def row_name(row: SystemRow | MeanRow, rows: Sequence[SystemRow] | Sequence[Mean
 def verdict_sentences(
     sets: Sequence[SetRows], means: Sequence[MeanRow], measure: str
 ) -> Iterator[str]:
-    """A verdict for each system: on all sets together, or on the one there is."""
+    """A verdict for each system, on all sets together or on the only set."""
     if means:
         for mean in means:
             if mean.depth is not None:

@@ -23,15 +23,15 @@ TOP_COUNTS = (1, 3, 5, 10)
 DRAWS = 1000
 _EDGES = (0.025, 0.975)
 _MAX_DRAWN_NUMBERS = 10_000_000  # at once
-_MAX_ALL_NUMBERS = 400_000_000  # of all draws; of many labels fewer draws tell as much
+_MAX_ALL_NUMBERS = 400_000_000  # of all draws; with many labels fewer draws are enough
 _MIN_DRAWS = 200
-_SMALLEST_GAIN = 1e-12  # a smaller difference comes of another order of sums
-# A share is known by its exceptions: fewer than five tell nothing.
+_SMALLEST_GAIN = 1e-12  # a smaller difference may only come from another order of sums
+# A share is estimated from its exceptions, and fewer than five are not enough.
 _MIN_EXCEPTIONS = 5
 _MIN_QUERIES = 20  # a bootstrap of fewer queries is too narrow
 _DEVIATIONS = 1.959964  # of the normal, on each side of 95 %
 _MAX_WIDTH = 0.25  # of an interval that helps to decide
-# For scores from 0 to 1; for others each cut keeps so much of the relevant.
+# The scores of a table of cuts if scores are from 0 to 1; otherwise the recall of each cut.
 _SCORES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 _RECALLS = (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 
@@ -72,9 +72,9 @@ class Estimate:
 class ScoreCut:
     """The figures of a cut: documents with a lower relevance score than `score` are left out.
 
-    rest_kept  the share of documents that are not relevant and that it keeps
-    kept       documents a query
-    empty      queries that are left with nothing
+    rest_kept  the share of the irrelevant documents that it keeps
+    kept       the mean number of documents that a query keeps
+    empty      the number of queries that keep no document
     """
 
     score: float
@@ -107,9 +107,9 @@ class FewestResults:
 class ChosenCut:
     """The cut for a goal, and its expected figure; `cut` is None if no score reaches the goal.
 
-    expected  where the figure lies for as many other queries, in 95 of 100 cases
+    expected  the range of the figure for as many other queries, in 95 of 100 cases
     held      the figure of one half of the queries with the cut of the other half
-    problem   why there is no cut, or why it is not to be relied on, in words; else empty
+    problem   why there is no cut, or why it is unreliable, in words; else empty
     needed    the number of labels that would be enough, if there are too few
     """
 
@@ -253,7 +253,7 @@ class _Pairs:
         self._hits = np.cumsum(self.relevant)[self.ends]
 
     def usual_scores(self, *, bounded: bool) -> list[float]:
-        """The scores of a table, lowest first; none twice that keeps the same documents."""
+        """The scores of a table of cuts, lowest first; no two of them keep the same documents."""
         if not len(self.scores):
             return []
         if bounded:
@@ -286,11 +286,11 @@ class _Pairs:
         return int(np.argmax(f1))
 
     def most_precise(self, least: int) -> int:
-        """The place of the highest precision among cuts that keep at least so many documents."""
+        """The place of the highest precision among cuts that keep `least` documents or more."""
         return _most_precise(self._hits, self.ends + 1.0, least)
 
     def choose(self, goal: Goal, target: float, least: int) -> int | None:
-        """The place of the cut for a goal; one for precision keeps at least so many documents."""
+        """The place of the cut for a goal; one for precision keeps `least` documents or more."""
         return _choose(self._hits, self.ends + 1.0, goal, target, least)
 
     def cut(self, score: float) -> ScoreCut:
@@ -364,7 +364,7 @@ def _choose(hits: Any, counts: Any, goal: Goal, target: float, least: int) -> in
 
 
 def _most_precise(hits: Any, counts: Any, least: int) -> int:
-    """The place of the highest precision among cuts that keep at least so many documents."""
+    """The place of the highest precision among cuts that keep `least` documents or more."""
     precision = np.where(counts >= least, hits / np.maximum(counts, 1), -1.0)
     return int(np.argmax(precision))
 
@@ -386,7 +386,7 @@ def _hold(labelled: Sequence[LabelledQuery], goal: Goal, target: float, seed: in
 
 
 def _refuse(choice: ChosenCut, labels: int, relevant: int, factor: float) -> ChosenCut:
-    """The choice where there are too few labels by a factor."""
+    """The choice if there are too few labels; `factor` times as many would be enough."""
     label_count = round_up(max(labels, 1) * factor)
     problem = (
         f"{format_count(labels, 'label')}, {relevant:,} of them relevant, are too few to choose a "
@@ -426,7 +426,7 @@ def _find_fewest(labelled: Sequence[LabelledQuery], target: float) -> FewestResu
 
 
 def _draw_weights(queries: int, seed: int) -> Any:
-    """How often each query is drawn, for each draw."""
+    """For each draw, how often each query is drawn."""
     draws = max(_MIN_DRAWS, min(DRAWS, _MAX_DRAWN_NUMBERS // queries))
     random = np.random.default_rng(seed)
     return random.multinomial(queries, np.full(queries, 1 / queries), draws).astype(float)
@@ -453,7 +453,7 @@ def _shorten(score: float, below: float) -> float:
 
 
 def _estimate_share(part: Any, whole: Any, draws: Any) -> Estimate:
-    """A share with its interval, which has a width also where no draw has an exception."""
+    """A share with its interval, which has a width even if no draw has an exception."""
     estimate = _estimate(_ratio(part, whole), draws)
     if not whole:
         return estimate

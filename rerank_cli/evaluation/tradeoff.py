@@ -2,7 +2,7 @@
 
     read_variants   `50,200,all`, `hybrid,bm25` and limits of time to variants
     expand          a system to one for each variant
-    curve_of        what the variants of a system come to on a set
+    curve_of        the figures of a system's variants on a set
     draw_curves, curve_object
                     a table for people, and JSON
 
@@ -78,7 +78,7 @@ def read_variants(
 
 
 def expand(system: System, variants: Sequence[Variant]) -> list[System]:
-    """A system for each variant, but for BM25, and for one that has a selection of its own."""
+    """A system for each variant; BM25 and a system with its own selection stay as they are."""
     if not variants or system.model == BM25 or not system.reads_all:
         return [system]
     return [
@@ -101,7 +101,7 @@ class Point:
     row       the system's row
     read      the passages that the model reads of `passages`
     changes   differences from the setting that reads most, by measure; none for that one
-    recall    the share of that one's best ten documents of which this one reads a passage
+    recall    the share of that setting's best ten documents of which this setting reads a passage
     """
 
     setting: str
@@ -225,7 +225,7 @@ _GAP = 2
 
 
 def _rows(curve: Curve, measures: Sequence[str]) -> Iterator[list[str]]:
-    """Heads and cells, those of most account first."""
+    """Heads and cells, the most important first."""
     first, *others = measures
     top = f"top {TOP_DOCUMENTS}"
     has_times = any(point.max_time is not None for point in curve.points)

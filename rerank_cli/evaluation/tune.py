@@ -92,7 +92,8 @@ class TunedSetting:
 class Tuning:
     """The trials, the choice and its check; `check` is the choice on the other queries.
 
-    `full_*` are those of all passages, on the half that is meant; `full_name` says what reads them.
+    `full_*` are the figures of all passages on a half; `full_name` names the system that reads
+    them.
     """
 
     model: str
@@ -272,7 +273,7 @@ class _Tuner:
 
 
 def loss_of(change: Difference, gains: Sequence[Any], max_loss: float) -> Loss:
-    """The loss in a difference from all passages, by the gain of each query in each set."""
+    """The loss of a setting, by each query's gain over all passages in each set."""
     count = sum(len(gain) for gain in gains)
     mean = -_POINTS * change.mean
     spread = _POINTS * math.sqrt(sum(np.var(gain) * len(gain) for gain in gains) / count)
@@ -311,7 +312,7 @@ def _halve(tasks: Sequence[Task], seed: int) -> tuple[list[Task], list[Task]]:
 
 
 def _candidates(system: System, full: Sequence[EvalJob]) -> list[_ReadingOption]:
-    """The settings to try, those that read least first, by what all passages are."""
+    """The settings to try, those that read least first, by the number of all passages."""
     if system.keep:
         return _cascades(system, full)
     scored = [scores for job in full for scores in job.scores.values()]

@@ -159,7 +159,7 @@ CONVERTERS: Mapping[InputFormat, Converter] = {
 
 _START_SECONDS = 60.0
 _WALL_FACTOR = 4  # of the processor's seconds, on a machine that does much else
-_MEMORY_BYTES = 700 << 20  # of the process, and so much more for each byte of a file:
+_MEMORY_BYTES = 700 << 20  # of the process, and for each byte of a file this many more:
 _MEMORY_FACTOR = 4
 _LARGE_BYTES = 4 << 20  # after such a file another process reads, because this one has grown
 _CODE = """
@@ -187,7 +187,7 @@ def _read_in_process(data: bytes, allowance: Allowance) -> "PdfText":
         finally:
             if is_ready:
                 _processes.append(process)
-            else:  # it has grown, has died or is at work on this file still
+            else:  # it has grown, has died or is still busy with this file
                 process.close()
     if "error" in answer:
         raise ValueError(answer["error"])
@@ -200,7 +200,7 @@ def _read_in_process(data: bytes, allowance: Allowance) -> "PdfText":
 
 
 class _Process:
-    """The process that reads, as this one sees it."""
+    """The process that reads PDFs, seen from this one."""
 
     def __init__(self) -> None:
         import subprocess  # few runs need it

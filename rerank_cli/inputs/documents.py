@@ -48,9 +48,9 @@ from rerank_cli.types import Document, Envelope, ScorerInfo
 
 BINARY = "binary"  # a reason to skip a file, as are these
 NEEDS_EXTRA = {extra: f"in need of the extra {extra}" for extra in formats_by_extra()}
-_NAMED_FILES = 10  # of many with the same trouble; the others are counted
-_SAMPLES, _SAMPLE_BYTES = 64, 1 << 14  # at most about so many of all input, of so many bytes
-_TEXT_BYTES = 1 << 12  # to see how many tokens a byte has
+_NAMED_FILES = 10  # the most files that a message names; others are counted
+_SAMPLES, _SAMPLE_BYTES = 64, 1 << 14  # the number of samples of all input, about, and their bytes
+_TEXT_BYTES = 1 << 12  # of a sample, to estimate how many tokens a byte has
 _MEMORY_BYTES = 1 << 20  # of a pipe, before its copy goes to disk
 
 
@@ -224,7 +224,7 @@ class Inputs:
         return b""
 
     def work_ahead(self, work_of: Callable[[float], float]) -> WorkAhead | None:
-        """Estimates of the work that was read and that is to come; None if there is a stream.
+        """Estimates of the work of what was read, and of the rest; None if there is a stream.
 
         `work_of` estimates the work of a document of some bytes. The sizes of files tell which
         documents there are, and samples of the files that have many.
@@ -249,7 +249,7 @@ class Inputs:
                     continue
                 count = max(1, math.ceil(size / step))
                 for number in range(count if size else 0):
-                    if end - sampled >= step or size >= step:  # of small files some are enough
+                    if end - sampled >= step or size >= step:  # a sample for some small files
                         begin = int(number * size / count)
                         share, sampled = self._sample(place.path, unit, begin, work_of), end
                     profile.add(size / count, share * size / count)
@@ -375,7 +375,7 @@ class Inputs:
             yield stream
 
     def _check_same(self, path: str, status: os.stat_result) -> None:
-        """Raise `InputError` for a file that was another when it was read before; it may grow."""
+        """Raise `InputError` if a file has changed since it was first read; it may grow."""
         old = self._statuses.setdefault(path, status)
         is_same = (old.st_dev, old.st_ino) == (status.st_dev, status.st_ino)
         is_changed = status.st_mtime_ns != old.st_mtime_ns and status.st_size <= old.st_size

@@ -20,8 +20,8 @@ from rerank_cli.inputs.text import Allowance
 from rerank_cli.structure import Block, BlockKind
 
 _READ_BYTES = 1 << 20
-_TIMED_ELEMENTS = 1 << 14  # after so many the time is looked at
-_MAX_NAMES = 1000  # that are kept; a document has a hundred
+_TIMED_ELEMENTS = 1 << 14  # the elements between two checks of the time
+_MAX_NAMES = 1000  # names that are kept; a document has a hundred
 # The ends of namespaces, which begin in one of two ways.
 _PREFIXES = {
     "wordprocessingml/main": "w", "officeDocument/math": "m", "drawingml/main": "a",
@@ -189,7 +189,7 @@ def _join(pieces: Sequence[_Piece]) -> tuple[str, list[tuple[int, _Mark]]]:
         else:
             marks.append((length, piece))
     text = "".join(texts)
-    removed_count, gaps = 0, list[tuple[int, int]]()  # behind a place, so many are missing
+    removed_count, gaps = 0, list[tuple[int, int]]()  # a place, and the characters missing there
     for match in _BLANK_LINES.finditer(text):
         removed_count += match.end() - match.start() - 2
         gaps.append((match.end(), removed_count))

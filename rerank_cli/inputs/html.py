@@ -44,7 +44,7 @@ _BLANKS = re.compile(r"[ \t\n\r\f]+")
 _NEWLINE = re.compile(r"\r?\n")
 _LONG_REFERENCE = re.compile(r"&#(?:x[0-9a-f]{9,}|[0-9]{9,});?", re.IGNORECASE)
 _NOT_DISPLAYED = re.compile(r"display\s*+:\s*+none", re.IGNORECASE)
-_TIMED_MARKS = 1 << 12  # after so many the time is looked at
+_TIMED_MARKS = 1 << 12  # the marks between two checks of the time
 
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _SPACED_BLOCKS = {"p", "figure", *_HEADINGS}
@@ -64,7 +64,7 @@ _LISTS = {"dir", "menu", "ol", "ul"}
 _PREFORMATTED = {"listing", "pre"}
 _CELLS = {"td", "th"}
 _NO_TEXT = {"script", "style"}
-# Their headings are none of what follows them.
+# Their headings do not belong to what follows them.
 _SCOPES = {"aside", "blockquote", "details", "dialog", "footer", "nav"}
 # The blocks of elements, and what has parts of these.
 _KINDS = {
@@ -75,7 +75,7 @@ _KINDS = {
 _PART_KINDS = {"li": BlockKind.ITEM, "dt": BlockKind.ITEM, "tr": BlockKind.ROW}
 _RAW = {*_NO_TEXT, "textarea", "title", "xmp"}  # without tags in them
 _EMBEDDED = {"applet", "audio", "canvas", "embed", "iframe", "object", "video"}
-# The end of others may be left to the browser, so that what is hidden could not be told.
+# Other elements may lack their end, so that nobody could tell where the hidden part ends.
 _HIDEABLE = {
     *("a", "article", "aside", "button", "div", "footer", "form", "header", "label", "main", "nav"),
     *("ol", "section", "select", "span", "table", "ul"),

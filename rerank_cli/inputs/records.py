@@ -466,7 +466,7 @@ def read_spread_json(source: TextSource) -> Iterator[JsonValue]:
 
 
 def is_spread_json(start: str) -> bool:
-    """Whether what starts so is no JSON Lines: an array, or objects over several lines each."""
+    """Whether a text with this start is an array or has objects over several lines."""
     return _SPREAD_START.match(start) is not None
 
 

@@ -63,8 +63,8 @@ _COMMON_COLUMNS = (
     "comment review summary abstract question answer query url link date time timestamp created "
     "author label category rating score"
 )
-_TABLE_LINES = 20  # that are looked at to know a table
-_LISTED_LINES = 5  # that are looked at to know a listing
+_TABLE_LINES = 20  # the lines that show whether a text is a table
+_LISTED_LINES = 5  # the lines that show whether a text is a listing
 _GREP_MATCH = re.compile(r"([^:]+):\d{1,9}:")
 _NEIGHBOURS = 64  # lines that are kept together, at least
 # The syntaxes of texts, by what a user calls their format.
@@ -333,7 +333,7 @@ class SourceReader:
             yield from self._parts(source, unit)
 
     def _records(self, source: TextSource, format_: InputFormat) -> Iterator[Document]:
-        """The documents of records. Those that cannot be read are left out, unless all are such."""
+        """The documents of records. Unreadable records are left out, unless all are unreadable."""
         options, has_read = self.options, False
         folder = options.media_root
         if folder is None and not self.stream:
@@ -426,8 +426,8 @@ class SourceReader:
 def _add_neighbours(documents: Iterator[Document], count: int) -> Iterator[Document]:
     """Give the lines and parts of a text the lines around them.
 
-    A list of lines is shared by documents near each other, so that few lines are kept with one.
-    A blank line at the end is none of them: that of the last part may not be the source's.
+    Documents near each other share a list of lines, so that few lines are kept with one document. A
+    blank line at the end is left out, because the last part may have one that is not in the source.
     """
     size, expected, is_blank = max(count, _NEIGHBOURS), 1, False
     before, lines, behind = list[bytes](), list[bytes](), list[bytes]()

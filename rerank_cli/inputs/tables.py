@@ -1,10 +1,10 @@
 """Tables: the rows of CSV and TSV, by the names of their columns.
 
 Files that are not quite CSV are read where they can mean only one thing: another delimiter, `sep=`
-above the header, quotation marks that are escaped by a backslash or stand behind a blank. Of a row
-that does not fit its header no text is lost without a word: fields too many are text, and a
-quotation mark that is never closed is one too. Both are noted as faults of the source, and so is a
-row that ends before its text.
+above the header, quotation marks that are escaped by a backslash or stand behind a blank. If a row
+does not fit its header, no text is lost silently: surplus fields are text, and a quotation mark
+that is never closed is text too. Both are noted as faults of the source, and so is a row that ends
+before its text.
 
 A row is read in a time that is linear in its size, whatever its quotation marks are.
 """
@@ -279,10 +279,10 @@ class _Table:
         return None
 
     def _fold(self, values: list[str], width: int) -> list[str]:
-        """Read the fields too many as text.
+        """Read surplus fields as text.
 
-        The text is all that may be of it: with fewer fields before and behind it than there are in
-        the header, it begins and ends where it would in a row that fits. It is as it was written.
+        The text takes everything between the other fields of the header: it begins and ends where
+        it would in a row that fits. It stays as it was written.
         """
         if not self._text_places:
             return values[:width]

@@ -34,8 +34,8 @@ _RECORD_NOUN = "record"  # of the faults of records
 # The size of the pieces in which a text is divided, if not as a whole. They are large because a
 # heading may depend on the headings before it.
 _DIVIDED_BYTES = 1 << 20
-# The end of a document that is too large must be within so many bytes, or within so many times
-# the size that is allowed.
+# The end of a document that is too large must be within _MIN_SKIPPED_BYTES, or within _SKIP_FACTOR
+# times the allowed size.
 _MIN_SKIPPED_BYTES = 256 << 20
 _SKIP_FACTOR = 4
 # UTF-32 comes first: its little-endian mark begins with that of UTF-16.
@@ -122,7 +122,7 @@ def guess_encoding(sample: bytes) -> str | None:
 
 
 class BoundExceeded(InputError):
-    """A document takes more than a document may. It is left out, and the others are ranked."""
+    """A document exceeds a limit. It is left out, and the others are ranked."""
 
 
 class DocumentTooLarge(BoundExceeded):

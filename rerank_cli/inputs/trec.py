@@ -156,8 +156,8 @@ def read_qrels(path: Path) -> Iterator[tuple[str, str, int]]:
 def check_grade(number: float) -> int:
     """A number as a grade; raises `ValueError` if it is none.
 
-    What computes measures needs memory for all grades up to the largest, and without it has wrong
-    figures (trec_eval).
+    Libraries of measures need memory for all grades up to the largest, and trec_eval gives wrong
+    figures if there is too little.
     """
     if math.isfinite(number) and int(number) == number and abs(number) <= MAX_GRADE:
         return int(number)

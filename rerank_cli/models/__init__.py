@@ -214,8 +214,8 @@ def folder_of(model: InstalledModel, entry: Entry | None) -> ModelFolder:
 def check_hashes(folder: ModelFolder, digest: Callable[[Path], str]) -> None:
     """Raise `ModelError` if a file has other content than it is known to have.
 
-    `digest` finds a file's SHA-256, and raises `OSError`. Of models in the user's own folders
-    nothing is known.
+    `digest` finds a file's SHA-256, and raises `OSError`. Nothing is known of models in the user's
+    own folders.
     """
     if not folder.hashes:
         return

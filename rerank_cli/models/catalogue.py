@@ -17,7 +17,7 @@ from rerank_cli.terminal import format_size
 from rerank_cli.types import Scale, ScorerInfo
 
 PRECISIONS = ("int8", "fp32")  # in the order in which they are preferred on a CPU
-_TIMED_TOKENS = 16_000  # of the pairs that `seconds` are the time of
+_TIMED_TOKENS = 16_000  # of the pairs that take `seconds`
 _SPARE_SECONDS = 0.12
 _PARAMETER_BYTES = {"int8": 1, "fp32": 4}
 
@@ -29,7 +29,7 @@ _MAX_COUNT = 1 << 31
 
 @dataclass(frozen=True, slots=True)
 class GraphFile:
-    """A graph in a repository; what of a processor it `needs` is named as in /proc/cpuinfo."""
+    """A graph in a repository; it `needs` features of a processor, named as in /proc/cpuinfo."""
 
     file: str
     needs: str = ""
@@ -97,9 +97,9 @@ class Entry:
     """A model that has a name. One that ships has a `folder` and a `revision`.
 
     `parameters` are millions; `length` and `window` are tokens, as in `ModelFolder`. `seconds` are
-    what 100 passages of 140 tokens take a model of this shape in int8 on two cores. `scale` is that
-    of its scores, where the graph does not tell. If the best raw score is below `weak_below`,
-    probably nothing answers. Of a model that is not of the catalogue, what is not known is empty.
+    what 100 passages of 140 tokens take a model of this shape in int8 on two cores. `scale` is the
+    scale of its scores, if the graph does not tell it. If the best raw score is below `weak_below`,
+    probably nothing answers. Unknown values of a model that is not in the catalogue are empty.
     """
 
     name: str
@@ -138,8 +138,8 @@ class Entry:
     def estimated_size(self, precision: str = "") -> str:
         """About the size of its graph in words, by default of the precision that is pulled first.
 
-        A graph is little but its parameters: of those whose size is known (bge, mmarco), none is
-        more than 1 % away.
+        A graph consists almost only of its parameters: for the graphs whose size is known (bge,
+        mmarco), the error is at most 1 %.
         """
         precision = precision or next(iter(self.origins), PRECISIONS[0])
         size_bytes = self.parameters * _PARAMETER_BYTES[precision] * 1_000_000

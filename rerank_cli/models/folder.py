@@ -20,8 +20,8 @@ from rerank_cli.ranking import DEFAULT_WINDOW_TOKENS
 from rerank_cli.types import Scale, ScorerInfo
 from rerank_cli.user_files import open_regular_file, parse_json_object, read_regular_file
 
-# These number positions from the padding token on, which costs them pad_token_id + 1 of the
-# length (transformers, create_position_ids_from_input_ids).
+# These models number positions from the padding token on, so that their length is smaller by
+# pad_token_id + 1 (transformers, create_position_ids_from_input_ids).
 _OFFSET_POSITIONS = {
     "camembert", "data2vec-text", "ibert", "longformer", "mpnet", "roberta",
     "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod",
@@ -34,7 +34,7 @@ LEAST_LENGTH = 16  # below it there is no room for a query and a passage
 _UNLIMITED = 1_000_000  # tokenizers state a length of 1e30 where they know none
 _LARGEST_ID = (1 << 31) - 1
 _CONFIG, _TOKENIZER, _TOKENIZER_CONFIG = "config.json", "tokenizer.json", "tokenizer_config.json"
-# The beginning of a file of Git LFS in place of one that it has not fetched
+# The beginning of a pointer of Git LFS, which stands in place of a file that was not fetched
 # (https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md).
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -47,12 +47,13 @@ class ModelFolder:
     most tokens it takes in one sequence, `window` the passage tokens it reads well at once,
     `padding` the token that fills a sequence up. `languages` are those that it is known to read
     (ISO 639-1); none where that is not known. A causal model has a `prompt`. Its scores are on a
-    `scale`; where that is None its graph tells (`tensors.scale_of`). If the best raw score is below
-    `weak_below`, probably nothing answers; None if that was not measured. As many as `spare_tokens`
-    are scored in no time. One that `is_shipped` came with this package, and needs no trial.
+    `scale`; if that is None, its graph tells it (`tensors.scale_of`). If the best raw score is
+    below `weak_below`, probably nothing answers; None if that was not measured. It scores
+    `spare_tokens` tokens without a noticeable delay. A model that `is_shipped` came with this
+    package, and needs no trial.
 
-    `stamps` are those of its files when it was described, None for files that may be there and were
-    not. `hashes` are the SHA-256 that its files are known to have; empty where none is known.
+    `stamps` are the stamps of its files when it was described; None for an optional file that was
+    missing. `hashes` are the known SHA-256 hashes of its files; empty if none is known.
     """
 
     name: str
@@ -200,7 +201,7 @@ def read_checksums(folder: Path) -> dict[Path, str]:
 
 
 def length_in(folder: Path) -> int:
-    """The most tokens that the model takes whose configuration is in a folder."""
+    """The most tokens that a model takes, by the configuration in its folder."""
     config = ModelConfig.read(folder, _CONFIG)
     return _length(config, ModelConfig.read(folder, _TOKENIZER_CONFIG), folder)
 

@@ -42,7 +42,7 @@ from rerank_cli.terminal import format_size
 
 _VARIABLE = "HF_ENDPOINT"
 _DEFAULT_ENDPOINT = "https://huggingface.co"
-_MAX_FAILURES = 5  # one after the other that bring no byte
+_MAX_FAILURES = 5  # failures in a row that bring no byte
 _PAUSE_SECONDS = 0.5  # twice as long each time
 _PATIENCE_SECONDS = 60.0
 _MAX_LISTING_BYTES = 1 << 26
@@ -58,8 +58,8 @@ logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # what goes wrong 
 class RemoteFile:
     """A file of a repository: its size in bytes, and a hash of its content.
 
-    Large ones have a `sha256`; others the `blob` by which git knows them, a SHA-1. Of what has
-    neither, nothing but the size is known.
+    Large files have a `sha256`; others have a `blob`, the SHA-1 by which git knows them. If a file
+    has neither, only its size is known.
     """
 
     path: str
@@ -110,7 +110,7 @@ def _redactor() -> Redactor:
 
 
 class _Transport(httpx2.BaseTransport):
-    """Sends each request through the proxy that there is for it, and waits for no answer for ever.
+    """Sends each request through its proxy, if it has one, and never waits forever for an answer.
 
     A file may take long, but must not come more slowly than 64 KiB in `_PATIENCE_SECONDS`.
     """
@@ -146,7 +146,7 @@ huggingface_hub.set_client_factory(_open_client)
 def list_repository(repository: str, revision: str | None) -> Listing:
     """List the files of a repository, by default on its main branch.
 
-    Raises `ModelError`, also for a listing that is none.
+    Raises `ModelError`, also for a malformed listing.
     """
     try:
         with translate_errors(repository, revision):
@@ -282,7 +282,7 @@ def _plain(error: object) -> str:
     return " ".join(_redactor()(str(error)).split()) or type(error).__name__
 
 
-Watch = Callable[[int], None]  # is called with the bytes of a file that are there
+Watch = Callable[[int], None]  # is called with the bytes of a file so far
 
 
 def fetch_file(listing: Listing, file: RemoteFile, folder: Path, watch: Watch) -> File:

@@ -451,7 +451,7 @@ def _whole(content: _Content) -> _Field:
 
 
 def _fields_in(content: _Content, message: _Field, *, strict: bool = False) -> Iterator[_Field]:
-    """The fields of a message, up to what is none; that raises `ValueError` if it is `strict`."""
+    """The fields of a message, up to a malformed one, which raises `ValueError` if `strict`."""
     place, end = message.start, message.end
     while place < end:
         field = _read_field(content, place)
@@ -464,7 +464,7 @@ def _fields_in(content: _Content, message: _Field, *, strict: bool = False) -> I
 
 
 def _read_field(content: _Content, begin: int) -> _Field | None:
-    """The field at a place; None if there is none, or one of a kind that ONNX has not."""
+    """The field at a place; None if there is none, or one of a kind that ONNX does not have."""
     try:
         tag, start = _read_varint(content, begin)
         kind = tag & 7

@@ -51,7 +51,7 @@ _PROCESSORS = {
 _MAIN_REVISION = "main"
 CHECKPOINT = "checkpoint"  # in a precision's place
 
-Watch = Callable[[int], None]  # is called with the bytes of all files that are there
+Watch = Callable[[int], None]  # is called with the bytes of all files so far
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ def pull(
 ) -> InstalledModel:
     """Fetch the files of a plan, check them, and move them to their place; raises `ModelError`.
 
-    `on_wait` is called if another process is at it.
+    `on_wait` is called if another process is fetching the model.
     """
     name, precision, listing = plan.reference.name, plan.precision, plan.listing
     with store.stage_model(name, precision, on_wait) as staging:

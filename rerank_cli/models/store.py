@@ -297,7 +297,7 @@ class Store:
         return self.root / f"{_REMOVING}-{os.urandom(8).hex()}"
 
     def _clear(self) -> None:
-        """Remove what a process that was killed had put aside."""
+        """Remove folders that a killed process has put aside."""
         for path in self.root.glob(f"{_REMOVING}-*"):
             shutil.rmtree(path, ignore_errors=True)
 
@@ -355,7 +355,7 @@ def _inside(name: str) -> str:
 
 @contextmanager
 def _translate_errors(root: Path) -> Iterator[None]:
-    """Raise what goes wrong with the store's files as `ModelError`."""
+    """Raise errors of the store's files as `ModelError`."""
     try:
         yield
     except OSError as error:

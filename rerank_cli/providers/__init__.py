@@ -13,7 +13,7 @@ DEFAULT_CONCURRENCY_REQUESTS = 4
 DEFAULT_RETRIES = 5
 DEFAULT_TIMEOUT_SECONDS = 60.0
 DEFAULT_CONNECT_TIMEOUT_SECONDS = 10.0
-MAX_FIELD_LEVELS = 64  # of a request's body, one in the other; no API has so many
+MAX_FIELD_LEVELS = 64  # of a request's body; no API nests so deep
 _EXCERPT_CHARACTERS = 60
 _PENDING_REQUESTS_PER_CONNECTION = 4  # so that no connection is idle
 

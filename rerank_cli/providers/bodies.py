@@ -30,8 +30,8 @@ _MAX_CHARACTER_BYTES = 4
 _WEB_PAGE = re.compile(r"(?is)\s*(?>(?:(?><!--.*?-->)\s*)*)<(!doctype\s+html|html|head|body)\b")
 _TITLE_TAGS = tuple(re.compile(rf"(?is)<{tag}\b[^>]*>(.*?)</{tag}>") for tag in ("title", "h1"))
 _TAG = re.compile(r"<[^>]*>")
-_PIECE_BYTES = 1 << 16  # that are decoded at once
-_MAX_CODINGS = 3  # one in the other
+_PIECE_BYTES = 1 << 16  # bytes that are decoded at once
+_MAX_CODINGS = 3  # nested in each other
 _MAX_GZIP_MEMBERS = 1000
 _GZIP_MARK = b"\x1f\x8b"
 _GZIP_BITS = zlib.MAX_WBITS | 16  # as zlib takes it
@@ -71,7 +71,7 @@ def _limit(pieces: Iterable[bytes], max_bytes: int | None) -> Iterator[bytes]:
 
 def _decompress(pieces: Iterable[bytes], *, is_gzip: bool) -> Iterator[bytes]:
     decompressor = _Decompressor(is_gzip=is_gzip)
-    for piece in pieces:  # to the last one: a connection is kept only then
+    for piece in pieces:  # read to the last one, or the connection is not kept
         yield from decompressor.decode(piece)
 
 

@@ -52,7 +52,7 @@ _DAY_SECONDS = 86_400
 _FIRST_WAIT_SECONDS, _MAX_WAIT_SECONDS = 0.25, 30.0
 _FIRST_POLL_SECONDS, _MAX_POLL_SECONDS = 0.1, 2.0
 _MAX_REDIRECTS = 3
-_RECENT_ANSWERS = 8  # by which it is told how long the next one takes
+_RECENT_ANSWERS = 8  # by which the time of the next one is estimated
 _RANDOM = random.Random()  # noqa: S311 - nothing secret; its own, as a user may seed the shared one
 # Before the first success, a 500, a timeout or no connection mostly mean that the request or the
 # address is wrong. Without --retries such a request is tried only once more, so that the user soon
@@ -133,7 +133,7 @@ class Client:
         weakref.finalize(self, self._connections.close)
 
     def limit_seconds(self, requests: float, seconds: float) -> float:
-        """How long all of some requests take with the limits a minute, from now on.
+        """How long some requests take from now on, with the limits for each minute.
 
         Without any limit they would take `seconds`.
         """
@@ -561,15 +561,15 @@ class RateLimiter:
             self._paused_until = max(self._paused_until, self._clock() + seconds)
 
     def limit_seconds(self, requests: float, tokens: float, seconds: float) -> float:
-        """How long more requests, of so many tokens, will take; by their pace it is `seconds`.
+        """How long more requests with `tokens` tokens take; without limits it is `seconds`.
 
-        If a limit is reached again and again, the limit decides, and not the pace.
+        If a limit is reached again and again, only the limit decides.
         """
         least = self.least_seconds(requests, tokens)
         return least if self._is_reached and least else max(least, seconds)
 
     def least_seconds(self, requests: float, tokens: float) -> float:
-        """The least seconds until so many more requests, of so many tokens, are sent."""
+        """The least seconds until `requests` more requests, with `tokens` tokens, are sent."""
         now = self._clock()
         sent_requests = list(self._sent_requests)  # other threads send meanwhile
         ends = [max(0.0, request.until - now) for request in sent_requests]

@@ -28,7 +28,7 @@ _DEFAULT_MEDIA_BYTES = 20_000_000  # the most in a request with images, if no li
 _MAX_ESCAPED_BYTES = 6  # of a character in JSON, as in \u0000
 _TEMPLATE_BYTES = 200  # the most that a template puts around a text
 _DIGEST_BYTES = 16
-_ABSENT = object()  # in place of a value that a template has no value for
+_ABSENT = object()  # stands for a missing value of a template
 
 
 @dataclass(frozen=True, slots=True)
@@ -432,7 +432,7 @@ def _fill(template: Any, values: Mapping[str, Any]) -> Any:
 
 
 def _misses_value(item: Any, values: Mapping[str, Any]) -> bool:
-    """Whether an item of a list has no value for a placeholder: half a part says nothing."""
+    """Whether an item of a list lacks the value of a placeholder, and is left out as a whole."""
     if isinstance(item, Mapping):
         return any(_misses_value(value, values) for value in item.values())
     return isinstance(item, str) and item.startswith("$") and item not in values

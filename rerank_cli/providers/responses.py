@@ -52,7 +52,7 @@ _COST_PLACES = (
     ("inference_status.cost", "USD"),
     ("x-litellm-response-cost", "USD"),
 )
-_COST_FIELD = "cost"  # among counts, which it is none of
+_COST_FIELD = "cost"  # a field among counts that is not a count
 _MAX_COST = 1e6  # of one request
 # Where answers say how long they took, and how many of these units a second has.
 _TIME_PLACES = (
@@ -73,7 +73,7 @@ _INPUT_FIELDS = ("input_tokens", "prompt_tokens")
 _OUTPUT_FIELDS = ("output_tokens", "completion_tokens")
 # For servers whose body is a bare list, which has no place for it.
 _USAGE_HEADER = "x-compute-tokens"
-# A larger number is a mistake: no request has so many tokens.
+# A larger number is a mistake, because no request has that many tokens.
 _MAX_COUNT = 2**53
 _MAX_COUNTS = 50  # of an answer, and the characters of a count's name
 _MAX_FIELD_NAMES, _MAX_FIELD_LEVELS = 200, 20  # of an answer's fields that are listed

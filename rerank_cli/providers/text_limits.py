@@ -169,8 +169,8 @@ class EstimatedTokenizer:
     - hex, numbers, identifiers, URLs, logs 1.0 to 1.9 (1.0), base64 1.0 to 1.2 (0.9), emoji 2.5
       (2.1).
 
-    It is too low for words of random small letters (0.7), for random Chinese characters (0.6 for
-    Qwen), and for English BERT on Korean or on Cyrillic, Hebrew or Arabic letters (0.6).
+    The estimate is too low for words of random small letters (0.7), for random Chinese characters
+    (0.6 for Qwen), and for English BERT on Korean or on Cyrillic, Hebrew or Arabic letters (0.6).
     """
 
     def encode(self, text: str) -> Tokens:

@@ -144,7 +144,7 @@ class ChunkOptions:
 class CacheOptions:
     """How raw scores of pairs are kept on disk, for later processes too.
 
-    max_bytes  the most that all of them may take: those that were not used longest are removed
+    max_bytes  the most bytes of all scores; those unused for the longest time are removed
     """
 
     max_bytes: int = DEFAULT_CACHE_BYTES
@@ -187,7 +187,7 @@ class Selection:
     keep_empty    whether blank documents, which have no score, fill up `n`
     passages      whether each chunk is a result of its own
     explain       whether a result has all its chunks with their scores
-    best_passages how many of its chunks it has else, the best ones, best first
+    best_passages otherwise, how many of its chunks a result has, best first
     matched_only  whether documents that have no word of the query are left out, if the model knows
                   them (`ScorerInfo.unmatched_score`)
     count_rest    whether the results beyond `n` are counted (`Ranking.more`): each has a score then
@@ -256,7 +256,7 @@ class Selection:
         return None if self.keep_empty or self.count_rest or self.blend else self.n
 
     def max_candidates(self, *, is_local: bool) -> CandidateCount | None:
-        """The most passages that a model may read, of this machine or not; None for all."""
+        """The most passages that a model may read, which may be local; None for all."""
         if isinstance(self.candidates, CandidateCount):
             return self.candidates
         if not isinstance(self.candidates, str):

@@ -24,8 +24,8 @@ from rerank_cli.types import Ranking, Scorer, UnreadReason
 CURRENCY = "USD"  # of `Budget.max_cost`
 # Reading and comparing may take this share of the time, so that there is some left for the model.
 READING_SHARE = 0.5
-_LEAST_SECONDS = 1e-6  # that are left
-_SETTLING_SECONDS = 1.0  # between two looks at whether the ranking is over
+_LEAST_SECONDS = 1e-6  # the least time that is left
+_SETTLING_SECONDS = 1.0  # between two checks whether the ranking is over
 
 
 class Clock:
@@ -50,8 +50,8 @@ class Budget:
     max_cost     the most that requests to a service may cost, in US dollars; None for no limit
     began        the time of the clock from which the seconds count; None for that of the call
     clock        tells the time; tests have others
-    whole        whether a part of the scores is of no use: then no request is divided for what
-                 is left of the money, and scores without a budget count as missing
+    whole        whether a part of the scores is useless: then no request is divided to spend the
+                 rest of the money, and scores without a budget count as missing
     """
 
     max_seconds: float | None = None
@@ -84,7 +84,7 @@ class Spending:
 
     deadline  the time of the clock at which the ranking ends; infinite without a limit
     reason    the limit that was reached first; None while there is none
-    failure   the last failure that there was no time to repeat, in words
+    failure   the last failure after which there was no time to try again, in words
     """
 
     def __init__(self, budget: Budget) -> None:
@@ -131,7 +131,7 @@ class Spending:
             self.reason = reason
 
     def fail(self, message: str) -> None:
-        """Note a failure that there is no time to repeat: the time is over."""
+        """Note a failure after which there is no time to try again: the time is over."""
         self.failure = message
         self.end(UnreadReason.MAX_TIME)
 
@@ -143,7 +143,7 @@ class Spending:
         divisible: bool = False,
         cancellation: threading.Event | None = None,
     ) -> bool:
-        """Reserve the price of a request that takes about so many seconds; `settle` must follow.
+        """Reserve the price of a request that takes about `seconds`; `settle` must follow.
 
         Returns False if the time or the money does not suffice, or did not for an earlier request.
         A `divisible` request may be sent in parts, so it does not end the budget. Waits while the
@@ -177,7 +177,7 @@ class Spending:
             self._changed.notify_all()
 
     def missing(self, count: int) -> int:
-        """The number that counts as missing, of some scores without a budget."""
+        """How many of some scores without a budget count as missing."""
         return count if self.budget.whole else 0
 
 
@@ -239,7 +239,7 @@ def is_cut_short(ranking: Ranking | None, spending: Spending) -> bool:
 
 
 def check_price(price: Price | None, model: str) -> None:
-    """Raise `UsageError` if the price of a model's requests is not known, or in no US dollars."""
+    """Raise `UsageError` if a model's requests have no known price in US dollars."""
     if price is None:
         raise UsageError(
             f"--max-cost: no price of {model} is known",
@@ -253,7 +253,7 @@ def check_price(price: Price | None, model: str) -> None:
 
 
 def time_left(max_time: float | None, began: float) -> float | None:
-    """The seconds that are left of a limit that counts from `began`: more than 0."""
+    """The seconds that are left of a limit that counts from `began`, always more than 0."""
     max_time = _plain_number(max_time)
     check_type("max_time", max_time, float, None)
     _check_limit("time", max_time, "seconds")

@@ -3,8 +3,8 @@
     PassageOrder.batches ─ fill_in_order ─ RankingTask ─ PassageCollector ─ Ranking
 
 Passages are scored in another order than that of the input. `PassageCollector` puts the scores
-where they belong, and builds the ranking in the order of the input. So results are those of a
-ranking without a budget, as far as they are scored.
+where they belong, and builds the ranking in the order of the input. So the documents that are
+scored whole have the results of a ranking without a budget.
 """
 
 import threading
@@ -31,7 +31,7 @@ _BATCH_PASSAGES = 64
 def fill_in_order(task: RankingTask, order: PassageOrder, documents: Iterable[Document]) -> None:
     """Add documents to a ranking, the most promising passages first, until a limit is reached.
 
-    If time is limited it returns at once: that is done in a thread of its own.
+    If time is limited, it returns at once, and a thread of its own adds the documents.
     """
     info = task.scorer.info
     size = info.preferred_batch if info.remote else _BATCH_PASSAGES

@@ -16,26 +16,27 @@ from rerank_cli.ranking import MinScoreRule, Selection
 from rerank_cli.types import Scale, ScorerInfo
 
 Transform = Literal["identity", "logit"]
-_LEAST_SHARE = 1e-6  # of a score that is taken as a probability, whose logit has a limit
+_LEAST_SHARE = 1e-6  # of a probability, so that its logit has a limit
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """A map from a model's raw scores to probabilities.
 
-    transform    what is done with a raw score first: nothing, or its logit
+    transform    the first step: keep the raw score, or take its logit
     temperature, bias
-                 the probability is the sigmoid of that divided by the temperature, plus the bias
+                 the probability is the sigmoid of the result divided by the temperature, plus the
+                 bias
     points       if there are any, they decide instead: raw scores in order, each with a
-                 probability; between two of them it is on the line that joins them
+                 probability; between two points the probability is on the line that joins them
     model        the model's name
     cut, rule    the least probability for `--min-score auto`, and what it keeps, in words
-    data         the name of the set it was made of, with its number of `queries`, `labels`, and
-                 `relevant` ones
-    error        the expected calibration error on a half that it was not made of
+    data         the name of the set it was fitted to, with its number of `queries`, `labels`, and
+                 `relevant` labels
+    error        the expected calibration error on the half that it was not fitted to
     error_before the error before calibration; None if scores are not probabilities
     date         when it was made
-    is_current   whether it was made of the model's files as they are
+    is_current   whether it was made with the model's present files
     """
 
     model: str
@@ -76,7 +77,7 @@ class Calibration:
 
 
 def transform_score(score: float, transform: Transform) -> float:
-    """A raw score as it is, or the logit of one that is a probability."""
+    """A raw score unchanged, or the logit of a raw score that is a probability."""
     if transform == "identity":
         return score
     share = min(max(score, _LEAST_SHARE), 1 - _LEAST_SHARE)
@@ -99,7 +100,7 @@ def relevance_of(info: ScorerInfo) -> Callable[[float], float]:
 def least_score(selection: Selection, info: ScorerInfo) -> float | None:
     """The lowest relevance score to keep; None for all.
 
-    Raises `UsageError` if the model's calibration has to say it, and there is none.
+    Raises `UsageError` if the model's calibration must give it, and there is none.
     """
     if not isinstance(selection.min_score, str):
         return selection.min_score

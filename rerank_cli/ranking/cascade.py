@@ -124,9 +124,9 @@ class Cascade:
     ) -> Iterator[Ranking]:
         """The ranking after each model has read its part; see `rank`.
 
-        Those before the last one are for callers that go on where a later model fails: they heed
-        neither `min_score` nor `within`. A `budget` is for one model alone; raises `UsageError` for
-        several.
+        Rankings before the last one are for callers that continue if a later model fails: these
+        rankings heed neither `min_score` nor `within`. A `budget` is for one model alone; raises
+        `UsageError` for several.
         """
         self.check_budget(budget)
         stages = _Stages(self, selection, query, documents)
@@ -226,7 +226,7 @@ def rerankers_of(ranker: Ranker) -> tuple[Reranker, ...]:
 
 
 def set_scorers(ranker: Ranker, scorers: Iterable[Scorer]) -> None:
-    """Have each model score by another scorer, which shares all else with its own."""
+    """Give each model another scorer, which shares all else with its own."""
     for reranker, scorer in zip(rerankers_of(ranker), scorers, strict=True):
         reranker.scorer = scorer
 
@@ -387,7 +387,7 @@ class _Stages:
     def begin(
         self, *, budget: Budget | None = None, client: object = None, watch: Watch | None = None
     ) -> Pending:
-        """Have the next model rank its part: all documents if it is the first, else the best."""
+        """Begin to rank with the next model: all documents if it is the first, else the best."""
         place, reranker = self.place, self._cascade.rerankers[self.place]
         documents = self._documents
         if len(self._stages) > 1 and watch is not None:
@@ -517,7 +517,7 @@ class _Stages:
         return replace(result, explanation=best)
 
     def _document_of(self, result: Ranked) -> Document:
-        """The document that the next model reads of a result: its own, or its passage as one."""
+        """The document that the next model reads: a result's own, or its passage as a document."""
         document, chunk = result.document, result.passage
         if not self._selection.passages or document.text_is_label:
             return document
@@ -619,7 +619,7 @@ def _cut_near(spans: Iterator[Sequence[Span]], plan: Plan, document: Document) -
             for place, (chunk, length) in enumerate(pairs)
             if length > 0 and 2 * length >= chunk.end - chunk.start
         )
-    if not places:  # what was read is behind the last window
+    if not places:  # the text that was read is behind the last window
         return split
     chunks = tuple(split.chunks[place] for place in sorted(places))
     return split._replace(chunks=chunks, left_out=len(split.chunks) - len(chunks))

@@ -95,8 +95,8 @@ class Plan:
     def split(self, document: Document) -> "Split":
         """Cut a document into windows. A blank document has none.
 
-        Each window has less room by the title, a quarter at most. An image or a video goes with
-        each window of its document's text.
+        The title takes some of the room of each window, a quarter at most. An image or a video goes
+        with each window of its document's text.
         """
         text, tokenizer = document.text, self.tokenizer
         if not text or text.isspace():
@@ -141,11 +141,11 @@ class Plan:
             return most if fit is None else min(most, fit(first, head.characters))
 
         windows = self._lay(document, encoded, room_at)
-        if not windows:  # the tokenizer knows none of the text, as of control characters
+        if not windows:  # the tokenizer makes no tokens, for example of control characters
             return Split(document, (_whole_chunk(document, 0),), 0, 0)
         covered_tokens = windows[-1].last
         chunks = [_make_chunk(document, heads, tokens, window) for window in windows]
-        # If white space is tokens too, as in models of characters, a window may hold only that.
+        # If white space is tokens too, as in models of characters, a window may hold nothing else.
         chunks = [chunk for chunk in chunks if chunk.text] or [_whole_chunk(document, total)]
         notes = self._notes_on(max(len(chunk.ids or ()) for chunk in chunks))
         is_bound = fit and any(fit(w.first) < min(room, len(tokens.ids) - w.first) for w in windows)
@@ -202,7 +202,7 @@ class Split(NamedTuple):
 
     `notes` are for the user; they are the same for all documents of a plan. Where only some windows
     are chosen, `left_out` counts the others, and `document_index` is the document's place in the
-    input. Where those of a document come one after the other, `places` has their places in it.
+    input. If the windows of a document come one after the other, `places` has their places in it.
     """
 
     document: Document
@@ -233,7 +233,7 @@ class WorkEstimate:
         return self.work_of_all([size])
 
     def work_of_all(self, sizes: Iterable[float], most: CandidateCount | None = None) -> float:
-        """The work of documents of some sizes, of which at most so many passages are read."""
+        """The work of documents of some sizes, if at most `most` passages are read."""
         estimates = [self._plan.estimate(size * self._share) for size in sizes]
         passages = sum(estimate[0] for estimate in estimates)
         work = passages * self._fixed + sum(estimate[1] for estimate in estimates)
@@ -410,7 +410,7 @@ def _cut_query(
 
 
 class _CharacterRoom:
-    """How many tokens of a text have room in a window of so many characters, from any token on."""
+    """Counts the tokens from any token on that have room in a window of `characters`."""
 
     def __init__(self, encoded: "_EncodedText", characters: int) -> None:
         self._starts, self._ends = encoded.starts, encoded.ends
@@ -456,12 +456,12 @@ class _EncodedText(NamedTuple):
 
     @property
     def starts(self) -> Sequence[int]:
-        """The characters at which a window begins that begins with each token."""
+        """For each token, the character at which a window begins that begins with the token."""
         return [self.begin, *(start for start, _ in self.tokens.spans[1:])]
 
     @property
     def ends(self) -> Sequence[int]:
-        """The characters before which a window ends that ends with each token."""
+        """For each token, the end of a window that ends with the token, in characters."""
         places = (max(end, start) for (_, end), (start, _) in pairwise(self.tokens.spans))
         return [*accumulate(places, max), self.end]
 
@@ -490,7 +490,7 @@ def _encode(
 
 
 def _divide_long_tokens(text: str, encoded: _EncodedText, most: int) -> _EncodedText:
-    """Divide tokens that take more than `most` characters, with what no token covers behind them.
+    """Divide tokens that have more than `most` characters with the uncovered text behind them.
 
     Each part counts as a token. A text without tokens is divided as if it were one.
     """
@@ -515,7 +515,7 @@ def _divide_long_tokens(text: str, encoded: _EncodedText, most: int) -> _Encoded
 
 
 def _headings_of_all(text: str, blocks: Sequence[Block]) -> tuple[str, ...]:
-    """The names of the blocks that have all of a text."""
+    """The names of the blocks that contain the whole text."""
     start, end = _strip_range(text, 0, len(text))
     names = list[str]()
     for block in blocks:
@@ -543,8 +543,8 @@ _NO_TITLE = _TitleTokens("", ())
 class _Heads:
     """The text before the chunks of a document: its title, and the headings of each.
 
-    They have `limit` tokens at most, and a quarter of `characters`, if given. `dropped` counts
-    the tokens of the title that are more.
+    They have `limit` tokens at most, and a quarter of `characters`, if given. `dropped` counts the
+    tokens of the title beyond the limit.
     """
 
     def __init__(
@@ -562,7 +562,7 @@ class _Heads:
         self._tokens_by_names: dict[tuple[str, ...], _TitleTokens] = {(): _NO_TITLE}
 
     def headings(self, names: tuple[str, ...]) -> _TitleTokens:
-        """The headings that are put before a window; of too many the innermost.
+        """The headings that are put before a window; the innermost ones if there are too many.
 
         `names` are those in the document's text.
         """
@@ -582,7 +582,7 @@ class _Heads:
             names = names[1:]
 
     def before(self, names: tuple[str, ...]) -> _TitleTokens:
-        """All that is put before a window."""
+        """The whole text that is put before a window."""
         return self.title if self._has_title else self.headings(names)
 
 
@@ -598,7 +598,7 @@ def _cut_title(
     ids, spans = tokenizer.encode(title)
     if characters is not None and len(title) > characters // 4:
         limit = min(limit, sum(end <= characters // 4 for _, end in spans))
-        if limit == len(ids):  # no token covers the rest
+        if limit == len(ids):  # the rest is covered by no token
             title = title[: characters // 4]
     if len(ids) <= limit:
         return _TitleTokens(title, ids), 0

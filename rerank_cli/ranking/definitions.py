@@ -20,7 +20,7 @@ _OTHER_CASE = 0.5  # the value of a definition whose name has another case
 _OTHER_OWNER = 0.5  # the factor of a definition that is not in the class that the query names
 _SCRIPT_SYNTAXES = frozenset(("tsx", "typescript"))  # languages with the patterns of JavaScript
 _LAST_NAME = re.compile(r"(\w+)\W*\Z")
-_NO_DEFINITION = re.compile(r"impl\b")  # of another name
+_NO_DEFINITION = re.compile(r"impl\b")  # does not define another name
 # Where a constant, a variable or a type gets its value: at the beginning of a line, or behind words
 # such as const and a type. {0} is its name. Other names may stand beside it: A, B = 1, 2.
 _MODIFIER = (

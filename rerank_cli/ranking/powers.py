@@ -1,7 +1,7 @@
 """Protocols for powers that some scorers have beside scoring.
 
 instruct, instruct_some, show
-                give scorers an instruction, or an image as their query, if they take such
+                give scorers an instruction, or an image as their query, if they take one
 check_scores    checks that a scorer keeps its contract
 """
 
@@ -104,8 +104,8 @@ class LastingScorer(ConcurrentScorer, InstructedScorer, Protocol):
     """A scorer whose scores stay what they are, so that a later process may use them again.
 
     `identity` is all that its scores depend on besides the pair, in one line; empty if they do not
-    stay. `recall` is its answer for pairs whose scores are known: what there is to say of them,
-    and the usage that belongs to a pair, whether it is scored or not.
+    stay. `recall` is its answer for pairs whose scores are known: notes, and the usage that counts
+    for a pair whether it is scored or not.
     """
 
     @property

@@ -34,11 +34,11 @@ from rerank_cli.types import (
     ScorerInfo,
 )
 
-_MIN_NEAR_SCORES = 10_000  # that are held before some are left out
+_MIN_NEAR_SCORES = 10_000  # scores that are held before some are left out
 # In logits. It was chosen by `scripts/bench_passages.py --parts e`, whose figures are in
 # docs/passages.md.
 _LOG_CHUNKS_WEIGHT = 0.25
-MAX_REQUESTS = 1000  # to a service, that a ranking holds
+MAX_REQUESTS = 1000  # the requests to a service that a ranking holds
 
 
 class RankingBuilder:
@@ -137,7 +137,7 @@ class RankingBuilder:
             if group.priors:
                 decisive = self._aggregate(group.total_values, count)[1]
                 places = self._deciding_places(group.total_values, decisive)
-                # The model's own score of these chunks is taken to the bit.
+                # The raw score is exactly the model's own score of these chunks.
                 raw_score, _ = self._aggregate([group.values[place] for place in places], count)
                 prior = _mean_prior([group.priors[place] for place in places])
                 score = raw_score + prior.total
@@ -173,7 +173,7 @@ class RankingBuilder:
     def watch_documents(self, documents: Iterable[Document]) -> Iterable[Document]:
         """Pass documents on as they are read.
 
-        Their files tell whether a prior counts, and more; a name of the query may be in none.
+        Their files decide whether a prior counts, and the query may be a name that no document has.
         """
         has_prior = self._selection.prior != PriorRule.NONE
         watched = self._file_counter.watch(documents) if has_prior else documents
@@ -272,7 +272,7 @@ class RankingBuilder:
 
 
 class RequestList:
-    """Requests to a service in the order of their places, however they come; the first ones."""
+    """The first requests to a service in the order of their places, in whatever order they come."""
 
     def __init__(self) -> None:
         self._entries: list[tuple[tuple[int, ...], ServiceRequest]] = []
@@ -292,10 +292,10 @@ class RequestList:
 
 
 class TopN:
-    """The best `n` results so far whose relevance score is `min_score` or more.
+    """The best `n` results so far with a relevance score of `min_score` or more.
 
-    None sets no limit. Of equal scores the earlier is better. Blank documents come last, and only
-    as far as `n` has room.
+    None sets no limit. If scores are equal, the earlier result is better. Blank documents come
+    last, if `n` has room.
     """
 
     def __init__(self, n: int | None, min_score: float | None) -> None:
@@ -346,7 +346,7 @@ class Order:
 
     def __init__(self, selection: Selection, least: float | None, prior: PlacePrior | None) -> None:
         self.prior = prior
-        # Joined with an earlier order, any result may be among the best.
+        # If an earlier order counts too, any result may be among the best.
         self.top = TopN(None if selection.blend else selection.n, least)
         self.counter = ResultCounter(least, selection.within) if selection.count_rest else None
 
@@ -512,7 +512,7 @@ def take_adjusted_best(scores: Sequence[float], chunks: int) -> tuple[float, int
 
 
 def take_mean_of_top_3(scores: Sequence[float], _chunks: int = 0) -> tuple[float, int]:
-    """The mean of the three highest scores, or of all where there are fewer."""
+    """The mean of the three highest scores, or of all if there are fewer."""
     top = _best_three(scores)
     return math.fsum(scores[place] for place in top) / len(top), top[0]
 

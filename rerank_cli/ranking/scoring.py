@@ -153,7 +153,7 @@ class DocumentBlock:
 
     @property
     def scored_documents(self) -> float:
-        """How many documents are scored, the share of the run's pairs that are scored counted."""
+        """How many documents are scored; those of a run count by the share of its scored pairs."""
         share = self.run.scored_share if self.run is not None else 1.0
         return len(self.splits) * share
 
@@ -206,7 +206,7 @@ class RankingTask:
         self._read_documents = self._ranked_documents = 0
         self._waiting_characters = 0  # of `_blocks`, which wait for the scores of the first one
         self.work = Work(0, 0)  # counted for a watch alone
-        self._max_pairs = 0  # of a thread that waits for room
+        self._max_pairs = 0  # the limit of a thread that waits for room
         self._has_all_documents = False
         with self.pool.lock:
             self.pool.tasks[self] = None
@@ -383,7 +383,7 @@ class RankingTask:
         """The scores of a document: those of an equal one, or a list that will be filled in."""
         if not split.chunks:
             return ()
-        is_shared = not (self.is_set or split.places)  # parts of documents are no documents
+        is_shared = not (self.is_set or split.places)  # parts of documents have no shared scores
         key = score_key(self.key, split, self.scorer.info) if is_shared else None
         entry = None if key is None else self._store.pending.get(key)
         cached_scores = None if key is None or entry is not None else self._store.cache.get(key)
@@ -474,7 +474,7 @@ class RankingTask:
         return runs, [task._make_run(entries, None) for task, entries in entries_by_heir.items()]
 
     def _adopt(self, entry: ScoreEntry) -> None:
-        """Score a document from its beginning that another ranking has not scored to its end."""
+        """Score a whole document whose scoring another ranking has begun and not finished."""
         entry.missing_scores = len(entry.scores)
         if entry.key is not None:
             self._store.pending[entry.key] = entry
@@ -483,8 +483,8 @@ class RankingTask:
 class ScoringRun:
     """Pairs of one ranking that the scorer gets together: all chunks of some documents.
 
-    `number` is its place among the ranking's runs, and `work` has what each pair takes to score, in
-    tokens, if there is a watch.
+    `number` is its place among the ranking's runs, and `work` has the work of each pair, in tokens,
+    if there is a watch.
     """
 
     def __init__(

@@ -23,14 +23,14 @@ from rerank_cli.types import Chunk, Document, Pair, Ranking, Scale, Scored, Scor
 from rerank_cli.words import QueryWords, sentences
 
 JUDGED_RESULTS = 10  # whose sentences a model judges, if nothing else is said
-# The most tokens of sentences that a ranking has scored: 0.3 s of the model that ships.
+# The most tokens of sentences that are scored for a ranking: 0.3 s of the model that ships.
 _MAX_SENTENCE_TOKENS = 2000
-_TOKENS_A_SENTENCE_TOKEN = 8  # of passages that were scored
-# What a word is worth that one of very many sentences has is about its logarithm, times this. It
-# was chosen with `scripts/bench_sentences.py`, and is in logits.
+_TOKENS_A_SENTENCE_TOKEN = 8  # tokens of scored passages for each token of a sentence
+# The weight of words beside the model's logit: a word that few candidates have adds about this many
+# times the logarithm of its rarity. Chosen with `scripts/bench_sentences.py`.
 _WORD_WEIGHT = 0.5
 _LEAST_PROBABILITY = 1e-6
-_SEARCHED_CHARACTERS = 20_000  # of a long chunk in which a sentence is looked for
+_SEARCHED_CHARACTERS = 20_000  # of a long chunk that are searched for a sentence
 _SENTENCE_CHARACTERS = 1000  # as long as most sentences are
 _READ_CHARACTERS = 100_000  # of the longest document whose headings are looked for
 _MAX_READ_CHARACTERS = 300_000  # of all documents of a ranking
@@ -39,7 +39,7 @@ _HEADING_CHARACTERS = 80  # of those that are scored before a sentence
 _WORD = re.compile(r"[^\W\d_]+")
 _TERM = re.compile(r"[^\w.!?]*\w+[^\w.!?]*")  # a word by itself, as in lists of terms
 _BREAK = re.compile(r"[.!?\n\r]|[^\0-\u2025]")  # without any of these a text is one sentence
-_LEAD_IN_CHARACTERS = 40  # of what ends in a colon and says nothing, as "See also:"
+_LEAD_IN_CHARACTERS = 40  # of a line that ends in a colon and says nothing, as "See also:"
 _LINE = re.compile(r"\S(?:[^\r\n]*[^\s])?")
 _LINE_END = re.compile(r"[\r\n]")
 _QUOTES = ('"""', "'''", "*/")  # which end docstrings and comments
@@ -123,8 +123,8 @@ def find_sentences(
 ) -> list[Chunk]:
     """The sentence of each of the first `n` passages, as a chunk of its own, with its headings.
 
-    Where the prior has found what the query names, it is the line that defines it; else that of
-    `_find_answers`.
+    If the prior has found what the query names, it is the line that defines it; else the sentence
+    that `_find_answers` finds.
     """
     check_type("ranking", ranking, Ranking)
     check_type("n", n, int)
@@ -150,11 +150,11 @@ def _find_answers(
 ) -> list[Chunk]:
     """The sentence of each passage that answers best.
 
-    `score` scores pairs as the model scores passages; None for a model that is not to be used: the
-    sentence is then that with the most of the query's words.
+    `score` scores pairs as the model scores passages. If it is None, no model is used, and the
+    sentence with the most words of the query answers best.
 
-    A ranking has at most `ScorerInfo.spare_tokens` of sentences scored, or an eighth of its own
-    tokens; each passage has an equal share, and what those before it left.
+    At most `ScorerInfo.spare_tokens` tokens of sentences are scored for a ranking, or an eighth of
+    its own tokens. Each passage has an equal share, and the rest that earlier passages left.
     """
     words = QueryWords(ranking.query)
     sections = _find_sections(ranking, n)
@@ -208,7 +208,8 @@ class _SentenceSelector:
     def choose(self, words: QueryWords, room: int) -> Sequence[tuple[_Sentence, Pair, int]]:
         """Candidates with their pairs and tokens; none where there is nothing to choose from.
 
-        They are those with the query's rarest words, and the first, as far as there is room.
+        These are the sentences with the query's rarest words, and the first ones, while there is
+        room.
         """
         tokenizer, passage, info = self._info.tokenizer, self._passage, self._info
         is_long = len(passage.text) > _SEARCHED_CHARACTERS
@@ -241,7 +242,7 @@ def _with_title(chunk: Chunk, title: str) -> Chunk:
 
 
 def _best_scored(scored: Sequence[tuple[_Sentence, float]], scale: Scale) -> _Sentence:
-    """The candidate with the best score, its words counted in; of equal ones the first."""
+    """The candidate with the best sum of score and words; of equal ones the first."""
     weights = _weigh_terms([candidate for candidate, _ in scored])
     weight = _WORD_WEIGHT if scale in ("logit", "probability") else 0.0
     values = [
@@ -277,8 +278,9 @@ def find_sentence(
 ) -> Chunk | None:
     """The sentence of a chunk that has the most of a query's words, as a chunk of its own.
 
-    Of equal ones it is that with the words that the chunk has least, then that whose headings have
-    the most, then the first. None if neither the chunk nor a heading has a word of the query.
+    Among equal sentences it is the one with the words that are rarest in the chunk, then the one
+    whose headings have the most words of the query, then the first. None if neither the chunk nor a
+    heading has a word of the query.
     """
     candidates = _find_candidates(chunk, words, sections)
     counts = Counter(term for candidate in candidates for term in candidate.terms)
@@ -381,7 +383,7 @@ def _says_something(text: str) -> bool:
 
 
 def _densest_part(text: str, words: QueryWords) -> int:
-    """Where the part of a long text begins that has the most of a query's terms close together."""
+    """The start of the part of a long text that has the most of a query's terms close together."""
     if len(text) <= _SEARCHED_CHARACTERS:
         return 0
     near: deque[tuple[int, str]] = deque()

@@ -1,10 +1,10 @@
-"""Looks at all documents of an input, and finds those with the blocks that fit a query best.
+"""Compares all documents of an input with a query, and finds the blocks that fit it best.
 
     Document… ─ batch_documents ─ WordSurvey.add, MeaningSurvey.add ─ best blocks ─ fuse
 
 A block is a part of a document of about a chunk's size. WordSurvey compares words by BM25,
-MeaningSurvey meaning by vectors. `fuse` joins their orders. Documents are looked at many at once,
-as one long text: a call for each line of a log would take longer than to look for the words.
+MeaningSurvey meaning by vectors. `fuse` joins their orders. Many documents are searched at once, as
+one long text: a call for each line of a log would take longer than the search itself.
 """
 
 import math
@@ -30,19 +30,19 @@ from rerank_cli.words import (
     without_common_words,
 )
 
-# A block has as many characters for each token of a chunk. A chunk has about that: most end before
-# their last token, where a paragraph or a function ends.
+# A block has this many characters for each token that a chunk may have. A chunk has about as many,
+# because most chunks end early, where a paragraph or a function ends.
 _BLOCK_CHARACTERS_PER_TOKEN = 2
 _LOOK_BACK_CHARACTERS = 64  # for white space at which a block ends
-# Documents with a word of the query are kept to be scored once all are read, up to about this size.
-# A larger input is read again.
+# Documents with a word of the query are kept, and scored once all are read. If they have more
+# characters than this, the input is read again.
 _MAX_KEPT_CHARACTERS = 1 << 23
-_DOCUMENT_CHARACTERS = 500  # that the rest of a document takes in memory
+_DOCUMENT_CHARACTERS = 500  # the rest of a document in memory
 FUSION_RANK = 60  # k of reciprocal rank fusion, as in its paper
 K1, B = 1.2, 0.75  # of BM25
-_JOINT = "\n"  # between texts that are looked through as one: no word has it
-_BATCH_DOCUMENTS = 2048  # that are looked at at once
-_BATCH_CHARACTERS = 1 << 18  # likewise, about
+_JOINT = "\n"  # between texts that are searched as one: no word has it
+_BATCH_DOCUMENTS = 2048  # documents that are searched at once
+_BATCH_CHARACTERS = 1 << 18  # about the characters that are searched at once
 
 Place = TypeVar("Place", int, tuple[int, int])
 
@@ -50,12 +50,12 @@ Place = TypeVar("Place", int, tuple[int, int])
 class Meaning(Protocol):
     """Compares texts with a query: a nearer one has a higher score.
 
-    Texts that are parts of one may be known by their groups. Without these, each is one.
+    `groups` tells which texts are parts of one text. Without it, each text stands alone.
     """
 
     @property
     def knows_language(self) -> bool:
-        """Whether the scores so far say something."""
+        """Whether the scores so far have a meaning."""
 
     def score(self, texts: Sequence[str], groups: Sequence[TextGroup] = ()) -> Sequence[float]: ...
 
@@ -69,7 +69,7 @@ class TermBlock(NamedTuple):
 
 
 class FoundBlock(NamedTuple):
-    """A block with its score. Of several the best is the greatest; the first of equal ones.
+    """A block with its score. The best block is the greatest; of equal ones it is the first.
 
     Places are negative for this: `-place` of a document in the input, `-number` of a block in it.
     """
@@ -86,11 +86,11 @@ class FoundBlock(NamedTuple):
 
 
 class BlockSizes:
-    """How a plan's documents fall into blocks; lengths are in characters.
+    """How documents are divided into blocks for a plan; lengths are in characters.
 
     block  the length of a block; None if each document is one
     chunk  the most that a chunk has, about; None for any number
-    most   how much of a document is looked at: as much as it may have chunks
+    most   the length of the searched part of a document, which its most chunks cover; None for all
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -129,9 +129,9 @@ class BlockSizes:
 
 
 class DocumentBatch(NamedTuple):
-    """Documents that are looked at at once, with their places in the input.
+    """Documents that are searched at once, with their places in the input.
 
-    texts    what is looked at of each, normalised
+    texts    the searched part of each, normalised
     titles   of each, as it is; none if no document has one
     blocks   how many blocks each has
     """
@@ -302,9 +302,9 @@ class WordSurvey:
     def best_blocks(
         self, read_again: Callable[[], Iterable[tuple[int, Document]]], count: int
     ) -> Sequence[FoundBlock]:
-        """At most so many of the best blocks, best first, once all documents are added.
+        """At most `count` of the best blocks, best first, once all documents are added.
 
-        If they were too many to be kept, they are read again.
+        If there were too many documents to keep, they are read again.
         """
         rows = self._rows(read_again)
         return nlargest(count, (block for blocks in rows for block in blocks))
@@ -312,7 +312,7 @@ class WordSurvey:
     def best_documents(
         self, read_again: Callable[[], Iterable[tuple[int, Document]]], count: int
     ) -> Sequence[FoundBlock]:
-        """The best block of each of at most so many of the best documents, in the same way."""
+        """The best block of each of the best documents, at most `count`, in the same way."""
         return nlargest(count, map(max, self._rows(read_again)))
 
     def score_chunk(self, chunk: Chunk, text: str) -> float:
@@ -368,9 +368,9 @@ class WordSurvey:
         return blocks_by_number
 
     def _find_terms(self, texts: Sequence[str]) -> dict[int, list[tuple[int, int]]]:
-        """Where texts have terms of the query, and which, by the numbers of those that have some.
+        """The places and numbers of the query's terms in texts, by the number of the text.
 
-        Texts of plain words are looked through as one.
+        Texts of plain words are searched as one text.
         """
         places_by_number: dict[int, list[tuple[int, int]]] = {}
         plain: Sequence[int] = range(len(texts))
@@ -391,7 +391,7 @@ class WordSurvey:
         return places_by_number
 
     def _counts(self, terms: Sequence[tuple[int, int]], *, is_source: bool) -> list[int]:
-        """How often each term is among some; those of parts of identifiers count in code alone."""
+        """How often each term occurs; terms from parts of identifiers count in code alone."""
         counts = [0] * self._terms
         for _, place in terms:
             counts[place] += 1
@@ -449,7 +449,7 @@ class MeaningSurvey:
         return self._meaning.knows_language
 
     def score_texts(self, texts: Sequence[str]) -> Sequence[float]:
-        """How near texts are to the query, as they are searched."""
+        """How near the searched forms of texts are to the query."""
         return self._meaning.score(texts)
 
     def best(self) -> Sequence[FoundBlock]:

@@ -20,7 +20,7 @@ Span = tuple[int, int]
 
 _MAX_HEADINGS = 8  # of a window
 _SHORT_TOKENS = 24  # of text that says little by itself, such as the last line of a function
-_MAX_STEPS = 200  # outwards from a block: headings that are nested deeper are not looked for
+_MAX_STEPS = 200  # outwards from a block, to look for headings
 _RUN_CHARACTERS = 64  # how far a run of white space, brackets or flags is followed
 
 _ZERO_WIDTH_JOINER = "\u200d"
@@ -61,10 +61,10 @@ def lay_windows(
 ) -> list[Window]:
     """Lay windows over the tokens of a text, by its blocks.
 
-    A section, class or function that fits is a window. Where one does not, what is in it is: parts
-    that stand by themselves, and between these the others, gathered into windows of about equal
-    size. A heading is in a window with what follows it. Only what is in one part and too long is
-    cut, with overlap. Together the windows have all tokens, in their order.
+    A section, class or function that fits is a window. If it does not fit, its parts become
+    windows: those that stand alone, and between them the others, gathered into windows of about
+    equal size. A heading is in the same window as the text behind it. Only a part that is too long
+    is cut, with overlap. Together the windows have all tokens, in their order.
     """
     return _WindowLayout(text, spans, blocks, options).windows
 
@@ -80,8 +80,8 @@ class _GatheredPart(NamedTuple):
 class _WindowLayout:
     """Lays windows in one pass over the blocks, however deep these are nested.
 
-    Those that are too long are open while what is in them is laid: `_parts` has what is gathered in
-    the innermost of them, and the headings before it that have no text yet.
+    Blocks that are too long are open while their content is laid. `_parts` has the parts that are
+    gathered in the innermost open block, and the headings before them that have no text yet.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class _WindowLayout:
         self._lay_parts(-1, is_end=True)
 
     def _start_of_headings(self, first: int) -> int:
-        """The first token of the headings right before a token; else this itself."""
+        """The first token of the headings right before a token, or the token itself."""
         return self._parts[-1].first if self._parts and self._parts[-1].is_heading else first
 
     def _take_whole(self, first: int, last: int, *, is_heading: bool) -> None:
@@ -349,7 +349,7 @@ class BlockRanges:
         return self.last[block] - self.first[block] > headings
 
     def around(self, block: int, first: int, last: int) -> int:
-        """The innermost block with a name that has these tokens, from `block` outwards."""
+        """The innermost block with a name that contains these tokens, from `block` outwards."""
         for _ in range(_MAX_STEPS):
             if block < 0 or (
                 self._blocks[block].name and self.first[block] <= first and last <= self.last[block]
@@ -374,8 +374,8 @@ class BlockRanges:
     def prefix(self, block: int, first: int, *, headings: bool) -> tuple[str, ...]:
         """The names before a window in a block that begins at a token.
 
-        That is the header of the table that it is in, if this has begun before; with `headings`,
-        the names of all blocks that have.
+        It has the header of the table around the window, if the table begins before the window;
+        with `headings`, the names of all blocks around it that begin before it.
         """
         for _ in range(_MAX_STEPS):
             if block < 0:
@@ -434,9 +434,9 @@ def windows(
 
 
 def _first_own(text: str, spans: Sequence[Span], end: int, last: int) -> int | None:
-    """The first token before `last` with text that a window which ends at token `end` has not.
+    """The first token before `last` with text that a window up to token `end` does not have.
 
-    White space is no text, and a token of a character that was begun has none of its own.
+    White space is not text, and a further token of the same character has no text of its own.
     """
     if end >= last:
         return None

@@ -58,7 +58,7 @@ class Style:
     links        the URL of a file for OSC 8, with `{host}`, `{path}` and `{line}`; empty for none
     envelopes    the envelopes of all sources that were read
     sentences    the sentences that answer best in the first results, by their ranks
-    context      how many lines are shown before and behind a sentence; None for passages
+    context      how many lines are shown before and behind a sentence; None to show passages
     """
 
     format_: Format
@@ -102,7 +102,7 @@ class Remark(NamedTuple):
 
 @dataclass(frozen=True)
 class Writer:
-    """A format: the names of its functions, and what it can show.
+    """A format: the names of its functions, and what it shows.
 
     module       the module of the functions; imported when one of them is called
     write        yields the bytes of a ranking
@@ -326,7 +326,7 @@ class SourceLine(NamedTuple):
 def lines_around(sentence: Chunk, count: int) -> list[SourceLine]:
     """The lines of a sentence in its document, and `count` lines before and behind them.
 
-    Blank lines of a text that was converted are none of its source, and left out.
+    Blank lines of a converted text are left out, because its source does not have them.
     """
     document = sentence.document
     is_converted = document.source_lines is not None or (
@@ -372,7 +372,7 @@ def describe_unread(unread: Unread, limits: Mapping[str, str], share: float | No
     passages = format_count(unread.read + unread.passages, "passage")
     part = "only part" if share is None or share >= 1 else f"about {share:.0%}"
     if is_late and not unread.passages and not unread.is_input_read:
-        # To read the input may take half of the time, and the model may need less than the rest.
+        # Reading the input may take half of the time, and the model may need less than the rest.
         return (
             f"the time for reading was over{limit}: {part} of the input was looked at, "
             f"and the model read all of its {passages}"

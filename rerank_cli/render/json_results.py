@@ -16,7 +16,7 @@ from rerank_cli.types import Blank, Chunk, Document, Ranked, Ranking, ScorerInfo
 from rerank_cli.words import QueryWords
 
 SCHEMA = 1
-_MAX_SENTENCES = 1000  # that are looked for: that takes longer than all else of a result
+_MAX_SENTENCES = 1000  # sentences to find: finding one takes longer than the rest of a result
 # JSON does not escape these characters, and some of them can change a terminal.
 _UNESCAPED = re.compile("[^\x00-\x7e]")
 

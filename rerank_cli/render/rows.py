@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rerank_cli.words import QueryWords
 
 HEADER = ("rank", "relevance_score", "raw_score", "index", "id", "source", "line", "text")
-_MODEL_COLUMN = "model"  # that judged a result, of a cascade
+_MODEL_COLUMN = "model"  # the model of a cascade that judged a result
 _HEADING_CHARACTERS = 60  # of those before a line of grep
 _QUERY_ID = "1"  # of the only query, in a TREC run
 # A line of a run needs a score. A blank document has none: it comes after all that have.
@@ -135,9 +135,9 @@ def quote_spaces(name: str) -> str:
 def write_grep(ranking: Ranking, style: Style) -> Iterator[bytes]:
     """Yield `path:line:text` for each result, as grep does: the line of the sentence that is shown.
 
-    Its headings stand before the text. What has pages instead of lines is at its page, as for
-    `pdfgrep -n`, and what has neither is at line 1. A line that two passages share is written once.
-    With context, the lines around it are `path-line-text`.
+    Its headings stand before the text. A source with pages instead of lines has its page there, as
+    with `pdfgrep -n`, and a source with neither has line 1. A line that two passages share is
+    written once. With context, the lines around it are `path-line-text`.
     """
     from rerank_cli.words import QueryWords
 
@@ -283,7 +283,7 @@ def _context_lines(sentence: Chunk, count: int) -> Iterator[_GrepLine]:
 
 
 def _line_span(document: Document, start: int) -> tuple[int, int]:
-    """The line of a text in which a character is: its first one, and the one behind its last."""
+    """The span of the line of a text that has the character at `start`."""
     text = document.text
     # A record is one line or has lines of its own, that are none of its source.
     is_record = document.fields is not None

@@ -1,7 +1,7 @@
 """A ranking as a table for a terminal: rank, score as a number and a bar, place, and extract.
 
-The table fits the terminal's width, and its height if the number of results is the table's own. The
-place is that of the sentence that the extract is of.
+The table fits the terminal's width, and also its height if the user has not chosen the number of
+results. The place is that of the sentence in the extract.
 """
 
 import io
@@ -56,7 +56,7 @@ _BAR_SCREEN_CELLS = 60  # the least width of a table with bars
 _EXTRACT_LINES = 3
 _FURTHER_SHARE = 0.5  # the least relevance of a further passage, as a share of its result's
 _LEAST_FURTHER = 0.5  # and by itself
-_EXTRACT_CHARACTERS = 4000  # of a passage that are laid out in lines
+_EXTRACT_CHARACTERS = 4000  # of a passage, to lay out in lines
 _MIN_RESULTS = 5  # that are shown if there is room for fewer
 _SCREEN_LINES_BESIDE = 4  # of a screen: the command, what is left out, a remark, the next prompt
 _NEXT_RESULTS = 50  # that the line below the table proposes
@@ -130,7 +130,7 @@ def draw_table(ranking: Ranking, console: Console, style: Style) -> None:
 
 
 def _judge_line(ranking: Ranking, stage: int) -> str:
-    """A line that says by which model the results below it were judged."""
+    """A line that names the model that judged the results below it."""
     return f"── judged by {printable(ranking.stages[stage].info.model)} ──"
 
 
@@ -609,7 +609,7 @@ def _code_lines(text: str, first: int, last: int, indent: str) -> tuple[str, int
 
 
 def _behind_headings(passage: Chunk, sentence: Chunk) -> int:
-    """How many characters of a passage are headings that stand before it in the table anyway."""
+    """How many characters of a passage are headings that the table shows before it anyway."""
     if is_code(passage.document.syntax):  # there the first line says more than its name
         return 0
     names = {_NO_NAME.sub("", name) for name in sentence.headings}

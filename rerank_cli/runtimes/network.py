@@ -1,7 +1,7 @@
 """`Network`, a model that is loaded to run, and `open_network`; also how pairs share runs.
 
-A model that is not known yet is opened in a child process first, by a `Trial`: what opens it may
-never end, take all memory, or crash. Its prepared copy says that it is known.
+A model that is not known yet is opened in a child process first, by a `Trial`: opening it may never
+end, take all memory, or crash. A model with a prepared copy is known.
 """
 
 import faulthandler
@@ -393,7 +393,7 @@ def _end_with(requests: BinaryIO) -> None:
 
 
 def _limit_memory(size_bytes: int) -> None:
-    """Let this process have only so much memory, on Linux; files that are mapped do not count."""
+    """Limit the memory of this process, on Linux; mapped files do not count."""
     if sys.platform == "linux" and not _has_less_memory(size_bytes):
         import resource
 

@@ -1,9 +1,9 @@
 """Runs a model whose graph comes in parts, in onnxruntime on the CPU.
 
-The encoder reads one text alone, a query or a passage, and the reader what it gives of both. A
-query's states are made once for all its passages. A passage's states do not depend on the query:
-they are kept, if there may be other queries. Each text has a run of its own, as dynamic int8 takes
-one scale from all of a run.
+The encoder reads one text alone, a query or a passage. The reader scores a pair by the encoder's
+outputs for both texts. A query's states are made once for all its passages. A passage's states do
+not depend on the query: they are kept, if there may be other queries. Each text has a run of its
+own, because dynamic int8 takes one scale from all of a run.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,7 +45,7 @@ from rerank_cli.runtimes.tensors import (
     score_alike,
 )
 
-_IDS, _MASK = "ids", "mask"  # other inputs of the reader than the encoder's outputs
+_IDS, _MASK = "ids", "mask"  # the inputs of the reader that are not outputs of the encoder
 _WHOLE = "pooled"  # the encoder's output of a whole text, in a model that `rerank` trains
 _MASKED_FILE = "masked.onnx"
 _MAX_QUERY_BYTES = 1 << 24  # of the states of queries that are remembered
@@ -69,7 +69,7 @@ class PartedGraph:
     ) -> None:
         """Load the reader, and the encoder beside it, and check that they fit.
 
-        All but the encoder is taken from a `narrow` graph of the same model, if there is one.
+        If there is a `narrow` graph of the same model, everything but its encoder is shared.
         Passages are kept in `passage_memory` bytes. Raises `ModelError`.
         """
         copy = loading.prepared_path

@@ -104,10 +104,10 @@ class PreparedCache:
     ) -> Path:
         """Find the folder that `make` makes of a source file, or make it; return its path.
 
-        `recipe` names all else that decides what is made, as options and the versions of what makes
-        it; another recipe has another folder. It may be made of files `beside` the source too.
-        `needs` finds the files that belong to any of them. Raises `PreparationError`, and what
-        `make` and `needs` raise.
+        `recipe` names everything else that decides what is made, such as options and the versions
+        of the libraries; another recipe has another folder. It may be made of files `beside` the
+        source too. `needs` finds the files that belong to any of them. Raises `PreparationError`,
+        and what `make` and `needs` raise.
         """
         firsts = [source, *beside]
         try:
@@ -142,7 +142,7 @@ class PreparedCache:
             _remove(target)
 
     def _find_sources(self, firsts: Sequence[Path], needs: Needs | None) -> list[SourceFile]:
-        """Sources, each with the files that it needs. What is not known is not read in vain."""
+        """Sources and the files that they need, which are read only if the cache is writable."""
         may_read = self.is_writable()
         sources = []
         for path in firsts:
@@ -189,7 +189,7 @@ class PreparedCache:
         return source_file
 
     def _read_record(self, path: Path) -> dict[str, Any]:
-        """Read what is known of a source; what is no record is removed, and that is noted."""
+        """Read the record of a source; a file that is no record is removed, with a note."""
         record = _read_json(path)
         needs = record.get("needs")
         is_right = isinstance(record.get("digest"), str) and (
@@ -204,7 +204,7 @@ class PreparedCache:
         return {}
 
     def _verify(self, target: Path, made_of: Sequence[str]) -> bool:
-        """Whether a folder is as it was made, by its files' stamps, or by content if these differ.
+        """Whether a folder is unchanged, by the stamps of its files, or by content if these differ.
 
         A folder that is damaged is removed.
         """
@@ -296,7 +296,7 @@ class PreparedCache:
 
 @contextmanager
 def translate_write_errors(folder: Path) -> Iterator[None]:
-    """Raise what goes wrong while a folder is filled as `PreparationError`: its source is right."""
+    """Raise errors of filling a folder as `PreparationError`: its source is not at fault."""
     try:
         yield
     except OSError as error:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from rerank_cli.ranking.powers import PassageCounts
 
 ENTRY_BYTES = 2_000  # about what Python takes for a text beside its arrays and its key
-_MAX_USES = 1 << 16  # that are noted
+_MAX_USES = 1 << 16  # uses that are noted
 
 
 class TextStates(NamedTuple):
@@ -31,11 +31,11 @@ class TextStates(NamedTuple):
 class StateMemory:
     """The states of texts; each is made once, whichever threads need it.
 
-    If they have more than `max_bytes`, those go that were not used for longest; but the last one
-    stays, however large it is.
+    If they exceed `max_bytes`, those that were unused for the longest time are dropped. The last
+    one stays, however large it is.
     """
 
-    _min_texts = 1  # that stay
+    _min_texts = 1  # texts that stay
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
@@ -50,7 +50,7 @@ class StateMemory:
     ) -> Future[TextStates]:
         """The states of a text, which another thread may still be making by its `encode`.
 
-        What `encode` raises is the future's, and is not remembered.
+        If `encode` raises an error, the future has it, and it is not remembered.
         """
         key = array("q", ids).tobytes()
         with self._changing:
@@ -89,7 +89,7 @@ class StateMemory:
     # What follows is called with the lock held.
 
     def _forget_oldest(self) -> None:
-        """Forget what was not used for longest, until the rest has room."""
+        """Forget the states that were unused for the longest time, until the rest has room."""
         while self.size > self._room and len(self._states) > self._min_texts:
             oldest, future = self._states.popitem(last=False)
             self.size -= _size_of(oldest, future.result())
@@ -102,17 +102,17 @@ class StateMemory:
         return None
 
     def _has_place(self, _size: int, _pause: int | None) -> bool:
-        """Whether a text of some bytes is to be kept, which was used a `pause` ago."""
+        """Whether to keep a text of some bytes that was last used a `pause` ago."""
         return True
 
 
 class PassageMemory(StateMemory):
     """The states of passages, which are often needed in the same order for each query.
 
-    If they do not all have room, forgetting the state that was not used longest would always forget
-    the one that is needed next, and nothing would ever be found. So a passage that was forgotten,
-    and is needed again, is kept only if all states that it would replace have not been used for
-    longer than the passage itself.
+    If there is no room for all, forgetting the least recently used state would always forget the
+    one that is needed next, and no state would ever be found. So a passage that was forgotten, and
+    is needed again, is kept only if all states that it would replace have not been used for longer
+    than the passage itself.
     """
 
     _min_texts = 0

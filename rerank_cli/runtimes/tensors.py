@@ -5,8 +5,8 @@ of its vocabulary at each place; the logits of two `AnswerTokens` after the last
 This module also probes whether two graphs, or runs of several pairs, give the same scores.
 
 The scale of scores is a fact of the graph, told by the operators that made them. What other
-libraries do with scores afterwards, as a model's config.json may say, does not change it. Where the
-operators do not tell, it is unknown, and scores are shown as they are.
+libraries do with scores afterwards, as a model's config.json may say, does not change it. If the
+operators do not tell it, it is unknown, and scores are shown as they are.
 """
 
 import math
@@ -27,7 +27,7 @@ from rerank_cli.types import Scale
 
 MASK_INPUT = "attention_mask"
 INPUTS = ("input_ids", MASK_INPUT, "token_type_ids", "position_ids")
-# With these the inputs begin of a part that reads what another part gives of two texts.
+# The prefixes of a part's inputs that are another part's outputs for a query or a passage.
 QUERY_INPUT, PASSAGE_INPUT = "query_", "passage_"
 _EXPORT_HINT = "export the model with dynamic axes for pairs and tokens"
 # Inputs that exporters add for causal models: the states of earlier tokens, and for how many places
@@ -123,7 +123,7 @@ class InputLayout:
     def feed(self, rows: Sequence[TokenRow]) -> dict[str, Any]:
         """Make arrays of shape (pairs, tokens of the longest); shorter pairs are masked.
 
-        The pairs that a graph wants besides are repetitions of the first.
+        If a graph needs more pairs, the first one is repeated.
         """
         rows = [*rows, *[rows[0]] * ((self.pairs or 0) - len(rows))]
         longest = self.tokens or max(len(ids) for ids, _ in rows)
@@ -146,7 +146,7 @@ class InputLayout:
         }
 
     def select(self, output: Any, pairs: int) -> Any:
-        """The part of an output that is of the first `pairs` pairs; others filled it up."""
+        """The part of an output for the first `pairs` pairs; the others only filled it up."""
         values = np.asarray(output)
         return values[:pairs] if values.ndim and len(values) == self.pairs else values
 
@@ -294,7 +294,7 @@ def _probe_row(length: int, number: int) -> TokenRow:
 _LOGITS = "logits"  # what most exporters call the scores
 _MAX_CLASSES = 2
 _CONSTANT = "constant"
-# Graphs that would take longer to follow back are made to.
+# Only a malicious graph takes longer to follow back.
 _MAX_STEPS, _MAX_DEPTH = 1_000, 30
 
 # Operators that give some of the values of their first input, and those that give all of them, or
@@ -312,7 +312,7 @@ _ADDING = {"Add", "Neg", "Negative", "ReduceSum", "Sub", "Subtract", "Sum"}
 _MULTIPLYING = {"Div", "Divide", "Mul", "Multiply"}
 _CHOOSING = {"If", "Max", "Maximum", "Mean", "Min", "Minimum", "Select", "Where"}
 _CONDITIONAL = {"Select", "Where"}  # their first input is the condition
-_QUANTISING = "DynamicQuantizeLinear"  # what is taken of it here is a factor
+_QUANTISING = "DynamicQuantizeLinear"  # the output that is followed here is a factor
 # Linear layers, also as runtimes fuse and quantise them, but not with an activation of their own.
 _LINEAR = re.compile(r"(?!.*(?:[GRS]elu|Silu|Mlp)).*(?:MatMul|Gemm|Conv|Einsum)")
 

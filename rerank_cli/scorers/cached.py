@@ -1,4 +1,4 @@
-"""A scorer with a cache: it looks scores up in a `ScoreFile`, and scores what is not there.
+"""A scorer with a cache: it looks scores up in a `ScoreFile`, and scores the other pairs.
 
 A key is a digest of all that a score depends on: what `LastingScorer.identity` says, the query, and
 what is scored as the passage. The keys of one query have the same beginning, so that their rows are
@@ -39,7 +39,7 @@ _QUERY_BYTES = 8  # of a key, which the keys of a query and a scorer share
 
 
 def save_scores(scorers: Iterable[Scorer]) -> Sequence[str]:
-    """Write what scorers with a cache have kept so far; return what a user should know of that."""
+    """Write the scores that caching scorers have kept so far; return notes for the user."""
     notes: dict[str, None] = {}  # several scorers have the same file
     for scorer in scorers:
         if isinstance(scorer, CachedScorer):
@@ -51,7 +51,7 @@ def save_scores(scorers: Iterable[Scorer]) -> Sequence[str]:
 class CachedScorer:
     """Another `scorer`, whose scores are kept in a file; a `ConcurrentScorer`.
 
-    All of its other powers are that scorer's.
+    It has the other powers of that scorer.
     """
 
     def __init__(self, scorer: LastingScorer, file: ScoreFile) -> None:
@@ -201,7 +201,7 @@ class CachedViewingScorer(CachedScorer):
 
 
 class CachedPricedScorer(CachedViewingScorer):
-    """A cached model of a provider. What is known is not sent, and costs nothing."""
+    """A cached model of a provider. Pairs with known scores are not sent, and cost nothing."""
 
     scorer: "RemoteScorer"
 
@@ -215,7 +215,7 @@ class CachedPricedScorer(CachedViewingScorer):
         return self.scorer.cost_of(totals)
 
     def estimate(self, batches: Iterable[Sequence[Pair]]) -> tuple[int, Price | None]:
-        """How many requests it takes to score what is not known of some batches, and the price."""
+        """How many requests the unknown pairs of some batches take, and at what price."""
         return self.scorer.estimate(map(self.find_missing_pairs, batches))
 
     def limit_seconds(self, share: float, seconds: float, *, is_read: bool) -> float:

@@ -98,7 +98,7 @@ def forget_calibrations(model: str) -> int:
 
 
 def info_with_calibration(scorer: Scorer) -> ScorerInfo:
-    """A scorer's info with the calibration of its model, which may be that of other files of it."""
+    """A scorer's info with its model's calibration, which may be for other files of the model."""
     info = scorer.info
     calibrations = read_calibrations()
     same_name = [own for own in calibrations.values() if own.model == info.model]
@@ -111,7 +111,7 @@ def info_with_calibration(scorer: Scorer) -> ScorerInfo:
 
 
 def set_calibration(scorer: Scorer, calibration: ScoreCalibration | None) -> None:
-    """Have a scorer use a calibration that another machine has for its model, or none."""
+    """Let a scorer use the calibration that another machine has for its model, or none."""
     if scorer.info.calibration != calibration:
         calibrated_scorer: Any = scorer  # one that can be calibrated has an `info` of its own
         calibrated_scorer.info = replace(scorer.info, calibration=calibration)

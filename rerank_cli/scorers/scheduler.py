@@ -2,7 +2,7 @@
 
 The next piece is for the client that has had the least work so far. A client's jobs run in order,
 and a job's costliest piece first, so that all threads finish at about the same time. A piece that
-runs alone is told so, because it may use all cores.
+runs alone learns that, because it may use all cores.
 
 `wait_for_scores` waits for the parts of scores that any concurrent scorer gives.
 """
@@ -51,7 +51,8 @@ class Scheduler:
         self._run = run
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="score")
         self._choosing = threading.Lock()
-        # A heap of clients that have work: the cost they were given so far, then their arrival.
+        # A heap of clients that have work, by the cost of their pieces so far, then by their
+        # arrival.
         self._queue: list[tuple[int, int, _Client]] = []
         self._clients: dict[object, _Client] = {}
         self._arrivals = count()

@@ -47,7 +47,7 @@ CREATE TABLE scores (
 CREATE INDEX scores_by_use ON scores (used);
 COMMIT;
 PRAGMA journal_mode = WAL;
-"""  # the log comes last: all else is in the file by then, or an error has said that it is full
+"""  # the log comes last: the rest is in the file by then, or an error says that it is full
 _COLUMNS = "key, score, model, used, checksum"
 _BESIDE = f"""
 SELECT * FROM (SELECT {_COLUMNS} FROM scores WHERE key < ?1 ORDER BY key DESC LIMIT 1)
@@ -100,8 +100,8 @@ class ScoreFile:
     """The scores of pairs in a folder, of all models; many threads may use one object.
 
     folder     where the file is; None for a user without a place for it
-    max_bytes  the most that the file may take: what was not used longest goes
-    read_only  whether nothing is written, not even when a score was used
+    max_bytes  the most bytes of the file; scores that were unused for the longest time are removed
+    read_only  whether nothing is written, not even the time of a score's last use
     """
 
     def __init__(
@@ -279,7 +279,7 @@ class ScoreFile:
 
     def _judge(self, error: Exception) -> None:
         """Decide what becomes of the file after an error."""
-        if isinstance(error, sqlite3.ProgrammingError):  # it is this module that is wrong
+        if isinstance(error, sqlite3.ProgrammingError):  # the bug is in this module
             raise error
         code = getattr(error, "sqlite_errorcode", None)
         if code == _MOVED_CODE:  # another process has set it aside
@@ -297,7 +297,7 @@ class ScoreFile:
             self._set_aside(str(error))
 
     def _turn_off(self, reason: str) -> None:
-        """Do without the file from now on."""
+        """Stop using the file."""
         self._is_off = True
         self._problem = reason
         self._notes.append(f"{self.path}: {reason}: scores are not kept")
@@ -372,7 +372,7 @@ class ScoreFile:
                     connection.executescript(_SCHEMA)
                 finally:
                     connection.close()
-                for end in _SIDE_ENDS:  # of a file that somebody has removed
+                for end in _SIDE_ENDS:  # left by a file that somebody has removed
                     remove_file(self.path.with_name(FILE_NAME + end))
                 new.replace(self.path)
             finally:
@@ -419,7 +419,7 @@ class ScoreFile:
                 self._has_pending.set()
 
     def _flush_at_end(self) -> None:
-        """Write what is kept before a signal ends the process."""
+        """Write pending scores before a signal ends the process."""
         for lock in (self._adding, self._using):
             if not lock.acquire(timeout=_SIGNAL_SECONDS):  # the main thread itself may hold it
                 return

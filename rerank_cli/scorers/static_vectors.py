@@ -33,18 +33,18 @@ from rerank_cli.words import COMMON_WORDS, STOP_WORDS
 
 FILE_NAME = "static.npz"
 _LEFT_OUT = COMMON_WORDS | STOP_WORDS
-_MAX_WORDS = 50_000  # of several tokens, whose vectors are kept
-_LARGEST = 4095  # of a token's vector: several make a word, and many words a text
+_MAX_WORDS = 50_000  # words of several tokens whose vectors are kept
+_LARGEST = 4095  # of a token's vector: sums of many must fit into an integer
 _LARGEST_WORD = (1 << 15) - 1
 _MAX_QUERY_TOKENS = 512  # that the encoder reads
-_MAX_QUERY_WORDS = 32  # that are looked for in texts: the rarest ones
+_MAX_QUERY_WORDS = 32  # the query's rarest words, which are searched in texts
 _COSINE_SCALE = (1 << 15) - 1  # cosines are kept as integers of 16 bits
-_LENGTH_SCALE = 64  # parts of a length that are kept: common words have short vectors
-# What the mean word of a text counts, beside the nearest ones. Chosen on seven sets
-# (docs/candidates.md), among 1 to 8.
+_LENGTH_SCALE = 64  # the steps of a length of 1: common words have short vectors
+# The weight of the mean of all words of a text, beside the mean of the nearest words. Chosen on
+# seven sets (docs/candidates.md), among 1 to 8.
 _MEAN_WEIGHT = 3
-_SLICE_TOKENS = 4096  # that are unpacked at once
-_LEAST_STRETCHES = 8  # that are summed together
+_SLICE_TOKENS = 4096  # tokens that are unpacked at once
+_LEAST_STRETCHES = 8  # stretches that are summed together
 _LEAST_KNOWN_SHARE = 0.5  # of a query's words
 # In English prose and code 0.60 to 0.84 of the words are known, in German, French and Spanish 0.41
 # to 0.50.
@@ -118,7 +118,7 @@ class StaticVectors:
         self._forget_words()
 
     def query_ids(self, query: str) -> Sequence[int]:
-        """The token ids of a query, with the special ones, as many as the encoder reads."""
+        """The token ids of a query, with special tokens, cut to what the encoder reads."""
         ids: list[int] = self._tokenizer.encode(query).ids
         return ids if len(ids) <= _MAX_QUERY_TOKENS else [*ids[: _MAX_QUERY_TOKENS - 1], ids[-1]]
 
@@ -249,7 +249,7 @@ class QueryMeaning:
     ) -> None:
         self._vectors = vectors
         self._knows_query = knows_query
-        self._known_count = self._unknown_count = 0  # words of texts, where it does not
+        self._known_count = self._unknown_count = 0  # words of texts, if it does not
         self._memory = memory
         text_rows = vectors.find_rows([query])
         rows, places = np.unique(text_rows.rows, return_index=True)

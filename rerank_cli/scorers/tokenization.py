@@ -142,10 +142,10 @@ class ModelTokenizer:
             raise ModelError(f"{self.path}: {what}: {reason}") from error
 
     def text_template(self) -> "TextTemplate":
-        """Find out what is put around a query's text and a passage's; raises `ModelError`.
+        """Find the special tokens around a query's text and a passage's; raises `ModelError`.
 
-        The template for pairs tells it by token types, if it gives the passage a beginning of its
-        own; otherwise the template for one text does.
+        The template for pairs shows them by token types, if it gives the passage a beginning of its
+        own; otherwise the template for one text shows them.
         """
         with self._name_failures("cannot encode a text"):
             single = _around(self._any_tokenizer().encode("a"), 0, 0)

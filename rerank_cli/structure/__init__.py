@@ -173,7 +173,7 @@ def _marks(syntax: str) -> re.Pattern[str]:
 
 @contextmanager
 def pause_collection() -> Iterator[None]:
-    """Pause the garbage collection while many small objects are made that are in no cycle.
+    """Pause garbage collection while code makes many small objects that are in no cycle.
 
     The collection would take half of the time of a text with a million lists or headings.
     """

@@ -245,7 +245,7 @@ def _parse(text: str, syntax: str, grammar: "Language") -> Sequence[_Definition]
     """The definitions of a text by its syntax tree; None if parsing takes too long."""
     source = text.encode("utf-8", "replace")
     deadline, reach, calls = time.thread_time() + _PARSER_SECONDS, 0, count()
-    parse = import_module("tree_sitter").Parser(grammar).parse  # others may be here too
+    parse = import_module("tree_sitter").Parser(grammar).parse  # there may be other languages
 
     def is_late(place: int, _has_error: bool) -> bool:
         nonlocal deadline, reach

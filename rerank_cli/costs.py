@@ -47,7 +47,7 @@ class ServiceRequest:
     error          why it failed; empty if it did not
     halved         whether it was refused as too large: its halves are requests of their own
     id             the service's id of the answer
-    trace_id       the id of the last try, from a header, by which a service finds it in its logs
+    trace_id       the id of the last try, from a header; a service finds the try in its logs by it
     model          what has answered, where services have aliases
     provider       who has answered, where a service passes requests on
     deployment     which of several deployments has answered

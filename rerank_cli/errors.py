@@ -11,7 +11,7 @@
     ├── OutputError     2   results cannot be written
     └── ScorerError     3   scoring failed
         ├── OutOfMemory     the system gives no more memory
-        ├── NothingScored   a limit of time or money was reached before what is needed was scored
+        ├── NothingScored   a limit of time or money was reached before the needed scores were there
         ├── RecordError     a record of a batch has no ranking
         ├── ModelError      a model's files are missing, damaged or of another kind
         │   └── NotInstalled    a known model was not pulled yet
@@ -83,7 +83,7 @@ class UsageError(RerankError):
 
 
 def check_choice(what: str, value: str, choices: Iterable[str]) -> None:
-    """Raise `UsageError` for a value that is none of its choices."""
+    """Raise `UsageError` for a value that is not among its choices."""
     if value not in (names := [*choices]):
         near = near_words(str(value), names)
         hint = f"one of {', '.join(names)}"

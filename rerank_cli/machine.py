@@ -67,7 +67,7 @@ def _quota(root: Path, membership: Path) -> float | None:
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         for mount in _mounts(root, controllers):
-            # In a container the path may be one of the host's, of which only the top is there.
+            # In a container the path may be a path of the host, and only its top may exist.
             inside = mount / path.lstrip("/")
             groups = (inside, *inside.parents) if ".." not in inside.parts else (mount,)
             quotas += [_group_quota(group) for group in groups if group.is_relative_to(mount)]

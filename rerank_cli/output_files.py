@@ -1,7 +1,7 @@
 """The outputs that options name: files, streams and folders, and whether they may be written.
 
     OutputFile         a file, a device, a pipe or an open stream, and the way to write it
-    PlannedOutput      one with what is written beside it, and which file it may replace
+    PlannedOutput      an output with its side files, and the files that it may replace
     settle_outputs     all that a command will write, compared with all that it reads
 
 Outputs are settled before anything is scored. Only a disk that becomes full is found later.
@@ -165,7 +165,7 @@ class PlannedOutput:
     is_ours     tells by the content of an existing file whether it may be replaced or continued; by
                 default any file may
     exists_hint what to do about an existing file that is not ours
-    side_files  what is written beside it: the ends of the names, each with such a function
+    side_files  the files beside it: the ends of their names, each with a function like `is_ours`
     """
 
     option: str

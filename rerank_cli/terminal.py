@@ -31,7 +31,7 @@ _WIDTH_OFF_TERMINAL = 80  # columns
 _MIN_WIDTH, _MAX_WIDTH = 20, 10_000  # columns that are plausible
 _MIN_ROOM = 24  # to wrap text in, in columns
 _MIN_FIRST = 12  # of a table's first column, in columns
-_GAP, _INDENT = 2, 2  # between columns, and of what is below a name
+_GAP, _INDENT = 2, 2  # between columns, and before facts below a name
 _MAX_WIDTH_DIGITS = 9
 # The URL of a file, in OSC 8. VS Code takes a host for that of a network share.
 _FILE_URL = "file://{host}{path}"
@@ -90,12 +90,12 @@ class Terminal:
 
     stdout       on a terminal shows control characters
     interactive  a person reads stdout
-    color        what is drawn on stdout may have colour
-    width        of what is drawn on stdout, in columns
+    color        whether drawings on stdout may have colour
+    width        of drawings on stdout, in columns
     height       the lines of the screen, if stdout is one
     links        the URL of a file for OSC 8, with `{host}`, `{path}` and `{line}`; empty for none
     watched      a person reads stderr, and a line there can be drawn again
-    canvas       stdout for what is drawn: tables whose colours are escape sequences
+    canvas       stdout for drawings: tables whose colours are escape sequences
     """
 
     stdout: BinaryIO
@@ -352,7 +352,7 @@ def _write_message(stderr: TextIO, lines: str) -> None:
 
 
 def _width_in(environ: Mapping[str, str]) -> int:
-    """The width of what is drawn off a terminal: COLUMNS, or the same on every machine."""
+    """The width of drawings that go to no terminal: COLUMNS, or the same on every machine."""
     columns = environ.get("COLUMNS", "")
     if not columns.isdecimal() or len(columns) > _MAX_WIDTH_DIGITS:
         return _WIDTH_OFF_TERMINAL
@@ -422,7 +422,7 @@ def _paragraph(row: Sequence[str], width: int) -> list[str]:
 
 
 def _wrap(text: str, width: int) -> list[str]:
-    """A text in lines of a width, but for words that are longer; at least one."""
+    """A text in lines of a width, except for longer words; at least one line."""
     from textwrap import wrap  # most runs do not need it
 
     return wrap(text, max(width, 1), break_on_hyphens=False, break_long_words=False) or [""]
@@ -507,7 +507,7 @@ def printable(text: str) -> str:
 
 
 def readable(text: str) -> str:
-    """Make control characters visible but for tabs and line ends, which only move forward."""
+    """Make control characters visible, except tabs and line ends, which only move forward."""
     return text.replace("\r\n", "\n").translate(_visible_characters("\n\t"))
 
 

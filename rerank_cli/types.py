@@ -67,7 +67,7 @@ class Neighbours(NamedTuple):
     end: int
 
     def around(self, count: int) -> tuple[bytes, bytes, bytes]:
-        """As many lines before the document, its own ones, and as many behind it."""
+        """`count` lines before the document, its own lines, and `count` lines behind it."""
         first, last = self.start - count, self.end + count
         before = [*self.before[max(0, len(self.before) + first) :]] if first < 0 else []
         behind = self.behind[: max(0, last - len(self.lines))]
@@ -273,7 +273,7 @@ class ScorerInfo:
     specials      the number of special tokens of a pair
     remote        whether texts leave the machine
     estimated     whether its tokenizer only estimates tokens; it mostly counts too many
-    cuts          whether it cuts long documents into chunks of the size that it is told
+    cuts          whether it cuts long documents into chunks of a given size
     media         the kinds of media that it scores
     mixed         those that it scores together with a text, in one document
     languages     the codes of the languages that it reads; empty if unknown
@@ -402,7 +402,7 @@ class Blank:
 class Blend(NamedTuple):
     """Where a result stands in the model's order, and in an earlier one that it was joined with.
 
-    score        the sum of both reciprocal ranks, by which the results are in order
+    score        the sum of both reciprocal ranks, which decides the order of results
     rank         its place by the model's score, from 1
     prior_rank   its place in the earlier order, from 1
     prior_score  its earlier score; None if the earlier order is that of the input
@@ -443,8 +443,8 @@ class Ranked:
                      `best_passages` the best ones, best first
     stage            the place in `Ranking.stages` of the model that judged it, from 0
     blend            how its place was found, if an earlier order counts too
-    prior            what is known of the document and the passage besides the text; None if the
-                     ranking has no prior
+    prior            the value of facts about the document and the passage besides the text; None if
+                     the ranking has no prior
 
     In a ranking of passages, `index`, `tokens` and `chunks` are those of the passage. If a first
     stage chose the passages, `chunks` counts the chosen ones, and `index` counts these too in a
@@ -509,8 +509,8 @@ class Unread(NamedTuple):
 
     read           the number of passages that it did read
     passages       the number of others; about so many if `is_estimate`
-    documents      the number of documents of which it read nothing: they are no results
-    partial        the number of documents of which it read some passages
+    documents      the number of documents that it read nothing of; they are not among the results
+    partial        the number of documents that it read only some passages of
     is_input_read  whether all of the input was read; else only what was read is counted
     reason         the limit: "max-time" or "max-cost"
     """

@@ -50,7 +50,7 @@ def data_directory() -> Path:
 
 
 def spool_directory() -> Path:
-    """The folder of nameless copies of what is read twice: the cache, or that of temporary files.
+    """The folder for nameless copies of pipes: the cache, or the folder of temporary files.
 
     Raises `OSError` if there is neither.
     """

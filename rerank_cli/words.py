@@ -387,7 +387,7 @@ class QueryWords:
         return marks
 
     def _find_term(self, token: str) -> tuple[str, str]:
-        """A token in its one form, and the term of the query that it is; empty if it is none."""
+        """The normal form of a token, and the term of the query that it is; empty if it is none."""
         cached_term = self._terms.get(token)
         if cached_term is not None:
             return cached_term

@@ -362,7 +362,7 @@ class BatchJob:
 
 
 def grace_seconds(spending: Spending) -> float:
-    """The seconds before the end of a job with a limit of time in which it reads no more."""
+    """How long before its time limit a job stops reading, in seconds."""
     return min(GRACE_SECONDS, _GRACE_SHARE * spending.seconds) if spending.is_timed else -1.0
 
 

@@ -267,7 +267,7 @@ def _open_earlier_run(options: BatchOptions, mark: Mark) -> EarlierRun:
 
 
 def _publish_retry(retry: BatchOptions, options: BatchOptions, journal: BatchJournal) -> None:
-    """Put the files of a retry that is done in the place of those of its job.
+    """Replace the files of a job by those of its finished retry.
 
     It can be done again if it was interrupted. Raises `OutputError`.
     """
@@ -406,7 +406,7 @@ def _check_something_done(
 
 
 def _end(job: BatchJob, options: BatchOptions, terminal: Terminal) -> ExitCode:
-    """Report the failed records of a job that is done; return the exit code."""
+    """Report the failed records of a finished job; return the exit code."""
     if not job.figures.records:
         terminal.warn(NOTHING_TO_RANK)
     if (count := _passing_errors(job.figures.as_dict())) and _can_retry(options):

@@ -221,7 +221,7 @@ class EarlierResults(Protocol):
 class EarlierLines:
     """The lines of an output and of its file of errors, up to a position in each.
 
-    With `is_run` an item has as many lines as begin with its id, and else one.
+    With `is_run` all lines that begin with an item's id belong to it; otherwise it has one line.
     """
 
     def __init__(

@@ -221,7 +221,7 @@ class Latencies:
         self._counts[round(math.log(max(seconds, _MIN_LATENCY_SECONDS), _LATENCY_STEP))] += 1
 
     def at(self, share: float) -> float | None:
-        """The seconds within which this share of the records was done, to 2 %."""
+        """The seconds within which this share of the records was done, with an error of 2 %."""
         rest = share * self._counts.total()
         for place in sorted(self._counts):
             rest -= self._counts[place]

@@ -206,7 +206,7 @@ def install(shell: Shell) -> list[Path]:
 
 
 def _check_script(place: Path) -> None:
-    """Raise `OutputError` if there is something at a script's place that is none of ours."""
+    """Raise `OutputError` if a foreign file is at the place of a script."""
     from rerank_cli.user_files import read_regular_file
 
     try:

@@ -221,7 +221,7 @@ def parse_duration(text: str) -> float:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Read config.toml; empty if there is none that can be reached. Raises `ConfigError`."""
+    """Read config.toml; empty if it does not exist or is out of reach. Raises `ConfigError`."""
     try:
         content = read_user_file(path)
     except OSError as error:

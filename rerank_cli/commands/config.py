@@ -190,7 +190,7 @@ def list_(
 
 
 def _checked_presets(ctx: typer.Context) -> dict[str, dict[str, Any]]:
-    """All presets, by name; raises `ConfigError` for a setting that is none."""
+    """All presets, by name; raises `ConfigError` for an unknown setting."""
     try:
         presets, path = read_presets(), config_file()
     except NoHome:
@@ -341,7 +341,7 @@ def set_key(ctx: typer.Context, provider: Provider) -> int:
     if account != provider:
         Terminal.current().say(f"{provider} has the key of {account}")
     store_key(account, _read_key(provider))
-    if sys.stdin is not None and sys.stdin.isatty():  # nothing is seen of what is typed
+    if sys.stdin is not None and sys.stdin.isatty():  # the typed key is not shown
         Terminal.current().say(f"kept in {keys_file()}")
     return ExitCode.OK
 

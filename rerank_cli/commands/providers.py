@@ -186,7 +186,7 @@ _HEADS = ("EXAMPLE OF -m", "KEY", "SERVICE")
 
 
 def _cells(rows: Sequence[ProviderRow], terminal: Terminal) -> list[list[str]]:
-    """The cells of a list: for a person what is needed to begin, for a program all."""
+    """The cells of a list: the most important ones for a person, all of them for a program."""
     if terminal.interactive:
         return [[f"{row.name}/{row.example}", row.key, row.title] for row in rows]
     return [["" if cell is None else str(cell) for cell in astuple(row)] for row in rows]
@@ -259,7 +259,7 @@ def rule_facts(provider: "Provider", rule: Mapping[str, Any]) -> list[tuple[str,
 
 
 def entry_table(provider: "Provider") -> dict[str, Any]:
-    """An entry as it could be written in providers.toml, without what is secret in it."""
+    """An entry as it could be written in providers.toml, without its secrets."""
     from rerank_cli.providers.keys import hide_named_secrets, public_base_url
 
     table = provider.model_dump(mode="json", exclude_defaults=True, exclude={"name"})

@@ -94,8 +94,8 @@ class RankRequest(NamedTuple):
 def rank_documents(ctx: typer.Context, openings: Sequence[Future[Scorer]]) -> ExitCode:
     """Rank the documents of a command line by the scorer that is being opened, or by several.
 
-    Writes the results, and says on stderr what they do not show. At Ctrl-C the results are those of
-    what is scored by then. Raises the errors of reading, scoring and writing.
+    Writes the results, and says on stderr what they do not show. After Ctrl-C it writes the results
+    that are scored by then. Raises the errors of reading, scoring and writing.
     """
     start = time.monotonic()
     params = ctx.params

@@ -4,7 +4,7 @@ datasets    queries, judgements and candidates, from a BEIR folder, parts or a J
 run         scores every candidate once by each system
 measures    figures of each query by ir-measures, and how alike two orders are
 statistics  the meaning of differences: an interval, a test and a verdict
-labels      scores with labels, of which thresholds and calibrations are made
+labels      scores with labels, from which thresholds and calibrations are made
 thresholds  cuts of scores: their figures, and which to take
 report      rows of figures, comparisons, JSON and runs
 tradeoff    quality against seconds, where a model reads only some passages

@@ -235,7 +235,7 @@ def _cross_error(
     seed: int,
     fit: Callable[[Sequence[LabelledQuery]], Calibration],
 ) -> float:
-    """The squared error (Brier 1950) of what is fitted on the other folds of the queries."""
+    """The squared error (Brier 1950) on each fold of a fit on the other folds of the queries."""
     order = np.random.default_rng(seed).permutation(len(labelled))
     total = 0.0
     for fold in range(_FOLDS):

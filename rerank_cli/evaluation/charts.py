@@ -284,7 +284,7 @@ def draw_gains(content: ReportContent, system: SystemContent, name: str) -> Char
 def draw_scores(system: SystemContent, name: str) -> Chart | None:
     """How the scores of relevant documents and of others are spread, and the cut.
 
-    None if there are none of either kind.
+    Returns None if one of the two kinds is missing.
     """
     labelled, cut = system.labelled, _recall_cut(system)
     kinds = [

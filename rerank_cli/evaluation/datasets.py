@@ -64,7 +64,7 @@ class Collection:
     """The content of a dataset; `notes` are sentences about its faults.
 
     `corpus` has every document by its id. `candidates` are each query's, best first, in the order
-    in which they came; None if a first stage has still to find them.
+    in which they came; None if a first stage must find them first.
     """
 
     name: str
@@ -234,7 +234,7 @@ def _read_records(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 
 def read_lists(path: Path, labels: LabelOptions | None = None) -> Collection:
-    """Read a file; raises `InputError` with the line of what is not a query with documents."""
+    """Read a file; raises `InputError` with the line of an invalid record."""
     labels = LabelOptions() if labels is None else labels
     return collect_records(_read_records(path), path.name.partition(".")[0], labels)
 

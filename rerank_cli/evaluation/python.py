@@ -88,7 +88,7 @@ def evaluate(
     depth     how many candidates of a query are reranked
     labels    which field says what is relevant, from which grade, and whether documents that were
               not judged are left out
-    seed      that of what is drawn at random
+    seed      the seed of random draws
 
     Raises `UsageError` for arguments that make no sense, `InputError` for data that cannot be read,
     and the errors of opening and scoring.

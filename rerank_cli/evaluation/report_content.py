@@ -262,7 +262,7 @@ def _standings(
 
 
 def _series(system: System) -> str:
-    """The name of the model of which a system is a setting."""
+    """The name of the model that a system is a setting of."""
     return system.base or system.name
 
 

@@ -438,7 +438,7 @@ def _change(difference: Difference | None) -> str:
 
 
 def _mark_classes() -> dict[str, str]:
-    """The class of each verdict's cell, by what is in it."""
+    """The class of each verdict's cell, by the verdict."""
     return {f"{mark} {verdict.value}": verdict.name.lower() for verdict, mark in _MARKS.items()}
 
 

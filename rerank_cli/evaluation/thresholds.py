@@ -345,7 +345,7 @@ class _Pairs:
         hit_counts, whole = self.relevant[:end].sum(), end
         if goal == "recall":
             whole = self.relevant.sum()
-        # The figure of other queries varies as much again as that of these.
+        # The figure of the other queries varies as much as the figure of these.
         least_low, most_high = _wilson(hit_counts, whole, math.sqrt(2) * _DEVIATIONS)
         return min(float(low), least_low), max(float(high), most_high)
 

@@ -101,7 +101,7 @@ class Point:
     row       the system's row
     read      the passages that the model reads of `passages`
     changes   differences from the setting that reads most, by measure; none for that one
-    recall    the share of that setting's best ten documents of which this setting reads a passage
+    recall    how many of that setting's best ten documents have a passage that this setting reads
     """
 
     setting: str

@@ -8,8 +8,8 @@
     trec              the files of BEIR and TREC collections
 
 Nothing here scores documents. Below are the choices that a user has for the input: its format, its
-unit, and what is put before chunks. `records` and `conversion` have the tables of what reads each
-format.
+unit, and the text before chunks. `records` and `conversion` have the tables of the readers of
+formats.
 """
 
 import re

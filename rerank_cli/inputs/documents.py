@@ -1,7 +1,7 @@
 """`Inputs`: the documents of arguments, files, folders and standard input, in their order.
 
-Opens each source, and says what is wrong with those that cannot be read. A pipe that must be read
-twice is copied to disk.
+Opens each source, and reports sources that cannot be read. A pipe that must be read twice is copied
+to disk.
 """
 
 import io
@@ -190,7 +190,7 @@ class Inputs:
         try:
             with self._open(path) as stream:
                 source = SourceReader(path, self.options, stream, stream=False, is_named=True)
-                # Reading all of it will say what is wrong.
+                # Reading all of it will raise the error.
                 with suppress(BinarySource, BoundExceeded):
                     next(source.documents(), None)
                 return source.envelope

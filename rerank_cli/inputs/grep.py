@@ -75,7 +75,7 @@ def grep_matches(
 ) -> Iterator[GrepMatch]:
     """Parse the lines of the output. Leaves out separators and other messages of rg.
 
-    Calls `count_binary` for each file of which a tool says only that it is binary.
+    Calls `count_binary` for each file that a tool only reports as binary.
     """
     reader: _Reader | None = None
     for window in _windows(blocks):
@@ -111,7 +111,7 @@ class _Line:
 
     @property
     def is_remark(self) -> bool:
-        """Whether the line is a remark of a tool, and from no file."""
+        """Whether the line is a remark of a tool, and not from a file."""
         return bool(_BINARY_FILE.fullmatch(self.text) or _TOOL_ERROR.match(self.text))
 
     @cached_property
@@ -221,7 +221,7 @@ def _without_revision(path: str) -> str:
 
 
 class _Disk:
-    """Compares lines with the files on disk in which they may be."""
+    """Compares lines with the files on disk that may contain them."""
 
     def __init__(self) -> None:
         self.is_file: Callable[[str], bool] = lru_cache(4096)(os.path.isfile)
@@ -343,7 +343,7 @@ class _Reader:
         return _believable_paths([line.splits for line in lines], self._disk)
 
     def read(self, line: _Line, known_paths: set[str]) -> GrepMatch | None:
-        """Parse a line; None if it is none of a file."""
+        """Parse a line; None if it is not from a file."""
         if line.text == _GROUP_SEPARATOR:
             return None
         if self._layout is _Layout.WHOLE:

@@ -366,7 +366,7 @@ class _Page:
             self.blocks.write(start, start + len(bare))
 
     def _line_of_place(self) -> int:
-        """The line of the page in which the place is, which is never before the last one."""
+        """The line of the page that the place is in; places never go back."""
         if self._place > self._counted_place:
             self._line += self._page.count("\n", self._counted_place, self._place)
             self._counted_place = self._place
@@ -391,5 +391,5 @@ def _attribute(attributes: str, name: str) -> str | None:
 def _unescape(text: str) -> str:
     if "&" not in text:
         return text
-    # Python takes no number of so many digits, and no character has one.
+    # Python refuses such long numbers, and no character has one.
     return html.unescape(_LONG_REFERENCE.sub("\ufffd", text))

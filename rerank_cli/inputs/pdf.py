@@ -162,7 +162,7 @@ def lay_out(pdf: PdfText, texts: Sequence[str], bookmarks: Iterable[Bookmark]) -
 def leave_out_margins(pages: Sequence[Sequence[str]]) -> list[list[str]]:
     """The lines of pages without running heads, running feet and page numbers.
 
-    Only the first and the last lines of a page may be such.
+    Only the first and the last lines of a page may be left out.
     """
     margins = [_Margins(number, lines) for number, lines in enumerate(pages)]
     _mark_labels(margins)
@@ -182,7 +182,7 @@ class _Margins:
     """The first and the last lines of a page.
 
     zones     the places of these lines, from the edge of the page on
-    keys      these lines, of which those with words have the same numbers
+    keys      these lines; in lines with words all numbers count as equal
     labels    the numbers of lines that are nothing but a number
     left_out  the places of the lines to leave out
     """

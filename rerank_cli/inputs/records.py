@@ -363,7 +363,7 @@ def _without_joints(text: str) -> str:
 
 
 def check_containers(text: str) -> None:
-    """Raise `ValueError` for JSON with so many lists and objects that they fill the memory."""
+    """Raise `ValueError` for JSON with too many lists and objects for the memory."""
     if (
         len(text) > _MAX_CONTAINERS
         and text.count("[") + text.count("{") > _MAX_CONTAINERS

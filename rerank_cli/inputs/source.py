@@ -408,7 +408,7 @@ class SourceReader:
         self.binary_files += 1
 
     def _add_title(self, document: Document) -> Document:
-        """Set the document's title: what is put before its chunks.
+        """Set the document's title: the text that is put before its chunks.
 
         In Markdown it is the first heading, for the documents from that heading on.
         """

@@ -361,7 +361,7 @@ def _is_paused(stream: BinaryIO, seconds: float) -> bool:
 
 
 class _HeadAndRest(io.RawIOBase):
-    """A stream of which the head was read already: its head, and the rest of the stream."""
+    """A stream whose head was already read: its head, and the rest of the stream."""
 
     def __init__(self, head: bytes, rest: _Readable, name: str, kind: str = "") -> None:
         self._head = head

@@ -47,7 +47,7 @@ class TableColumns:
     text    the names of those with the text
     id      the name of that with the id; empty if it need not be there
     is_any  whether the first of `text` that is there is enough
-    others  the names of those that stand for text, if there is none
+    others  the names of columns that stand in for text, if there is none
     """
 
     text: Sequence[str]
@@ -222,7 +222,7 @@ class _Table:
             )
 
     def _put_back(self, kept_count: int) -> None:
-        """Give the lines of the row back, but for the first ones."""
+        """Put the lines of the row back, except the first ones."""
         back = self._row[kept_count:]
         self._waiting.extendleft(reversed(back))
         del self._row[kept_count:]
@@ -267,7 +267,7 @@ class _Table:
         return exact
 
     def _fitting_fields(self, lines: Sequence[_Line], width: int) -> list[str] | None:
-        """The fields of a row, read less strictly; None if they are not as many as the header's."""
+        """The fields of a row, read less strictly; None if their number is not the header's."""
         if not width or len(lines) > self._max_lines:
             return None
         text = _join_lines(lines)
@@ -335,7 +335,7 @@ class _Table:
         where = f"{self._source.name}:{self._row[0][0]}"
         self._source.faults[kind] = Fault(where, problem, is_doubt=is_doubt, noun="row")
 
-    # A header that is none.
+    # Invalid headers.
 
     def _header_error(self, line: int) -> InputError:
         """The error of a table that has no column of text."""

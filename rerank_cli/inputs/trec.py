@@ -28,7 +28,7 @@ _TEXT_FIELDS = ("text", "query", "contents", "body", "passage")
 
 @contextmanager
 def _open_text(path: Path) -> Iterator[TextSource]:
-    """Open a text file; raises `InputError` for what is wrong with it, also while it is read."""
+    """Open a text file; raises `InputError` if it cannot be read, also during reading."""
     try:
         with closing(OnePass(str(path))) as source:
             stream = io.BufferedReader(source)
@@ -154,7 +154,7 @@ def read_qrels(path: Path) -> Iterator[tuple[str, str, int]]:
 
 
 def check_grade(number: float) -> int:
-    """A number as a grade; raises `ValueError` if it is none.
+    """A number as a grade; raises `ValueError` if it is not a grade.
 
     Libraries of measures need memory for all grades up to the largest, and trec_eval gives wrong
     figures if there is too little.

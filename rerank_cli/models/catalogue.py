@@ -1,6 +1,6 @@
 """The catalogue: models by name, the places of their files, and facts about them.
 
-Data, read from `data/models.toml`; knows nothing of what is on this machine.
+The data is read from `data/models.toml`. It says nothing about the models on this machine.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""The Hugging Face Hub: what is in a repository, and one file of it, resumed and verified.
+"""The Hugging Face Hub: lists a repository, and fetches, resumes and verifies its files.
 
 The only place that speaks to the Hub. Nothing here is imported before something is to be fetched.
 """
@@ -95,7 +95,7 @@ def public_endpoint() -> str:
 def _place() -> str:
     """The Hub in use, and the proxy before it, for a message.
 
-    Raises `UsageError` for what is not a server's URL, and `UnusableProxy`.
+    Raises `UsageError` if it is not a server's URL, and `UnusableProxy`.
     """
     parse_server_url(endpoint(), option=f"{_VARIABLE}=", may_have_user=True)
     proxy = find_proxy(endpoint())

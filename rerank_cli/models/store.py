@@ -95,7 +95,7 @@ class InstalledModel:
         return self.manifest.graph
 
     def damage(self) -> str | None:
-        """A fault of its files that shows without reading them; None if there is none."""
+        """A fault of its files that can be found without reading them; None if there is none."""
         for name, file in self.manifest.files.items():
             path = self.folder / name
             try:
@@ -239,7 +239,7 @@ class Store:
             remove_folder(staging, aside=self._aside())
 
     def adopt(self, staging: Path, manifest: ModelManifest) -> InstalledModel:
-        """Move a staging folder to where its model belongs, in place of what is there."""
+        """Move a staging folder to the place of its model, and replace the model there."""
         target = self.place(manifest.name, manifest.precision).parent
         paths = {staging / name for name in manifest.files}
         with _translate_errors(self.root):

@@ -78,8 +78,8 @@ def _decompress(pieces: Iterable[bytes], *, is_gzip: bool) -> Iterator[bytes]:
 class _Decompressor:
     """Decompresses gzip, or deflate with a header or without one.
 
-    It leaves out what is behind the end. A body that is cut off gives what there is: its reader
-    reports what is missing.
+    It leaves out what is behind the end. A body that is cut off gives what it has, and its reader
+    reports the missing part.
     """
 
     def __init__(self, *, is_gzip: bool) -> None:
@@ -145,8 +145,8 @@ _SPELLING = re.compile(
     """
 )
 _SPELLING_MARKS = re.compile(r"[\\%&]")
-# Backslashes, of which there may be more or fewer; white space; what is not seen; pictures of
-# control characters; and what stands for wrong bytes.
+# Backslashes, whose number may differ; white space; invisible characters; pictures of control
+# characters; and characters that stand for wrong bytes.
 _UNSEEN = dict.fromkeys(
     (*range(0x21), 0x5C, *range(0x7F, 0xA1), 0xAD, 0x34F, 0x61C, 0x1680, 0x180E, 0x3000, 0xFEFF,
      *range(0x2000, 0x2010), *range(0x2028, 0x2030), *range(0x205F, 0x2070), 0xFFFD,
@@ -163,7 +163,7 @@ HIDDEN = "[secret]"
 MIN_SECRET_CHARACTERS = 6  # hiding shorter texts inside of words would hide ordinary words too
 _HARMLESS_CHARACTERS = 3  # a secret's first three may be shown
 _MIN_CODE_CHARACTERS = 8  # of a secret in base64
-_MAX_PLACED_CHARACTERS = 100_000  # of a text in which the place of each letter is found
+_MAX_PLACED_CHARACTERS = 100_000  # of a text whose letters are all located
 
 
 class Redactor:
@@ -258,7 +258,7 @@ def parse_json(content: bytes) -> Any:
 
     A server may echo a document and cut it inside a character; the ranking beside it is still good.
     Raises `ValueError` for what is not JSON, `RecursionError` for what is nested too deeply, and
-    `BodyError` for so many lists and objects that they fill the memory.
+    `BodyError` for too many lists and objects for the memory.
     """
     text = content.decode(json.detect_encoding(content), "replace")
     try:

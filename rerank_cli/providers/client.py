@@ -215,7 +215,7 @@ class Client:
             raise self._error("the request was cancelled")
 
     def _is_enough(self, tries: int, doubtful: int) -> bool:
-        """Whether to give up after some tries, of which some failed for a doubtful reason."""
+        """Whether to give up after some tries, some of which failed for a doubtful reason."""
         if self._options.retries is not None:
             return tries > self._options.retries
         return tries > DEFAULT_RETRIES or (doubtful > _DOUBTFUL_RETRIES and not self._has_succeeded)

@@ -93,7 +93,7 @@ def parse_server_url(
 ) -> SplitResult:
     """Split a server's URL, which is given with an `option`.
 
-    Raises `UsageError` for what is not one, without what may be secret.
+    Raises `UsageError` for any other text, and does not quote possible secrets.
     """
     base_text = public_url(base)
     try:

@@ -146,7 +146,8 @@ class RequestBuilder:
     def identity(self) -> str:
         """All that is sent besides the pairs, and how; it has no secret.
 
-        Empty if it may change by itself, as what is behind the URL of the query's image.
+        Empty if it may change by itself, for example the content behind the URL of the query's
+        image.
         """
         options, media = self._options, self._options.media
         if media is not None and not has_lasting_content(media):
@@ -241,7 +242,7 @@ class RequestBuilder:
     def _query_size(self, query: str) -> Size:
         """The size of a query alone if it counts with each document, or else of the whole body.
 
-        Its own image or video is none of the documents that a provider counts.
+        Its own image or video is not among the documents that a provider counts.
         """
         each = self._provider.limits.query_each
         content = encode_json(query) if each else self._render(query, (), self._max_documents)

@@ -524,7 +524,7 @@ def _usage_fields(body: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _count(name: str, value: Any) -> float | None:
-    """A number that may be a count; None for a name or a number that is none."""
+    """A number that may be a count; None if the name or the number is not one of a count."""
     if len(name) > _MAX_COUNTS or not name.isidentifier() or one_line(name) != name:
         return None
     number = as_number(value)

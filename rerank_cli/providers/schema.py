@@ -73,7 +73,7 @@ def _check_json(template: Any) -> Any:
 
 
 def _check_url(url: str) -> str:
-    """Raise `ValueError` for what is not a server's URL, without what may be secret."""
+    """Raise `ValueError` if it is not a server's URL; do not quote possible secrets."""
     try:
         parse_server_url(url)
     except UsageError as error:
@@ -355,7 +355,7 @@ class Tariff(StrictTable):
 class Provider(StrictTable):
     """One API, as it is for one of its models.
 
-    dialect         what the form of its requests is called
+    dialect         the name of the form of its requests
     url             its base; None if each user has a server of their own
     path            follows the base; its segment `$model` is the model's name, and `$slug` the last
                     part of that name with `_` for `.`
@@ -366,10 +366,10 @@ class Provider(StrictTable):
     keyless         a key is not needed
     authorization   the header of the key
     scheme          the word before the key in that header
-    defaults        options to send if the user gives none; those that the provider has not for a
+    defaults        options to send if the user gives none; options that the provider lacks for a
                     model are not sent for it
     listwise        scores depend on the other documents of the request
-    price           what is charged at `url`, or at each user's own
+    price           the price at `url`, or at each user's own server
     source          where these facts come from
     """
 

@@ -77,7 +77,7 @@ def text_limits(
     chunks: ChunkOptions,
     cutting: Cutting,
 ) -> TextLimits:
-    """The limits of texts, and a note on texts of which the model may read only a part."""
+    """The limits of texts, and a note on texts that the model may read only in part."""
     limits = provider.limits
     result = TextLimits(
         query=limits.query, query_characters=limits.query_characters or limits.characters
@@ -152,7 +152,7 @@ _THREE_TOKENS = re.compile("[\u0b00-\u0b7f\u0f00-\u0fff\U00010000-\U0010ffff]")
 
 
 class EstimatedTokenizer:
-    """Makes about as many tokens as a multilingual reranker's tokenizer, or some more.
+    """Makes about as many tokens as the tokenizer of a multilingual reranker, or some more.
 
     If a character has several tokens, they share its span; most spaces are in no span.
 

@@ -61,7 +61,7 @@ _T = TypeVar("_T")
 class Proxy:
     """The proxy for a host.
 
-    `url` may have a password, which `public_url` has not. `variable` is what names the proxy.
+    `url` may have a password, and `public_url` has none. `variable` is what names the proxy.
     """
 
     url: str = field(repr=False)
@@ -151,7 +151,7 @@ def _variable(kind: str) -> str:
 
 
 def _check(proxy: Proxy) -> None:
-    """Raise `UnusableProxy` for what is not a proxy's URL, without what may be a password."""
+    """Raise `UnusableProxy` if it is not a proxy's URL; do not quote a possible password."""
     try:
         parts = urlsplit(proxy.url)
         is_complete = bool(parts.hostname) and parts.port != 0
@@ -525,7 +525,7 @@ def _translate_errors() -> Iterator[None]:
             if base in _CORE_ERRORS:
                 raise getattr(httpx2, base.__name__)(str(error)) from error
         h2_errors = sys.modules.get("h2.exceptions")
-        # Frames of HTTP/2 that are none, such as a status without digits.
+        # Malformed frames of HTTP/2, such as a status without digits.
         kinds = (AssertionError, LookupError, ValueError)
         if isinstance(error, kinds) or (h2_errors and isinstance(error, h2_errors.H2Error)):
             raise httpx2.RemoteProtocolError("the answer is not valid HTTP") from error

@@ -46,7 +46,7 @@ class Clock:
 class Budget:
     """The limits of a ranking.
 
-    max_seconds  the ranking ends by then with what is scored; None for no limit
+    max_seconds  the ranking ends by then with the documents scored so far; None for no limit
     max_cost     the most that requests to a service may cost, in US dollars; None for no limit
     began        the time of the clock from which the seconds count; None for that of the call
     clock        tells the time; tests have others

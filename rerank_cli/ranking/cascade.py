@@ -412,7 +412,7 @@ class _Stages:
         )
 
     def take(self, pending: Pending, ranking: Ranking) -> None:
-        """Take the ranking of the model that is done."""
+        """Take the finished ranking of the present model."""
         place = self.place
         judged_count = ranking.documents - ranking.unscored if place else None
         self._stages[place] = Stage(ranking.info, pending.task.scored_pairs, judged_count)
@@ -605,7 +605,7 @@ def _spans_in(result: Ranked) -> Sequence[Span]:
 def _cut_near(spans: Iterator[Sequence[Span]], plan: Plan, document: Document) -> Split:
     """Cut the next document; leave out the windows with nothing of what the model before has read.
 
-    A window stays if half of it lies in one of the spans, or if no other has as much of one.
+    A window stays if half of it lies in a span, or if no other window covers more of the span.
     """
     split, read = plan.split(document), next(spans)
     places = set[int]()

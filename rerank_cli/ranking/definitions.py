@@ -235,8 +235,8 @@ def _owner_names(
 ) -> Iterator[frozenset[str]]:
     """The names, normalised, that may stand before each name of a document in a query.
 
-    These are the names of the blocks around it, what is before it in its line, and the names of the
-    file and its folders.
+    These are the names of the blocks around it, the text before it in its line, and the names of
+    the file and its folders.
     """
     text, source = document.text, document.source or ""
     later = deque(blocks)

@@ -215,7 +215,7 @@ class NameSearch:
 
 
 def _name_in_query(query: str) -> str:
-    """The name that a query consists of; empty if it is none.
+    """The name that a query consists of; empty if the query is not a name.
 
     If the query is a path, this is the name of the file.
     """

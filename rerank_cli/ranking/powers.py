@@ -133,7 +133,7 @@ class RememberingScorer(Scorer, Protocol):
     """A scorer that may read passages alone, and remember them for other queries.
 
     `passage_counts` are those of all scoring so far; None if it remembers none. `text_memory` is
-    the part of its memory for what is made of texts before they are scored; None if it has none.
+    the part of its memory for the first stage's work on texts; None if it has none.
     """
 
     @property

@@ -183,21 +183,21 @@ class Reranker:
                      what is kept, for models of this machine
         first_stage  what chooses them: "hybrid", the words and the meaning of the query, "bm25",
                      its words alone, or "input", the order of the passages
-        blend        join the model's order with that in which the documents come, by reciprocal
-                     ranks; `raw_score` and `relevance_score` stay the model's
+        blend        join the model's order with the order of the documents, by reciprocal ranks;
+                     `raw_score` and `relevance_score` stay the model's
         prior_field  the field of a mapping, or of `Document.fields`, that has the document's
                      earlier score, for `blend` and for a first stage of "input"; the higher the
                      better
         prior        whether the names of files, definitions and the like count beside the model's
                      logits: "code", "none", or "auto": if more files are code than are not
         instruction  what the model should look for, for this query; a blank one is none
-        max_time     seconds after which the ranking ends with what is scored, the most promising
-                     passages first; `Ranking.unread` says what was not. Documents are read in
-                     another thread then
+        max_time     seconds after which the ranking ends with the passages scored so far; the most
+                     promising ones are scored first, and `Ranking.unread` describes the others.
+                     Documents are then read in another thread
         max_cost     likewise, the most that a service's requests may cost, in US dollars
-        watch        is told how far the ranking has come, in the calling thread, many times a
-                     second; if it raises `StopRanking`, the ranking ends with what is scored, and
-                     is `incomplete`
+        watch        is called with the progress of the ranking, in the calling thread, many times a
+                     second; if it raises `StopRanking`, the ranking ends with the scores so far,
+                     and is `incomplete`
 
         With `n` memory does not grow with the number of documents. BM25 reads them twice, as the
         first stage may, and both hold those of an iterator in memory; as the model it gives those

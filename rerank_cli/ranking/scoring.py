@@ -49,7 +49,7 @@ class ScoreKey(NamedTuple):
     media: Media | None = None
     stamp: tuple[int, ...] = ()  # of a file of media, whose content may change
     text_is_label: bool = False
-    cuts: tuple[tuple[int, int, str], ...] = ()  # where each chunk is, and what is before it
+    cuts: tuple[tuple[int, int, str], ...] = ()  # the place of each chunk, and the title before it
     content: bytes = b""
     is_code: bool = False  # BM25 counts other words in code
 
@@ -313,7 +313,7 @@ class RankingTask:
         self.give_ranking()
 
     def close(self) -> "Sequence[ScoringRun] | None":
-        """Cancel what is being scored. `call_finish` is for the caller to call.
+        """Cancel the runs of this ranking. The caller must call `call_finish`.
 
         Returns the runs, not begun, in which other rankings adopt its documents; None if the
         ranking is over already.

@@ -2,8 +2,8 @@
 
     passage ─ candidates ─ those with the query's rarest words ─ the model's scores ─ sentence
 
-A line of code, a row of a table and a line of a log are sentences too. A heading is none: the
-sentences below it are scored with it, as what is said in a section need not repeat its subject.
+A line of code, a row of a table and a line of a log are sentences too. A heading is not a sentence:
+the sentences below it are scored with it, because a section need not repeat its subject.
 """
 
 import math

@@ -363,7 +363,7 @@ class WordSurvey:
                 for counts in [self._counts(block_terms, is_source=is_source)]
                 if any(counts) or any(title)
             ]
-            if blocks:  # there are none in prose with words of an identifier alone
+            if blocks:  # prose with only the parts of an identifier has none
                 blocks_by_number[number] = blocks
         return blocks_by_number
 

@@ -30,7 +30,7 @@ class Window(NamedTuple):
     """A window: the tokens from `first` to before `last`.
 
     headings  the names of the blocks that it is in, the outermost first
-    prefix    what is put before it when it is scored: names that its own text does not have
+    prefix    the text before it when it is scored: names that its own text does not have
     """
 
     first: int
@@ -150,7 +150,7 @@ class _WindowLayout:
             self._place = last
 
     def _lay_parts(self, block: int, *, is_end: bool = False) -> None:
-        """Lay the parts that were gathered, but for headings that something may follow."""
+        """Lay the gathered parts, except headings that more text may follow."""
         parts, units, heading = self._parts, list[_GatheredPart](), None
         place = 0  # of the next part
         while place < len(parts):
@@ -180,7 +180,7 @@ class _WindowLayout:
     def _end_with_headings(
         self, units: list[_GatheredPart], headings: _GatheredPart, block: int
     ) -> list[_GatheredPart]:
-        """Add headings that nothing follows to what is before them, if it fits."""
+        """Add headings without following text to the part before them, if they fit."""
         if units:
             return [*units, headings]
         if self._lengthen(headings.last):

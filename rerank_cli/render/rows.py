@@ -285,7 +285,7 @@ def _context_lines(sentence: Chunk, count: int) -> Iterator[_GrepLine]:
 def _line_span(document: Document, start: int) -> tuple[int, int]:
     """The span of the line of a text that has the character at `start`."""
     text = document.text
-    # A record is one line or has lines of its own, that are none of its source.
+    # A record is one line or has lines of its own, which are not lines of its source.
     is_record = document.fields is not None
     first = max(text.rfind(end, 0, start) for end in ("\r\n" if is_record else "\n")) + 1
     following = _LINE_ENDS.search(text, start) if is_record else None

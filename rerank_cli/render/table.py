@@ -574,7 +574,7 @@ def _without_indent(line: Text) -> Text:
 
 
 def _indent(document: Document, place: int) -> str:
-    """The indentation of the line that a character is in, as far as it is before that."""
+    """The indentation of the line that a character is in, up to that character."""
     text = document.text
     first = max(text.rfind("\n", 0, place) + 1, place - _EXTRACT_CHARACTERS)
     line = text[first:place]

@@ -239,8 +239,8 @@ class Trial:
     or end the process. The child has a deadline and, on Linux, a limit of memory. It ends if its
     stdin does, because the parent is dead then.
 
-    `size` finds the bytes of all that is read, and `memory_factor` is how many times as many it
-    may need, in memory. A model that `is_trusted` is used in this process.
+    `size` finds the size of all files that are read, and `memory_factor` is how many times that
+    size the trial may need in memory. A model that `is_trusted` is used in this process.
     """
 
     def __init__(

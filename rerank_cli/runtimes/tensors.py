@@ -4,8 +4,8 @@ A cross-encoder gives one score a pair, or two classes. A causal model gives a l
 of its vocabulary at each place; the logits of two `AnswerTokens` after the last token are used.
 This module also probes whether two graphs, or runs of several pairs, give the same scores.
 
-The scale of scores is a fact of the graph, told by the operators that made them. What other
-libraries do with scores afterwards, as a model's config.json may say, does not change it. If the
+The scale of scores is a fact of the graph, found by the operators that made them. It does not
+depend on what other libraries do with scores afterwards, as a model's config.json may say. If the
 operators do not tell it, it is unknown, and scores are shown as they are.
 """
 
@@ -70,7 +70,7 @@ class TensorSpec:
 class InputLayout:
     """The inputs of a reranker's graph, by name, and how pairs are laid out in them.
 
-    `pairs` and `tokens` are set if the graph takes exactly so many of them in a run; fewer pairs
+    `pairs` and `tokens` are set if the graph takes exactly this many of them in a run; fewer pairs
     and shorter ones are filled up. `padding` is the token that fills them up. A causal model, which
     has `answers`, has its padding before the first token, so that all pairs end at one place.
     """
@@ -403,7 +403,8 @@ class _Walk:
             return _CONSTANT
         if name in _CHOOSING:
             return varying.pop() if len(varying) == 1 else "unknown"
-        # A sum with a linear layer is one too. But multiples of probabilities are none.
+        # A sum with a linear layer is one too. But a multiple of a probability is not a
+        # probability.
         is_linear = "logit" in varying and "probability" not in varying
         if name in _MULTIPLYING:
             is_linear = is_linear and kinds.count(_CONSTANT) == len(kinds) - 1

@@ -1,7 +1,7 @@
 """A scorer with a cache: it looks scores up in a `ScoreFile`, and scores the other pairs.
 
-A key is a digest of all that a score depends on: what `LastingScorer.identity` says, the query, and
-what is scored as the passage. The keys of one query have the same beginning, so that their rows are
+A key is a digest of all that a score depends on: `LastingScorer.identity`, the query, and the
+scored content of the passage. The keys of one query have the same beginning, so that their rows are
 next to each other. No text is in the file.
 """
 

@@ -552,7 +552,7 @@ def open_remote(
     }
     request_options = RequestOptions(values={**defaults, **given_values}, fields=options.fields)
     problems = find_problems(provider, request_options, model)
-    # It may also be told to cut off the rest of a document.
+    # An option may also make it cut off the rest of a document.
     ends = (Truncate.START, Truncate.END)
     cuts_off = "max-document-tokens" in given_values or options.truncate in ends
     if options.chunk == Cutting.REMOTE and not (provider.limits.chunks or cuts_off):

@@ -181,7 +181,7 @@ class ScoreFile:
         self._has_pending.set()
 
     def flush(self, wait_seconds: float = _CLOSE_SECONDS) -> None:
-        """Write pending scores; wait at most so many seconds for other processes."""
+        """Write pending scores; wait at most `wait_seconds` for other processes."""
         deadline = time.monotonic() + wait_seconds
         while not self._write_pending():
             if time.monotonic() >= deadline:

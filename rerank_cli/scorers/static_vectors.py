@@ -384,7 +384,7 @@ def _open_encoder() -> Encoder:
 
 
 def _read_checked(path: Path) -> bytes:
-    """The content of a file; raises `ValueError` if it has not the hash that is noted beside it."""
+    """The content of a file; raises `ValueError` if its hash is not the one noted beside it."""
     content = path.read_bytes()
     lines = (path.parent / CHECKSUMS).read_text(encoding="utf-8").split()
     hashes = dict(zip(lines[1::2], lines[::2], strict=False))

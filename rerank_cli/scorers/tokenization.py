@@ -39,7 +39,7 @@ from rerank_cli.user_files import expand_user, parse_json_object
 _SPACE = " "  # between the prompt and the passage
 _MIN_INDEXED_BYTES = 4_000_000  # smaller files are loaded fast enough
 _MEMORY_FACTOR = 40  # of a tokenizer.json's size: Python's objects of it, and the library's
-_FORMAT_VERSION = 2  # of what is prepared
+_FORMAT_VERSION = 2  # of prepared indexes
 # Texts that the trial encodes: of all kinds of characters, and with long words.
 _TRIAL_TEXTS = (
     "".join(map(chr, range(0x20, 0x7F))),

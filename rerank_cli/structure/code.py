@@ -175,7 +175,7 @@ class _CodeLines:
         self._attribute = re.compile(rf"\s*+(?:{language.attribute})")
 
     def span(self, first: int, last: int) -> tuple[int, int]:
-        """The span in the source of lines, of which the first and the last are not blank."""
+        """The span of lines in the source; the first and the last line are not blank."""
         start, line = self._source_starts[first], self.texts[first]
         if line[len(line) - len(line.lstrip(" \t"))].isspace():
             start += len(line) - len(line.lstrip())
@@ -443,7 +443,7 @@ def _hidden_lines(text: str, starts: Sequence[int], language: _Language) -> byte
 def _find_headers(
     text: str, lines: _CodeLines, hidden_kinds: bytearray, language: _Language
 ) -> dict[int, _OpenDefinition]:
-    """The definitions by the lines in which they begin."""
+    """The definitions by the lines that they begin in."""
     headers: dict[int, _OpenDefinition] = {}
 
     def add(match: re.Match[str], name: str | None, kind: BlockKind) -> None:

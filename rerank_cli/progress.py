@@ -65,14 +65,14 @@ class StopRanking(Exception):
 class State(NamedTuple):
     """The content of a progress line.
 
-    parts  what is done, the most important first
-    share  of the work that is done, 0 to 1; None if it is not known
-    left   the seconds that the rest will take; None if they are not known
+    parts         what is done, the most important first
+    share         of the work that is done, 0 to 1; None if it is not known
+    seconds_left  the seconds that the rest will take; None if they are not known
     """
 
     parts: Sequence[str]
     share: float | None = None
-    left: float | None = None
+    seconds_left: float | None = None
 
 
 Describe = Callable[[], State]
@@ -156,7 +156,10 @@ def compose_line(state: State, seconds: float, width: int) -> str:
     If there is no room the bar goes first, then the last parts; the time that is left stays.
     """
     parts = [printable(part) for part in state.parts]
-    bars, time_left = [""], [] if state.left is None else [f"{format_duration(state.left)} left"]
+    bars, time_left = (
+        [""],
+        [] if state.seconds_left is None else [f"{format_duration(state.seconds_left)} left"],
+    )
     if state.share is None:
         share_text = format_duration(seconds)
     else:
@@ -205,10 +208,10 @@ class TimeLeft:
             # For a short rest the latest pace tells more, because lengths may have changed.
             horizon = max(_HORIZON_SECONDS, 2 * seconds) if seconds else now
             marks = (mark for mark in self._marks if now - mark[0] <= horizon)
-            then, before = next(marks, begin)
-            if amount <= before:  # nothing came for long
-                then, before = begin
-            seconds = rest * (now - then) / (amount - before)
+            mark_time, mark_amount = next(marks, begin)
+            if amount <= mark_amount:  # nothing came for long
+                mark_time, mark_amount = begin
+            seconds = rest * (now - mark_time) / (amount - mark_amount)
         return seconds
 
 
@@ -275,7 +278,7 @@ class RankingState:
         ahead: Callable[[], WorkAhead | None] = lambda: None,
         scorer: object = None,
     ) -> None:
-        self._share_read = share
+        self._find_read_share = share
         self._ahead = ahead
         self._scorer = scorer
         self._scoring_began = time.monotonic()
@@ -313,7 +316,7 @@ class RankingState:
             parts.insert(0, f"model {progress.stage + 1}")
             share_done = progress.work / progress.read_work if progress.read_work else 0.0
             return State(parts, share_done, self._time.seconds(progress.work, progress.read_work))
-        share = self._share_read()
+        share = self._find_read_share()
         if share is None or progress.choosing > 1:
             return State(parts)
         if progress.choosing:
@@ -336,7 +339,7 @@ class RankingState:
 
     def _describe_survey(self) -> State:
         """The progress line if the input is read twice: each time is half of the work."""
-        share, progress = self._share_read(), self._progress
+        share, progress = self._find_read_share(), self._progress
         if share is None:
             return State(self._parts())
         if not progress.surveying and progress.read:

@@ -215,7 +215,7 @@ class Words(dict[str, str]):
         """
         text = text.lower() if text.isascii() else normalise(text)
         if singles or is_special(text):
-            return self._terms_of(*cut(text), singles)
+            return self._terms_of(*split_words(text), singles)
         return list(filter(None, [self[word] for word in _TERM.findall(text)]))
 
     def query_terms(self, query: str) -> QueryTerms:
@@ -223,7 +223,7 @@ class Words(dict[str, str]):
 
         A query of nothing but stop words and single letters has these as its terms.
         """
-        words, runs = cut(normalise(query))
+        words, runs = split_words(normalise(query))
         singles = frozenset(run[0] for run in runs if len(run) == 1)
         terms = self._terms_of(words, runs, singles)
         if not terms:
@@ -263,7 +263,7 @@ def without_common_words(query: str) -> str:
     In short texts such as lines of a log, words such as how and my are rare, and would count too
     much.
     """
-    words, runs = cut(normalise(query))
+    words, runs = split_words(normalise(query))
     rest = [word for word in words if word not in COMMON_WORDS]
     return " ".join([*rest, *map("".join, runs)]) or query
 
@@ -353,7 +353,7 @@ class QueryWords:
 
     def __init__(self, query: str) -> None:
         self._words = Words()
-        words, runs = cut(normalise(query))
+        words, runs = split_words(normalise(query))
         self._stems = {self._words.stem(word) for word in {*words} - COMMON_WORDS or words}
         self._bigrams = {first + second for run in runs for first, second in pairwise(run)}
         self._singles = {run[0] for run in runs if len(run) == 1}
@@ -423,7 +423,7 @@ def token_pattern(text: str) -> re.Pattern[str]:
     return _patterns().token if is_special(text) else _WORD
 
 
-def cut(text: str) -> tuple[list[str], list[Sequence[str]]]:
+def split_words(text: str) -> tuple[list[str], list[Sequence[str]]]:
     """The words of a normalised text, and the characters of each of its runs."""
     if not is_special(text):
         return _WORD.findall(text), []

@@ -36,7 +36,7 @@ from rerank_cli.inputs.documents import Inputs
 from rerank_cli.ranking import CandidateCount, ChunkOptions, FileFacts, FirstStage
 from rerank_cli.ranking.chunking import plan_chunks
 from rerank_cli.ranking.first_stage import CandidateLimits, choose_passages
-from rerank_cli.ranking.places import REPEAT, WEIGHTS, FileCounter, PlacePrior
+from rerank_cli.ranking.places import REPEAT_PART, WEIGHTS, FileCounter, PlacePrior
 from rerank_cli.ranking.results import take_adjusted_best
 from rerank_cli.scorers import open_scorer
 from rerank_cli.scorers.bm25 import BM25Scorer
@@ -259,7 +259,7 @@ class Questions:
         order = np.argsort(-scores, axis=1, kind="stable")
         places = _places_in_files(self.files, order)
         best = np.where(places == 0, scores + self.length_scores, -np.inf)
-        repeat = weights[:, PARTS.index(REPEAT), None] * np.log1p(places)
+        repeat = weights[:, PARTS.index(REPEAT_PART), None] * np.log1p(places)
         return np.stack(
             [
                 ndcg(
@@ -301,7 +301,8 @@ def _pad(rows: Sequence[np.ndarray], fill: float) -> np.ndarray:
 def fit(questions: Questions, excluded_name: str, parts: Sequence[str]) -> np.ndarray:
     """The weights with the highest mean over both countings, one part after the other.
 
-    That of `REPEAT`, which counts in a ranking of passages alone, has the highest mean by passage.
+    The weight of `REPEAT_PART`, which only counts in a ranking of passages, is the one with the
+    highest mean by passage.
     Repositories count alike, and one is left out. A weight is as good as it is together with its
     neighbours, so that no lucky one is taken, and the smallest that is about as good as the best.
     """
@@ -311,7 +312,7 @@ def fit(questions: Questions, excluded_name: str, parts: Sequence[str]) -> np.nd
     for _ in range(ROUNDS if len(parts) > 1 else 1):
         before = weights.copy()
         for place in map(PARTS.index, parts):
-            counted_shares = slice(1, 2) if PARTS[place] == REPEAT else slice(2)
+            counted_shares = slice(1, 2) if PARTS[place] == REPEAT_PART else slice(2)
             candidates = [float(np.copysign(step, WEIGHTS[PARTS[place]])) for step in STEPS]
             means = []
             for weight in candidates:

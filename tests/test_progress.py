@@ -225,7 +225,7 @@ def test_a_limit_of_a_service_makes_it_last(clock: Clock) -> None:
     state.see(progress_at(0, 100))
     clock.now += 10
     state.see(progress_at(50, 100))
-    assert state.describe().left == 300
+    assert state.describe().seconds_left == 300
 
 
 def times_left(clock: Clock, paces: Sequence[float]) -> list[float | None]:

@@ -95,7 +95,7 @@ def times_left(
 
         def watch(progress_state: Progress) -> None:
             state.see(progress_state)
-            estimates.append((clock.now, state.describe().left))
+            estimates.append((clock.now, state.describe().seconds_left))
 
         reranker.submit("slug lettuce", inputs, watch=watch).result()
     yield from estimates
@@ -168,7 +168,7 @@ def test_of_records_with_documents_of_any_lengths(shape: str, tmp_path: Path, cl
 
     def watch() -> None:
         pace.see()
-        estimates.append((clock.now, pace.describe().left))
+        estimates.append((clock.now, pace.describe().seconds_left))
 
     start_time = clock.now
     job.run(watch=watch)
@@ -182,7 +182,7 @@ def test_of_a_service_with_a_limit_of_requests_the_limit_counts(clock: Clock) ->
     def sleep(seconds: float) -> None:
         for _ in range(int(seconds)):
             clock.now += 1
-            estimates.append((clock.now, state.describe().left))
+            estimates.append((clock.now, state.describe().seconds_left))
         clock.now += seconds % 1
 
     limiter = RateLimiter(60, clock=clock.monotonic, sleep=sleep)

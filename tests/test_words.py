@@ -17,10 +17,10 @@ from rerank_cli.words import (
     QueryTerms,
     QueryWords,
     Words,
-    cut,
     identifier_words,
     normalise,
     sentences,
+    split_words,
     token_pattern,
     with_identifier_words,
     without_common_words,
@@ -78,7 +78,7 @@ def test_latin_words_are_cut_as_before(text: str) -> None:
     lower = text.lower()
     is_plain = lower == unicodedata.normalize("NFKC", lower).casefold()
     if is_plain and not {"\xad", "\u0307"} & {*lower}:  # the latter of İ
-        assert cut(normalise(text)) == (re.findall(r"\w+", lower), [])
+        assert split_words(normalise(text)) == (re.findall(r"\w+", lower), [])
 
 
 @pytest.mark.parametrize(

@@ -267,12 +267,14 @@ class BatchJob:
     @property
     def share(self) -> float | None:
         """How much of the work is done, 0 to 1; None where the input's size is not known."""
-        read = self.source.share
-        if read is None:
+        read_share = self.source.share
+        if read_share is None:
             return None
         rest = 1 - self._first_share or 1.0
         ahead = self.source.work_ahead(self.flow.reranker.info, self.flow.estimate_work)
-        return self._first_share + rest * self.flow.share((read - self._first_share) / rest, ahead)
+        return self._first_share + rest * self.flow.share(
+            (read_share - self._first_share) / rest, ahead
+        )
 
     def limit_seconds(self, seconds: float) -> float:
         """How long the rest takes with a service's limits, if it takes `seconds` by the pace."""

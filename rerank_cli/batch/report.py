@@ -262,7 +262,9 @@ def _show_pace(pace: "Pace", line: ProgressLine, terminal: Terminal) -> None:
     if not terminal.watched and pace.seconds >= pace.next_seconds:
         pace.next_seconds = pace.seconds + _SAY_SECONDS
         state = pace.describe()
-        time_left = [] if state.left is None else [f"{format_duration(state.left)} left"]
+        time_left = (
+            [] if state.seconds_left is None else [f"{format_duration(state.seconds_left)} left"]
+        )
         terminal.say(", ".join([*state.parts, *time_left]))
 
 

@@ -274,14 +274,14 @@ def _check_nothing_is_lost(output: OutputFile, inputs: Inputs) -> None:
 def _settle_output(output: OutputFile, params: Mapping[str, Any], inputs: Inputs) -> None:
     """Refuse an output that cannot be written, or that is read but is not a document."""
     options = ("query_file", "files_from", "tokenizer", "image", "video")
-    read: list[str | Path] = [params[option] for option in options]
-    read = [path for path in read if path is not None]
+    input_paths: list[str | Path] = [params[option] for option in options]
+    input_paths = [path for path in input_paths if path is not None]
     # A pipe would wait for itself.
-    read += [path for path in inputs.paths if path != STDIN and not os.path.isfile(path)]
+    input_paths += [path for path in inputs.paths if path != STDIN and not os.path.isfile(path)]
     if os.path.isfile(output.path):
         models: list[str | None] = [*split_models(params["model"])] or [None]
-        read += [path for model in models for path in model_files(model)]
-    settle_outputs([PlannedOutput("-o", output)], read)
+        input_paths += [path for model in models for path in model_files(model)]
+    settle_outputs([PlannedOutput("-o", output)], input_paths)
 
 
 def _selection(ctx: typer.Context, inputs: Inputs, terminal: Terminal) -> Selection:
@@ -496,12 +496,12 @@ def _ranking_state(
 
 def _watch_laps(inner: Watch) -> Watch:
     """Divide the time of a ranking into the laps of --timing, and watch it as before."""
-    read = 0
+    document_count = 0
 
     def watch(state: Progress) -> None:
-        nonlocal read
-        progress.lap(progress.READING if state.read > read else progress.SCORING)
-        read = state.read
+        nonlocal document_count
+        progress.lap(progress.READING if state.read > document_count else progress.SCORING)
+        document_count = state.read
         inner(state)
 
     return watch

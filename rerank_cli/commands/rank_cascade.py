@@ -99,10 +99,12 @@ def dry_run_report(
     for scorer, stage in zip(scorers, ranking.stages, strict=True):
         inner = scorer.scorer if isinstance(scorer, CachedScorer) else scorer
         if isinstance(inner, DryRunScorer):
-            read = ranking
+            stage_ranking = ranking
             if stage.results is not None:
-                read = replace(ranking, documents=stage.results, empty=0, candidates=None)
-            reports.append(providers.dry_run_report(scorer, read, as_json=as_json, verbose=verbose))
+                stage_ranking = replace(ranking, documents=stage.results, empty=0, candidates=None)
+            reports.append(
+                providers.dry_run_report(scorer, stage_ranking, as_json=as_json, verbose=verbose)
+            )
     if as_json:
         return format_json({"stages": [json.loads(report) for report in reports]})
     return b"".join(reports)

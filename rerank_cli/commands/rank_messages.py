@@ -130,21 +130,21 @@ def say_what_it_took(
 
 def _summary(ranking: Ranking, seconds: float) -> str:
     """The lines of --verbose."""
-    read = [
+    counts = [
         format_count(ranking.documents, "document"),
         f"{ranking.empty:,} empty",
         format_count(ranking.duplicates, "duplicate"),
         f"{ranking.cut:,} cut",
     ]
     if ranking.unmatched:
-        read.append(f"{ranking.unmatched:,} without a word of the query")
+        counts.append(f"{ranking.unmatched:,} without a word of the query")
     tokens = format_count(ranking.tokens, "token")
     costs = [
         format_count(ranking.chunks, "passage"),
         f"about {tokens}" if ranking.info.estimated else tokens,
     ]
     models = ", then ".join(stage.info.model for stage in ranking.stages) or ranking.info.model
-    return f"{', '.join(read)}\n{', '.join(costs)} in {seconds:.2f} s by {models}"
+    return f"{', '.join(counts)}\n{', '.join(costs)} in {seconds:.2f} s by {models}"
 
 
 def say_accounts(scorers: Sequence[Scorer], terminal: Terminal) -> None:

@@ -264,8 +264,8 @@ def collect_records(
         counts["clicks"] += field == _CLICKS_FIELD
         counts["permuted"] += field == labels.field and _is_permutation(relevant, len(documents))
         try:
-            read = _read_clicks if field == _CLICKS_FIELD else _read_grades
-            grades = read(relevant, places)
+            read_labels = _read_clicks if field == _CLICKS_FIELD else _read_grades
+            grades = read_labels(relevant, places)
         except (OverflowError, RecursionError, ValueError) as error:
             raise InputError(f"{where}: {field} {error}", hint=_RECORD_HINT) from error
         queries[name] = query

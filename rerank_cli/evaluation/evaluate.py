@@ -136,11 +136,13 @@ def run_evaluation(options: EvalOptions, terminal: Terminal) -> None:
     _check_read_once(options)
     if options.thresholds is not None:
         options.thresholds.check()
-    read: list[str | Path] = [*_read_files(options)]
+    input_paths: list[str | Path] = [*_read_files(options)]
     measures = parse_measures(options.measures or DEFAULT_MEASURES, options.labels.min_grade)
     variants = read_variants(options.candidates, options.first_stage, options.max_times)
     systems = [read_system(text, options.runtime, options.chunks) for text in options.models]
-    read += [path for system in systems for name in system.models for path in model_files(name)]
+    input_paths += [
+        path for system in systems for name in system.models for path in model_files(name)
+    ]
     outputs = [PlannedOutput("-o", options.output)]
     if options.per_query is not None:
         outputs.append(PlannedOutput("--per-query", options.per_query))
@@ -149,7 +151,7 @@ def run_evaluation(options: EvalOptions, terminal: Terminal) -> None:
         outputs.append(PlannedOutput("--report", options.report))
     if options.runs is not None:
         outputs.append(runs_output(options.runs))
-    settle_outputs(outputs, read)
+    settle_outputs(outputs, input_paths)
     if options.remote.base_url and not any(system.is_remote for system in systems):
         raise UsageError("--base-url is for a provider's model, and none is measured")
     if options.max_cost is not None and not any(system.is_remote for system in systems):

@@ -126,8 +126,8 @@ def thresholds(
 ) -> Thresholds:
     """Say which score and how many results keep what is relevant, as `eval --thresholds` does.
 
-        found = thresholds("mine.jsonl", keep_recall=0.9)
-        for choice in found.choices:
+        report = thresholds("mine.jsonl", keep_recall=0.9)
+        for choice in report.choices:
             print(choice.goal, choice.problem or choice.cut.score)
 
     `choices` has the cut for `keep_recall`, and that for `keep_precision`; one without a `cut` has

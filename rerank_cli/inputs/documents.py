@@ -238,7 +238,7 @@ class Inputs:
     def _make_profile(self, work_of: Callable[[float], float]) -> WorkProfile:
         profile, end = WorkProfile(), 0.0
         step = max(_SAMPLE_BYTES, (self._sources.size or 0) / _SAMPLES)
-        sampled, share = -step, 0.0  # up to which byte, and the work of a byte there
+        sampled_bytes, share = -step, 0.0  # up to which byte, and the work of a byte there
         for place in self._sources.places:
             with suppress(OSError):
                 size = Path(place.path).stat().st_size
@@ -249,9 +249,9 @@ class Inputs:
                     continue
                 count = max(1, math.ceil(size / step))
                 for number in range(count if size else 0):
-                    if end - sampled >= step or size >= step:  # a sample for some small files
+                    if end - sampled_bytes >= step or size >= step:  # a sample for some small files
                         begin = int(number * size / count)
-                        share, sampled = self._sample(place.path, unit, begin, work_of), end
+                        share, sampled_bytes = self._sample(place.path, unit, begin, work_of), end
                     profile.add(size / count, share * size / count)
                     end += size / count
         return profile

@@ -115,7 +115,7 @@ class _Line:
         return bool(_BINARY_FILE.fullmatch(self.text) or _TOOL_ERROR.match(self.text))
 
     @cached_property
-    def splits(self) -> "list[_Split]":
+    def splits(self) -> "list[_PathSplit]":
         return _find_splits(self.text)
 
     def match(self, path: str | None, line: int | None, text: str) -> GrepMatch:
@@ -173,7 +173,7 @@ _SHAPES = (
 )  # fmt: skip
 
 
-class _Split(NamedTuple):
+class _PathSplit(NamedTuple):
     """A way to divide a line: its path, whether NUL ends that, and where the rest begins."""
 
     path: str
@@ -198,7 +198,7 @@ class _Split(NamedTuple):
         return match is None or match[2] not in "-="
 
 
-def _find_splits(line: str) -> list[_Split]:
+def _find_splits(line: str) -> list[_PathSplit]:
     """The ways to divide a line at its path, those with shorter paths first."""
     head = line[: _MAX_PATH_CHARACTERS + 32]
     null = head.find("\0")
@@ -210,8 +210,8 @@ def _find_splits(line: str) -> list[_Split]:
     return splits
 
 
-def _split_at(line: str, place: int, *, is_certain: bool = False) -> _Split:
-    return _Split(_without_revision(line[:place]), is_certain, line, place + 1)
+def _split_at(line: str, place: int, *, is_certain: bool = False) -> _PathSplit:
+    return _PathSplit(_without_revision(line[:place]), is_certain, line, place + 1)
 
 
 def _without_revision(path: str) -> str:
@@ -228,11 +228,11 @@ class _Disk:
         self._content: Callable[[str], bytes] = lru_cache(1)(_read_content)
         self._lines: Callable[[str], list[bytes]] = lru_cache(1)(self._split_content)
 
-    def fits(self, split: _Split) -> dict[_Shape, int]:
+    def fits(self, split: _PathSplit) -> dict[_Shape, int]:
         """How well each shape fits the file of a line: 2, 1, or 0 for not at all."""
         return {shape: self._fit(split, shape) for shape in _SHAPES}
 
-    def choose(self, splits: Sequence[_Split]) -> _Split | None:
+    def choose(self, splits: Sequence[_PathSplit]) -> _PathSplit | None:
         """The split of a line that its file fits best; None if none does, or two do equally."""
         on_disk = [split for split in splits if self.is_file(split.path)]
         fits = [(max(self.fits(split).values()), split) for split in on_disk]
@@ -252,7 +252,7 @@ class _Disk:
             for shape in shapes
         )
 
-    def _fit(self, split: _Split, shape: _Shape) -> int:
+    def _fit(self, split: _PathSplit, shape: _Shape) -> int:
         """2 if the file has this line, 1 if the text is a part of it (-o, --trim), 0 if neither."""
         number_and_text = shape.parse(split.after)
         if number_and_text is None:
@@ -293,7 +293,7 @@ class _Headings:
         self._path: str | None = None
         self._after_blank = True
 
-    def divide(self, text: str) -> _Split | bool:
+    def divide(self, text: str) -> _PathSplit | bool:
         """The parts of a line; True for a heading or a blank line, False for anything else."""
         after_blank, self._after_blank = self._after_blank, not text
         if not text:
@@ -309,7 +309,7 @@ class _Headings:
             text = after
         if self._path is None or not _NUMBER.match(text):
             return False
-        return _Split(self._path, True, text, 0)
+        return _PathSplit(self._path, True, text, 0)
 
     def _is_heading(self, path: str, *, after_blank: bool) -> bool:
         if self._disk.is_file(path):
@@ -364,7 +364,7 @@ class _Reader:
         split = self._choose(line.splits, known_paths)
         return self._match(line, split) if split else line.whole()
 
-    def _choose(self, splits: Sequence[_Split], known_paths: set[str]) -> _Split | None:
+    def _choose(self, splits: Sequence[_PathSplit], known_paths: set[str]) -> _PathSplit | None:
         """The most plausible split; None if there is a doubt."""
         if splits and splits[-1].is_certain and len(splits) == 1:
             return splits[0]
@@ -375,7 +375,7 @@ class _Reader:
         split_on_disk = self._disk.choose(on_disk)
         return others[0] if split_on_disk is None and others else split_on_disk
 
-    def _match(self, line: _Line, split: _Split) -> GrepMatch:
+    def _match(self, line: _Line, split: _PathSplit) -> GrepMatch:
         for shape in (self._shapes[split.is_match], _PLAIN):
             if (number_and_text := shape.parse(split.after)) is not None:
                 number, text = number_and_text
@@ -383,11 +383,11 @@ class _Reader:
         return line.match(split.path, None, split.after)
 
 
-def _choose_layout(texts: Sequence[str], disk: _Disk) -> tuple[_Layout, list[_Split]]:
+def _choose_layout(texts: Sequence[str], disk: _Disk) -> tuple[_Layout, list[_PathSplit]]:
     """The layout of the first lines, and how those with a path are divided by it."""
     headings = _Headings(disk)
     below = [headings.divide(text) for text in texts]
-    splits = [split for split in below if isinstance(split, _Split)]
+    splits = [split for split in below if isinstance(split, _PathSplit)]
     if splits and False not in below:
         return _Layout.HEADING, splits
     texts = [text for text in texts if text]
@@ -409,7 +409,7 @@ def _choose_layout(texts: Sequence[str], disk: _Disk) -> tuple[_Layout, list[_Sp
     return _Layout.WHOLE, []
 
 
-def _vote(splits: Sequence[_Split], disk: _Disk) -> dict[bool, _Shape]:
+def _vote(splits: Sequence[_PathSplit], disk: _Disk) -> dict[bool, _Shape]:
     """The shapes of matches (True) and of the lines around them (False), by the files."""
     votes: dict[bool, Counter[_Shape]] = {True: Counter(), False: Counter()}
     compared = splits[:_COMPARED_LINES]
@@ -433,12 +433,12 @@ def _are_numbered(texts: Sequence[str]) -> bool:
     return falls * 4 <= len(numbers) and any(match[2] == ":" for match in matches)
 
 
-def _believable_paths(lines: Sequence[Sequence[_Split]], disk: _Disk) -> set[str]:
+def _believable_paths(lines: Sequence[Sequence[_PathSplit]], disk: _Disk) -> set[str]:
     """The paths of matches that look like paths, or whose line numbers rise.
 
     Not if one number comes again and again, as that of a port, or if all lines begin with a time.
     """
-    splits_by_path: dict[str, list[_Split]] = {}
+    splits_by_path: dict[str, list[_PathSplit]] = {}
     have_null = all(splits[-1].is_certain for splits in lines if splits)
     for splits in lines:
         splits = splits[-1:] if have_null else splits

@@ -423,18 +423,18 @@ class TextSource:
             if at_once or size < least_bytes:
                 continue
             parts = self._parts_in(b"".join(lines), first, divide)
-            yield from filter(self._fits, parts[:-1])
+            yield from filter(self._check_size, parts[:-1])
             # The next lines may belong to the last part.
             lines, size = [], 0
             for part in parts[-1:]:
-                if self._fits(part):
+                if self._check_size(part):
                     lines, size, first = [part.raw], len(part.raw), part.start_line
                 else:
                     is_skipped, is_ended = True, part.is_apart
             least_bytes = max(_DIVIDED_BYTES, 2 * size)
-        yield from filter(self._fits, self._parts_in(b"".join(lines), first, divide))
+        yield from filter(self._check_size, self._parts_in(b"".join(lines), first, divide))
 
-    def _fits(self, part: PartBlock) -> bool:
+    def _check_size(self, part: PartBlock) -> bool:
         """Whether a part is not too large; notes a part that is."""
         size = len(part.raw)
         # A terminator that was added to the last line does not count.

@@ -37,7 +37,7 @@ def fill_in_order(task: RankingTask, order: PassageOrder, documents: Iterable[Do
     size = info.preferred_batch if info.remote else _BATCH_PASSAGES
     paced = not isinstance(task.scorer, ConcurrentScorer)
     feed = InputFeed(documents, order.spending)
-    task.count_read = lambda: order.documents
+    task.count_documents = lambda: order.documents
     batches = order.batches(feed, task.builder.choose, size, paced=paced)
     if order.spending.is_timed:
         _fill_in_time(task, batches, order.spending)
@@ -108,9 +108,9 @@ class PassageCollector(RankingBuilder):
         """Take some chunks of a document with their scores."""
         index = split.document_index or 0
         count = len(self._order.splits[index].chunks)
-        collected = self._scores.setdefault(index, [None] * count)
+        scores_of_document = self._scores.setdefault(index, [None] * count)
         for place, score in zip(split.places, scores, strict=True):
-            collected[place] = score
+            scores_of_document[place] = score
             self._scored_chunks += score is not None
 
     add_unfinished = add

@@ -602,14 +602,14 @@ def _spans_in(result: Ranked) -> Sequence[Span]:
     return [(chunk.start, chunk.end) for chunk, _, _ in result.explanation]
 
 
-def _cut_near(spans: Iterator[Sequence[Span]], plan: Plan, document: Document) -> Split:
+def _cut_near(spans_by_document: Iterator[Sequence[Span]], plan: Plan, document: Document) -> Split:
     """Cut the next document; leave out the windows with nothing of what the model before has read.
 
     A window stays if half of it lies in a span, or if no other window covers more of the span.
     """
-    split, read = plan.split(document), next(spans)
+    split, spans_of_document = plan.split(document), next(spans_by_document)
     places = set[int]()
-    for start, end in read:
+    for start, end in spans_of_document:
         shared = [min(end, chunk.end) - max(start, chunk.start) for chunk in split.chunks]
         if shared and max(shared) > 0:
             places.add(shared.index(max(shared)))

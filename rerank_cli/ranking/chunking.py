@@ -108,7 +108,7 @@ class Plan:
             return Split(
                 document, (_whole_chunk(document, total),), total, 0, self._notes_on(total)
             )
-        return self._cut(document, tokenizer)
+        return self._split_windows(document, tokenizer)
 
     def estimate(self, tokens: float) -> tuple[float, float]:
         """Estimate how many windows a document of `tokens` tokens has, and their tokens."""
@@ -118,7 +118,7 @@ class Plan:
         count = min(self.max_chunks, math.ceil((tokens - self.overlap) / step))
         return count, min(tokens + (count - 1) * self.overlap, count * self.room)
 
-    def _cut(self, document: Document, tokenizer: Tokenizer) -> "Split":
+    def _split_windows(self, document: Document, tokenizer: Tokenizer) -> "Split":
         text, characters = document.text, self.characters
         room = self.room or _MAX_TOKENS_PER_CHARACTER * (characters or 1)
         if _is_within(document, characters):
@@ -223,7 +223,7 @@ class WorkEstimate:
 
     def __init__(self, plan: Plan, info: ScorerInfo, sample: bytes | str) -> None:
         self._plan = plan
-        self._fixed = fixed_work(plan.query, info)
+        self._fixed_tokens = fixed_work(plan.query, info)
         text = sample if isinstance(sample, str) else sample.decode("utf-8", "ignore")
         tokens = 0 if plan.tokenizer is None else plan.tokenizer.count(text)
         self._share = tokens / len(sample) if tokens else 1 / TOKEN_CHARACTERS
@@ -236,7 +236,7 @@ class WorkEstimate:
         """The work of documents of some sizes, if at most `most` passages are read."""
         estimates = [self._plan.estimate(size * self._share) for size in sizes]
         passages = sum(estimate[0] for estimate in estimates)
-        work = passages * self._fixed + sum(estimate[1] for estimate in estimates)
+        work = passages * self._fixed_tokens + sum(estimate[1] for estimate in estimates)
         if most is None or passages <= most.number:
             return work
         return work * min(1.0, most.among(int(passages)) / passages)
@@ -369,7 +369,7 @@ def _fit_query(
     if tokens > limit and not options.truncate_query:
         raise QueryTooLong(tokens, limit, info.model)
     if tokens > limit:
-        query, tokens = _cut_query(query, info.tokenizer, measure, limit)
+        query, tokens = _truncate_query(query, info.tokenizer, measure, limit)
         notes.append(f"the query was cut to its first {tokens} of {count} tokens")
     return query, tokens
 
@@ -388,7 +388,7 @@ def _flag_plan(query: str, info: ScorerInfo, length: int | None) -> Plan:
     limit = length * 3 // 4
     notes: tuple[str, ...] = ()
     if tokens > limit:
-        query, tokens = _cut_query(query, info.tokenizer, measure, limit)
+        query, tokens = _truncate_query(query, info.tokenizer, measure, limit)
         notes = (f"the query was cut to its first {tokens} of {count} tokens",)
     room = length - info.specials - tokens
     if room < 1:
@@ -396,7 +396,7 @@ def _flag_plan(query: str, info: ScorerInfo, length: int | None) -> Plan:
     return Plan(query, info.tokenizer, room, 0, 1, notes, first_only=True)
 
 
-def _cut_query(
+def _truncate_query(
     query: str, tokenizer: Tokenizer, measure: Callable[[str], int], limit: int
 ) -> tuple[str, int]:
     """Cut a query to at most `limit` tokens by `measure`. Returns it with its tokens."""
@@ -504,10 +504,10 @@ def _divide_long_tokens(text: str, encoded: _EncodedText, most: int) -> _Encoded
     spans: list[Span] = []
     for token, span, start, end in places:
         while end - start > most:
-            cut = _visible_end(text, start, start + most)
+            part_end = _visible_end(text, start, start + most)
             ids.append(token)
-            spans.append((start, cut))
-            start, span = cut, (cut, end)
+            spans.append((start, part_end))
+            start, span = part_end, (part_end, end)
         ids.append(token)
         spans.append(span)
     total = encoded.total + len(ids) - len(places)
@@ -555,7 +555,7 @@ class _Heads:
         characters: int | None,
         prepend_headings: bool,
     ) -> None:
-        self.title, self.dropped = _cut_title(document.title, tokenizer, limit, characters)
+        self.title, self.dropped = _truncate_title(document.title, tokenizer, limit, characters)
         self._has_title = bool(document.title)
         self._outer = tuple(document.headings) if prepend_headings else ()
         self._tokenizer, self._limit, self.characters = tokenizer, limit, characters
@@ -569,15 +569,15 @@ class _Heads:
         names = () if self._has_title else (*self._outer, *names)
         head = self._tokens_by_names.get(names)
         if head is None:
-            head = self._cut_headings(names)
+            head = self._truncate_headings(names)
             self._tokens_by_names[names] = head
         return head
 
-    def _cut_headings(self, names: tuple[str, ...]) -> _TitleTokens:
+    def _truncate_headings(self, names: tuple[str, ...]) -> _TitleTokens:
         while True:
             text = _HEADINGS_JOINT.join(names)
-            head, dropped_tokens = _cut_title(text, self._tokenizer, self._limit, self.characters)
-            if len(names) == 1 or (not dropped_tokens and head.text == text):
+            head, dropped = _truncate_title(text, self._tokenizer, self._limit, self.characters)
+            if len(names) == 1 or (not dropped and head.text == text):
                 return head
             names = names[1:]
 
@@ -586,7 +586,7 @@ class _Heads:
         return self.title if self._has_title else self.headings(names)
 
 
-def _cut_title(
+def _truncate_title(
     title: str, tokenizer: Tokenizer, limit: int, characters: int | None
 ) -> tuple[_TitleTokens, int]:
     """Cut a title to `limit` tokens, and to a quarter of a window's `characters`, if given.

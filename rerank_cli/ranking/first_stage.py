@@ -236,7 +236,7 @@ class _PassageSearch:
 
         def read() -> Iterator[tuple[int, Document]]:
             for index, document in self._reading.first():
-                self._note(document)
+                self._count_blocks(document)
                 yield index, document
 
         if prior_field is None:
@@ -263,7 +263,7 @@ class _PassageSearch:
         if sum(len(split.chunks) for split in splits) > self._count:
             return self._choose(first)
         for _, document in first:
-            self._note(document)
+            self._count_blocks(document)
         return [
             split._replace(document_index=index)
             for (index, _), split in zip(first, splits, strict=True)
@@ -389,7 +389,7 @@ class _PassageSearch:
             split = self._splits[index] = self._memory.split(self._plan, document)
         return split
 
-    def _note(self, document: Document) -> None:
+    def _count_blocks(self, document: Document) -> None:
         (blocks,) = self._sizes.counts([document.text])
         self._blocks += blocks
         self._doubtful += self._sizes.count_doubtful([document])

@@ -165,7 +165,7 @@ class PassageOrder:
         self._memory = memory
         self._sizes = BlockSizes(plan)
         self._feed: InputFeed | None = None
-        self._read: list[tuple[int, Document]] = []  # that are not blank
+        self._documents: list[tuple[int, Document]] = []  # that are not blank
         self._blocks = self._doubtful = 0  # of these
         self._keys: dict[object, int] = {}
         self._chosen_splits: dict[int, Split] | None = None
@@ -215,7 +215,7 @@ class PassageOrder:
 
     def count_documents(self) -> int:
         """How many documents there are to score."""
-        return len(self._read if self._chosen_splits is None else self._chosen_splits)
+        return len(self._documents if self._chosen_splits is None else self._chosen_splits)
 
     def count_passages(self) -> tuple[int, bool]:
         """How many passages there are to score, and whether that is an estimate."""
@@ -244,7 +244,7 @@ class PassageOrder:
         if entries:
             self._blocks += sum(self._sizes.counts([document.text for _, document in entries]))
             self._doubtful += self._sizes.count_doubtful([document for _, document in entries])
-        self._read += entries
+        self._documents += entries
         return entries
 
     def _survey(self, blocks: Iterable[Sequence[tuple[int, Document]]]) -> None:
@@ -266,17 +266,17 @@ class PassageOrder:
 
     def _choose(self, blocks: Iterable[Sequence[Document]]) -> Choice:
         """Have a first stage choose passages, then compare these with the query to order them."""
-        read: list[Document] = []
+        documents: list[Document] = []
 
         def read_blocks() -> Iterator[Document]:
             for block in blocks:
                 self._take(block)
-                read.extend(block)
+                documents.extend(block)
                 yield from block
 
         readings = iter([read_blocks()])
         parts = (self._plan, self._limits, None, self._open_meaning, self._memory)
-        choice = choose_passages(lambda: next(readings, read), *parts)
+        choice = choose_passages(lambda: next(readings, documents), *parts)
         self._chosen_splits = {
             split.document_index or 0: split for split in choice.splits if split.chunks
         }
@@ -287,7 +287,7 @@ class PassageOrder:
     def _candidates(self) -> Sequence[tuple[int, Document]]:
         """The documents to score, with their places."""
         if self._chosen_splits is None:
-            return self._read
+            return self._documents
         return [(index, split.document) for index, split in self._chosen_splits.items()]
 
     def _rounds(self) -> Iterator[Sequence[Place]]:

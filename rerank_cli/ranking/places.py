@@ -20,18 +20,20 @@ from rerank_cli.structure import is_code, syntax_of
 from rerank_cli.types import Chunk, Document, Prior
 from rerank_cli.words import COMMON_WORDS, Words, identifier_words, normalise
 
-DEFINITION, REPEAT = "definition", "repeat"  # the parts with code of their own in this module
+# The parts that have code of their own in this module.
+DEFINITION_PART, REPEAT_PART = "definition", "repeat"
 # The weight of each part, in logits.
 WEIGHTS: Mapping[str, float] = {
     "name": 2.0,
-    DEFINITION: 3.0,
+    DEFINITION_PART: 3.0,
     "several": 1.0,
     "other": -3.0,
     "test": -3.0,
     "old": -3.0,
-    REPEAT: -6.0,
+    REPEAT_PART: -6.0,
 }
-LINE = "line"  # a part without a weight: it puts the passage with the line of a query before others
+# A part without a weight: it puts the passage with the line of a query before others.
+LINE_PART = "line"
 _LINE_LEAD = 1.0  # the lead of that passage before the best one, in logits
 _LEAST_BEST_LOGIT = -2.0  # below it nothing in a file answers, and many passages add little
 _LEAST_COMMON_START = 4  # characters that a word and a longer one have in common: config, configur
@@ -258,12 +260,12 @@ class FileCounter:
                 self._root = _shared_folder(self._root, _path_of(document))
                 if is_program(document):
                     self._code_count += 1
-                    self._note(_path_of(document))
+                    self._add_path(_path_of(document))
                 self._other_count += not is_code(document.syntax)
             yield document
         self._is_complete = True
 
-    def _note(self, path: str) -> None:
+    def _add_path(self, path: str) -> None:
         if len(self._paths) < _MAX_PATHS:
             self._paths.add(path)
 
@@ -406,15 +408,15 @@ class PlacePrior:
         for place, chunk in enumerate(chunks):
             lag, parts = best - logits[place], priors[place].parts
             if start is not None and chunk.start <= start < chunk.end:
-                priors[place] = Prior({**parts, LINE: lag + _LINE_LEAD})
-            elif self._is_name and parts.get(DEFINITION, 0) >= weights[DEFINITION]:
-                priors[place] = Prior({**parts, DEFINITION: parts[DEFINITION] + lag})
+                priors[place] = Prior({**parts, LINE_PART: lag + _LINE_LEAD})
+            elif self._is_name and parts.get(DEFINITION_PART, 0) >= weights[DEFINITION_PART]:
+                priors[place] = Prior({**parts, DEFINITION_PART: parts[DEFINITION_PART] + lag})
         if not self._passages:
             return priors
         scores = [logit + prior.total for logit, prior in zip(logits, priors, strict=True)]
         best_first = sorted(range(len(scores)), key=lambda place: (-scores[place], place))
         for rank, place in enumerate(best_first[1:], 2):
-            parts = {**priors[place].parts, REPEAT: weights[REPEAT] * math.log(rank)}
+            parts = {**priors[place].parts, REPEAT_PART: weights[REPEAT_PART] * math.log(rank)}
             priors[place] = Prior(parts)
         return priors
 
@@ -443,7 +445,7 @@ class PlacePrior:
                 for definition in definitions
                 if chunk.start <= definition.place < chunk.end
             )
-            rows.append({**file_values, DEFINITION: max((least, *definition_values))})
+            rows.append({**file_values, DEFINITION_PART: max((least, *definition_values))})
         return rows
 
     def _name_value(self, path: str) -> float:

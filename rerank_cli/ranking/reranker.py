@@ -286,7 +286,7 @@ class Reranker:
             order = order_passages(plan, selection, spending, key_of, opener, self._texts)
             builder = PassageCollector(order, spending, *parts)
         readable = partial(
-            _read, info=info, root=self._media_root, builder=builder, selection=selection
+            _prepare, info=info, root=self._media_root, builder=builder, selection=selection
         )
         if isinstance(scorer, SurveyingScorer):
             documents = list(documents) if isinstance(documents, Iterator) else documents
@@ -595,7 +595,7 @@ def _multilingual_advice() -> str:
     return multilingual_advice()
 
 
-def _read(
+def _prepare(
     documents: Iterable[str | Document | Mapping[str, Any]],
     *,
     info: ScorerInfo,
@@ -604,9 +604,9 @@ def _read(
     selection: Selection,
 ) -> Iterator[Document]:
     """The documents as the scorer reads them, each with its earlier score if that counts."""
-    read = builder.watch_documents(read_documents(documents, info, root, builder.notes))
+    stream = builder.watch_documents(read_documents(documents, info, root, builder.notes))
     field = selection.prior_field
-    return iter(read) if field is None else check_priors(read, field)
+    return iter(stream) if field is None else check_priors(stream, field)
 
 
 def _fill(

@@ -176,8 +176,8 @@ class RankingBuilder:
         Their files decide whether a prior counts, and the query may be a name that no document has.
         """
         has_prior = self._selection.prior != PriorRule.NONE
-        watched = self._file_counter.watch(documents) if has_prior else documents
-        return self._name.watch(watched)
+        documents = self._file_counter.watch(documents) if has_prior else documents
+        return self._name.watch(documents)
 
     def add_unfinished(self, split: Split, scores: Sequence[float | None]) -> None:
         """Take the next document of a ranking that is stopped: some of its scores may be missing.

@@ -172,11 +172,12 @@ class RankingTask:
     store     a store of its own, for scores that no other ranking may use; None for the pool's
     key       what scores depend on besides the document
     client    whose work this is, for a scorer that is fair between clients; None for its own
-    watch     is called while documents are added and scores waited for, by `watching`, the thread
-              that makes the task or waits for its result; if it raises `StopRanking`, the caller is
-              to call `stop_early`
-    count_read
-              counts the documents read so far, if they are before the first is added; else None
+    watch     is called by `watch_thread` alone, while documents are added and scores waited for. If
+              it raises `StopRanking`, the caller must call `stop_early`
+
+    `watch_thread` is the thread that makes the task, or else the one that waits for its result.
+    `count_documents` counts the documents that are read before the first one is added; None if
+    there are none.
     """
 
     pool: ScorePool
@@ -191,11 +192,11 @@ class RankingTask:
     key: tuple[object, ...] = ()
     client: object = None
     watch: Watch | None = None
-    count_read: Callable[[], int] | None = None
+    count_documents: Callable[[], int] | None = None
 
     def __post_init__(self) -> None:
         self.is_over = False
-        self.watching = threading.get_ident()
+        self.watch_thread = threading.get_ident()
         self.given_pairs = self.scored_pairs = 0
         self._is_private = self.store is not None
         self._store = self.store or self.pool.store
@@ -250,7 +251,7 @@ class RankingTask:
 
     def wait(self) -> None:
         """Wait until the ranking is over, or for a short time, and call the watch."""
-        self.watching = threading.get_ident()
+        self.watch_thread = threading.get_ident()
         with self._changed:
             if not self.is_over:
                 self._changed.wait(self._patience)
@@ -263,7 +264,7 @@ class RankingTask:
 
     def call_watch(self) -> None:
         """Tell the watch, if there is one, how far the ranking has come."""
-        if self.watch is not None and self.watching == threading.get_ident():
+        if self.watch is not None and self.watch_thread == threading.get_ident():
             with self.pool.lock:
                 scored = self._blocks[0].scored_documents if self._blocks else 0
                 progress = Progress(
@@ -273,8 +274,8 @@ class RankingTask:
                     work=self.work.done,
                     read_work=self.work.read,
                 )
-            if self.count_read is not None and not progress.read:
-                progress = Progress(0, 0, self.count_read(), choosing=1)
+            if self.count_documents is not None and not progress.read:
+                progress = Progress(0, 0, self.count_documents(), choosing=1)
             self.watch(progress)
 
     def cancel(self) -> bool:

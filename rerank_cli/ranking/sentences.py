@@ -16,7 +16,7 @@ from itertools import chain, repeat
 from typing import NamedTuple
 
 from rerank_cli.errors import check_type
-from rerank_cli.ranking.places import DEFINITION, PlacePrior
+from rerank_cli.ranking.places import DEFINITION_PART, PlacePrior
 from rerank_cli.ranking.windows import Span
 from rerank_cli.structure import LOG, Block, BlockKind, find_blocks, is_code
 from rerank_cli.types import Chunk, Document, Pair, Ranking, Scale, Scored, ScorerInfo
@@ -128,11 +128,11 @@ def find_sentences(
     """
     check_type("ranking", ranking, Ranking)
     check_type("n", n, int)
-    sentences = _find_answers(ranking, n, score)
+    answers = _find_answers(ranking, n, score)
     defining = [
         place
         for place, result in enumerate(ranking.results[:n])
-        if result.prior is not None and DEFINITION in result.prior.parts
+        if result.prior is not None and DEFINITION_PART in result.prior.parts
     ]
     prior = PlacePrior(ranking.query) if defining else None
     for place in defining:
@@ -141,8 +141,8 @@ def find_sentences(
         if start is not None:
             end = _LINE_END.search(passage.document.text, start, passage.end)
             span = start - passage.start, (end.start() if end else passage.end) - passage.start
-            sentences[place] = _part(passage, span, Sections.find(passage.document))
-    return sentences
+            answers[place] = _part(passage, span, Sections.find(passage.document))
+    return answers
 
 
 def _find_answers(
@@ -305,18 +305,18 @@ def _find_candidates(chunk: Chunk, words: QueryWords, sections: Sections) -> Seq
     text = chunk.text[start : start + _SEARCHED_CHARACTERS]
     rest = iter(words.marks(text))
     mark = next(rest, None)
-    sentences = list[_Sentence]()
+    candidates = list[_Sentence]()
     for first, last in _find_spans(text, chunk.document):
         terms = set[str]()
         while mark is not None and mark.start < last:
             terms.add(mark.term)
             mark = next(rest, None)
-        sentences.append(_Sentence(start + first, start + last, frozenset(terms)))
+        candidates.append(_Sentence(start + first, start + last, frozenset(terms)))
     candidates = [
         each
-        for each in sentences
+        for each in candidates
         if not sections.is_heading(chunk.start + each.start, chunk.start + each.end)
-    ] or sentences
+    ] or candidates
     return [
         each
         for each in candidates

@@ -228,9 +228,9 @@ class TermCollection:
         Reads the text in pieces, so that a long one takes little memory.
         """
         length, counts = 0, [0] * len(self._terms)
-        cut = words.code_terms if is_code else words.terms
+        split_terms = words.code_terms if is_code else words.terms
         for start, end in segments(text):
-            terms = cut(text[start:end], self._singles)
+            terms = split_terms(text[start:end], self._singles)
             length += len(terms)
             counts = [
                 count + terms.count(term) for count, term in zip(counts, self._terms, strict=True)

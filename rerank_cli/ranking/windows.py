@@ -235,7 +235,7 @@ class _WindowLayout:
 
         room = min(fit(part.first), part.last - part.first)
         overlap = min(self._overlap, room // 4)
-        for first, last in windows(
+        for first, last in cut_windows(
             self._text, self._spans, room, overlap, fit, (part.first, part.last), body
         ):
             self._add(first, last, self._tree.around(block, first, part.last))
@@ -388,7 +388,7 @@ class BlockRanges:
         return ()
 
 
-def windows(
+def cut_windows(
     text: str,
     spans: Sequence[Span],
     room: int,
@@ -417,7 +417,7 @@ def windows(
         shares = -(-(rest - common) // (most - common))
         share = start + -(-(rest + (shares - 1) * common) // shares)
         reach = most // 4
-        own = _first_own(text, spans, end, start + most)
+        own = _first_new_token(text, spans, end, start + most)
         first = max(end if own is None else own, min(body, start + most - 1)) + 1
         lowest, highest = max(first, share - reach), max(first, min(start + most, share + reach))
         best = _best_cut(text, spans, lowest, highest, share)
@@ -427,13 +427,13 @@ def windows(
         yield start, end
         start = _next_start(text, spans, start, end, common)
         last = min(count, start + (room if fit is None else min(room, fit(start))))
-        if _first_own(text, spans, end, last) is None:  # it would be inside the one before
+        if _first_new_token(text, spans, end, last) is None:  # it would be inside the one before
             start = end
     if count > start:
         yield start, count
 
 
-def _first_own(text: str, spans: Sequence[Span], end: int, last: int) -> int | None:
+def _first_new_token(text: str, spans: Sequence[Span], end: int, last: int) -> int | None:
     """The first token before `last` with text that a window up to token `end` does not have.
 
     White space is not text, and a further token of the same character has no text of its own.

@@ -113,7 +113,7 @@ class RemoteScorer:
         self._names_documents = "$id" in placeholders(provider.request.record)
         self._model = model
         self._tariff = provider.price_at(address.url)
-        self._says = f"as {provider.name} says"  # the source of a cost
+        self._source = f"as {provider.name} says"  # the source of a cost
         self._request_options = request_options
         self._headers = hide_secrets(options.headers)
         self.builder = RequestBuilder(provider, model, request_options, info.tokenizer)
@@ -257,7 +257,7 @@ class RemoteScorer:
     def cost_of(self, totals: RequestTotals) -> Price | None:
         """The cost of some requests: as the service states it, or else by the known price."""
         costs, estimates = totals.costs.items(), totals.estimates.items()
-        prices = [Price(amount, name, self._says, estimated=False) for name, amount in costs]
+        prices = [Price(amount, name, self._source, estimated=False) for name, amount in costs]
         if self._tariff is not None:
             prices += [Price(amount, name, self._tariff.source) for name, amount in estimates]
         total, priced_count = Price.total(prices), totals.stated + totals.estimated
@@ -274,7 +274,7 @@ class RemoteScorer:
     def price_of(self, request: Request, report: ServiceRequest | None = None) -> Price | None:
         """The price of a request: what the service says, by its units, or by estimated tokens."""
         if report is not None and report.cost is not None:
-            return Price(report.cost, report.currency or "unknown", self._says, estimated=False)
+            return Price(report.cost, report.currency or "unknown", self._source, estimated=False)
         counts = () if report is None else (report.billed, report.usage)
         tariff, tokens = self._tariff, (request.query_tokens, request.chunk_tokens)
         return None if tariff is None else tariff.price_of(*tokens, counts)
@@ -577,7 +577,7 @@ def open_remote(
         provider,
         model,
         request_options,
-        _info(provider, model, options, chunks, cutting),
+        _make_info(provider, model, options, chunks, cutting),
         address,
         options,
     )
@@ -596,7 +596,7 @@ def open_remote(
     return scorer
 
 
-def _info(
+def _make_info(
     provider: Provider,
     model: str,
     options: RemoteOptions,

@@ -74,9 +74,9 @@ class Scheduler:
         with self._choosing:
             owner = self._clients.get(key)
             if owner is None:
-                least = self._queue[0][0] if self._queue else 0
+                lowest_cost = self._queue[0][0] if self._queue else 0
                 owner = self._clients[key] = _Client(key)
-                heappush(self._queue, (least, next(self._arrivals), owner))
+                heappush(self._queue, (lowest_cost, next(self._arrivals), owner))
             owner.jobs.append(job)
             self._waiting += len(pieces)
         for _ in pieces:

@@ -66,7 +66,7 @@ def test_money_ends_a_job_before_it_is_spent_and_resume_goes_on(
 def test_with_a_limit_a_record_that_fails_leaves_the_others_their_scores(
     rerank: Run, home: Path, tmp_path: Path
 ) -> None:
-    (home / "providers.toml").write_text(PRICED)
+    (home / "providers.toml").write_text(PRICED_PROVIDER)
     source = write(tmp_path / "in.jsonl", records(8))
 
     def refuse(request: Request, _number: int) -> Status | None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rerank_cli.providers.text_limits import EstimatedTokenizer
 from rerank_cli.ranking import ChunkOptions
 from rerank_cli.ranking.chunking import Plan, plan_chunks
-from rerank_cli.ranking.windows import windows
+from rerank_cli.ranking.windows import cut_windows
 from rerank_cli.scorers.tokenization import ModelTokenizer
 from rerank_cli.types import Document
 from tests.conftest import ROOT
@@ -95,7 +95,7 @@ def test_estimates_of_english_are_not_below_a_models_own_count() -> None:
     for path in [ROOT / "README.md", *ROOT.glob("examples/*.txt"), *ROOT.glob("rerank_cli/*.py")]:
         text = path.read_text(encoding="utf-8")
         spans = ESTIMATED_TOKENIZER.encode(text).spans
-        for first, last in windows(text, spans, 64, 0):
+        for first, last in cut_windows(text, spans, 64, 0):
             window = text[spans[first][0] : spans[last - 1][1]]
             ratios.append(ESTIMATED_TOKENIZER.count(window) / max(1, own.count(window)))
     assert min(ratios) >= 0.95

@@ -13,7 +13,7 @@ from rerank_cli.errors import QueryTooLong, UsageError
 from rerank_cli.providers.text_limits import EstimatedTokenizer
 from rerank_cli.ranking import ChunkOptions, chunking
 from rerank_cli.ranking.chunking import Plan, plan_chunks
-from rerank_cli.ranking.windows import Cut, is_inside_character, judge_cut, windows
+from rerank_cli.ranking.windows import Cut, cut_windows, is_inside_character, judge_cut
 from rerank_cli.scorers.tokenization import ModelTokenizer
 from rerank_cli.types import Document, Tokenizer, Tokens
 from tests.conftest import MODELS, ROOT
@@ -169,7 +169,7 @@ def test_no_window_begins_or_ends_inside_a_character(
         return place in (0, len(spans)) or spans[place][0] >= spans[place - 1][1]
 
     previous = 0
-    for first, last in windows(text, spans, room, min(overlap, room // 4)):
+    for first, last in cut_windows(text, spans, room, min(overlap, room // 4)):
         # Where a cut is not clean, no window that gets on could have had a clean one.
         assert clean(last) or not any(clean(place) for place in range(first + 1, last + 1))
         assert clean(first) or not any(clean(place) for place in range(first, previous + 1))
@@ -185,7 +185,7 @@ visible = st.sampled_from(
 @given(visible.map("".join), st.integers(48, 60))
 def test_no_visible_character_is_cut_where_a_better_place_is_near(text: str, room: int) -> None:
     spans = tokenizer_called("bytes").encode(text).spans
-    ranges = list(windows(text, spans, room, room // 4))
+    ranges = list(cut_windows(text, spans, room, room // 4))
     assert len(ranges) > 1
     for place in {place for both in ranges for place in both} - {0, len(spans)}:
         assert not is_inside_character(text, spans[place][0])
@@ -195,7 +195,7 @@ def test_no_visible_character_is_cut_where_a_better_place_is_near(text: str, roo
 def test_no_window_is_a_stub(count: int, room: int, overlap: int) -> None:
     overlap = min(overlap, room // 4)
     text = "w " * count
-    ranges = list(windows(text, Words().encode(text).spans, room, overlap))
+    ranges = list(cut_windows(text, Words().encode(text).spans, room, overlap))
     if len(ranges) > 1:
         assert min(last - first for first, last in ranges) >= room // 4
         assert {a[1] - b[0] for a, b in pairwise(ranges)} == {overlap}
@@ -206,7 +206,7 @@ def test_no_window_is_a_stub(count: int, room: int, overlap: int) -> None:
 def test_windows_end_with_sentences_where_one_is_near() -> None:
     text = "One two three four five. Six seven eight nine ten. Eleven twelve thirteen fourteen."
     spans = Words().encode(text).spans
-    cut = [text[spans[a][0] : spans[b - 1][1]] for a, b in windows(text, spans, 8, 0)]
+    cut = [text[spans[a][0] : spans[b - 1][1]] for a, b in cut_windows(text, spans, 8, 0)]
     assert cut == [
         "One two three four five.",
         "Six seven eight nine ten.",
@@ -223,7 +223,7 @@ def test_tokens_that_stand_for_no_text_are_no_place_to_cut() -> None:
 def test_lines_and_blank_lines_are_preferred_to_words() -> None:
     lines = "\n".join(["one two three"] * 8)
     spans = Words().encode(lines).spans
-    assert all(b % 3 == 0 for _, b in windows(lines, spans, 8, 0))
+    assert all(b % 3 == 0 for _, b in cut_windows(lines, spans, 8, 0))
 
 
 def test_offsets_are_into_the_original_text() -> None:

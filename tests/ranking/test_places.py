@@ -17,7 +17,7 @@ from rerank_cli.ranking import FileFacts, Selection
 from rerank_cli.ranking.calibration import relevance
 from rerank_cli.ranking.cascade import Cascade
 from rerank_cli.ranking.places import (
-    REPEAT,
+    REPEAT_PART,
     WEIGHTS,
     FileCounter,
     NameSearch,
@@ -543,12 +543,12 @@ def test_further_passages_of_a_file_count_less_in_a_ranking_of_passages() -> Non
     text = "\n".join(f"cats dogs {number} is here for a line of it" for number in range(3))
     documents = [file("a.py", text), file("b.py", "cats\n")]
     ranking = rank("cats dogs", documents, scorer(), passages=True, prior="code")
-    repeats = [result.prior.parts.get(REPEAT, 0.0) for result in ranking if result.prior]
+    repeats = [result.prior.parts.get(REPEAT_PART, 0.0) for result in ranking if result.prior]
     count = len(repeats) - 1  # of the passages of a.py
-    expected = [WEIGHTS[REPEAT] * math.log(place) for place in range(1, count + 1)]
+    expected = [WEIGHTS[REPEAT_PART] * math.log(place) for place in range(1, count + 1)]
     assert sorted(repeats) == pytest.approx(sorted([0.0, *expected]))
     whole = rank("cats dogs", documents, scorer(), prior="code", explain=True)
-    assert all(REPEAT not in result.prior.parts for result in whole if result.prior)
+    assert all(REPEAT_PART not in result.prior.parts for result in whole if result.prior)
 
 
 @given(st.lists(st.tuples(names, texts), max_size=6), st.none() | st.integers(1, 3), st.booleans())

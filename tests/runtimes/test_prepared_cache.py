@@ -371,7 +371,7 @@ def watch(event, arguments):
             os.kill(os.getpid(), signal.SIGKILL)
 
 sys.addaudithook(watch)
-PreparedCache(root).prepare(source, "a", tests.runtimes.test_prepared_cache.Making(source))
+PreparedCache(root).prepare(source, "a", tests.runtimes.test_prepared_cache.FileMaker(source))
 """
 
 

@@ -265,7 +265,8 @@ class Inputs:
             stream.seek(begin)
             sample = stream.read(_SAMPLE_BYTES)
         if unit in DIVIDED_UNITS and unit is not Unit.PARAGRAPH:
-            text, syntax = sample.decode("utf-8", "ignore"), self.options.syntax(path, stream=False)
+            text = sample.decode("utf-8", "ignore")
+            syntax = self.options.syntax(path, sample, stream=False)
             parts = divide_text(text, find_blocks(text, syntax), paragraphs=False)
             lengths = [part.end - part.start for part in parts] or [len(sample)]
         else:

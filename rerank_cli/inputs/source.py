@@ -153,10 +153,10 @@ class ReadOptions:
             return format_, self.unit
         return format_, unit_of(path, format_, stream=stream)
 
-    def syntax(self, path: str, *, stream: bool) -> str:
-        """The syntax of a source's text."""
+    def syntax(self, path: str, head: bytes, *, stream: bool) -> str:
+        """The syntax of a source's text, which begins with `head`."""
         if self.input_format is None:
-            return PLAIN if stream else syntax_of(plain_name(path))
+            return PLAIN if stream else syntax_of(plain_name(path), head)
         return SYNTAXES.get(self.input_format, PLAIN)
 
     @property
@@ -252,7 +252,7 @@ class SourceReader:
             head = conversion.text.encode()
             content = io.BytesIO(head)
         else:
-            self._syntax = self.options.syntax(self.path, stream=self.stream)
+            self._syntax = self.options.syntax(self.path, head, stream=self.stream)
             self.envelope = envelope_of(head, null=has_null)
             options = self.options
             is_text = options.text or has_null or options.grep

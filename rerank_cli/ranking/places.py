@@ -47,7 +47,7 @@ _TEST = re.compile(
 _VERSION = re.compile(r"(?:\A|/)v(\d{1,3})(?=/)")  # the folder of a version: v1/, api/v2/
 _VERSION_NAME = re.compile(r"\bv\d+\b")
 _MAX_PATHS = 100_000  # of programs, which are remembered to find old versions
-_CONFIGURATION = frozenset(("configuration", "css", "sql"))  # languages that are no programs
+_CONFIGURATION = frozenset(("configuration", "css"))  # languages that are no programs
 _TOKEN = re.compile(r"\w+")
 # A word that is written as code: app.handle, use().
 _CODE_WORD = re.compile(

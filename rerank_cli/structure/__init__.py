@@ -48,6 +48,22 @@ _CODE = {
     "haskell": "hs",
     "erlang": "erl hrl",
     "clojure": "clj cljs cljc",
+    "components": "vue svelte astro",
+    "protobuf": "proto",
+    "graphql": "graphql gql",
+    "objectivec": "m mm",
+    "groovy": "groovy gradle",
+    "solidity": "sol",
+    "powershell": "ps1 psm1",
+    "fsharp": "fs fsx",
+    "fortran": "f f90 f95 f03 f08",
+    "visualbasic": "vb vbs bas",
+    "lisp": "el lisp lsp scm rkt",
+    "vim": "vim",
+    "tcl": "tcl",
+    "awk": "awk",
+    "nix": "nix",
+    "batch": "bat cmd",
     "sql": "sql",
     "css": "css scss less",
     "configuration": "yaml yml toml ini cfg conf mk cmake dockerfile tf",
@@ -63,6 +79,18 @@ _SYNTAXES = {
     },
 }
 _NAMES = {"makefile": "configuration", "dockerfile": "configuration", "rakefile": "ruby"}
+# The languages of scripts that have no suffix, by the program that their first line names.
+_INTERPRETERS = {
+    **dict.fromkeys(("sh", "bash", "dash", "zsh", "ksh"), "bash"),
+    **dict.fromkeys(("node", "deno", "bun"), "javascript"),
+    **dict.fromkeys(("awk", "gawk", "mawk"), "awk"),
+    **{name: name for name in ("python", "perl", "ruby", "php", "lua", "julia", "groovy")},
+    "pypy": "python", "elixir": "elixir", "rscript": "r", "pwsh": "powershell", "tclsh": "tcl",
+}  # fmt: skip
+_SHEBANG_BYTES = 200
+_SHEBANG = re.compile(
+    rb"#![ \t]*(?:\S*/)?(?:env[ \t]+(?:(?:-\S+|\w+=\S*)[ \t]+)*(?:\S*/)?)?([A-Za-z]+)[\d.]*(?!\S)"
+)
 # The module of each syntax; `plain` is for all others. Modules are imported when they are used.
 _FINDERS = {MARKDOWN: "markdown", RST: "rst", **dict.fromkeys(_CODE, "code")}
 _NAME_CHARACTERS = 120  # the longest name
@@ -116,13 +144,17 @@ class Block(NamedTuple):
     name: str = ""
 
 
-def syntax_of(path: str) -> str:
-    """The syntax of a file by its name: a language, or empty for plain text.
+def syntax_of(path: str, head: bytes = b"") -> str:
+    """The syntax of a file: a language, or empty for plain text.
 
-    `path` has no suffix of a compression.
+    `path` has no suffix of a compression. If the name says nothing, the first line in `head` may
+    name the program that runs it: `#!/usr/bin/env python3`.
     """
     name = PurePath(path.lower())
-    return _SYNTAXES.get(name.suffix) or _NAMES.get(name.name, PLAIN)
+    syntax = _SYNTAXES.get(name.suffix) or _NAMES.get(name.name, PLAIN)
+    if syntax or not (match := _SHEBANG.match(head[:_SHEBANG_BYTES])):
+        return syntax
+    return _INTERPRETERS.get(match[1].decode().lower(), PLAIN)
 
 
 def is_code(syntax: str) -> bool:

@@ -434,3 +434,14 @@ def test_verbose_says_what_code_the_extra_would_read(monkeypatch: pytest.MonkeyP
     assert not stderr.getvalue()  # has its grammar; has none
     documents.say_how_code_was_read(Counter(go=3, rust=1, python=1), terminal)
     assert " ".join(stderr.getvalue().split()).startswith("2 files of code read by indentation")
+
+
+def test_a_script_without_a_suffix_is_code(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("#!/bin/sh\nevict() {\n  echo cats\n}\n")
+    (tmp_path / "LICENSE").write_text("You may.\n")
+    inputs = Inputs(paths=[str(tmp_path)], recursive=True)
+    inputs.check()
+    assert {Path(each.source or "").name: each.syntax for each in inputs} == {
+        "run": "bash",
+        "LICENSE": "",
+    }

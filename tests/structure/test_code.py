@@ -426,6 +426,28 @@ INDENTED_TEXTS = {
     "clojure": ("(defn evict [n]\n  (inc n))\n\n(def x 1)\n", 1),
     "dart": ("class Cache {\n  int evict(int n) {\n    return n;\n  }\n}\n", 2),
     "zig": ("pub fn evict(n: u8) u8 {\n    return n;\n}\n", 1),
+    "components": (
+        "<template>\n</template>\n<script>\nexport default {\n  login() {\n    a();\n  },\n};\n",
+        1,
+    ),
+    "protobuf": ("// A user.\nmessage User {\n  string name = 1;\n}\n\nservice A {\n}\n", 2),
+    "graphql": ("type User {\n  id: ID\n}\n\nquery Get {\n  id\n}\n", 2),
+    "objectivec": ("@implementation Cache\n- (void)evict:(int)n {\n  x();\n}\n@end\n", 1),
+    "groovy": ("def evict(n) {\n  n\n}\n\nclass A {\n  int b(int n) {\n    n\n  }\n}\n", 3),
+    "solidity": ("contract A {\n  function evict(uint n) public {\n    x = n;\n  }\n}\n", 2),
+    "powershell": ("# Gets it.\nfunction Get-It {\n  param($x)\n  return $x\n}\n", 1),
+    "fsharp": ("let evict n =\n  n + 1\n\ntype C() =\n  member this.Run x =\n    x\n", 3),
+    "fortran": (
+        "contains\n  pure integer function a(n)\n  a = n\n  end function\n  SUBROUTINE b\n  END\n",
+        2,
+    ),
+    "visualbasic": ("Public Class A\n  Public Sub Evict(n)\n    n = 1\n  End Sub\nEnd Class\n", 2),
+    "lisp": ("(defun evict (n)\n  (+ n 1))\n\n(define (run x)\n  x)\n\n(run 1)\n", 2),
+    "vim": ("function! s:evict(n) abort\n  return a:n\nendfunction\n", 1),
+    "tcl": ("proc evict {n} {\n  return $n\n}\n", 1),
+    "awk": ("function evict(n) {\n  return n\n}\n", 1),
+    "nix": ("{ pkgs }:\n{\n  a = 1;\n}\n", 0),
+    "batch": ("rem Evicts.\n:evict\necho 1\ngoto :eof\n", 0),
     "sql": ("CREATE TABLE a (\n  b int\n);\n\nSELECT 1;\n", 0),
     "configuration": ("all: a b\n\tmake a\n\nclean:\n\trm a\n", 0),
 }
@@ -454,6 +476,28 @@ def test_every_language_has_a_suffix_and_can_be_read() -> None:
     }
     assert syntax_of("a/Makefile") == syntax_of("a.toml") == "configuration"
     assert not is_code(syntax_of("a.md"))
+
+
+@pytest.mark.parametrize(
+    ("head", "syntax"),
+    [
+        ("#!/usr/bin/env python3\nimport a\n", "python"),
+        ("#!/usr/bin/python3.11\r\n", "python"),
+        ("#!/bin/sh -e\n", "bash"),
+        ("#! /usr/bin/perl -w", "perl"),
+        ("#!/usr/bin/env -S node --no-warnings\n", "javascript"),
+        ("#!/usr/bin/env LANG=C ruby\n", "ruby"),
+        ("#!/usr/bin/Rscript\n", "r"),
+        ("#!/opt/pythonish\n", ""),
+        ("#!/bin/true\n", ""),
+        ("#!", ""),
+        ("# !/bin/sh\n", ""),
+        ("\n#!/bin/sh\n", ""),
+    ],
+)
+def test_the_first_line_of_a_script_says_its_language(head: str, syntax: str) -> None:
+    assert syntax_of("bin/run", head.encode()) == syntax
+    assert syntax_of("notes.md", head.encode()) == "markdown"
 
 
 @pytest.mark.usefixtures("way")

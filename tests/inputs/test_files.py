@@ -33,7 +33,7 @@ def tree(root: Path, files: dict[str, str]) -> Path:
 @pytest.fixture(autouse=True)
 def git_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home without the rules that whoever runs the tests has for all repositories."""
-    home = tmp_path_factory.mktemp("home")
+    home = tmp_path_factory.mktemp("git-home")
     for name in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(name, str(home))
     for name in ("XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL"):

@@ -1,6 +1,7 @@
 """The time left: within a factor of 1.5 of the truth, whatever the order of lengths."""
 
 import json
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -193,7 +194,7 @@ def test_of_a_service_with_a_limit_of_requests_the_limit_counts(clock: Clock) ->
 
     state = RankingState(lambda: 1.0, scorer=LimitedScorer())
     for number in range(300):
-        limiter.wait()
+        assert limiter.wait_until(math.inf)
         clock.now += 0.02
         state.see(Progress(number, number, 300, work=number + 1, read_work=300))
     check(estimates, start, clock.now)

@@ -448,9 +448,7 @@ def _believable_paths(lines: Sequence[Sequence[_PathSplit]], disk: _Disk) -> set
     believable = set()
     for path, splits in splits_by_path.items():
         numbers = [split.number for split in splits]
-        rises = len(numbers) > 1 and all(
-            a is None or b is None or a < b for a, b in pairwise(numbers)
-        )
+        rises = len(numbers) > 1 and all(a < b for a, b in pairwise(numbers))
         looks_right = (
             any(split.is_certain for split in splits)
             or path in _STREAM_NAMES

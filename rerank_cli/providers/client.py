@@ -69,11 +69,6 @@ class Reply(NamedTuple):
     seconds: float
 
     @property
-    def tries(self) -> int:
-        """How often the request was sent."""
-        return len(self.statuses)
-
-    @property
     def trace_id(self) -> str | None:
         """The provider's id of the request, if a header has it."""
         return trace_id_in(self.headers)
@@ -516,21 +511,13 @@ class RateLimiter:
         self.sent_requests = self.sent_tokens = 0  # so far
         self._is_reached = False
 
-    def wait(self, tokens: int = 0) -> float:
-        """Wait until a request of `tokens` may be sent; return the seconds waited.
-
-        A request of more tokens than the limit is sent after a minute without requests.
-        """
-        start = self._clock()
-        self.wait_until(math.inf, tokens)
-        return self._clock() - start
-
     def wait_until(
         self, deadline: float, tokens: int = 0, cancellation: threading.Event | None = None
     ) -> bool:
         """Wait until a request of `tokens` may be sent.
 
-        Returns False if that is too late, at once, and if `cancellation` is set.
+        Returns False if that is too late, at once, and if `cancellation` is set. A request of more
+        tokens than the limit is sent after a minute without requests.
         """
         cancellation = cancellation or threading.Event()
         if self._tokens is not None:

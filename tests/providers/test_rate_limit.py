@@ -1,5 +1,6 @@
 """Whatever is asked of it, no minute has more requests or tokens than the limit."""
 
+import math
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,13 @@ def make_limiter(
     return RateLimiter(requests, tokens, clock=clock, sleep=clock.sleep)
 
 
+def wait_for(pace: RateLimiter, tokens: int = 0) -> float:
+    """Wait until a request may be sent; return the seconds."""
+    begin = pace._clock()
+    assert pace.wait_until(math.inf, tokens)
+    return pace._clock() - begin
+
+
 def most_in_a_minute(sends: Sequence[tuple[float, int]]) -> tuple[int, int]:
     """The most requests, and the most tokens, in any 60 seconds, both ends of which count."""
     minutes = [[n for then, n in sends if start <= then <= start + 60] for start, _ in sends]
@@ -55,7 +63,7 @@ def test_no_minute_has_more_than_the_limits(
     for gap, size in request_list:
         clock.now += gap
         before = clock.now
-        wait_seconds = pace.wait(size)
+        wait_seconds = wait_for(pace, size)
         assert wait_seconds == clock.now - before <= SPAN_SECONDS + 1e-6
         sends.append((clock.now, min(size, tokens or size)))
     most_requests, most_tokens = most_in_a_minute(sends)
@@ -69,7 +77,7 @@ def test_threads_share_the_limits(requests: int | None, tokens: int | None) -> N
     pace = make_limiter(clock, requests, tokens)
 
     def send(place: int) -> tuple[float, int]:
-        pace.wait(place % 13)
+        wait_for(pace, place % 13)
         return clock.seen.time, place % 13
 
     with ThreadPoolExecutor(8) as pool:
@@ -88,7 +96,7 @@ def test_requests_go_at_once_until_the_limit_and_then_as_room_comes() -> None:
     pace = make_limiter(clock, requests=3)
     wait_seconds = []
     for _ in range(6):
-        wait_seconds.append(pace.wait())
+        wait_seconds.append(wait_for(pace))
         clock.now += 1
     assert wait_seconds == [0, 0, 0, SPAN_SECONDS - 3, 0, 0]
 
@@ -96,10 +104,10 @@ def test_requests_go_at_once_until_the_limit_and_then_as_room_comes() -> None:
 def test_a_request_of_more_tokens_than_a_minutes_waits_for_all_of_them() -> None:
     clock = Clock()
     pace = make_limiter(clock, tokens=100)
-    assert pace.wait(10_000) == 0
-    assert pace.wait(1) == SPAN_SECONDS
-    assert pace.wait(10_000) == SPAN_SECONDS
-    assert pace.wait(100) == SPAN_SECONDS
+    assert wait_for(pace, 10_000) == 0
+    assert wait_for(pace, 1) == SPAN_SECONDS
+    assert wait_for(pace, 10_000) == SPAN_SECONDS
+    assert wait_for(pace, 100) == SPAN_SECONDS
 
 
 def test_a_hold_makes_everybody_wait_and_the_longest_counts() -> None:
@@ -108,8 +116,8 @@ def test_a_hold_makes_everybody_wait_and_the_longest_counts() -> None:
     pace.pause(20)
     pace.pause(5)
     clock.now += 4
-    assert pace.wait() == 16
-    assert pace.wait() == 0
+    assert wait_for(pace) == 16
+    assert wait_for(pace) == 0
 
 
 def test_a_hold_reaches_who_waits_already() -> None:
@@ -122,8 +130,8 @@ def test_a_hold_reaches_who_waits_already() -> None:
         clock.sleep(seconds)
 
     pace = RateLimiter(1, clock=clock, sleep=sleep)
-    pace.wait()
-    assert pace.wait() == pytest.approx(100)
+    wait_for(pace)
+    assert wait_for(pace) == pytest.approx(100)
     assert clock.slept == [SPAN_SECONDS, 100 - SPAN_SECONDS]
 
 
@@ -134,11 +142,11 @@ def test_an_interrupted_wait_leaves_the_turn_to_others() -> None:
         raise KeyboardInterrupt
 
     pace = RateLimiter(1, clock=clock, sleep=interrupt)
-    pace.wait()
+    wait_for(pace)
     with pytest.raises(KeyboardInterrupt):
-        pace.wait()
+        wait_for(pace)
     clock.now += SPAN_SECONDS
-    assert pace.wait() == 0
+    assert wait_for(pace) == 0
 
 
 @pytest.mark.parametrize("limits", [(0, None), (None, 0), (-1, 5)])
@@ -150,5 +158,5 @@ def test_a_limit_of_nothing_makes_no_sense(limits: tuple[int | None, int | None]
 def test_without_limits_nobody_waits() -> None:
     clock = Clock()
     pace = make_limiter(clock)
-    assert [pace.wait(10**9) for _ in range(100)] == [0] * 100
+    assert [wait_for(pace, 10**9) for _ in range(100)] == [0] * 100
     assert clock.slept == []

@@ -17,7 +17,7 @@ from typing import BinaryIO, Literal, get_args
 
 from rerank_cli.atomic_files import file_stamp
 from rerank_cli.errors import InputError, reason_of
-from rerank_cli.terminal import format_size, hide_user
+from rerank_cli.terminal import abbreviate, format_size, hide_user
 from rerank_cli.types import Document, Media
 from rerank_cli.user_files import open_regular_file
 
@@ -26,7 +26,7 @@ MediaKind = Literal["image", "video"]
 # A record is an image or a video, or has one, if it has a field of that name.
 MEDIA_FIELDS: Sequence[MediaKind] = get_args(MediaKind)
 MAX_FILE_BYTES = 10_000_000  # of a file that is sent
-HEAD_BYTES = 64  # of a file, which tell its type
+MEDIA_HEAD_BYTES = 64  # of a file, which tell its type
 _URL_START = re.compile(r"https?://|data:", re.IGNORECASE)
 _DATA_URL = re.compile(r"(data:[^,]*,)(.*)", re.IGNORECASE | re.DOTALL)
 _MAX_DATA_HEAD_CHARACTERS = 80
@@ -139,7 +139,7 @@ def has_lasting_content(media: Media) -> bool:
 
 
 def kind_of(head: bytes) -> MediaKind | None:
-    """The kind of media that a file is by its first `HEAD_BYTES`; None for any other file."""
+    """The kind of media that a file is by its first `MEDIA_HEAD_BYTES`; None for any other file."""
     kind = _type_of(head).partition("/")[0]
     return next((known_kind for known_kind in MEDIA_FIELDS if known_kind == kind), None)
 
@@ -165,7 +165,7 @@ def with_article(kind: str) -> str:
 def _check_file(media: Media) -> None:
     """Raise `InputError` for a file that `media_url` would refuse."""
     if not is_url(media.place):
-        _read_file(media, MAX_FILE_BYTES, HEAD_BYTES)
+        _read_file(media, MAX_FILE_BYTES, MEDIA_HEAD_BYTES)
 
 
 def _read_file(media: Media, limit: int, count: int) -> bytes:
@@ -264,8 +264,7 @@ def _outside_error(media: Media) -> InputError:
 
 
 def _shorten(name: str) -> str:
-    name = hide_user(name)
-    return name if len(name) <= _MAX_NAME_CHARACTERS else f"{name[:_MAX_NAME_CHARACTERS]}…"
+    return abbreviate(hide_user(name), _MAX_NAME_CHARACTERS)
 
 
 def _type_of(head: bytes) -> str:

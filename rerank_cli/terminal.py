@@ -448,6 +448,11 @@ def _on_one_line(message: str) -> str:
     return printable(message).replace("\n", "\N{SYMBOL FOR LINE FEED}")
 
 
+def abbreviate(text: str, most: int) -> str:
+    """A text, cut to its first `most` characters and marked with `…` if it has more."""
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
 def format_count(number: int, noun: str) -> str:
     """A number of things in words, as in `1 document`, `1,204 documents` or `2 queries`."""
     if number == 1:

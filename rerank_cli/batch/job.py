@@ -36,7 +36,7 @@ from rerank_cli.batch.records import (
     Original,
     Outcome,
 )
-from rerank_cli.batch.report import BatchFigures, Latencies
+from rerank_cli.batch.report import MAX_COUNT, BatchFigures, Latencies
 from rerank_cli.batch.sources import RecordSource
 from rerank_cli.costs import Price
 from rerank_cli.errors import InputError, OutputError, ScorerError
@@ -62,7 +62,6 @@ _SYNC_SECONDS = 5.0
 _MAX_JOURNAL_BYTES = 1 << 20  # a larger journal is written anew, without its older marks
 JOURNAL_END = ".journal"  # of its name
 _JOURNAL_HEAD = b'{"input": '
-_MAX_COUNT = (1 << 63) - 1
 _SHOWN_DIFFERENCES = 10
 _SHORT = reprlib.Repr()  # of values in a message, which may be from a damaged file
 _SHOWN_CHARACTERS = _SHORT.maxstring = _SHORT.maxother = 200
@@ -581,7 +580,7 @@ def _read_mark(line: bytes) -> Mark:
     """Read a later line of a journal; raises `ValueError`, and `TypeError` for other names."""
     mark = Mark(**parse_sealed_json(line))
     counts = (mark.items, mark.position, mark.errors)
-    if not all(type(count) is int and 0 <= count <= _MAX_COUNT for count in counts):
+    if not all(type(count) is int and 0 <= count <= MAX_COUNT for count in counts):
         raise ValueError("a count is no whole number")
     if not isinstance(mark.tails, list | tuple) or [*map(type, mark.tails)] != [str, str]:
         raise ValueError("a mark has two tails")

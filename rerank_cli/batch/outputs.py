@@ -7,7 +7,6 @@ A writer and its sink know the position up to which everything is whole; a journ
 
 import io
 import json
-import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -20,7 +19,7 @@ from rerank_cli.atomic_files import create_file, open_own_file, sync_stream
 from rerank_cli.batch import ResultsShape
 from rerank_cli.batch.records import DoneItem, EarlierOutput, Original, Outcome, Problem
 from rerank_cli.errors import InputError, OutputError
-from rerank_cli.inputs.streams import decompress
+from rerank_cli.inputs.streams import decompress, import_zstandard
 from rerank_cli.output_files import OutputFile
 from rerank_cli.render import json_score
 from rerank_cli.render.json_results import (
@@ -360,11 +359,8 @@ def _compress_gzip(lines: bytes) -> bytes:
 
 
 def _compress_zstandard(lines: bytes) -> bytes:
-    if sys.version_info >= (3, 14):
-        from compression import zstd
-    else:
-        from backports import zstd
-    return zstd.compress(lines)
+    member: bytes = import_zstandard().compress(lines)
+    return member
 
 
 _COMPRESSIONS: Mapping[str, Callable[[bytes], bytes]] = {

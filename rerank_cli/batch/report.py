@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from rerank_cli.batch.job import BatchJob
 
 NOTHING_TO_RANK = "nothing to rank: the input is empty"
-_MAX_COUNT = (1 << 63) - 1
+MAX_COUNT = (1 << 63) - 1
 _MAX_NOTES = 20  # notes that have a counter of their own
 _SHOWN_NOTES = 5
 _LATENCY_STEP = 1.02  # the factor between two places of the histogram of latencies
@@ -196,7 +196,7 @@ def _read_totals(values: object) -> RequestTotals:
         value = values.get(name, like)
         amounts = list(value.values()) if isinstance(value, dict) else [value]
         if type(value) is not type(like) or not all(
-            type(amount) in (int, float) and 0 <= amount <= _MAX_COUNT for amount in amounts
+            type(amount) in (int, float) and 0 <= amount <= MAX_COUNT for amount in amounts
         ):
             raise ValueError(f"{name} of requests has no sums")
         setattr(totals, name, dict(value) if isinstance(value, dict) else value)
@@ -208,7 +208,7 @@ def _are_counts(value: Any, like: Any) -> bool:
     if isinstance(like, dict):
         return isinstance(value, dict) and all(_are_counts(count, 0) for count in value.values())
     is_number = type(value) is int or (isinstance(like, float) and type(value) is float)
-    return is_number and 0 <= value <= _MAX_COUNT
+    return is_number and 0 <= value <= MAX_COUNT
 
 
 class Latencies:

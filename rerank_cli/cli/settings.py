@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from rerank_cli.errors import ConfigError, UsageError, near_words
+from rerank_cli.terminal import abbreviate
 from rerank_cli.user_files import parse_toml, read_user_file
 
 BOOLEAN_WORDS: Mapping[str, bool] = MappingProxyType(
@@ -301,7 +302,7 @@ def format_value(value: Any) -> str:
 
 def excerpt(text: str) -> str:
     """A value as it was given, cut if it is long."""
-    return text if len(text) <= _EXCERPT_CHARACTERS else f"{text[:_EXCERPT_CHARACTERS]}…"
+    return abbreviate(text, _EXCERPT_CHARACTERS)
 
 
 def _suggest(key: str, settings: Iterable[str]) -> str:

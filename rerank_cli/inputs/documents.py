@@ -39,7 +39,7 @@ from rerank_cli.inputs.records import RECORD_READERS
 from rerank_cli.inputs.source import BinarySource, ReadOptions, SourceReader
 from rerank_cli.inputs.streams import check_open, copy_to_disk
 from rerank_cli.inputs.text import BoundExceeded, Fault, guess_encoding
-from rerank_cli.media import HEAD_BYTES, MediaKind, field_kind, find_media, kind_of
+from rerank_cli.media import MEDIA_HEAD_BYTES, MediaKind, field_kind, find_media, kind_of
 from rerank_cli.progress import WorkAhead, WorkProfile
 from rerank_cli.structure import find_blocks, is_code, syntax_of
 from rerank_cli.structure.units import divide_text
@@ -156,7 +156,7 @@ class Inputs:
         if any(isinstance(problem, UnreadableSource) for problem in self._sources.problems):
             return False  # there were to be more
         path = self._sources.places[0].path
-        return self.options.format_and_unit(path, stream=_is_stream(path))[1] is Unit.FILE
+        return self.options.format_and_unit(path, stream=_is_pipe_or_device(path))[1] is Unit.FILE
 
     @property
     def has_code(self) -> bool:
@@ -179,7 +179,7 @@ class Inputs:
 
         Reads only their first records. Raises `InputError`.
         """
-        places = [p for p in self._sources.places if p.is_named and not _is_stream(p.path)]
+        places = [p for p in self._sources.places if p.is_named and not _is_pipe_or_device(p.path)]
         if not any(self.options.is_table(place.path) for place in places):
             return []
         return [(place.path, self._envelope_of(place.path)) for place in places]
@@ -320,7 +320,7 @@ class Inputs:
                 yield _media_document(place.path, kind)
                 return
             options = self._options_for(place)
-            is_stream = _is_stream(place.path)
+            is_stream = _is_pipe_or_device(place.path)
             source = SourceReader(place.path, options, stream, is_stream, is_named=place.is_named)
             try:
                 for document in source.documents():
@@ -348,7 +348,7 @@ class Inputs:
         """
         options, path = self.options, place.path
         is_explicit = options.unit is not Unit.AUTO or options.input_format is not None
-        if place.is_named or is_explicit or _is_stream(path):
+        if place.is_named or is_explicit or _is_pipe_or_device(path):
             return options
         if options.format_and_unit(path, stream=False)[1] is Unit.RECORD:
             try:
@@ -473,12 +473,12 @@ def _kind_of(stream: BinaryIO) -> MediaKind | None:
     if not stream.seekable():
         return None
     start = stream.tell()
-    head = stream.read(HEAD_BYTES)
+    head = stream.read(MEDIA_HEAD_BYTES)
     stream.seek(start)
     return kind_of(head)
 
 
-def _is_stream(path: str) -> bool:
+def _is_pipe_or_device(path: str) -> bool:
     """Whether a path is a pipe or a device rather than a file on disk."""
     return path == STDIN or not os.path.isfile(path)
 

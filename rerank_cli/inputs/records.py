@@ -27,7 +27,7 @@ from rerank_cli.media import (
     media_label,
     with_article,
 )
-from rerank_cli.terminal import encodable
+from rerank_cli.terminal import abbreviate, encodable
 from rerank_cli.types import Document, Envelope, Media, ScorerInfo
 
 # By default, the first of these fields that a record has holds its text.
@@ -297,7 +297,7 @@ def _field_value(record: Mapping[str, Any], name: str, where: str) -> Any:
 
 def _field_names(record: Iterable[str]) -> str:
     names = encodable(", ".join(map(str, islice(record, _SHOWN_NAMES_CHARACTERS)))) or "none"
-    return names if len(names) <= _SHOWN_NAMES_CHARACTERS else f"{names[:_SHOWN_NAMES_CHARACTERS]}…"
+    return abbreviate(names, _SHOWN_NAMES_CHARACTERS)
 
 
 def _constant_as_none(_constant: str) -> None:

@@ -91,7 +91,7 @@ def check_open(path: str) -> None:
         raise InputError("standard input is closed")
 
 
-def open_source(path: str) -> BinaryIO:
+def open_input(path: str) -> BinaryIO:
     """Open a source. Do not close standard input. Raises `InputError`."""
     check_open(path)
     if path == STDIN:
@@ -110,7 +110,7 @@ class OnePass(io.RawIOBase):
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._stream = cast("io.BufferedReader", open_source(path))
+        self._stream = cast("io.BufferedReader", open_input(path))
         self._status = None if path == STDIN else _file_status(self._stream)
         self.read_bytes = 0
         self._hash = _new_hash()
@@ -189,7 +189,7 @@ class SeekableInput:
     def __init__(self, path: str, folder: Callable[[], Path], *, unpack: bool = False) -> None:
         self.path = path
         self._folder = folder
-        self._source = self.stream = open_source(path)
+        self._source = self.stream = open_input(path)
         if path != STDIN:
             weakref.finalize(self, self._source.close)
         self._status = None if path == STDIN else _file_status(self._source)
@@ -412,8 +412,13 @@ def _decompressor(kind: str, stream: BinaryIO) -> Any:
         import lzma
 
         return lzma.LZMAFile(stream)
+    return import_zstandard().ZstdFile(stream)
+
+
+def import_zstandard() -> Any:
+    """The module for Zstandard: Python's own, or its backport."""
     if sys.version_info >= (3, 14):
         from compression import zstd
     else:
         from backports import zstd
-    return zstd.ZstdFile(stream)
+    return zstd

@@ -45,7 +45,7 @@ def _open_text(path: Path) -> Iterator[TextSource]:
         raise InputError(f"{path}: {reason_of(error)}") from error
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+def read_text_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield the lines of a text file that are not blank, with their numbers from 1."""
     with _open_text(path) as source:
         yield from _lines_of(source)
@@ -139,7 +139,7 @@ def read_qrels(path: Path) -> Iterator[tuple[str, str, int]]:
             except ValueError as error:
                 raise InputError(f"{where}: {error}", hint=_QRELS_HINT) from error
         return
-    for number, line in read_lines(path):
+    for number, line in read_text_lines(path):
         cells = line.split("\t") if line.count("\t") == 2 else line.split()
         if number == 1 and len(cells) == 3 and _is_name(cells[2]):  # the names of the columns
             continue
@@ -175,7 +175,7 @@ def read_run(path: Path) -> Iterator[tuple[str, str, float]]:
     if is_jsonl(path):
         yield from ((query, name, score) for query, name, score, _ in _read_nested(path))
         return
-    for number, line in read_lines(path):
+    for number, line in read_text_lines(path):
         yield parse_run_line(line, f"{path}:{number}")
 
 

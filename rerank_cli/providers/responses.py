@@ -75,7 +75,8 @@ _OUTPUT_FIELDS = ("output_tokens", "completion_tokens")
 _USAGE_HEADER = "x-compute-tokens"
 # A larger number is a mistake, because no request has that many tokens.
 _MAX_COUNT = 2**53
-_MAX_COUNTS = 50  # of an answer, and the characters of a count's name
+_MAX_COUNTS = 50  # of an answer
+_MAX_COUNT_NAME_CHARACTERS = 50
 _MAX_FIELD_NAMES, _MAX_FIELD_LEVELS = 200, 20  # of an answer's fields that are listed
 _MAX_FIELD_NAME_CHARACTERS = 60
 _EXCERPT_CHARACTERS = 120
@@ -525,7 +526,7 @@ def _usage_fields(body: Any) -> Iterator[tuple[str, Any]]:
 
 def _count(name: str, value: Any) -> float | None:
     """A number that may be a count; None if the name or the number is not one of a count."""
-    if len(name) > _MAX_COUNTS or not name.isidentifier() or one_line(name) != name:
+    if len(name) > _MAX_COUNT_NAME_CHARACTERS or not name.isidentifier() or one_line(name) != name:
         return None
     number = as_number(value)
     return number if number is not None and 0 <= number <= _MAX_COUNT else None

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from rerank_cli.errors import InputError
 from rerank_cli.ranking.surveys import sum_reciprocal_ranks
+from rerank_cli.terminal import abbreviate
 from rerank_cli.types import Blend, Document, Ranked, format_place
 
 _SHOWN_CHARACTERS = 60  # of a value or of the names of fields in a message
@@ -29,14 +30,14 @@ def prior_score(document: Document, field: str) -> float:
     fields = document.fields or {}
     for key in [field] if field in fields else field.split("."):
         if not isinstance(value, Mapping) or key not in value:
-            names = _shorten(", ".join(map(str, fields)))
+            names = abbreviate(", ".join(map(str, fields)), _SHOWN_CHARACTERS)
             raise InputError(
                 f"{_place_of(document)}no field called {field}, for its earlier score",
                 hint=f"the record has {names}" if fields else "only records have fields",
             )
         value = value[key]
     number = math.nan
-    value_text = _shorten(repr(value))
+    value_text = abbreviate(repr(value), _SHOWN_CHARACTERS)
     if value is None:  # that is how NaN and infinite numbers of JSON are read
         value_text = "null, NaN or Infinity"
     if isinstance(value, int | float | str) and not isinstance(value, bool):
@@ -82,7 +83,3 @@ def blend_orders(results: Sequence[Ranked], prior_field: str | None) -> list[Ran
 def _place_of(document: Document) -> str:
     place = format_place(document.source, document.line)
     return f"{place}: " if place else ""
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"

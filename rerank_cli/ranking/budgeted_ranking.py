@@ -43,7 +43,7 @@ def fill_in_order(task: RankingTask, order: PassageOrder, documents: Iterable[Do
         _fill_in_time(task, batches, order.spending)
         return
     try:
-        _fill(task, batches, order.spending)
+        _add_until_limit(task, batches, order.spending)
     except StopRanking:
         task.stop_early()
     except BaseException:
@@ -69,7 +69,7 @@ def _fill_in_time(
 
     def fill() -> None:
         try:
-            _fill(task, batches, spending)
+            _add_until_limit(task, batches, spending)
         except StopRanking:
             task.stop_early()
         except BaseException as error:  # noqa: BLE001 - `Pending.result` raises it
@@ -79,7 +79,7 @@ def _fill_in_time(
     threading.Thread(target=fill, name="fill", daemon=True).start()
 
 
-def _fill(
+def _add_until_limit(
     task: RankingTask, batches: Generator[Sequence[Split], None, None], spending: Spending
 ) -> None:
     """Add batches of documents until a limit is reached."""

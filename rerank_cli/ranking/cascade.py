@@ -28,6 +28,7 @@ from rerank_cli.ranking.chunking import Plan, Split
 from rerank_cli.ranking.powers import instruct_some
 from rerank_cli.ranking.reranker import Pending, Reranker
 from rerank_cli.ranking.results import MAX_REQUESTS, keep_best
+from rerank_cli.ranking.scoring import WATCH_SECONDS
 from rerank_cli.types import (
     Chunk,
     Document,
@@ -40,7 +41,6 @@ from rerank_cli.types import (
 )
 
 Span = tuple[int, int]
-_WATCH_SECONDS = 0.1  # between two calls of a watch, while a ranking is put together
 
 
 class Cascade:
@@ -284,7 +284,7 @@ class PendingCascade:
             if self.is_halted and pending.done():  # no next model begins
                 raise CancelledError
             if pending.task.is_over:  # its ranking is being put together
-                wait([pending], _WATCH_SECONDS)
+                wait([pending], WATCH_SECONDS)
                 continue
             try:
                 pending.task.wait()

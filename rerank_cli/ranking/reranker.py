@@ -324,7 +324,7 @@ class Reranker:
             limits = limits_of(selection, count)
             splits = _choose(task, partial(readable, documents), limits, self._texts)
         batches = batch_splits(splits, info.preferred_batch, everything=is_set)
-        _fill(task, batches, max_pairs)
+        _add_batches(task, batches, max_pairs)
         return pending
 
     def batch(
@@ -609,7 +609,7 @@ def _prepare(
     return iter(stream) if field is None else check_priors(stream, field)
 
 
-def _fill(
+def _add_batches(
     task: RankingTask, batches: Generator[Sequence[Split], None, None], max_pairs: int
 ) -> None:
     """Add documents; wait while `max_pairs` pairs are being scored."""

@@ -34,7 +34,7 @@ MAX_PENDING_CHARACTERS = 1 << 24
 _DOCUMENT_OVERHEAD_CHARACTERS = 64
 MAX_CACHED_DOCUMENTS = 1 << 15
 MAX_CACHED_CHARACTERS = 1 << 22
-_WATCH_SECONDS = 0.1  # between two calls of a watch, while the ranking waits for scores
+WATCH_SECONDS = 0.1  # between two calls of a watch, while the ranking waits for scores
 
 
 class ScoreKey(NamedTuple):
@@ -260,7 +260,7 @@ class RankingTask:
     @property
     def _patience(self) -> float | None:
         """The seconds to wait before the watch is called again; None without one."""
-        return None if self.watch is None else _WATCH_SECONDS
+        return None if self.watch is None else WATCH_SECONDS
 
     def call_watch(self) -> None:
         """Tell the watch, if there is one, how far the ranking has come."""

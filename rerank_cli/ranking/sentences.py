@@ -16,6 +16,7 @@ from itertools import chain, repeat
 from typing import NamedTuple
 
 from rerank_cli.errors import check_type
+from rerank_cli.ranking.calibration import Transform, transform_score
 from rerank_cli.ranking.places import DEFINITION_PART, PlacePrior
 from rerank_cli.ranking.windows import Span
 from rerank_cli.structure import LOG, Block, BlockKind, find_blocks, is_code
@@ -29,7 +30,6 @@ _TOKENS_A_SENTENCE_TOKEN = 8  # tokens of scored passages for each token of a se
 # The weight of words beside the model's logit: a word that few candidates have adds about this many
 # times the logarithm of its rarity. Chosen with `scripts/bench_sentences.py`.
 _WORD_WEIGHT = 0.5
-_LEAST_PROBABILITY = 1e-6
 _SEARCHED_CHARACTERS = 20_000  # of a long chunk that are searched for a sentence
 _SENTENCE_CHARACTERS = 1000  # as long as most sentences are
 _READ_CHARACTERS = 100_000  # of the longest document whose headings are looked for
@@ -245,19 +245,13 @@ def _best_scored(scored: Sequence[tuple[_Sentence, float]], scale: Scale) -> _Se
     """The candidate with the best sum of score and words; of equal ones the first."""
     weights = _weigh_terms([candidate for candidate, _ in scored])
     weight = _WORD_WEIGHT if scale in ("logit", "probability") else 0.0
+    transform: Transform = "logit" if scale == "probability" else "identity"
     values = [
-        _logit(value, scale) + weight * _word_value(candidate, weights)
+        transform_score(value, transform) + weight * _word_value(candidate, weights)
         for candidate, value in scored
     ]
     places = sorted(range(len(scored)), key=lambda place: scored[place][0].start)
     return scored[max(places, key=values.__getitem__)][0]
-
-
-def _logit(score: float, scale: Scale) -> float:
-    if scale != "probability":
-        return score
-    share = min(max(score, _LEAST_PROBABILITY), 1 - _LEAST_PROBABILITY)
-    return math.log(share / (1 - share))
 
 
 def _weigh_terms(candidates: Sequence[_Sentence]) -> Mapping[str, float]:

@@ -22,7 +22,7 @@ from rerank_cli.evaluation.measures import (
     reranked_run,
     unjudged_share,
 )
-from rerank_cli.inputs.trec import read_lines
+from rerank_cli.inputs.trec import read_text_lines
 
 CORPUS = [
     {"_id": "d1", "title": "Soil", "text": "Worms turn the soil over."},
@@ -330,7 +330,7 @@ def test_a_run_reranks_the_best_and_keeps_the_rest_in_their_order(tmp_path: Path
 def test_a_line_without_an_end_is_an_error() -> None:
     if Path("/dev/zero").exists():
         with pytest.raises(InputError, match="/dev/zero: has a line larger than 64 MB"):
-            list(read_lines(Path("/dev/zero")))
+            list(read_text_lines(Path("/dev/zero")))
 
 
 def read_record(to: Path, record: dict[str, Any], labels: LabelOptions | None = None) -> Collection:

@@ -111,11 +111,15 @@ def calibrate(
     from rerank_cli.evaluation.label_tables import draw_calibration
     from rerank_cli.evaluation.run import EvalOptions
     from rerank_cli.evaluation.thresholds import Goal, ThresholdOptions
-    from rerank_cli.scorers import check_single
+    from rerank_cli.scorers import split_models
     from rerank_cli.scorers.calibrations import write_calibration
 
     name = model or _default_model(ctx)
-    check_single(name, "calibrate")
+    if len(split_models(name)) > 1:
+        raise UsageError(
+            f"{name}: several models in a row, and calibrate takes one",
+            hint="-m MODEL names it; rank, batch, eval and tune take several in a row",
+        )
     goal: tuple[Goal, float] = "recall", _DEFAULT_RECALL if keep_recall is None else keep_recall
     if keep_precision is not None:
         goal = "precision", keep_precision

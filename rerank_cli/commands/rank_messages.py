@@ -7,14 +7,20 @@ import typer
 
 from rerank_cli.cli import option_values
 from rerank_cli.commands.rank_cascade import describe_interrupted, describe_stages
-from rerank_cli.inputs.documents import Inputs, describe_skips, say_what_was_read
+from rerank_cli.inputs.documents import Inputs, describe_skips, say_how_code_was_read
 from rerank_cli.ranking import Selection
 from rerank_cli.ranking.calibration import least_score
 from rerank_cli.ranking.first_stage import describe_candidates
 from rerank_cli.ranking.powers import ConcurrentScorer
-from rerank_cli.render import WRITERS, Style, describe_unread
-from rerank_cli.terminal import Terminal, format_count, format_duration
-from rerank_cli.types import Ranking, Scorer
+from rerank_cli.render import WRITERS, Style
+from rerank_cli.terminal import (
+    Terminal,
+    format_count,
+    format_duration,
+    format_names,
+    format_size,
+)
+from rerank_cli.types import Ranking, Scorer, Unread, UnreadReason
 
 _PRIOR_NOTE = "names of files, definitions and the like counted too; --prior none leaves them out"
 
@@ -66,6 +72,36 @@ def warn_of_limits(
     if ranking.unread is not None:
         limits = option_values.limits(ctx)
         terminal.warn(describe_unread(ranking.unread, limits, inputs.share))
+
+
+def describe_unread(unread: Unread, limits: Mapping[str, str], share: float | None) -> str:
+    """Say in words what the model did not read because a limit was reached.
+
+    `limits` has what a user gave as limits, by their names, and `share` is that of the input that
+    was read; None if it is not known.
+    """
+    is_late = unread.reason == UnreadReason.MAX_TIME
+    limit = limits.get(unread.reason, "")
+    limit = limit and f" ({limit})"
+    passages = format_count(unread.read + unread.passages, "passage")
+    part = "only part" if share is None or share >= 1 else f"about {share:.0%}"
+    if is_late and not unread.passages and not unread.is_input_read:
+        # Reading the input may take half of the time, and the model may need less than the rest.
+        return (
+            f"the time for reading was over{limit}: {part} of the input was looked at, "
+            f"and the model read all of its {passages}"
+        )
+    why = "time was over" if is_late else "more would cost too much"
+    total = f"{'about ' if unread.is_estimate else ''}{passages}"
+    parts = [f"{why}{limit}: the model read {unread.read:,} of {total}"]
+    if unread.documents:
+        verb = "is" if unread.documents == 1 else "are"
+        parts.append(f"{format_count(unread.documents, 'document')} {verb} left out")
+    if unread.partial:
+        parts.append(f"{unread.partial:,} read in part")
+    if not unread.is_input_read:
+        parts.append(f"{part} of the input was looked at")
+    return "; ".join(parts)
 
 
 def warn_of_nothing(
@@ -122,10 +158,26 @@ def say_what_it_took(
         if ranking.prior is not None:
             terminal.say(_PRIOR_NOTE)
         say_accounts(scorers, terminal)
-        say_what_was_read(inputs, terminal)
+        _say_what_was_read(inputs, terminal)
     elif was_shown and not ranking.incomplete:
         documents = format_count(ranking.documents, "document")
         terminal.say(f"{documents} in {format_duration(seconds)}")
+
+
+def _say_what_was_read(inputs: Inputs, terminal: Terminal) -> None:
+    """Say for --verbose what was read, and what was left out."""
+    if skips := describe_skips(inputs):
+        terminal.say(f"left out of folders and lists: {skips}")
+    if rows := sum(fault.count for fault in inputs.report.faults if fault.noun == "row"):
+        terminal.say(f"{format_count(rows, 'row')} did not fit the header")
+    if losses := inputs.report.losses:
+        things = [format_count(count, kind) for kind, count in sorted(losses.items())]
+        terminal.say(f"without a text: {format_names(things, 'and')}")
+    if inputs.report.code:
+        say_how_code_was_read(inputs.report.code, terminal)
+    if inputs.copied_bytes:
+        size = format_size(inputs.copied_bytes)
+        terminal.say(f"{size} copied to disk, because it is read twice")
 
 
 def _summary(ranking: Ranking, seconds: float) -> str:

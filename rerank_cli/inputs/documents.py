@@ -43,7 +43,7 @@ from rerank_cli.media import MEDIA_HEAD_BYTES, MediaKind, field_kind, find_media
 from rerank_cli.progress import WorkAhead, WorkProfile
 from rerank_cli.structure import find_blocks, is_code, syntax_of
 from rerank_cli.structure.units import divide_text
-from rerank_cli.terminal import Terminal, encodable, format_count, format_names, format_size
+from rerank_cli.terminal import Terminal, encodable, format_count, format_names
 from rerank_cli.types import Document, Envelope, ScorerInfo
 
 BINARY = "binary"  # a reason to skip a file, as are these
@@ -558,22 +558,6 @@ def _binary_hint(path: str) -> str | None:
 def _warn_of_more(count: int, what: str, terminal: Terminal) -> None:
     if count > _NAMED_FILES:
         terminal.warn(f"and {format_count(count - _NAMED_FILES, 'more file')} {what}")
-
-
-def say_what_was_read(inputs: Inputs, terminal: Terminal) -> None:
-    """Say for --verbose what was read, and what was left out."""
-    if skips := describe_skips(inputs):
-        terminal.say(f"left out of folders and lists: {skips}")
-    if rows := sum(fault.count for fault in inputs.report.faults if fault.noun == "row"):
-        terminal.say(f"{format_count(rows, 'row')} did not fit the header")
-    if losses := inputs.report.losses:
-        things = [format_count(count, kind) for kind, count in sorted(losses.items())]
-        terminal.say(f"without a text: {format_names(things, 'and')}")
-    if inputs.report.code:
-        say_how_code_was_read(inputs.report.code, terminal)
-    if inputs.copied_bytes:
-        size = format_size(inputs.copied_bytes)
-        terminal.say(f"{size} copied to disk, because it is read twice")
 
 
 def say_how_code_was_read(counts: Counter[str], terminal: Terminal) -> None:

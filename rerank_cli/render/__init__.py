@@ -14,10 +14,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from rerank_cli.errors import UsageError
-from rerank_cli.terminal import encodable, format_count
+from rerank_cli.terminal import encodable
 
 if TYPE_CHECKING:
-    from rerank_cli.types import Blend, Chunk, Document, Envelope, Ranked, Ranking, Unread
+    from rerank_cli.types import Blend, Chunk, Document, Envelope, Ranked, Ranking
     from rerank_cli.words import QueryWords
 
 TABLE_RESULTS = 10  # that a table on a terminal shows by default
@@ -350,41 +350,3 @@ def lines_around(sentence: Chunk, count: int) -> list[SourceLine]:
             lines.append(SourceLine(first, end, is_shown))
         first = end + 1
     return lines
-
-
-def lines_text(sentence: Chunk, count: int) -> str:
-    """The text of the lines around a sentence, as it is in the document."""
-    lines = lines_around(sentence, count)
-    return sentence.document.text[lines[0].start : lines[-1].end]
-
-
-def describe_unread(unread: Unread, limits: Mapping[str, str], share: float | None) -> str:
-    """Say in words what the model did not read because a limit was reached.
-
-    `limits` has what a user gave as limits, by their names, and `share` is that of the input that
-    was read; None if it is not known.
-    """
-    from rerank_cli.types import UnreadReason
-
-    is_late = unread.reason == UnreadReason.MAX_TIME
-    limit = limits.get(unread.reason, "")
-    limit = limit and f" ({limit})"
-    passages = format_count(unread.read + unread.passages, "passage")
-    part = "only part" if share is None or share >= 1 else f"about {share:.0%}"
-    if is_late and not unread.passages and not unread.is_input_read:
-        # Reading the input may take half of the time, and the model may need less than the rest.
-        return (
-            f"the time for reading was over{limit}: {part} of the input was looked at, "
-            f"and the model read all of its {passages}"
-        )
-    why = "time was over" if is_late else "more would cost too much"
-    total = f"{'about ' if unread.is_estimate else ''}{passages}"
-    parts = [f"{why}{limit}: the model read {unread.read:,} of {total}"]
-    if unread.documents:
-        verb = "is" if unread.documents == 1 else "are"
-        parts.append(f"{format_count(unread.documents, 'document')} {verb} left out")
-    if unread.partial:
-        parts.append(f"{unread.partial:,} read in part")
-    if not unread.is_input_read:
-        parts.append(f"{part} of the input was looked at")
-    return "; ".join(parts)

@@ -18,7 +18,7 @@ from rerank_cli.render import (
     blend_note,
     document_place,
     format_score,
-    lines_text,
+    lines_around,
     media_note,
     on_one_line,
     original_bytes,
@@ -236,7 +236,7 @@ def write_markdown(ranking: Ranking, style: Style) -> Iterator[bytes]:
         part, text = result.passage, result.passage.text
         if style.context is not None:
             part = shown_sentence(result, words, style)
-            text = lines_text(part, style.context)
+            text = _lines_text(part, style.context)
         notes = [prior_note(result, style)]
         if ranking.stages:
             notes.append(f"by {code_span(ranking.stages[result.stage].info.model)}")
@@ -249,6 +249,12 @@ def write_markdown(ranking: Ranking, style: Style) -> Iterator[bytes]:
         title = "Empty, and not scored" if are_empty else "Not scored, in the order they came"
         lines = [f"{separator}{title}:\n\n", *map(_blank, ranking.blanks)]
         yield encodable("".join(lines)).encode()
+
+
+def _lines_text(sentence: Chunk, count: int) -> str:
+    """The text of the lines around a sentence, as it is in the document."""
+    lines = lines_around(sentence, count)
+    return sentence.document.text[lines[0].start : lines[-1].end]
 
 
 def _item(result: Ranked, part: Chunk, text: str, notes: Sequence[str]) -> str:

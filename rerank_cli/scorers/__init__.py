@@ -132,15 +132,6 @@ def split_models(model: str | None) -> list[str]:
     return [name if is_path(name) else name.strip() for name in names]
 
 
-def check_single(model: str | None, command: str) -> None:
-    """Raise `UsageError` if a model's name is that of several, for a command that takes one."""
-    if len(split_models(model)) > 1:
-        raise UsageError(
-            f"{model}: several models in a row, and {command} takes one",
-            hint="-m MODEL names it; rank, batch, eval and tune take several in a row",
-        )
-
-
 def share_remote_options(
     models: Sequence[str | None], remote: RemoteOptions
 ) -> list[RemoteOptions]:

@@ -8,9 +8,9 @@ import pytest
 
 from rerank_cli import progress
 from rerank_cli.cli.settings import parse_duration
+from rerank_cli.commands.rank_messages import describe_unread
 from rerank_cli.ranking import passage_order
 from rerank_cli.ranking.budget import Spending
-from rerank_cli.render import describe_unread
 from rerank_cli.types import Unread, UnreadReason
 from tests.conftest import MODELS, Run, process
 from tests.support.loopback import serve

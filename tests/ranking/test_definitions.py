@@ -6,8 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_cli.ranking.definitions import DefinitionSearch, Symbol, _find_bodies
-from rerank_cli.structure import Block, BlockKind, code, find_direct_code, syntax_of
+from rerank_cli.ranking.definitions import (
+    DefinitionSearch,
+    Symbol,
+    _find_bodies,
+    find_direct_code,
+)
+from rerank_cli.structure import Block, BlockKind, code, syntax_of
 from tests.support.places import file, values
 
 

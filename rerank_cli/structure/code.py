@@ -85,7 +85,8 @@ def _node_kinds() -> dict[str, BlockKind]:
     nodes = _content()["nodes"]
     return {
         **dict.fromkeys(nodes["classes"].split(), BlockKind.CLASS),
-        **dict.fromkeys((*nodes["functions"].split(), *_VARIABLE_NODES), BlockKind.FUNCTION),
+        **dict.fromkeys(nodes["functions"].split(), BlockKind.FUNCTION),
+        **dict.fromkeys(_content()["variables"], BlockKind.FUNCTION),
     }
 
 
@@ -109,12 +110,6 @@ _CALL = re.compile(
 )
 _LAST_NAME = re.compile(r"(?:(?:[\w$]+(?:<[^<>]*>)?::)*~?[#\w$]+|operator[^\w\s]+)\Z")
 
-_VARIABLE_NODES = {
-    "variable_declarator": ("name", "value"),
-    "assignment_expression": ("left", "right"),
-    "field_definition": ("property", "value"),
-    "public_field_definition": ("name", "value"),
-}
 _FUNCTION_VALUES = {"arrow_function", "function_expression", "generator_function", "function"}
 _TYPES_BEFORE_NAMES = {"c", "cpp", "java", "csharp"}  # where a function's type is before its name
 _BODILESS = {"python", "ruby", "lua", "bash"}  # where nodes without a body are definitions too
@@ -260,14 +255,17 @@ def _parse(text: str, syntax: str, grammar: "Language") -> Sequence[_Definition]
         tree = parse(lambda byte, _: source[byte : byte + _PIECE_BYTES], progress_callback=is_late)
     except ValueError:
         return None
-    # A walk over the nodes with several lines: queries take quadratic time on errors.
+    # A walk over the nodes with several lines, and those around a definition of one line: queries
+    # take quadratic time on errors.
     definitions, kinds, cursor = list[_Definition](), _node_kinds(), tree.walk()
+    wrappers = frozenset(_content()["wrappers"].get(syntax, "").split())
     if not cursor.goto_first_child():
         return definitions
     while (node := cursor.node) is not None:
-        if (kind := kinds.get(node.type)) is not None:
+        if (kind := kinds.get(type_ := node.type)) is not None:
             definitions += _definition_of(node, source, kind, syntax)
-        if node.start_point[0] < node.end_point[0] and cursor.goto_first_child():
+        is_long = node.start_point[0] < node.end_point[0]
+        if (is_long or type_ in wrappers) and cursor.goto_first_child():
             continue
         while not cursor.goto_next_sibling():
             if not cursor.goto_parent():
@@ -287,9 +285,9 @@ def _definition_of(
 
 def _is_definition(node: "Node", syntax: str) -> bool:
     """Whether a node is more than a declaration, and no variable with a function of one line."""
-    type_ = node.type
-    if type_ in _VARIABLE_NODES:
-        value = node.child_by_field_name(_VARIABLE_NODES[type_][1])
+    type_, variables = node.type, _content()["variables"]
+    if type_ in variables:
+        value = node.child_by_field_name(variables[type_]["value"])
         is_short = node.start_point[0] == node.end_point[0]
         return value is not None and value.type in _FUNCTION_VALUES and not is_short
     if type_ == "type_definition":
@@ -311,7 +309,7 @@ def _name_of(node: "Node", source: bytes, kind: BlockKind, syntax: str) -> str |
     head = source[start : start + _MAX_HEADER_CHARACTERS]
     if type_ == "impl_item":
         return _impl_name(head.decode("utf-8", "replace"))
-    field = _VARIABLE_NODES[type_][0] if type_ in _VARIABLE_NODES else "name"
+    field = _content()["variables"].get(type_, {"name": "name"})["name"]
     name = node.child_by_field_name(field) or _declared_name(node)
     if name is None:
         word = _NAMELESS.search(head)

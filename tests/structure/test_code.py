@@ -460,6 +460,50 @@ def test_names_and_lines_of_definitions(syntax: str, way: str) -> None:
     assert definitions(text, check_line_ends(text, syntax, ("\r\n", "\r"))) == expected, way
 
 
+SHORT_DEFINITIONS = [
+    ("typescript", "export class A extends B {}", "class A"),
+    ("typescript", "export abstract class A {}", "class A"),
+    ("typescript", "export enum A { B }", "enum A"),
+    ("typescript", "export interface A { b: number }", "interface A"),
+    ("typescript", "namespace A { }", "namespace A"),
+    ("typescript", "export default function a() { }", "function a"),
+    ("javascript", "export class A { b() { } }", "class A"),
+    ("javascript", "export default async function a() { }", "function a"),
+    ("tsx", "export default function A() { return <p /> }", "function A"),
+    ("c", "struct a { int b; } c;", "struct a"),
+    ("c", "typedef struct a { int b; } c;", "struct a"),
+    ("cpp", "namespace a {\n  struct b { int c; } d;\n}", "struct b"),
+    ("go", "type A struct { b int }", "type A"),
+    ("go", "type A[T any] struct { b T }", "type A"),
+    ("java", "enum A {\n  B;\n  int c() { return 1; } }", "c"),
+    ("lua", "if a then\n  function b() end\nend", "function b"),
+    ("php", "<?php\nif (a) {\n  function b() { }\n}", "function b"),
+    ("python", "if a:\n  def b(): pass", "def b"),
+    ("python", "class A:\n  def b(self): pass", "def b"),
+    ("ruby", "class A\n  def b; end\nend", "def b"),
+    ("ruby", "class A\n  private def b; end\nend", "def b"),
+]
+
+
+@pytest.mark.parametrize(("syntax", "text", "name"), SHORT_DEFINITIONS)
+def test_definitions_of_one_line_are_found_in_what_is_around_them(
+    syntax: str, text: str, name: str, way: str
+) -> None:
+    blocks = check_line_ends(f"{text}\n", syntax, ("\r\n", "\r"))
+    assert name in [block.name for block in blocks], way
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "export const a=()=>{return 1};export class B{c(){return 2}}" * 20,
+        "x(function(){class A{}});" * 20,
+    ],
+)
+def test_a_long_line_has_at_most_one_definition(text: str, way: str) -> None:
+    assert len(definitions(text, find_blocks(text, "javascript"))) <= 1, way
+
+
 @pytest.mark.parametrize("syntax", INDENTED_TEXTS)
 def test_other_languages_are_read_by_indentation(syntax: str) -> None:
     text, count = INDENTED_TEXTS[syntax]

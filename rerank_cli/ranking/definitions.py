@@ -1,8 +1,9 @@
 """Where code defines a symbol: its class or function, the value of a constant, a member of a class.
 
-Classes and functions come from `structure`. Assignments and members are found by patterns, in a
-table by language. {0} in a pattern is the symbol. Lines may be long, and code may be hostile: so
-each repetition in a pattern has a bound, or can match a text in one way alone.
+Classes and functions come from `structure`. Assignments, members and functions without a body are
+found by patterns, in a table by language. {0} in a pattern is the symbol. Lines may be long, and
+code may be hostile: so each repetition in a pattern has a bound, or can match a text in one way
+alone.
 """
 
 import re
@@ -12,7 +13,7 @@ from functools import cache
 from itertools import chain
 from typing import NamedTuple
 
-from rerank_cli.structure import Block, BlockKind, find_blocks, is_code
+from rerank_cli.structure import Block, BlockKind, find_blocks, find_hidden, is_code
 from rerank_cli.types import Document
 from rerank_cli.words import normalise
 
@@ -78,19 +79,33 @@ _GO_GROUP = re.compile(rf"^(?:const|type|var)[ \t]*\({_INDENTED_LINES}", re.MULT
 # languages the type is before the name, in others behind it; {0} is the name.
 _MEMBER_START = r"(?:^|[{{(}};,])[ \t]*"
 _ENUM_MEMBER = rf"{_MEMBER_START}(?:case[ \t]+)?({{0}})(?=[ \t\r]*(?:[=,;({{{{}}}}]|$))"
+_NO_TYPE = (  # words that are no type of the name behind them
+    r"(?:await|case|class|co_\w+|delete|do|else|enum|friend|goto|import|new|package|return|sizeof"
+    r"|throws?|typedef|use|using|where|yield)\b"
+)
 _FIELD = (
-    rf"{_MEMBER_START}(?!(?:class|enum|friend|throws|typedef|using)\b"
+    rf"{_MEMBER_START}(?!{_NO_TYPE}"
     r"|(?:struct|union)[ \t]+\w+[ \t]*;)(?:[\w:.?$]+(?:\[ *\])?[ \t*&]+){{1,6}}\$?({0})"
-    r"(?=[ \t]*(?:[=;,)\[{{]|:(?!:)))|[}},][ \t*]*({0})(?=[ \t]*[=;,)\[])"
+    r"(?=[ \t]*(?:[=;,()\[{{]|:(?!:)))|[}},][ \t*]*({0})(?=[ \t]*[=;,)\[])"
 )
 _TYPED_FIELD = (
     rf"{_MEMBER_START}(?:\w+(?:\( *\))?[ \t]+){{{{,4}}}}({{0}})(?=[?!]?[ \t]*(?::(?!:)|=(?![=>])))"
 )
+# A method of a class in JavaScript. Each other language has a word before the name.
+_SCRIPT_FIELD = (
+    rf"{_TYPED_FIELD}|{_MEMBER_START}(?:[\w*]+[ \t]+){{{{,4}}}}({{0}})[?!]?[ \t]*"
+    r"\( *\)[ \t]*[:{{]"
+)
+_WORD_FIELD = (
+    rf"{_TYPED_FIELD}|{_MEMBER_START}(?:\w+(?:\( *\))?[ \t]+){{{{,4}}}}?"
+    r"(?:associatedtype|def|fn|fun|func|type)[ \t]+({0})"
+)
 _GO_MEMBER = r"^\t(?:\w+,[ \t]*){{,8}}({0})(?![.(])"
 _FIELDS: Mapping[str, str] = {
     **dict.fromkeys(("c", "cpp", "csharp", "dart", "java", "php"), _FIELD),
-    **dict.fromkeys(("javascript", "kotlin", "rust", "scala", "swift"), _TYPED_FIELD),
-    "go": rf"{_MEMBER_START}({{0}})(?=(?:,[ \t]*\w+){{{{,8}}}}[ \t]+[\w*\[(])",
+    **dict.fromkeys(("kotlin", "rust", "scala", "swift"), _WORD_FIELD),
+    "javascript": _SCRIPT_FIELD,
+    "go": rf"{_MEMBER_START}({{0}})(?=\(|(?:,[ \t]*\w+){{{{,8}}}}[ \t]+[\w*\[(])",
     "python": r"^[ \t]+(?:\w+[ \t]*[,=][ \t]*){{,8}}({0})(?:[ \t]*,[ \t]*\w+){{,8}}[ \t]*"
     r"(?:=(?!=)|:[ \t])",
 }
@@ -100,7 +115,21 @@ _ENUM = re.compile(r"^[ \t]*enum\s*\{[^{}]*", re.MULTILINE), _ENUM_MEMBER
 _TYPE = rf"^(?:export[ \t]+)?type[ \t][^=\n]{{,80}}=[ \t]*\{{{_INDENTED_LINES}"
 _NAMELESS_CLASSES: Mapping[str, tuple[re.Pattern[str], str]] = {
     **dict.fromkeys(("c", "cpp"), _ENUM),
-    "javascript": (re.compile(_TYPE, re.MULTILINE), _TYPED_FIELD),
+    "javascript": (re.compile(_TYPE, re.MULTILINE), _SCRIPT_FIELD),
+}
+# Functions without a body outside of classes: in C a type is before the name, which no call has.
+_PROTOTYPE = (
+    r"^[ \t]*(?>(?:(?:const|extern|inline|static|virtual|\"C\")[ \t]+)*)"
+    rf"(?!{_NO_TYPE})(?:[a-z_]\w*(?:::\w+)*{_GENERIC}|(?-i:[A-Z]\w*)\([\w \t*]{{{{,80}}}}\))"
+    rf"[ \t*&]+(?:[a-z_]\w*(?:::\w+)*{_GENERIC}[ \t*&]+){{{{,5}}}}"
+    r"({0})(?=[ \t]*\([^;{{}}]{{,2000}};)"
+)
+_DECLARATIONS: Mapping[str, str] = {
+    "c": _PROTOTYPE,
+    "cpp": _PROTOTYPE,
+    "javascript": rf"^[ \t]*(?:{_MODIFIER}|default[ \t]+)*function[ \t*]+({{0}})[ \t]*[(<]",
+    "ocaml": r"^[ \t]*(?:external|val)[ \t]+({0})[ \t]*:",
+    "rust": rf"^[ \t]*(?:{_MODIFIER}|unsafe[ \t]+)*fn[ \t]+({{0}})[ \t]*[(<]",
 }
 _NO_CLASS = re.compile(r"(?:extension|impl|mod|module|namespace|package)\b")
 _MAX_CLASS_DEPTH = 8  # of classes in classes; each class is read by itself
@@ -140,8 +169,8 @@ class Definition(NamedTuple):
 class DefinitionSearch:
     """Finds the definitions of the symbols of a query.
 
-    It finds members of classes, enums and structs only if `members` is set: in a question their
-    names often mean something else.
+    It finds members of classes, enums and structs, and functions without a body, only if `members`
+    is set: in a question their names often mean something else.
     """
 
     def __init__(self, symbols: Collection[Symbol], *, members: bool) -> None:
@@ -163,7 +192,7 @@ class DefinitionSearch:
             return ()
         syntax = "javascript" if document.syntax in _SCRIPT_SYNTAXES else document.syntax
         blocks = find_blocks(text, document.syntax)
-        variables = _leave_functions(blocks, self._find_assignments(text, syntax))
+        variables = _leave_inner(document, blocks, self._find_assignments(text, syntax))
         names = [
             (place, name, 1.0 if name in self._symbols else _OTHER_CASE)
             for place, name in chain(_find_definitions(text, blocks), variables)
@@ -171,9 +200,10 @@ class DefinitionSearch:
         ]
         if self._with_members:
             members = self._find_members(text, _find_bodies(text, blocks, syntax), syntax)
+            declarations = self._find_names(_DECLARATIONS.get(syntax, ""), text)
             names += [
                 (place, name, _MEMBER_VALUE)
-                for place, name in _leave_functions(blocks, members)
+                for place, name in _leave_inner(document, blocks, chain(members, declarations))
                 if name in self._symbols
             ]
         names.sort()
@@ -193,8 +223,8 @@ class DefinitionSearch:
         """The places in a text where symbols of the query get values, with their names there."""
         # In Go a type is behind the name: const size int = 1.
         general = None if syntax == "go" else _ASSIGNMENT
-        for source in filter(None, (general, OTHER_ASSIGNMENTS.get(syntax))):
-            yield from self._find_names(source, text)
+        for source in (general, OTHER_ASSIGNMENTS.get(syntax)):
+            yield from self._find_names(source or "", text)
         if syntax == "go":
             groups = [(*match.span(), _GO_MEMBER) for match in _GO_GROUP.finditer(text)]
             yield from self._find_members(text, groups, syntax)
@@ -212,7 +242,12 @@ class DefinitionSearch:
                 yield from ((start + place, name) for place, name in self._find_names(source, code))
 
     def _find_names(self, source: str, text: str) -> Iterator[tuple[int, str]]:
-        """The places and names of symbols where a pattern matches; {0} in `source` is a symbol."""
+        """The places and names of symbols where a pattern matches; {0} in `source` is a symbol.
+
+        An empty pattern matches nothing.
+        """
+        if not source:
+            return
         pattern = re.compile(source.format(self._symbol_source), re.IGNORECASE | re.MULTILINE)
         for match in pattern.finditer(text):
             group = match.lastindex or 0
@@ -265,15 +300,21 @@ def _owner_names(
         yield frozenset(map(normalise, words))
 
 
-def _leave_functions(
-    blocks: Iterable[Block], names: Iterable[tuple[int, str]]
+def _leave_inner(
+    document: Document, blocks: Iterable[Block], names: Iterable[tuple[int, str]]
 ) -> Iterator[tuple[int, str]]:
-    """Leave out the names in functions: these are local variables, often of the same names."""
-    functions = deque(block for block in blocks if block.kind is BlockKind.FUNCTION)
-    end = 0  # of the last function so far
-    for place, name in sorted(names):
-        while functions and functions[0].start < place:
-            end = max(end, functions.popleft().end)
+    """Leave out the names in functions, strings and comments.
+
+    In functions they are local variables, often of the same names.
+    """
+    sorted_names = sorted(names)
+    spans = [block[:2] for block in blocks if block.kind is BlockKind.FUNCTION]
+    if sorted_names:
+        spans += find_hidden(document.text, document.syntax)
+    later, end = deque(sorted(spans)), 0  # the end of the last span so far
+    for place, name in sorted_names:
+        while later and later[0][0] < place:
+            end = max(end, later.popleft()[1])
         if place >= end:
             yield place, name
 

@@ -160,6 +160,12 @@ def find_blocks(text: str, syntax: str = PLAIN) -> Sequence[Block]:
     return blocks
 
 
+def find_hidden(text: str, syntax: str) -> Iterator[tuple[int, int]]:
+    """The strings and comments of several lines in code: where each begins and ends."""
+    spans: Iterator[tuple[int, int]] = import_module(f"{__name__}.code").find_hidden(text, syntax)
+    return spans
+
+
 @contextmanager
 def pause_collection() -> Iterator[None]:
     """Pause garbage collection while code makes many small objects that are in no cycle.

@@ -102,12 +102,6 @@ def _language(syntax: str) -> _Language:
     return _Language(**table)
 
 
-_CALL = re.compile(
-    r"^[ \t]*(?>(?:@[\w.]+(?:\([^()\n]*\))?[ \t]+|\[[^\[\]\n]*\][ \t]+)*)"
-    r"(?P<head>[^\W\d][^(){}=;\"'\n`|?+/%!,]{0,200}?|~\w{1,80}"
-    r"|[^(){}=;\"'\n`]{0,200}?operator[^\w\s(]{1,3}|[#*][\w$]{1,80})[ \t]*(?=\()",
-    re.MULTILINE,
-)
 _LAST_NAME = re.compile(r"(?:(?:[\w$]+(?:<[^<>]*>)?::)*~?[#\w$]+|operator[^\w\s]+)\Z")
 
 _FUNCTION_VALUES = {"arrow_function", "function_expression", "generator_function", "function"}
@@ -145,6 +139,11 @@ def find_blocks(text: str, syntax: str) -> Sequence[Block]:
     if definitions is None:
         definitions = _find_definitions(plain, lines, language)
     return [*_lay_blocks(lines, _nest(lines, definitions))]
+
+
+def find_hidden(text: str, syntax: str) -> Iterator[tuple[int, int]]:
+    """The strings and comments of several lines in source code: where they begin and end."""
+    return _find_hidden(text, _language(syntax))
 
 
 class _CodeLines:
@@ -427,15 +426,17 @@ class _IndentationReader:
 def _hidden_lines(text: str, starts: Sequence[int], language: _Language) -> bytearray:
     """For each line 1 if it begins within a string, 2 if within a comment, else 0."""
     kinds = bytearray(len(starts))
-    if not language.hidden:
-        return kinds
-    for match in re.finditer(language.hidden, text, re.MULTILINE):
-        if match.lastgroup is not None and "\n" in match[0]:
-            first = bisect_right(starts, match.start())
-            last = bisect_right(starts, match.end() - 1)
-            mark = b"\1" if match[0][0] in "\"'`r" else b"\2"
-            kinds[first:last] = mark * (last - first)
+    for start, end in _find_hidden(text, language):
+        first, last = bisect_right(starts, start), bisect_right(starts, end - 1)
+        mark = b"\1" if text[start] in "\"'`r" else b"\2"
+        kinds[first:last] = mark * (last - first)
     return kinds
+
+
+def _find_hidden(text: str, language: _Language) -> Iterator[tuple[int, int]]:
+    for match in re.finditer(language.hidden, text, re.MULTILINE) if language.hidden else ():
+        if match.lastgroup is not None and "\n" in match[0]:
+            yield match.span()
 
 
 def _find_headers(
@@ -463,7 +464,7 @@ def _find_headers(
             add(match, _keyword_name(match), BlockKind.CLASS if is_class else BlockKind.FUNCTION)
     if language.calls:
         exceptions = {*_content()["calls"]["except"].split()}
-        for match in _CALL.finditer(text):
+        for match in re.finditer(_content()["calls"]["head"], text, re.MULTILINE):
             name = _call_name(match["head"].strip(), exceptions)
             add(match, name, BlockKind.FUNCTION)
     return headers

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_cli.ranking.definitions import (
+    _DECLARATIONS,
     DefinitionSearch,
     Symbol,
     _find_bodies,
@@ -114,7 +115,6 @@ def test_what_gets_a_value_outside_of_functions_is_defined(name: str, text: str)
         ("a.c", "static const user other = 1;"),
         ("a.c", "struct user;"),
         ("a.c", "extern int user;"),
-        ("a.c", "static int user(void);"),
         ("a.c", "int f(void) {\n    static int user = 1;\n}"),
         ("a.cpp", "using namespace user;"),
         ("a.js", "exports.user == 1"),
@@ -181,6 +181,44 @@ def test_what_only_names_a_symbol_does_not_define_it(name: str, text: str) -> No
         ("a.dart", "enum A {\n  other,\n  user;\n}"),
         ("a.dart", "class A {\n  late final B user;\n}"),
         ("a.scala", "case class A(other: Int, user: Int) {\n}"),
+        # Functions without a body.
+        ("a.go", "type A interface {\n\tOther(int)\n\tUser(int) error\n}"),
+        ("a.go", "type A interface{ User() }"),
+        ("a.java", "interface A<T> {\n  /** Of it. */\n  T user(int x);\n}"),
+        ("a.java", "abstract class A {\n  protected abstract <T> Map<T, B> user() throws C;\n}"),
+        ("a.java", '@interface A {\n  String user() default "";\n}'),
+        ("a.java", "class A {\n  native int user(int x,\n    int y);\n}"),
+        ("a.ts", "interface A {\n  user(x: number): void;\n  (other: B): C;\n}"),
+        ("a.ts", "interface A { user<T>(x: T): T }"),
+        ("a.ts", "abstract class A {\n  protected abstract user(): void;\n}"),
+        ("a.ts", "export type A = {\n  readonly get: B;\n  user?(x: number): void;\n}"),
+        ("a.d.ts", "declare class A {\n  static user(\n    x: number,\n  ): void;\n}"),
+        ("a.d.ts", "declare function user(x: number): void;"),
+        ("a.ts", "export function user<T>(x: T): void;"),
+        ("a.d.ts", "declare module 'a' {\n  export function user(): void;\n}"),
+        ("a.rs", "trait A { type B; fn user(&self) -> u32; }"),
+        ("a.rs", "pub trait A {\n    const B: u8;\n    type User;\n}"),
+        (
+            "a.rs",
+            "pub trait A {\n    async fn user<'a>(\n        &'a self,\n    ) -> u32;\n}",
+        ),
+        ("a.rs", 'extern "C" {\n    pub fn user(x: u8);\n}'),
+        ("a.cs", "interface A\n{\n    Task<int> User(int x);\n}"),
+        ("a.cs", "abstract class A\n{\n    public abstract void User();\n}"),
+        ("a.php", "<?php\ninterface A {\n  public static function user(int $x): void;\n}"),
+        ("a.php", "<?php\nabstract class A {\n  abstract function user();\n}"),
+        ("a.swift", "protocol A {\n  associatedtype B\n  mutating func user(_ x: Int)\n}"),
+        ("a.dart", "abstract class A {\n  Future<B> user(int x);\n}"),
+        ("a.c", "int user(int x);"),
+        ("a.c", "static struct other *user(const char *x,\n    int (*y)(void));"),
+        ("a.c", "extern unsigned long user(void) __attribute__((noreturn));"),
+        ("a.h", "PyAPI_FUNC(int) user(PyObject *x);"),
+        ("a.h", 'extern "C" {\nvoid user(void);\n}'),
+        ("a.h", 'extern "C" void user(void);'),
+        ("a.h", "namespace n {\n  std::vector<int> user(int x);\n}"),
+        ("a.cpp", "class A {\n public:\n  virtual int user(B x) const = 0;\n};"),
+        ("a.cpp", "struct A { void user(); };"),
+        ("a.mli", "val user : int -> int"),
     ],
 )
 @pytest.mark.parametrize("has_grammar", [True, False])
@@ -205,7 +243,6 @@ def test_members_are_defined_for_a_query_that_is_their_name(
     [
         ("a.go", "var (\n\tother = f(\n\t\tuser,\n\t)\n)"),
         ("a.go", "type A struct {\n\tuser\n\t*user\n\tb.user\n\tother user\n}"),
-        ("a.go", "type A interface {\n\tuser(int) error\n}"),
         ("a.go", "func f() {\n\ttype a struct {\n\t\tuser int\n\t}\n}"),
         ("a.py", "class A:\n    def go(self):\n        user = 3"),
         ("a.py", "def f():\n    class A:\n        user = 3"),
@@ -218,14 +255,14 @@ def test_members_are_defined_for_a_query_that_is_their_name(
         ("a.ts", "class A {\n  go() {\n    user = 3;\n  }\n  other = { user: 3 };\n}"),
         ("a.ts", "class A {\n  // user: number\n  other = 'user: x'\n}"),
         ("a.java", "enum A {\n  OTHER(USER, B);\n}"),
-        ("a.java", "class A {\n  int go(int user) throws user;\n  int user();\n  user other;\n}"),
+        ("a.java", "class A {\n  int go(int user) throws user;\n  user other;\n}"),
         ("a.java", "class A extends B implements C, user {\n}"),
         ("a.java", "@B(c = 1, user = 2)\nclass A {\n}"),
         ("a.c", "struct a {\n  struct user *other;\n  int go(int user);\n  int x[user];\n};"),
         ("a.c", "enum a {\n  OTHER = USER,\n  B = X | USER,\n};"),
         (
             "a.cpp",
-            "class A {\n  friend class user;\n  int user();\n  B<C, user, D> x;\n};",
+            "class A {\n  friend class user;\n  B<C, user, D> x;\n};",
         ),
         ("a.cpp", "class A {\n  A() : x(1), user(2) {\n  }\n};"),
         ("a.rs", "pub enum A {\n    Other(user, User),\n    B { user: u8 },\n}"),
@@ -238,6 +275,103 @@ def test_members_are_defined_for_a_query_that_is_their_name(
 def test_what_is_in_a_member_or_beside_one_is_no_definition(name: str, text: str) -> None:
     for query in ("user", "USER", "User"):
         assert "definition" not in values(query, name, f"{text}\n")
+
+
+# What names `user` in each language, in whole lines, and defines nothing.
+_SCRIPT_USES = (
+    *("user();", "user(1, () => {\n});", "new user(1);", "await user(1);", "other = user(1);"),
+    *("if (user(1)) {\n  user();\n}", "other(user, user => user);", "other({ user });"),
+    *('import user from "user";', 'import { other as user } from "a";', "export { user };"),
+    *("// user = 1", "/*\nuser = 1\nfunction user() {\n}\n*/", "/**\n * user(1): a\n */"),
+    *("other = `\nuser = 1\nfunction user() {\n}\n`;", '"user = 1";', "other = 'user()';"),
+)
+_C_USES = (
+    *("// user = 1", "/*\nint user(int a);\nint user = 1;\n*/", '#include "user.h"'),
+    *("int other = user(1);", 'const char *other = "int user(int a);";', "return user(1);"),
+    *("user(1);", "OTHER(user);", "other = user;", "throw user(1);", "goto user;"),
+    "int f(void) {\n  int user(int a);\n  if (a) user(1);\n  else user(2);\n}",
+)
+USES: dict[str, tuple[str, ...]] = {
+    "py": (
+        *("user()", "import user", "from user import other", "from a import (\n    user,\n)"),
+        *("from a import other as user", "# user = 1", '"""\nuser = 1\ndef user():\n"""'),
+        *("other = '''\nclass user:\n    user = 1\n'''", "other(\n    user=1,\n)", "user(1)[0]"),
+        *("if user:\n    user()", "print('user = 1')", "other = [\n    user,\n]", "user.other()"),
+    ),
+    "js": _SCRIPT_USES,
+    "ts": _SCRIPT_USES,
+    "tsx": _SCRIPT_USES,
+    "c": _C_USES,
+    "cpp": _C_USES,
+    "go": (
+        *('import user "user"', 'import (\n\tuser "a"\n)', "// user = 1", "/*\nvar user = 1\n*/"),
+        *("var other = user(1)", "var other = `\nvar user = 1\n`", "func f() {\n\tuser(1)\n}"),
+    ),
+    "rs": (
+        *("use user;", "use a::{user, other};", "user!(1);", "// user = 1", "/*\nfn user();\n*/"),
+        *("const A: B = user(1);", 'const A: &str = r#"\nfn user();\n"#;', "/// fn user()"),
+        "fn f() {\n    user(1);\n    return user(2);\n}",
+    ),
+    "java": (
+        *("import user;", "import static a.user;", "// user = 1", "/*\nint user();\n*/"),
+        *("class A {\n  int b = user(1);\n}", "class A {\n  B b =\n    new user(1);\n}"),
+        "class A {\n  /** int user(); */\n  @user(1)\n  int b;\n}",
+        'class A {\n  int f() {\n    return user(1);\n  }\n  String c = "int user();";\n}',
+    ),
+    "cs": (
+        *("using user;", "using static a.user;", "// user = 1", "/*\nint user();\n*/"),
+        *("class A\n{\n  int b = user(1);\n  int c => user(2);\n}", "[user(1)]\nclass A { }"),
+    ),
+    "php": (
+        *("use user;", "user(1);", "// $user = 1;", "$a = user(1);", "class A {\n  use user;\n}"),
+        "/*\n$user = 1;\nfunction user();\n*/",
+    ),
+    "rb": (
+        *("user", "user 1", "user(1)", "require 'user'", "# user = 1", "include User"),
+        *("=begin\nuser = 1\ndef user\n=end", "other = 'user = 1'", "other user: 1"),
+    ),
+    "lua": (
+        *("user(1)", 'require "user"', "-- user = 1", "--[[\nuser = 1\nfunction user()\n]]"),
+        *("local other = [[\nuser = 1\n]]", "local other = user(1)", "other { user }"),
+    ),
+    "sh": ("user 1", "# user=1", "source user", "other $(user 1)", "echo 'user=1'"),
+    "pl": ("user(1);", "use user;", "# $user = 1", "=pod\n\nsub user {\n\n=cut", "$a = user(1);"),
+    "kt": ("import user", "// val user = 1", "/*\nfun user()\n*/", "val other = user(1)"),
+    "swift": ("import user", "// let user = 1", "/*\nfunc user()\n*/", "let other = user(1)"),
+    "scala": ("import user", "// val user = 1", "/*\ndef user()\n*/", "val other = user(1)"),
+    "dart": ("import 'user';", "// var user = 1;", "/*\nint user();\n*/", "var other = user(1);"),
+    "hs": ("import user", "-- user :: Int", "other = user 1"),
+    "ex": ("import user", "# user = 1", "other(user)", '"""\nuser = 1\ndef user do\n"""'),
+    "r": ("library(user)", "# user <- 1", "user(1)", "other <- user(1)"),
+    "jl": ("using user", "# user = 1", "user(1)", '"""\nuser = 1\n"""'),
+    "ml": ("open user", "(*\nlet user = 1\nval user : int\n*)", "let other = user 1"),
+}
+
+
+@pytest.mark.parametrize("has_grammar", [True, False])
+@pytest.mark.parametrize(
+    ("suffix", "text"), [(suffix, text) for suffix, texts in USES.items() for text in texts]
+)
+def test_a_call_an_import_a_comment_or_a_string_is_no_definition(
+    monkeypatch: pytest.MonkeyPatch, suffix: str, text: str, has_grammar: bool
+) -> None:
+    if not has_grammar:
+        monkeypatch.setattr(code, "_grammar", lambda _: None)
+    text = f"<?php\n{text}\n" if suffix == "php" else f"{text}\n"
+    for query in ("user", "USER"):
+        assert "definition" not in values(query, f"a.{suffix}", text)
+
+
+@given(st.sampled_from(sorted(USES)), st.data(), st.booleans())
+def test_several_uses_are_no_definition(
+    suffix: str, data: st.DataObject, has_grammar: bool
+) -> None:
+    uses = data.draw(st.lists(st.sampled_from(USES[suffix]), max_size=6))
+    text = data.draw(st.sampled_from(["\n", "\n\n", "\r\n"])).join(["", *uses, ""])
+    with pytest.MonkeyPatch.context() as patch:
+        if not has_grammar:
+            patch.setattr(code, "_grammar", lambda _: None)
+        assert "definition" not in values("user", f"a.{suffix}", text)
 
 
 @pytest.mark.parametrize(
@@ -291,10 +425,10 @@ def test_all_names_of_a_query_in_one_group_are_defined() -> None:
     "part",
     [
         *("static ", "const (\n", "const (\n\t", "a, ", "a = ", "a<", "typedef a ", "} ", "$"),
-        *(" ", "*", "int *", "a<b> ", "user,", "a.", "(", "[a]"),
+        *(" ", "*", "int *", "a<b> ", "user,", "a.", "(", "[a]", "A(b) ", "a::", "user(a "),
     ],
 )
-@pytest.mark.parametrize("name", ["a.py", "a.c", "a.go", "a.ts", "a.hs", "a.sql", "a.kt"])
+@pytest.mark.parametrize("name", ["a.py", "a.c", "a.go", "a.ts", "a.hs", "a.sql", "a.kt", "a.rs"])
 def test_long_lines_and_groups_end_no_search_for_definitions(name: str, part: str) -> None:
     """A pattern that can match such a text in many ways would not come to its end."""
     search, syntax = DefinitionSearch([Symbol("user")], members=False), syntax_of(name)
@@ -303,6 +437,7 @@ def test_long_lines_and_groups_end_no_search_for_definitions(name: str, part: st
     text = "\n".join(lines)
     syntax = "javascript" if syntax == "typescript" else syntax
     assert len([*search._find_assignments(text, syntax)]) < 30
+    assert len([*search._find_names(_DECLARATIONS.get(syntax, ""), text)]) < 30
 
 
 @pytest.mark.parametrize(

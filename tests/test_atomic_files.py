@@ -69,7 +69,7 @@ def test_it_may_be_a_file_that_is_ranked(rerank: Run, tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("no\na fox\n")
     assert rerank("fox", str(path), "-m", "bm25", "-o", str(path)).code == 0
-    assert path.read_text() == "a fox\n"
+    assert path.read_text() == "a fox\nno\n"
 
 
 def test_mode_and_links_stay(tmp_path: Path) -> None:

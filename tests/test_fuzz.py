@@ -87,6 +87,22 @@ def check_ending(content: bytes, options: list[str], place: Sequence[str]) -> No
     assert "rerank: " in outcome.err or outcome.code == 0
 
 
+def check_sorting(content: bytes, options: list[str], suffix: str) -> None:
+    """Sort a file in place: it stays as it was, or has all that it had."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"a.{suffix}"
+        file.write_bytes(content)
+        arguments = ["a fox", "-m", "bm25", *options, str(file), "-o", str(file)]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "stderr", Stream())
+            app.run(arguments)
+        changed = file.read_bytes()
+    white = b" \t\r\n\0"  # the ends of records, and blank ones of tables
+    assert changed == content or sorted(changed.translate(None, white)) == sorted(
+        content.translate(None, white)
+    )
+
+
 def check_cursor(content: bytes, options: list[str]) -> None:
     outcome = run(content, options, terminal=True)
     output = outcome.raw.decode() + outcome.err
@@ -107,6 +123,15 @@ def test_any_input_ends_in_a_ranking_or_a_message_and_moves_no_cursor(
 ) -> None:
     check_ending(content, options, place)
     check_cursor(content, options)
+
+
+@pytest.mark.slow
+@settings(max_examples=300)
+@given(CONTENT, OPTIONS, st.sampled_from(["csv", "tsv", "jsonl", "json", "txt", "md", "html"]))
+def test_a_file_that_is_ranked_loses_nothing(
+    content: bytes, options: list[str], suffix: str
+) -> None:
+    check_sorting(content, options, suffix)
 
 
 def test_a_stream_in_memory_is_like_a_pipe() -> None:

@@ -582,8 +582,8 @@ def output_options(
             "-o",
             "--output",
             metavar="FILE",
-            help="Write to FILE, whole or not at all. It may be one of the files that are ranked. "
-            "Default: standard output.",
+            help="Write to FILE, whole or not at all. If FILE alone is ranked, its records are "
+            "sorted in place, and all are kept. Default: standard output.",
         ),
     ] = STDOUT,
     scores: Annotated[

@@ -2,10 +2,11 @@
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from itertools import chain, count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,6 +36,7 @@ from rerank_cli.errors import (
 )
 from rerank_cli.inputs import STDIN
 from rerank_cli.inputs.documents import Inputs, warn_of_inputs, warn_of_unread_media
+from rerank_cli.inputs.streams import is_compressed
 from rerank_cli.output_files import (
     OutputFile,
     PlannedOutput,
@@ -60,6 +62,7 @@ from rerank_cli.user_files import spool_directory
 _QUIET_SECONDS = 0.7  # a terminal shows a message if opening a model takes longer
 _INCOMPLETE_END = ".incomplete"  # of the name of a file with results so far
 _DATA_FORMATS = (Format.JSON, Format.JSONL)  # that no person reads from top to bottom
+_WHITE, _BLOCK_BYTES = b" \t\r\n\0", 1 << 20
 _INTERRUPTED_EARLY = "interrupted before anything was scored"
 
 
@@ -108,6 +111,7 @@ def rank_documents(ctx: typer.Context, openings: Sequence[Future[Scorer]]) -> Ex
         style = _style(ctx, terminal, passages=selection.passages)
         WRITERS[style.format_].check_sources(inputs, style)
         _settle_output(output, params, inputs)
+        selection = _settle_sorting(output, inputs, style, selection)
         keep = find_keep(ctx, len(openings))
         progress.lap(progress.STARTING)
         scorers = [_wait_until_open(opening, terminal, budget) for opening in openings]
@@ -158,9 +162,8 @@ def rank_documents(ctx: typer.Context, openings: Sequence[Future[Scorer]]) -> Ex
         elif ranking.incomplete:
             _write_incomplete(outcome, output, style, inputs, terminal)
         else:
-            _check_nothing_is_lost(output, inputs)
-            is_drawn = WRITERS[style.format_].is_drawn
-            output.write(render(ranking, style), terminal, is_drawn=is_drawn)
+            pieces = _check_nothing_is_lost(render(ranking, style), output, inputs)
+            output.write(pieces, terminal, is_drawn=WRITERS[style.format_].is_drawn)
     finally:  # the reader that closed the pipe gets the message all the same
         if params["cache"]:
             from rerank_cli.scorers.cached import save_scores  # few runs need it
@@ -258,17 +261,61 @@ def _name_incomplete(path: str) -> str:
     return next(free for free in chain([name], numbered_names) if not os.path.lexists(free))
 
 
-def _check_nothing_is_lost(output: OutputFile, inputs: Inputs) -> None:
-    """Refuse to replace a file by its results if not all that is ranked could be read."""
-    if not (inputs.report.problems or inputs.report.binary) or output.is_stream:
-        return
-    files = [path for path in inputs.paths if os.path.isfile(path)]
-    place = Path(output.path)
-    if place.is_file() and any(place.samefile(path) for path in files):
+def _settle_sorting(
+    output: OutputFile, inputs: Inputs, style: Style, selection: Selection
+) -> Selection:
+    """The selection, which keeps all records of a file that the results replace.
+
+    Raises `UsageError` if the results would not be its records.
+    """
+    if not _is_in_place(output, inputs):
+        return selection
+    is_changed = style.scores or (style.null and not inputs.options.null)
+    reasons = {
+        "other documents are ranked with it": not inputs.is_single_source,
+        f"-f {style.format_} does not write records as they came": style.format_ != Format.TEXT,
+        "its passages are ranked, and not its records": style.passages,
+        f"{'--scores' if style.scores else '-0'} changes its records": is_changed,
+        "rerank cannot write a file of its kind": not inputs.keeps_bytes,
+        "the results are not compressed": is_compressed(output.path),
+        "--top-n leaves records out": selection.n is not None,
+        "--min-score leaves records out": selection.min_score not in (None, 0),
+        "--within leaves records out": selection.within is not None,
+        "--candidates leaves records out": not isinstance(selection.candidates, str),
+    }
+    reason = next((text for text, is_so in reasons.items() if is_so), None)
+    if reason is not None:
         raise UsageError(
-            f"{output.path}: not replaced, because not all of the input could be read",
-            hint="-o another file",
+            f"-o {output.path}: cannot sort this file in place: {reason}", hint="-o another file"
         )
+    return replace(selection, keep_empty=True, matched_only=False)
+
+
+def _check_nothing_is_lost(
+    pieces: Iterable[bytes], output: OutputFile, inputs: Inputs
+) -> Iterator[bytes]:
+    """Yield the pieces of the results; raises `UsageError` if a file that is sorted has more.
+
+    White space may differ: the end of the last record, and blank lines between records.
+    """
+    if not _is_in_place(output, inputs):
+        yield from pieces
+        return
+    if inputs.report.problems or inputs.report.binary:
+        raise _cannot_replace(output, "not all of the input could be read")
+    size_bytes = 0
+    for piece in pieces:
+        size_bytes += len(piece.translate(None, _WHITE))
+        yield piece
+    with open(output.path, "rb") as file:
+        blocks = iter(partial(file.read, _BLOCK_BYTES), b"")
+        if size_bytes != sum(len(block.translate(None, _WHITE)) for block in blocks):
+            raise _cannot_replace(output, "the results are not all that it has")
+
+
+def _cannot_replace(output: OutputFile, reason: str) -> UsageError:
+    message = f"{output.path}: not replaced, because {reason}"
+    return UsageError(message, hint="-o another file")
 
 
 def _settle_output(output: OutputFile, params: Mapping[str, Any], inputs: Inputs) -> None:

@@ -159,6 +159,17 @@ class Inputs:
         return self.options.format_and_unit(path, stream=_is_pipe_or_device(path))[1] is Unit.FILE
 
     @property
+    def is_single_source(self) -> bool:
+        """Whether all documents come from one file or stream."""
+        return len(self._sources.places) == 1 and not (self.texts or self._sources.problems)
+
+    @property
+    def keeps_bytes(self) -> bool:
+        """Whether the documents of each source are parts of its text, and in any order make one."""
+        paths = [place.path for place in self._sources.places]
+        return all(self.options.keeps_bytes(path, stream=_is_stream(path)) for path in paths)
+
+    @property
     def has_code(self) -> bool:
         """Whether some files are source code, by their names."""
         return any(is_code(syntax_of(place.path)) for place in self._sources.places)

@@ -176,6 +176,13 @@ class ReadOptions:
         format_, unit = self.format_and_unit(path, stream=False)
         return unit is Unit.RECORD and RECORD_READERS.get(format_, JSON_LINES).is_table
 
+    def keeps_bytes(self, path: str, *, stream: bool) -> bool:
+        """Whether documents are parts of their source's text, and in any order make one."""
+        format_, unit = self.format_and_unit(path, stream=stream)
+        is_array = unit is Unit.RECORD and format_ is InputFormat.JSON
+        has_other_ends = self.null and unit is not Unit.LINE
+        return not (self.grep or is_array or has_other_ends or format_ in CONVERTERS)
+
     def _holds_records(self, path: str, *, stream: bool) -> bool:
         """Whether lines are JSON: by --unit, or because the user names fields of lines."""
         if self.unit is not Unit.AUTO:

@@ -318,6 +318,12 @@ def decompress(stream: BinaryIO, name: str, end: bytes = b"\n") -> tuple[bytes, 
     return head[:HEAD_BYTES], io.BufferedReader(_HeadAndRest(head, inner, name, kind), READ_BYTES)
 
 
+def is_compressed(path: str) -> bool:
+    """Whether a file is compressed, by its first bytes; raises `OSError`."""
+    with open(path, "rb") as stream:
+        return bool(_find_compression(stream.read(HEAD_BYTES)))
+
+
 def _find_compression(head: bytes) -> str:
     """The compression of a content by its first bytes; empty if it has none."""
     kind = next((kind for mark, kind in _COMPRESSION_MARKS.items() if head.startswith(mark)), "")

@@ -1,5 +1,6 @@
 """The query and sources that a command line names, and which results are shown."""
 
+import gzip
 import io
 import os
 import re
@@ -219,3 +220,60 @@ def test_a_summary_is_said_where_there_are_no_results(rerank: Run) -> None:
 def test_nul_ends_paths_and_records(null: str, rerank: Run) -> None:
     assert rerank(*FAQ, "-f", "paths", null).out == "examples/faq.txt\0"
     assert rerank("x", "-d", "x y", "-m", "bm25", null).out == "x y\0"
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["-f", "csv"], "-f csv does not write records as they came"),
+        (["-f", "paths"], "-f paths does not"),
+        (["--json"], "-f json does not"),
+        (["-d", "text"], "other documents are ranked with it"),
+        (["b.txt"], "other documents are ranked with it"),
+        (["--passages"], "its passages are ranked, and not its records"),
+        (["--unit", "file"], "its passages are ranked, and not its records"),
+        (["--scores"], "--scores changes its records"),
+        (["--files-from", "list", "-0"], "-0 changes its records"),
+        (["-0", "--unit", "paragraph"], "rerank cannot write a file of its kind"),
+        (["--grep"], "rerank cannot write a file of its kind"),
+        (["--input-format", "json"], "rerank cannot write a file of its kind"),
+        (["--input-format", "html", "--unit", "line"], "rerank cannot write a file of its kind"),
+        (["-n", "1"], "--top-n leaves records out"),
+        (["--min-score", "0.1"], "--min-score leaves records out"),
+        (["--within", "1"], "--within leaves records out"),
+        (["--candidates", "5"], "--candidates leaves records out"),
+    ],
+)
+def test_no_file_that_is_ranked_is_replaced_by_less(
+    rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], reason: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("list").write_text("a.txt")
+    file = [] if "list" in options else ["a.txt"]
+    ran = rerank("from", *file, *options, "-o", "a.txt", "-m", "./no such model")
+    assert (ran.code, ran.out) == (2, "")
+    assert f"-o a.txt: cannot sort this file in place: {reason}" in ran.err
+    assert "hint: -o another file" in ran.err
+    assert Path("a.txt").read_text() == "from a\n"
+
+
+def test_a_compressed_file_is_not_replaced(
+    rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    content = gzip.compress(b"a fox\n")
+    Path("a.txt").write_bytes(content)
+    ran = rerank("fox", "a.txt", "-o", "a.txt", "-m", "bm25")
+    assert (ran.code, Path("a.txt").read_bytes()) == (2, content)
+    assert "the results are not compressed" in ran.err
+
+
+def test_a_file_whose_content_is_not_what_its_name_says_is_not_replaced(
+    rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    content = '[{"text": "dog"},\n {"text": "fox"}]\n'
+    Path("a.jsonl").write_text(content)
+    ran = rerank("fox", "a.jsonl", "-o", "a.jsonl", "-m", "bm25")
+    assert (ran.code, Path("a.jsonl").read_text()) == (2, content)
+    assert "not replaced, because the results are not all that it has" in ran.err

@@ -234,19 +234,6 @@ def test_texts_of_options_are_parted_where_one_has_several_lines() -> None:
     assert render_bytes(rank_documents(Document("a"), Document("fox"))) == b"fox\na\n"
 
 
-def test_a_file_that_is_written_anew_gets_no_lines_of_ours(rerank: Run, tmp_path: Path) -> None:
-    first, second = tmp_path / "one.md", tmp_path / "two.md"
-    first.write_text("slow boats\nor none\n")
-    second.write_text("a fox\nand more\n")
-    for place in (first, tmp_path / "." / "two.md"):
-        assert rerank("fox", str(first), str(second), "-m", "mini", "-o", str(place)).code == 0
-    assert first.read_text() == "a fox\nand more\nslow boats\nor none\n"
-    assert "==>" not in second.read_text()
-    other = tmp_path / "other"
-    rerank("fox", "-r", str(tmp_path), "-m", "mini", "-o", str(other))
-    assert other.read_text().count("==> ") == 2
-
-
 def test_a_person_is_told_of_formats_for_files(rerank: Run, tmp_path: Path) -> None:
     for name in ("a.md", "b.md"):
         (tmp_path / name).write_text("fox\n")

@@ -38,7 +38,14 @@ from rerank_cli.inputs.files import (
 from rerank_cli.inputs.records import RECORD_READERS
 from rerank_cli.inputs.source import BinarySource, ReadOptions, SourceReader
 from rerank_cli.inputs.streams import check_open, copy_to_disk
-from rerank_cli.inputs.text import BoundExceeded, Fault, guess_encoding
+from rerank_cli.inputs.text import (
+    HEAD_BYTES,
+    BoundExceeded,
+    Fault,
+    envelope_of,
+    guess_encoding,
+    is_binary,
+)
 from rerank_cli.media import MEDIA_HEAD_BYTES, MediaKind, field_kind, find_media, kind_of
 from rerank_cli.progress import WorkAhead, WorkProfile
 from rerank_cli.structure import find_blocks, is_code, syntax_of
@@ -50,6 +57,7 @@ BINARY = "binary"  # a reason to skip a file, as are these
 NEEDS_EXTRA = {extra: f"in need of the extra {extra}" for extra in formats_by_extra()}
 _NAMED_FILES = 10  # the most files that a message names; others are counted
 _SAMPLES, _SAMPLE_BYTES = 64, 1 << 14  # the number of samples of all input, about, and their bytes
+_LARGE_BYTES = 1 << 16  # of a file that may be binary, from which estimates look at it
 _TEXT_BYTES = 1 << 12  # of a sample, to estimate how many tokens a byte has
 _MEMORY_BYTES = 1 << 20  # of a pipe, before its copy goes to disk
 
@@ -255,7 +263,8 @@ class Inputs:
                 size = Path(place.path).stat().st_size
                 unit = self.options.format_and_unit(place.path, stream=False)[1]
                 if unit is Unit.FILE:
-                    profile.add(size, work_of(size))
+                    is_left_out = size >= _LARGE_BYTES and self._is_binary(place.path)
+                    profile.add(size, 0.0 if is_left_out else work_of(size))
                     end += size
                     continue
                 count = max(1, math.ceil(size / step))
@@ -266,6 +275,15 @@ class Inputs:
                     profile.add(size / count, share * size / count)
                     end += size / count
         return profile
+
+    def _is_binary(self, path: str) -> bool:
+        """Whether a file will be left out as binary; raises `OSError`."""
+        format_, _ = self.options.format_and_unit(path, stream=False)
+        if self.options.text or format_ in CONVERTERS:
+            return False
+        with open(path, "rb") as stream:
+            head = stream.read(HEAD_BYTES)
+        return is_binary(head, envelope_of(head))
 
     def _sample(
         self, path: str, unit: Unit, begin: int, work_of: Callable[[float], float]

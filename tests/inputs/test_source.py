@@ -441,6 +441,14 @@ def test_a_section_says_what_it_is_in(rerank: Run, tmp_path: Path) -> None:
         assert json.loads(outcome.out)["results"][0]["passage"]["heading"] == "Guide › Soil"
 
 
+def test_large_binary_files_are_no_work_ahead(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("a fox\n")
+    (tmp_path / "b.bin").write_bytes(b"\0" * 100_000)
+    assert inputs_of(tmp_path, recursive=True).work_ahead(float) == (0.0, 6.0)
+    texts = inputs_of(tmp_path, recursive=True, text=True)
+    assert texts.work_ahead(float) == (0.0, 100_006.0)
+
+
 def test_the_work_ahead_is_known_for_all_units(tmp_path: Path) -> None:
     place = tmp_path / "a.md"
     place.write_text(GUIDE * 400)

@@ -291,6 +291,11 @@ class RankingState:
         """How many are done."""
         return int(self._progress.documents)
 
+    @property
+    def pairs(self) -> int:
+        """How many are scored."""
+        return self._progress.pairs
+
     def see(self, progress: Progress) -> None:
         """Note where the ranking is."""
         before = self._progress
@@ -305,6 +310,13 @@ class RankingState:
         elif not (progress.choosing or self._has_surveyed):
             self._time.see(progress.work)
         self._progress = progress
+
+    def expect_pairs(self) -> int | None:
+        """About how many pairs will be scored in all; None if that is not known."""
+        progress, share = self._progress, self._share_read()
+        if not share or not progress.work:
+            return None
+        return round(progress.pairs * self._total_work(share) / progress.work)
 
     def describe(self) -> State:
         """The content of the progress line."""

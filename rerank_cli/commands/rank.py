@@ -15,8 +15,10 @@ import typer
 
 from rerank_cli import progress
 from rerank_cli.cli import option_values
+from rerank_cli.cli.parameters import is_chosen
 from rerank_cli.commands.rank_cascade import dry_run_report, find_keep, instruct
 from rerank_cli.commands.rank_messages import (
+    CandidateAdvice,
     count_scored,
     say_accounts,
     say_what_it_took,
@@ -46,7 +48,14 @@ from rerank_cli.output_files import (
 )
 from rerank_cli.progress import Interruption, Progress, StopRanking, Watch
 from rerank_cli.providers import OnError
-from rerank_cli.ranking import PASSAGES_PER_FILE, FirstStage, PriorRule, ResultUnit, Selection
+from rerank_cli.ranking import (
+    PASSAGES_PER_FILE,
+    CandidateCount,
+    FirstStage,
+    PriorRule,
+    ResultUnit,
+    Selection,
+)
 from rerank_cli.ranking.budget import Budget
 from rerank_cli.ranking.cascade import Cascade
 from rerank_cli.ranking.chunking import WorkEstimate
@@ -81,12 +90,16 @@ class _Outcome(NamedTuple):
 
 
 class RankRequest(NamedTuple):
-    """A query, a selection, a budget, and the reaction to failed scoring."""
+    """A query, a selection, a budget, and the reaction to failed scoring.
+
+    `fewer` is how many passages the model would read with -n, if it reads all only without it.
+    """
 
     query: str | Document
     selection: Selection
     budget: Budget | None
     on_error: OnError
+    fewer: CandidateCount | None
 
     @property
     def is_timed(self) -> bool:
@@ -133,7 +146,8 @@ def rank_documents(ctx: typer.Context, openings: Sequence[Future[Scorer]]) -> Ex
         ]
         cascade = Cascade(rerankers, keep)
         try:
-            request = RankRequest(whole_query, selection, budget, params["on_error"])
+            fewer = None if budget else _count_with_n(ctx, selection, rerankers[0])
+            request = RankRequest(whole_query, selection, budget, params["on_error"], fewer)
             outcome = _rank(request, inputs, cascade, terminal)
         except ScorerError:
             warn_of_inputs(inputs, terminal)
@@ -379,6 +393,15 @@ def _may_read_again(scorer: Scorer, selection: Selection) -> bool:
     return has_candidates and selection.first_stage != FirstStage.INPUT
 
 
+def _count_with_n(
+    ctx: typer.Context, selection: Selection, reranker: Reranker
+) -> CandidateCount | None:
+    """How many passages the model would read with -n; None if it would read no fewer."""
+    if is_chosen(ctx, "top_n") or reranker.max_candidates(selection) is not None:
+        return None
+    return reranker.max_candidates(replace(selection, n=TABLE_RESULTS))
+
+
 def _style(ctx: typer.Context, terminal: Terminal, *, passages: bool) -> Style:
     """How results are written; raises `UsageError` for what the format has no place for."""
     params = ctx.params
@@ -455,9 +478,10 @@ def _rank(
     That order is the one of the last model that did not fail, or else of the input. Returns None if
     Ctrl-C came before anything was scored.
     """
-    query, selection, budget, on_error = request
+    query, selection, budget, on_error, fewer = request
     reranker, ranking = cascade.rerankers[0], None
     state = _ranking_state(request, inputs, reranker)
+    advice = CandidateAdvice(fewer, state)
     failure: ScorerError | None = None
     has_scores = False
     with (
@@ -476,9 +500,9 @@ def _rank(
             has_scores = has_scores or progress_now.pairs > 0
             if interruption.is_set:
                 raise StopRanking
-            if terminal.watched:
-                state.see(progress_now)
-                line.refresh()
+            state.see(progress_now)
+            advice.give(line.seconds, terminal)
+            line.refresh()
 
         documents = _Reading(inputs, interruption, is_timed=request.is_timed)
         try:

@@ -8,11 +8,12 @@ import typer
 from rerank_cli.cli import option_values
 from rerank_cli.commands.rank_cascade import describe_interrupted, describe_stages
 from rerank_cli.inputs.documents import Inputs, describe_skips, say_how_code_was_read
-from rerank_cli.ranking import Selection
+from rerank_cli.progress import RankingState
+from rerank_cli.ranking import CandidateCount, Selection
 from rerank_cli.ranking.calibration import least_score
 from rerank_cli.ranking.first_stage import describe_candidates
 from rerank_cli.ranking.powers import ConcurrentScorer
-from rerank_cli.render import WRITERS, Style
+from rerank_cli.render import TABLE_RESULTS, WRITERS, Style
 from rerank_cli.terminal import (
     Terminal,
     format_count,
@@ -23,6 +24,35 @@ from rerank_cli.terminal import (
 from rerank_cli.types import Ranking, Scorer, Unread, UnreadReason
 
 _PRIOR_NOTE = "names of files, definitions and the like counted too; --prior none leaves them out"
+
+_PATIENCE_SECONDS = 5.0  # of a ranking, before its user is told how it takes less
+_LARGE_FACTOR = 4  # times as many passages as with -n make a large input
+
+
+class CandidateAdvice:
+    """Says once that -n reads less, if all passages of a large input are read and that takes long.
+
+    count   how many passages the model would read with -n; None if that changes nothing
+    """
+
+    def __init__(self, count: CandidateCount | None, state: RankingState) -> None:
+        self._count = count
+        self._state = state
+
+    def give(self, seconds: float, terminal: Terminal) -> None:
+        """Say it, if a ranking that takes that long has many passages to read."""
+        if self._count is None or seconds < _PATIENCE_SECONDS:
+            return
+        total = self._state.expect_pairs()
+        passages = self._state.pairs if total is None else total
+        if passages < _LARGE_FACTOR * self._count.among(passages):
+            return
+        self._count = None
+        number = "passages" if total is None else f"about {float(f'{total:.1g}'):,.0f} passages"
+        terminal.wipe_line()
+        terminal.say(
+            f"hint: the model reads all {number}; -n {TABLE_RESULTS} reads only the most promising"
+        )
 
 
 def warn_of_ranking(ranking: Ranking, terminal: Terminal) -> None:

@@ -1,6 +1,7 @@
 """`--candidates` and `--first-stage`: what is read, and what is said of it."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from rerank_cli.commands import rank_messages
 from rerank_cli.ranking.text_memory import TextMemory
 from tests.conftest import MODELS, ROOT, Outcome, Run
 from tests.support.loopback import serve
@@ -47,6 +49,27 @@ def test_the_model_reads_only_the_passages_with_the_words(rerank: Run, input_pat
     }  # fmt: skip
     assert (body["counts"]["documents"], body["counts"]["chunks"]) == (500, 2)
     assert outcome.err == ""
+
+
+@pytest.mark.parametrize("terminal", [None, 80])
+def test_a_long_ranking_of_all_passages_says_once_that_n_reads_fewer(
+    rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, terminal: int | None
+) -> None:
+    monkeypatch.setattr(rank_messages, "_PATIENCE_SECONDS", 0)
+    path = tmp_path / "large.txt"
+    path.write_text("".join(f"{line}\n" for line in LINES * 4))
+
+    def remarks(*options: str, source: str = str(path)) -> int:
+        ran = rerank("soil", source, *SMALL, "-f", "text", *options, terminal=terminal)
+        assert ran.code == 0
+        return len(re.findall(r"the model reads all about [\d,]+ passages; -n 10 reads", ran.err))
+
+    assert remarks() == 1
+    silent = (["-n", "0"], ["-n", "5"], ["--candidates", "all"], ["--candidates", "9"])
+    for options in (*silent, ["--min-score", "0"], ["--keep-empty"], ["--max-time", "1h"]):
+        assert remarks(*options) == 0, options
+    path.write_text("".join(f"{line}\n" for line in LINES))
+    assert remarks() == 0
 
 
 def test_a_command_of_one_query_keeps_nothing_of_texts(

@@ -13,9 +13,9 @@ import pytest
 
 from rerank_cli import RemoteOptions, Reranker, Selection
 from rerank_cli.batch import ResultsShape
-from rerank_cli.batch.cluster import Shard, _input_stamps, cut_into_shards, read_shard
 from rerank_cli.batch.options import BatchOptions, options_identity
 from rerank_cli.batch.records import BlankLine, RecordFields
+from rerank_cli.batch.shards import Shard, cut_into_shards, input_stamps, read_shard
 from rerank_cli.errors import UsageError
 from rerank_cli.output_files import OutputFile
 from rerank_cli.ranking import ChunkOptions, MinScoreRule
@@ -212,16 +212,16 @@ def test_an_error_says_where_its_record_is(tmp_path: Path) -> None:
 @needs_ray
 def test_another_input_of_the_same_size_is_another_job(tmp_path: Path) -> None:
     source = write(tmp_path / "in.jsonl", [record(1)])
-    stamps = _input_stamps(str(source))
-    assert _input_stamps(str(source)) == stamps
+    stamps = input_stamps(str(source))
+    assert input_stamps(str(source)) == stamps
     os.utime(source, ns=(0, 0))
-    assert _input_stamps(str(source)) != stamps
+    assert input_stamps(str(source)) != stamps
 
 
 def test_without_the_extra_it_is_named(
     rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rerank_cli.batch.cluster.find_spec", lambda _: None)
+    monkeypatch.setattr("rerank_cli.batch.shards.find_spec", lambda _: None)
     source = write(tmp_path / "in.jsonl", [record(1)])
     ran = rerank("batch", str(source), "-o", str(tmp_path / "out"), *RAY)
     assert (ran.code, list(tmp_path.iterdir())) == (2, [source])

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from rerank_cli.batch.cluster import BatchManifest, Shard, ShardResult
+from rerank_cli.batch.cluster import BatchManifest, ShardResult
 from rerank_cli.batch.report import BatchFigures
+from rerank_cli.batch.shards import Shard
 from rerank_cli.errors import InputError
 from tests.conftest import Run
 from tests.support.batches import record, write
@@ -135,7 +136,7 @@ def test_a_damaged_manifest_is_refused_or_has_what_is_done(
     is_slow: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("pyarrow", reason="needs the extra parquet")
-    monkeypatch.setattr("rerank_cli.batch.cluster.check_extra", lambda: None)
+    monkeypatch.setattr("rerank_cli.batch.shards.check_extra", lambda: None)
     job = {"version": "1", "model": {"name": "m"}, "options": {"n": None}}
     shards = [Shard(number, "in.jsonl", number * 10, number * 10 + 10) for number in range(2)]
     folder = tmp_path / "out"
@@ -161,7 +162,7 @@ def test_a_part_that_is_not_what_it_was_is_made_again(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("pyarrow", reason="needs the extra parquet")
-    monkeypatch.setattr("rerank_cli.batch.cluster.check_extra", lambda: None)
+    monkeypatch.setattr("rerank_cli.batch.shards.check_extra", lambda: None)
     shards = [Shard(0, "in.jsonl", 0, 10)]
     part = tmp_path / "part-000000.jsonl"
     part.write_bytes(b"x" * 5)
@@ -185,7 +186,7 @@ def test_a_manifest_that_is_no_file_is_refused(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("pyarrow", reason="needs the extra parquet")
-    monkeypatch.setattr("rerank_cli.batch.cluster.check_extra", lambda: None)
+    monkeypatch.setattr("rerank_cli.batch.shards.check_extra", lambda: None)
     path = tmp_path / "manifest.json"
     if kind == "fifo":
         os.mkfifo(path)

@@ -4,13 +4,13 @@
 
 An actor opens the model once, and scores one shard after the other by the same `flow` as a batch on
 one machine. Actors of one machine share its prepared copy of the model. The manifest, beside the
-parts, says which shards are done: a job that goes on does the others.
+parts, says which shards are done: a job that goes on does the others. With --ordered the parts
+become one file at the end.
 """
 
 import json
 import logging
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rerank_cli import __version__
-from rerank_cli.atomic_files import atomic_write
+from rerank_cli.atomic_files import atomic_write, remove_folder, sync, temporary_path
 from rerank_cli.batch.flow import Bounds, Flow, stop_if_all_fail
 from rerank_cli.batch.options import BatchOptions, options_identity
-from rerank_cli.batch.outputs import line_of
-from rerank_cli.batch.parquet import Columns, part_name
+from rerank_cli.batch.outputs import copy_lines, line_of
+from rerank_cli.batch.parquet import Columns, copy_rows
 from rerank_cli.batch.records import PARQUET_SUFFIX, BadRecord, Outcome
 from rerank_cli.batch.report import BatchFigures, report_output, say_outcome, write_report
 from rerank_cli.batch.shards import (
@@ -53,7 +53,6 @@ from rerank_cli.user_files import parse_json_object
 
 _SHARDS = 64  # about: enough to keep all cores of a few machines busy to the end
 _MAX_SHARD_BYTES = 64_000_000
-_COPY_BYTES = 1 << 20
 _MANIFEST = "manifest.json"
 _EXISTS_HINT = "--resume continues it; or name another"
 _MAX_MANIFEST_BYTES = 64 << 20
@@ -76,7 +75,10 @@ def run_on_ray(
     options = options.with_calibrations()
     folder = f"{options.output.path}.parts" if is_ordered else options.output.path
     identity = options_identity(options, options.find_folders())
-    shards = cut_into_shards(options.input, _SHARDS, _MAX_SHARD_BYTES)
+    is_lines = is_ordered and not options.output.path.endswith(PARQUET_SUFFIX)
+    shards = cut_into_shards(options.input, _SHARDS, _MAX_SHARD_BYTES, is_lines=is_lines)
+    if is_ordered and not is_lines:
+        _check_columns(shards, options.output.path)
     _settle_outputs(options, folder, is_ordered=is_ordered)
     job = {"version": __version__, "input": input_stamps(options.input), **identity}
     manifest = BatchManifest(folder, job, shards)
@@ -159,6 +161,23 @@ def _check_first_records(shards: Sequence[Shard], options: BatchOptions) -> None
     next(stop_if_all_fail(outcomes, options.window_bytes), None)
 
 
+def _check_columns(shards: Sequence[Shard], output: str) -> None:
+    """Refuse input whose rows cannot be in one Parquet file; raises `UsageError`, `InputError`."""
+    files = [shard for shard in shards if shard.start == 0]
+    if not all(shard.is_row_group for shard in files):
+        raise UsageError(
+            f"{output}: Parquet output needs Parquet input, whose columns have types",
+            hint="write JSON Lines: -o OUT.jsonl",
+        )
+    schema = shard_schema(files[0])
+    for shard in files:
+        if not shard_schema(shard).equals(schema):
+            raise InputError(
+                f"{shard.uri}: has other columns than {files[0].uri}",
+                hint="leave --ordered out, or write JSON Lines: -o OUT.jsonl",
+            )
+
+
 class ShardResult(NamedTuple):
     """A shard that is done: its number, its part's name and size in bytes, and its counts."""
 
@@ -214,7 +233,7 @@ class BatchManifest:
         """Raise `ValueError` or `LookupError` for a result that no shard of this job has."""
         if type(result.shard) is not int or result.shard < 0 or type(result.size) is not int:
             raise ValueError("not a number")
-        if result.name != _part_name(self.shards[result.shard]):
+        if result.name != self.shards[result.shard].part_name:
             raise ValueError("another name")
         BatchFigures.check(result.figures)
 
@@ -265,8 +284,8 @@ class ScoringActor:
         """Score the shards of a block of rows, whose columns are their fields."""
         columns = (rows[name] for name in Shard._fields)
         results = [
-            self._score(Shard(int(number), str(uri), int(start), int(end)))
-            for number, uri, start, end in zip(*columns, strict=True)
+            self._score(Shard(int(number), str(uri), int(start), int(end), str(suffix)))
+            for number, uri, start, end, suffix in zip(*columns, strict=True)
         ]
         return {
             "shard": [result.shard for result in results],
@@ -279,8 +298,8 @@ class ScoringActor:
         options = self._options
         pairs, shape, dropped_field = options.fields.pairs, options.results, options.dropped_field
         flow = Flow(self._ranker, options.selection, Bounds(options.window_bytes))
-        figures, name = BatchFigures(), _part_name(shard)
-        schema = shard_schema(shard) if shard.is_row_group else None
+        figures, name = BatchFigures(), shard.part_name
+        schema = shard_schema(shard) if shard.suffix == PARQUET_SUFFIX else None
         columns = schema and Columns(schema, shape, pairs, dropped_field)
         rows: list[dict[str, Any]] = []
         with write_whole(f"{self._output}/{name}") as stream:
@@ -379,10 +398,6 @@ def _prepare_folder(
         raise OutputError(f"{folder}: {error}") from error
 
 
-def _part_name(shard: Shard) -> str:
-    return part_name(shard.number, PARQUET_SUFFIX if shard.is_row_group else ".jsonl")
-
-
 def _sizes_in(folder: str) -> Mapping[str, int | None]:
     """The size in bytes of each file in a folder, by its name; None for what is no file."""
     from pyarrow.fs import FileSelector
@@ -405,13 +420,19 @@ def _read_manifest(uri: str) -> Mapping[str, Any]:
 
 
 def _join_parts(manifest: BatchManifest, output: Path) -> None:
-    """Make one file of the parts, in the order of the input, and remove them."""
+    """Make one file of the parts, in the order of the input, and remove them.
+
+    `output` says by its suffix what they are, and how lines are compressed.
+    """
     folder = Path(manifest.folder)
+    parts = [folder / manifest.results[number].name for number in sorted(manifest.results)]
     try:
         with atomic_write(output, follow_links=True) as stream:
-            for number in sorted(manifest.results):
-                with (folder / manifest.results[number].name).open("rb") as part:
-                    shutil.copyfileobj(part, stream, _COPY_BYTES)
-        shutil.rmtree(folder)
+            if output.suffix == PARQUET_SUFFIX:
+                copy_rows(parts, stream)
+            else:
+                copy_lines(parts, stream, output.suffix)
+        sync(Path(os.path.realpath(output)).parent)  # from now on the parts are not needed
+        remove_folder(folder, aside=temporary_path(folder.parent))
     except OSError as error:
-        raise OutputError(f"cannot write {output}: {error.strerror}") from error
+        raise OutputError(f"cannot write {output}: {error.strerror or error}") from error

@@ -8,7 +8,7 @@ A writer and its sink know the position up to which everything is whole; a journ
 import io
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -203,6 +203,20 @@ def open_sink(
     sink = StreamSink(output, terminal) if output.is_stream else FileSink(path, position)
     compress = _COMPRESSIONS.get(path.suffix if suffix is None else suffix)
     return MembersSink(sink, compress, has_members=bool(position)) if compress else sink
+
+
+def copy_lines(parts: Iterable[Path], stream: BinaryIO, suffix: str) -> None:
+    """Copy files of lines into one open file, in their order; raises `OSError`.
+
+    `suffix` is that of its name, which says how it is compressed.
+    """
+    compress = _COMPRESSIONS.get(suffix, bytes)
+    for part in parts:
+        with part.open("rb") as lines:
+            while piece := lines.read(_MEMBER_BYTES):
+                stream.write(compress(piece))
+    if not stream.tell():  # an empty output has a member too
+        stream.write(compress(b""))
 
 
 class EarlierResults(Protocol):

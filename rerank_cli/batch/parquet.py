@@ -7,7 +7,7 @@ parts. It is written whole or not at all.
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -263,6 +263,37 @@ class EarlierRows:
                         yield from batch.to_pylist()
             except (OSError, pa.ArrowException) as error:
                 raise InputError(f"{path}: is not what the job has written: {error}") from error
+
+
+def copy_rows(parts: Iterable[Path], stream: BinaryIO) -> None:
+    """Copy the row groups of parts with the same columns into one open file, in their order.
+
+    Raises `OutputError` for a part that is damaged, and `OSError`.
+    """
+    import pyarrow.parquet as pq
+
+    tables = _row_groups(parts)
+    first = next(tables)  # a part without rows has a row group too
+    with pq.ParquetWriter(stream, first.schema) as writer:
+        for table in chain([first], tables):
+            writer.write_table(table)
+
+
+def _row_groups(parts: Iterable[Path]) -> Iterator["pa.Table"]:
+    """The row groups of parts; raises `OutputError` for a part that is damaged."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for part in parts:
+        try:
+            with pq.ParquetFile(part) as file:
+                for group in range(file.num_row_groups):
+                    yield file.read_row_group(group)
+        except (OSError, pa.ArrowException) as error:
+            raise OutputError(
+                f"{part}: is not what the job has written: {error}",
+                hint="remove it, and --resume scores its records again",
+            ) from error
 
 
 def publish_parts(new: Path, folder: Path, count: int) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from rerank_cli.atomic_files import atomic_write
+from rerank_cli.batch.parquet import part_name
 from rerank_cli.batch.records import PARQUET_SUFFIX, Item, RecordFields, make_record
 from rerank_cli.batch.sources import read_item, read_records
 from rerank_cli.errors import InputError, MissingExtra
@@ -31,22 +32,31 @@ _COMPRESSED_SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
 
 
 class Shard(NamedTuple):
-    """A piece of the input: bytes `start` to `end` of a file, or a row group's number and -1."""
+    """A piece of the input: bytes `start` to `end` of a file, or a row group's number and -1.
+
+    `suffix` is that of its part of the output.
+    """
 
     number: int
     uri: str
     start: int
     end: int
+    suffix: str = ".jsonl"
 
     @property
     def is_row_group(self) -> bool:
         return self.end < 0
 
+    @property
+    def part_name(self) -> str:
+        return part_name(self.number, self.suffix)
 
-def cut_into_shards(uri: str, count: int, max_bytes: int) -> list[Shard]:
+
+def cut_into_shards(uri: str, count: int, max_bytes: int, *, is_lines: bool = False) -> list[Shard]:
     """Cut a file, or the files of a folder, into about `count` shards of `max_bytes` at most.
 
-    The same input gives the same shards. Raises `InputError` if there is none.
+    The same input gives the same shards. Those of Parquet become parts of Parquet, unless the
+    output `is_lines`. Raises `InputError` if there is no input.
     """
     files = list(_input_files(uri))
     if not files:
@@ -58,8 +68,10 @@ def cut_into_shards(uri: str, count: int, max_bytes: int) -> list[Shard]:
     step = min(max_bytes, max(_MIN_SHARD_BYTES, -(-total_bytes // max(1, count))))
     shards: list[Shard] = []
     for name, size in files:
+        is_parquet = name.endswith(PARQUET_SUFFIX) and not is_lines
+        suffix = PARQUET_SUFFIX if is_parquet else ".jsonl"
         for start, end in _file_ranges(name, size, step):
-            shards.append(Shard(len(shards), name, start, end))
+            shards.append(Shard(len(shards), name, start, end, suffix))
     return shards
 
 
@@ -75,7 +87,8 @@ def read_shard(
             file = pq.ParquetFile(stream)
             groups = [file.metadata.row_group(group) for group in range(shard.start)]
             number = sum(group.num_rows for group in groups)
-            for batch in file.iter_batches(batch_size=_BATCH_ROWS, row_groups=[shard.start]):
+            own_groups = range(shard.start, min(shard.start + 1, file.num_row_groups))
+            for batch in file.iter_batches(batch_size=_BATCH_ROWS, row_groups=own_groups):
                 for row in batch.to_pylist():
                     number += 1
                     place = {"file": shard.uri, "line": number}
@@ -136,7 +149,7 @@ def _file_ranges(name: str, size: int, step: int) -> Sequence[tuple[int, int]]:
 
         with Location.of(name).open() as stream:
             groups = pq.ParquetFile(stream).num_row_groups
-        return [(group, -1) for group in range(groups)]
+        return [(group, -1) for group in range(max(groups, 1))]  # a file without rows too
     if name.endswith(_COMPRESSED_SUFFIXES) or _is_spread(name):
         return [(0, size)]
     return [(start, min(size, start + step)) for start in range(0, max(size, 1), step)]

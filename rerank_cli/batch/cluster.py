@@ -11,7 +11,7 @@ become one file at the end.
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -30,7 +30,7 @@ from rerank_cli.batch.shards import (
     Shard,
     check_extra,
     cut_into_shards,
-    input_stamps,
+    input_digest,
     read_shard,
     shard_schema,
     write_whole,
@@ -49,11 +49,13 @@ from rerank_cli.progress import remark_on_interrupt
 from rerank_cli.scorers import find_local_folder, is_remote
 from rerank_cli.terminal import Terminal, format_count
 from rerank_cli.types import ScorerInfo
-from rerank_cli.user_files import parse_json_object
+from rerank_cli.user_files import parse_sealed_json, seal_json
 
 _SHARDS = 64  # about: enough to keep all cores of a few machines busy to the end
 _MAX_SHARD_BYTES = 64_000_000
 _MANIFEST = "manifest.json"
+_JOURNAL_PREFIX, _JOURNAL_END = "manifest-", ".journal"
+_JOURNAL_RESULTS = 128  # of one file, which is written anew for each
 _EXISTS_HINT = "--resume continues it; or name another"
 _MAX_MANIFEST_BYTES = 64 << 20
 _DAMAGES = (AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError)
@@ -80,7 +82,7 @@ def run_on_ray(
     if is_ordered and not is_lines:
         _check_columns(shards, options.output.path)
     _settle_outputs(options, folder, is_ordered=is_ordered)
-    job = {"version": __version__, "input": input_stamps(options.input), **identity}
+    job = {"version": __version__, "input": input_digest(options.input, shards), **identity}
     manifest = BatchManifest(folder, job, shards)
     if options.fail_fast is None and not options.resume:
         _check_first_records(shards, options)
@@ -188,13 +190,21 @@ class ShardResult(NamedTuple):
 
 
 class BatchManifest:
-    """A job's identity and shards, and the results of those that are done; a file in a folder."""
+    """What a job is, and the results of the shards that are done, in files beside the parts.
+
+    `manifest.json` says what the job is. Each result is a line in `manifest-000000.journal` or one
+    of the next journals, so that noting it takes as long with many shards as with few. All files
+    are written whole or not at all. Object stores can append nothing to a file, so the last journal
+    is written anew for each result, up to `_JOURNAL_RESULTS`. Each run begins another journal.
+    """
 
     def __init__(self, folder: str, job: Mapping[str, Any], shards: list[Shard]) -> None:
         self.folder = folder
         self.job = json.loads(json.dumps(job))
         self.shards = shards
         self.results: dict[int, ShardResult] = {}
+        self._journals = 0  # that are full, or of earlier runs
+        self._lines: list[bytes] = []  # of the last journal
 
     def resume(self) -> int:
         """Read the results of finished shards. Returns how many of their parts have changed.
@@ -205,47 +215,71 @@ class BatchManifest:
         sizes = _sizes_in(self.folder)
         if not sizes:  # there is no folder, or its job died at once
             return 0
+        place = f"{self.folder}/{_MANIFEST}"
+        results: dict[int, ShardResult] = {}
         try:
-            content = _read_manifest(f"{self.folder}/{_MANIFEST}")
-            job, shards, parts = content["job"], content["shards"], content["parts"]
-            changed = [name for name in self.job if job.get(name) != self.job[name]]
-            is_same = shards == json.loads(json.dumps(self.shards))
-            results = [ShardResult(**part) for part in parts]
-            for result in results if is_same and not changed else ():
-                self._check_result(result)
+            self._check_job(parse_sealed_json(_read_own_file(place)))
+            for name in sorted(filter(_is_journal, sizes)):
+                place = f"{self.folder}/{name}"
+                self._journals = int(name[len(_JOURNAL_PREFIX) : -len(_JOURNAL_END)]) + 1
+                entries = map(self._read_result, _read_own_file(place).splitlines())
+                results.update({result.shard: result for result in entries})
         except _DAMAGES as error:
             raise InputError(
-                f"{self.folder}/{_MANIFEST}: is not the manifest of a batch, or it is damaged",
+                f"{place}: is not the manifest of a batch, or it is damaged",
                 hint="without it the job cannot continue: start again with another -o",
             ) from error
-        if changed or not is_same:
-            raise InputError(
-                f"{self.folder}: this is not the job that was begun there: "
-                f"{', '.join(changed) or 'input'} differs",
-                hint="give the same input and options as before; or start again with another -o",
-            )
         self.results = {
-            result.shard: result for result in results if sizes.get(result.name) == result.size
+            number: result
+            for number, result in results.items()
+            if sizes.get(result.name) == result.size
         }
         return len(results) - len(self.results)
 
-    def _check_result(self, result: ShardResult) -> None:
-        """Raise `ValueError` or `LookupError` for a result that no shard of this job has."""
+    def _check_job(self, content: Mapping[str, Any]) -> None:
+        """Raise `InputError` for the manifest of another job, or of an older version."""
+        if "parts" in content:
+            raise InputError(
+                f"{self.folder}: was begun by an older version of rerank",
+                hint="start again with another -o, or remove the folder",
+            )
+        job = content["job"]
+        if changed := [name for name in self.job if job.get(name) != self.job[name]]:
+            raise InputError(
+                f"{self.folder}: this is not the job that was begun there: "
+                f"{', '.join(changed)} differs",
+                hint="give the same input and options as before; or start again with another -o",
+            )
+
+    def _read_result(self, line: bytes) -> ShardResult:
+        """Read a line of a journal; raises errors of `_DAMAGES` for what this job has not noted."""
+        result = ShardResult(**parse_sealed_json(line))
         if type(result.shard) is not int or result.shard < 0 or type(result.size) is not int:
             raise ValueError("not a number")
         if result.name != self.shards[result.shard].part_name:
             raise ValueError("another name")
         BatchFigures.check(result.figures)
+        return result
+
+    def begin(self) -> None:
+        """Note that a run begins; raises `OSError`."""
+        self._write(_MANIFEST, seal_json({"job": self.job}))
 
     def add(self, result: ShardResult) -> None:
+        """Note a shard that is done; raises `OutputError`."""
         self.results[result.shard] = result
-        self.write()
+        self._lines.append(seal_json(result._asdict()))
+        name = f"{_JOURNAL_PREFIX}{self._journals:06}{_JOURNAL_END}"
+        try:
+            self._write(name, b"".join(self._lines))
+        except OSError as error:
+            raise OutputError(f"cannot write {self.folder}/{name}: {error}") from error
+        if len(self._lines) >= _JOURNAL_RESULTS:
+            self._journals, self._lines = self._journals + 1, []
 
-    def write(self) -> None:
-        parts = [self.results[number]._asdict() for number in sorted(self.results)]
-        content = {"job": self.job, "shards": self.shards, "parts": parts}
-        with write_whole(f"{self.folder}/{_MANIFEST}") as stream:
-            stream.write(json.dumps(content, indent=1).encode())
+    def _write(self, name: str, content: bytes) -> None:
+        with write_whole(f"{self.folder}/{name}") as stream:
+            stream.write(content)
 
     @property
     def progress(self) -> str:
@@ -261,6 +295,10 @@ class BatchManifest:
         for result in self.results.values():
             total.merge(BatchFigures(result.figures))
         return total
+
+
+def _is_journal(name: str) -> bool:
+    return name.startswith(_JOURNAL_PREFIX) and name.endswith(_JOURNAL_END)
 
 
 class ScoringActor:
@@ -287,12 +325,7 @@ class ScoringActor:
             self._score(Shard(int(number), str(uri), int(start), int(end), str(suffix)))
             for number, uri, start, end, suffix in zip(*columns, strict=True)
         ]
-        return {
-            "shard": [result.shard for result in results],
-            "name": [result.name for result in results],
-            "size": [result.size for result in results],
-            "figures": [json.dumps(result.figures) for result in results],
-        }
+        return {"result": [json.dumps(result._asdict()) for result in results]}
 
     def _score(self, shard: Shard) -> ShardResult:
         options = self._options
@@ -322,7 +355,7 @@ def score_shards(
     output: str,
     shards: Sequence[Shard],
     address: str | None,
-) -> Iterator[ShardResult]:
+) -> Generator[ShardResult, None, None]:
     """Score shards on a cluster, or without an address on this machine; results in any order.
 
     `digests` are those of the model's files, which are the same on all machines.
@@ -354,9 +387,9 @@ def score_shards(
             compute=ActorPoolStrategy(min_size=1, max_size=min(max_actors, len(rows))),
             num_cpus=threads,
         )
-        for row in results.iter_rows():
-            figures = json.loads(row["figures"])
-            yield ShardResult(int(row["shard"]), str(row["name"]), int(row["size"]), figures)
+        # To fetch batches ahead would hold each result back until the next one is there.
+        for block in results.iter_batches(batch_size=None, prefetch_batches=0):
+            yield from (ShardResult(**json.loads(text)) for text in block["result"])
     except (ray.exceptions.RayError, ConnectionError) as error:
         cause = getattr(error, "cause", None)  # to whose message Ray adds lines
         lines = str(cause or error).strip().splitlines()
@@ -393,22 +426,23 @@ def _prepare_folder(
         raise OutputError(f"{output}: exists already", hint=_EXISTS_HINT)
     try:
         location.system.create_dir(location.path)
-        manifest.write()
+        manifest.begin()
     except OSError as error:
         raise OutputError(f"{folder}: {error}") from error
 
 
 def _sizes_in(folder: str) -> Mapping[str, int | None]:
-    """The size in bytes of each file in a folder, by its name; None for what is no file."""
+    """The size in bytes of each whole file in a folder, by its name; None for what is no file."""
     from pyarrow.fs import FileSelector
 
     location = Location.of(folder)
     entries = location.system.get_file_info(FileSelector(location.path, allow_not_found=True))
-    return {entry.base_name: entry.size for entry in entries}
+    sizes = {entry.base_name: entry.size for entry in entries}
+    return {name: size for name, size in sizes.items() if not name.startswith(".")}
 
 
-def _read_manifest(uri: str) -> Mapping[str, Any]:
-    """Read a manifest; raises `OSError` and `ValueError`."""
+def _read_own_file(uri: str) -> bytes:
+    """Read a file of a manifest; raises `OSError`, and `ValueError` for what is none."""
     from pyarrow.fs import FileType
 
     location = Location.of(uri)
@@ -416,7 +450,7 @@ def _read_manifest(uri: str) -> Mapping[str, Any]:
     if info.type != FileType.File or info.size > _MAX_MANIFEST_BYTES:
         raise ValueError("not a file")  # a pipe would block
     with location.open() as stream:
-        return parse_json_object(stream.read(_MAX_MANIFEST_BYTES))
+        return stream.read(_MAX_MANIFEST_BYTES)
 
 
 def _join_parts(manifest: BatchManifest, output: Path) -> None:

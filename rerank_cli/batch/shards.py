@@ -7,14 +7,15 @@ has the lines that begin there, or a row group of Parquet.
 """
 
 import io
-import os
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from rerank_cli.atomic_files import atomic_write
+from rerank_cli.atomic_files import atomic_write, temporary_path
 from rerank_cli.batch.parquet import part_name
 from rerank_cli.batch.records import PARQUET_SUFFIX, Item, RecordFields, make_record
 from rerank_cli.batch.sources import read_item, read_records
@@ -110,10 +111,14 @@ def shard_schema(shard: Shard) -> Any:
         return pq.ParquetFile(stream).schema_arrow
 
 
-def input_stamps(uri: str) -> Mapping[str, str]:
-    """The time of each input file's last change, which distinguishes files of equal size."""
-    infos = [(name, Location.of(name)) for name, _ in _input_files(uri)]
-    return {name: str(place.system.get_file_info(place.path).mtime_ns) for name, place in infos}
+def input_digest(uri: str, shards: Sequence[Shard]) -> str:
+    """The hash of the shards of an input, and of the time of each file's last change.
+
+    The times distinguish files of equal size.
+    """
+    places = [Location.of(name) for name, _ in _input_files(uri)]
+    times = [place.system.get_file_info(place.path).mtime_ns for place in places]
+    return sha256(json.dumps([shards, times]).encode()).hexdigest()
 
 
 def _input_files(uri: str) -> Iterator[tuple[str, int]]:
@@ -249,7 +254,7 @@ def write_whole(uri: str) -> Iterator[Any]:
         with atomic_write(Path(location.path)) as stream:
             yield stream
         return
-    unfinished = f"{location.path}.{os.getpid()}.making"
+    unfinished = temporary_path(Path(location.path).parent).as_posix()
     try:
         with location.system.open_output_stream(unfinished) as stream:
             yield stream

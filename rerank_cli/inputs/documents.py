@@ -175,7 +175,9 @@ class Inputs:
     def keeps_bytes(self) -> bool:
         """Whether the documents of each source are parts of its text, and in any order make one."""
         paths = [place.path for place in self._sources.places]
-        return all(self.options.keeps_bytes(path, stream=_is_pipe_or_device(path)) for path in paths)
+        return all(
+            self.options.keeps_bytes(path, stream=_is_pipe_or_device(path)) for path in paths
+        )
 
     @property
     def has_code(self) -> bool:

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from contextlib import closing
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,9 +14,10 @@ import pytest
 
 from rerank_cli import RemoteOptions, Reranker, Selection
 from rerank_cli.batch import ResultsShape
+from rerank_cli.batch.cluster import score_shards
 from rerank_cli.batch.options import BatchOptions, options_identity
 from rerank_cli.batch.records import BlankLine, RecordFields
-from rerank_cli.batch.shards import Shard, cut_into_shards, input_stamps, read_shard
+from rerank_cli.batch.shards import Shard, cut_into_shards, input_digest, read_shard
 from rerank_cli.errors import UsageError
 from rerank_cli.output_files import OutputFile
 from rerank_cli.ranking import ChunkOptions, MinScoreRule
@@ -24,6 +26,7 @@ from rerank_cli.runtimes import Device, Runtime, RuntimeOptions
 from rerank_cli.scorers import calibrations
 from rerank_cli.scorers.calibrations import model_key, write_calibration
 from rerank_cli.types import ScorerInfo
+from rerank_cli.user_files import parse_sealed_json
 from tests.conftest import Run, process
 from tests.support.batches import SMALL, record, start_batch, write
 from tests.support.reading import feed_fifo
@@ -31,6 +34,24 @@ from tests.support.reading import feed_fifo
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra ray")
 INFO = ScorerInfo("m", "", "logit")
 RAY = ("--engine", "ray")
+OPTIONS = BatchOptions(
+    input="in.jsonl",
+    output=OutputFile("out"),
+    run_files=None,
+    fields=RecordFields(),
+    selection=Selection(),
+    chunks=ChunkOptions(),
+    results=ResultsShape.FULL,
+    drop_documents=False,
+    window_bytes=1 << 20,
+    max_record_bytes=1 << 20,
+    errors=None,
+    report=None,
+    model=SMALL,
+    instruction=None,
+    runtime=RuntimeOptions(),
+    remote=RemoteOptions(),
+)
 
 
 @needs_ray
@@ -100,9 +121,18 @@ def finished(process: Any) -> str:
 
 
 def parts(folder: Path) -> list[Any]:
-    manifest = json.loads((folder / "manifest.json").read_text())
-    names = [part["name"] for part in sorted(manifest["parts"], key=lambda part: part["shard"])]
-    return [json.loads(line) for name in names for line in (folder / name).read_text().splitlines()]
+    names = dict(sorted((result["shard"], result["name"]) for result in results_in(folder)))
+    return [
+        json.loads(line)
+        for name in names.values()
+        for line in (folder / name).read_text().splitlines()
+    ]
+
+
+def results_in(folder: Path) -> list[Any]:
+    """The results that the manifest of a folder notes."""
+    journals = sorted(folder.glob("manifest-*.journal"))
+    return [parse_sealed_json(line) for path in journals for line in path.read_bytes().splitlines()]
 
 
 @pytest.mark.slow
@@ -141,7 +171,7 @@ def test_it_goes_on_by_shards_and_joins_them(
     time.sleep(0.2)
     process.kill()
     process.communicate()
-    done = json.loads((folder / "manifest.json").read_text())["parts"]
+    done = results_in(folder)
     refused = rerank("batch", str(source), *map(str, arguments))
     assert (refused.code, "exists already" in refused.err) == (2, True)
     other = rerank("batch", str(source), *map(str, arguments), "-n", "1", "--resume")
@@ -212,10 +242,11 @@ def test_an_error_says_where_its_record_is(tmp_path: Path) -> None:
 @needs_ray
 def test_another_input_of_the_same_size_is_another_job(tmp_path: Path) -> None:
     source = write(tmp_path / "in.jsonl", [record(1)])
-    stamps = input_stamps(str(source))
-    assert input_stamps(str(source)) == stamps
+    shards = cut_into_shards(str(source), 64, 1 << 20)
+    digest = input_digest(str(source), shards)
+    assert input_digest(str(source), cut_into_shards(str(source), 64, 1 << 20)) == digest
     os.utime(source, ns=(0, 0))
-    assert input_stamps(str(source)) != stamps
+    assert input_digest(str(source), shards) != digest
 
 
 def test_without_the_extra_it_is_named(
@@ -242,24 +273,7 @@ def test_actors_have_the_calibration_of_the_machine_that_begins_the_job(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """What the machine of an actor has, or has not, does not count."""
-    options = BatchOptions(
-        input="in.jsonl",
-        output=OutputFile("out"),
-        run_files=None,
-        fields=RecordFields(),
-        selection=Selection(min_score=MinScoreRule.AUTO),
-        chunks=ChunkOptions(),
-        results=ResultsShape.FULL,
-        drop_documents=False,
-        window_bytes=1 << 20,
-        max_record_bytes=1 << 20,
-        errors=None,
-        report=None,
-        model=SMALL,
-        instruction=None,
-        runtime=RuntimeOptions(),
-        remote=RemoteOptions(),
-    )
+    options = replace(OPTIONS, selection=Selection(min_score=MinScoreRule.AUTO))
     with Reranker(SMALL) as reranker:
         key = model_key(reranker.scorer)
         own = Calibration(reranker.info.model, 2.0, -1.0, points=[], cut=0.07, rule="keeps")
@@ -281,6 +295,36 @@ def test_actors_have_the_calibration_of_the_machine_that_begins_the_job(
             assert ranker.info.calibration == own
     with replace(shared, calibrations=[None]).open_ranker() as ranker:
         assert ranker.info.calibration is None
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+@needs_ray
+def test_a_result_does_not_wait_for_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = tmp_path / "seen"
+
+    class Actor:
+        """Takes the second shard for done when somebody has seen the result of the first."""
+
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def __call__(self, rows: Any) -> dict[str, list[str]]:
+            number = int(rows["number"][0])
+            deadline = time.monotonic() + 60
+            while number and not seen.exists() and time.monotonic() < deadline:
+                time.sleep(0.02)
+            result = {"shard": number, "name": str(seen.exists()), "size": 1, "figures": {}}
+            return {"result": [json.dumps(result)]}
+
+    monkeypatch.setattr("rerank_cli.batch.cluster.ScoringActor", Actor)
+    results = score_shards(OPTIONS, {}, "", [Shard(n, "in", 0, 1) for n in range(2)], None)
+    with closing(results):
+        first = next(results)
+        seen.touch()
+        assert [first.name, *(result.name for result in results)] == ["False", "True"]
 
 
 @pytest.mark.slow

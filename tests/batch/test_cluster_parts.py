@@ -4,14 +4,20 @@ import errno
 import gzip
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rerank_cli.batch.cluster import ScoringActor, ShardResult
+from rerank_cli.batch.cluster import BatchManifest, ScoringActor, ShardResult
 from rerank_cli.batch.options import BatchOptions
-from rerank_cli.batch.shards import Shard
+from rerank_cli.batch.report import BatchFigures
+from rerank_cli.batch.shards import Shard, write_whole
+from rerank_cli.errors import InputError, OutputError
 from tests.conftest import Run
 from tests.support.batches import record
 
@@ -166,3 +172,102 @@ def test_parts_stay_until_the_joined_file_is_on_the_disk(
     ran = rerank("batch", str(source), "-o", str(out), *ORDERED, "--resume")
     assert (ran.code, "7 of 7 shards were done before" in ran.err) == (3, True), ran.err
     assert (len(out.read_bytes().splitlines()), folder.exists()) == (40, False)
+
+
+def begin_manifest(folder: Path, count: int) -> BatchManifest:
+    """The manifest of a job with so many shards."""
+    folder.mkdir(exist_ok=True)
+    shards = [Shard(number, "in.jsonl", number, number + 1) for number in range(count)]
+    return BatchManifest(str(folder), {"options": {}}, shards)
+
+
+def finish_shard(manifest: BatchManifest, number: int) -> ShardResult:
+    """Write the part of a shard, and note it."""
+    part = Path(manifest.folder) / f"part-{number:06}.jsonl"
+    part.write_bytes(b"x" * (number + 1))
+    figures = BatchFigures({"records": number}).as_dict()
+    result = ShardResult(number, part.name, number + 1, figures)
+    manifest.add(result)
+    return result
+
+
+@pytest.fixture
+def no_sync(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rerank_cli.atomic_files.sync_stream", lambda _: None)
+
+
+@given(
+    runs=st.lists(st.lists(st.integers(0, 19), max_size=12), max_size=4), limit=st.integers(1, 5)
+)
+def test_a_run_that_dies_after_any_shard_loses_none(runs: list[list[int]], limit: int) -> None:
+    results: dict[int, ShardResult] = {}
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rerank_cli.batch.cluster._JOURNAL_RESULTS", limit)
+        patch.setattr("rerank_cli.batch.shards.check_extra", lambda: None)
+        patch.setattr("rerank_cli.atomic_files.sync_stream", lambda _: None)
+        for numbers in [*runs, []]:
+            manifest = begin_manifest(Path(folder), 20)
+            assert manifest.resume() == 0
+            assert manifest.results == results
+            manifest.begin()
+            for number in numbers:
+                results[number] = finish_shard(manifest, number)
+
+
+@pytest.mark.usefixtures("no_sync")
+def test_noting_a_shard_takes_as_long_with_many_as_with_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = 0
+
+    @contextmanager
+    def count_bytes(uri: str) -> Iterator[Any]:
+        nonlocal written
+        with write_whole(uri) as stream:
+            yield stream
+            written += stream.tell()
+
+    monkeypatch.setattr("rerank_cli.batch.cluster.write_whole", count_bytes)
+    monkeypatch.setattr("rerank_cli.batch.cluster._MAX_MANIFEST_BYTES", 200_000)
+    sums = {}
+    for count in (500, 1000):
+        manifest = begin_manifest(tmp_path / str(count), count)
+        written = 0
+        manifest.begin()
+        for number in range(count):
+            finish_shard(manifest, number)
+        sums[count] = written
+    assert sums[1000] < 2.2 * sums[500]
+    again = begin_manifest(tmp_path / "1000", 1000)
+    assert (again.resume(), again.results) == (0, manifest.results)
+
+
+def test_a_result_that_cannot_be_noted_harms_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = begin_manifest(tmp_path, 3)
+    manifest.begin()
+    first = finish_shard(manifest, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr("rerank_cli.atomic_files.sync_stream", fail_to_write)
+        with pytest.raises(OutputError, match="the disk is broken"):
+            finish_shard(manifest, 1)
+    again = begin_manifest(tmp_path, 3)
+    assert (again.resume(), again.results) == (0, {0: first})
+
+
+def test_a_job_that_died_while_it_began_begins_again(tmp_path: Path) -> None:
+    (tmp_path / ".rerank-1-ab").write_bytes(b'{"job"')
+    manifest = begin_manifest(tmp_path, 3)
+    assert (manifest.resume(), len(manifest.missing_shards)) == (0, 3)
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(InputError, match="is not the manifest of a batch"):
+        begin_manifest(tmp_path, 3).resume()
+
+
+def test_the_manifest_of_an_older_version_says_what_to_do(tmp_path: Path) -> None:
+    content = {"job": {"options": {}}, "shards": [], "parts": []}
+    (tmp_path / "manifest.json").write_text(json.dumps(content, indent=1))
+    with pytest.raises(InputError, match="was begun by an older version of rerank") as error:
+        begin_manifest(tmp_path, 3).resume()
+    assert error.value.hint == "start again with another -o, or remove the folder"

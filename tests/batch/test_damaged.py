@@ -132,8 +132,11 @@ def test_a_journal_that_is_no_file_of_ours_is_refused(
 
 
 @pytest.mark.parametrize("is_slow", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("name", "count"), [("manifest.json", 100), ("manifest-000000.journal", 300)]
+)
 def test_a_damaged_manifest_is_refused_or_has_what_is_done(
-    is_slow: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, count: int, is_slow: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("pyarrow", reason="needs the extra parquet")
     monkeypatch.setattr("rerank_cli.batch.shards.check_extra", lambda: None)
@@ -142,13 +145,14 @@ def test_a_damaged_manifest_is_refused_or_has_what_is_done(
     folder = tmp_path / "out"
     folder.mkdir()
     manifest = BatchManifest(str(folder), job, shards)
+    manifest.begin()
     for number in range(2):
-        name = f"part-{number:06}.jsonl"
-        (folder / name).write_bytes(b"x" * 5)
-        manifest.add(ShardResult(number, name, 5, BatchFigures().as_dict()))
-    path = folder / "manifest.json"
-    content = json.dumps(json.loads(path.read_bytes())).encode()
-    for other in sample(damage_lines(content), 300, is_slow=is_slow):
+        part = folder / f"part-{number:06}.jsonl"
+        part.write_bytes(b"x" * 5)
+        manifest.add(ShardResult(number, part.name, 5, BatchFigures().as_dict()))
+    path = folder / name
+    content = path.read_bytes()
+    for other in sample(damage_lines(content), count, is_slow=is_slow):
         path.write_bytes(other)
         again = BatchManifest(str(folder), job, shards)
         with suppress(InputError):
@@ -167,6 +171,7 @@ def test_a_part_that_is_not_what_it_was_is_made_again(
     part = tmp_path / "part-000000.jsonl"
     part.write_bytes(b"x" * 5)
     manifest = BatchManifest(str(tmp_path), {}, shards)
+    manifest.begin()
     manifest.add(ShardResult(0, part.name, 5, BatchFigures().as_dict()))
     again = BatchManifest(str(tmp_path), {}, shards)
     assert (again.resume(), again.missing_shards) == (0, [])

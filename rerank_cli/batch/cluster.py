@@ -11,6 +11,7 @@ become one file at the end.
 import json
 import logging
 import os
+import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -24,7 +25,14 @@ from rerank_cli.batch.options import BatchOptions, options_identity
 from rerank_cli.batch.outputs import copy_lines, line_of
 from rerank_cli.batch.parquet import Columns, copy_rows
 from rerank_cli.batch.records import PARQUET_SUFFIX, BadRecord, Outcome
-from rerank_cli.batch.report import BatchFigures, report_output, say_outcome, write_report
+from rerank_cli.batch.report import (
+    BatchFigures,
+    Latencies,
+    report_figures,
+    report_output,
+    say_outcome,
+    write_report,
+)
 from rerank_cli.batch.shards import (
     Location,
     Shard,
@@ -99,7 +107,9 @@ def run_on_ray(
         _join_parts(manifest, Path(options.output.path))
     figures = manifest.figures()
     if options.report is not None:
-        body = {**figures.as_dict(), "parts": len(manifest.results), "asked": identity}
+        counts = report_figures(figures, manifest.latencies, options.selection.first_stage)
+        parts = {"parts": len(manifest.results), "asked": identity}
+        body = {"model": identity["model"]["name"], "done": True, **counts, **parts}
         write_report(options.report, body, terminal)
     say_outcome(figures, options.selection.first_stage, terminal)
     return figures.exit_code(strict=options.strict)
@@ -181,12 +191,16 @@ def _check_columns(shards: Sequence[Shard], output: str) -> None:
 
 
 class ShardResult(NamedTuple):
-    """A shard that is done: its number, its part's name and size in bytes, and its counts."""
+    """A shard that is done: its number, its part's name and size in bytes, and its counts.
+
+    The `latencies` of its records are not noted, as a report has those of one run.
+    """
 
     shard: int
     name: str
     size: int
     figures: Mapping[str, Any]
+    latencies: Mapping[str, int] = {}
 
 
 class BatchManifest:
@@ -196,6 +210,8 @@ class BatchManifest:
     of the next journals, so that noting it takes as long with many shards as with few. All files
     are written whole or not at all. Object stores can append nothing to a file, so the last journal
     is written anew for each result, up to `_JOURNAL_RESULTS`. Each run begins another journal.
+
+    `latencies` are those of this run.
     """
 
     def __init__(self, folder: str, job: Mapping[str, Any], shards: list[Shard]) -> None:
@@ -203,8 +219,12 @@ class BatchManifest:
         self.job = json.loads(json.dumps(job))
         self.shards = shards
         self.results: dict[int, ShardResult] = {}
+        self.latencies = Latencies()
+        self._runs = 1
         self._journals = 0  # that are full, or of earlier runs
         self._lines: list[bytes] = []  # of the last journal
+        self._earlier_seconds = 0.0
+        self._start_time = time.monotonic()
 
     def resume(self) -> int:
         """Read the results of finished shards. Returns how many of their parts have changed.
@@ -237,38 +257,46 @@ class BatchManifest:
         return len(results) - len(self.results)
 
     def _check_job(self, content: Mapping[str, Any]) -> None:
-        """Raise `InputError` for the manifest of another job, or of an older version."""
+        """Count the runs of a job; raises `InputError` for another job, or an older version's."""
         if "parts" in content:
             raise InputError(
                 f"{self.folder}: was begun by an older version of rerank",
                 hint="start again with another -o, or remove the folder",
             )
-        job = content["job"]
+        job, runs = content["job"], content["runs"]
         if changed := [name for name in self.job if job.get(name) != self.job[name]]:
             raise InputError(
                 f"{self.folder}: this is not the job that was begun there: "
                 f"{', '.join(changed)} differs",
                 hint="give the same input and options as before; or start again with another -o",
             )
+        BatchFigures.check({"runs": runs})
+        self._runs = runs + 1
 
     def _read_result(self, line: bytes) -> ShardResult:
         """Read a line of a journal; raises errors of `_DAMAGES` for what this job has not noted."""
-        result = ShardResult(**parse_sealed_json(line))
+        entry = parse_sealed_json(line)
+        seconds, result = entry.pop("seconds"), ShardResult(**entry)
         if type(result.shard) is not int or result.shard < 0 or type(result.size) is not int:
             raise ValueError("not a number")
         if result.name != self.shards[result.shard].part_name:
             raise ValueError("another name")
-        BatchFigures.check(result.figures)
+        for figures in (result.figures, {"seconds": seconds}):
+            BatchFigures.check(figures)
+        self._earlier_seconds = max(self._earlier_seconds, seconds)
         return result
 
     def begin(self) -> None:
         """Note that a run begins; raises `OSError`."""
-        self._write(_MANIFEST, seal_json({"job": self.job}))
+        self._write(_MANIFEST, seal_json({"job": self.job, "runs": self._runs}))
 
     def add(self, result: ShardResult) -> None:
         """Note a shard that is done; raises `OutputError`."""
         self.results[result.shard] = result
-        self._lines.append(seal_json(result._asdict()))
+        self.latencies.merge(Latencies(result.latencies))
+        entry = {**result._asdict(), "seconds": self._seconds}
+        del entry["latencies"]
+        self._lines.append(seal_json(entry))
         name = f"{_JOURNAL_PREFIX}{self._journals:06}{_JOURNAL_END}"
         try:
             self._write(name, b"".join(self._lines))
@@ -282,6 +310,11 @@ class BatchManifest:
             stream.write(content)
 
     @property
+    def _seconds(self) -> float:
+        """How long all runs took; of earlier ones, up to their last result."""
+        return self._earlier_seconds + time.monotonic() - self._start_time
+
+    @property
     def progress(self) -> str:
         return f"{len(self.results):,} of {len(self.shards):,} shards"
 
@@ -290,10 +323,11 @@ class BatchManifest:
         return [shard for shard in self.shards if shard.number not in self.results]
 
     def figures(self) -> BatchFigures:
-        """The counts of all shards that are done."""
+        """The counts of all shards that are done, and the runs and seconds of the job."""
         total = BatchFigures()
         for result in self.results.values():
             total.merge(BatchFigures(result.figures))
+        total.runs, total.seconds = self._runs, self._seconds
         return total
 
 
@@ -331,7 +365,8 @@ class ScoringActor:
         options = self._options
         pairs, shape, dropped_field = options.fields.pairs, options.results, options.dropped_field
         flow = Flow(self._ranker, options.selection, Bounds(options.window_bytes))
-        figures, name = BatchFigures(), shard.part_name
+        figures, latencies, start_time = BatchFigures(), Latencies(), time.monotonic()
+        name = shard.part_name
         schema = shard_schema(shard) if shard.suffix == PARQUET_SUFFIX else None
         columns = schema and Columns(schema, shape, pairs, dropped_field)
         rows: list[dict[str, Any]] = []
@@ -339,6 +374,8 @@ class ScoringActor:
             items = read_shard(shard, options.fields, self._ranker.info, options.max_record_bytes)
             for outcome in flow.rank(items):
                 figures.see(outcome)
+                if outcome.ranking is not None:
+                    latencies.add(outcome.seconds)
                 if columns:
                     rows.append(columns.row_of(outcome))
                 else:
@@ -346,7 +383,8 @@ class ScoringActor:
             if columns:
                 columns.write(rows, stream)
             size = stream.tell()
-        return ShardResult(shard.number, name, size, figures.as_dict())
+        figures.seconds = time.monotonic() - start_time
+        return ShardResult(shard.number, name, size, figures.as_dict(), latencies.as_dict())
 
 
 def score_shards(

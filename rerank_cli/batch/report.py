@@ -142,11 +142,10 @@ class BatchFigures:
     def merge(self, other: "BatchFigures") -> None:
         """Add the counts of another part of the job."""
         for name, value in vars(other).items():
-            if isinstance(value, int | float) and name != "runs":
+            if isinstance(value, Counter):
+                getattr(self, name).update(value)
+            elif name not in ("runs", "notes"):
                 setattr(self, name, getattr(self, name) + value)
-        self.errors.update(other.errors)
-        self.usage.update(other.usage)
-        self.requests += other.requests
         for note, count in other.notes.items():
             self._note(note, count)
 
@@ -214,8 +213,17 @@ def _are_counts(value: Any, like: Any) -> bool:
 class Latencies:
     """How long records took: a histogram, which does not grow with their number."""
 
-    def __init__(self) -> None:
-        self._counts: Counter[int] = Counter()
+    def __init__(self, counts: Mapping[str, int] | None = None) -> None:
+        counts = counts or {}
+        self._counts = Counter({int(place): count for place, count in counts.items()})
+
+    def as_dict(self) -> dict[str, int]:
+        """The histogram, as it can be given to another process."""
+        return {str(place): count for place, count in self._counts.items()}
+
+    def merge(self, other: "Latencies") -> None:
+        """Add the latencies of other records."""
+        self._counts.update(other._counts)
 
     def add(self, seconds: float) -> None:
         self._counts[round(math.log(max(seconds, _MIN_LATENCY_SECONDS), _LATENCY_STEP))] += 1
@@ -333,8 +341,6 @@ def make_report(job: "BatchJob", identity: Mapping[str, Any], *, done: bool) -> 
     `identity` is that of the options. `done` says whether the job is.
     """
     figures = job.figures
-    seconds = max(figures.seconds, 1e-9)
-    candidates = figures.candidates(job.flow.selection.first_stage)
     scorers = job.flow.reranker.scorers
     stages = figures.stages(scorers)
     report = {
@@ -342,31 +348,10 @@ def make_report(job: "BatchJob", identity: Mapping[str, Any], *, done: bool) -> 
         **({"stages": stages} if stages else {}),
         "done": done,
         **({} if done or job.limit is None else {"limit": job.limit}),
-        "runs": figures.runs,
-        "records": figures.records,
-        "errors": {"total": figures.failures, "by_code": dict(figures.errors)},
-        "documents": figures.documents,
-        "empty": figures.empty,
-        "pairs": {
-            "scored": figures.pairs - figures.cached,
-            "reused": figures.reused,
-            "cached": figures.cached,
-        },
-        "candidates": None if candidates is None else candidates._asdict(),
-        "tokens": figures.tokens,
-        "truncated": figures.truncated,
-        "missing": figures.missing + job.source.missing,
-        "usage": dict(figures.usage),
-        "notes": dict(figures.notes),
-        "seconds": round(figures.seconds, 3),
-        "rates": {
-            "records_per_second": round(figures.records / seconds, 3),
-            "pairs_per_second": round((figures.pairs - figures.cached) / seconds, 3),
-            "tokens_per_second": round(figures.tokens / seconds, 3),
-        },
-        "latency": {name: job.latencies.at(share) for name, share in _LATENCY_SHARES.items()},
+        **report_figures(figures, job.latencies, job.flow.selection.first_stage),
         "asked": identity,
     }
+    report["missing"] += job.source.missing
     if any(isinstance(scorer, PricedScorer) for scorer in scorers):
         cost = job.cost
         report["usage"] = figures.requests.usage  # also of records that failed
@@ -383,6 +368,37 @@ def make_report(job: "BatchJob", identity: Mapping[str, Any], *, done: bool) -> 
             "remembered": sum(each.remembered for each in counts),
         }
     return report
+
+
+def report_figures(figures: BatchFigures, latencies: Latencies, first_stage: str) -> dict[str, Any]:
+    """The figures of a job, as a report on it has them, wherever it runs."""
+    seconds = max(figures.seconds, 1e-9)
+    candidates = figures.candidates(first_stage)
+    return {
+        "runs": figures.runs,
+        "records": figures.records,
+        "errors": {"total": figures.failures, "by_code": dict(figures.errors)},
+        "documents": figures.documents,
+        "empty": figures.empty,
+        "pairs": {
+            "scored": figures.pairs - figures.cached,
+            "reused": figures.reused,
+            "cached": figures.cached,
+        },
+        "candidates": None if candidates is None else candidates._asdict(),
+        "tokens": figures.tokens,
+        "truncated": figures.truncated,
+        "missing": figures.missing,
+        "usage": dict(figures.usage),
+        "notes": dict(figures.notes),
+        "seconds": round(figures.seconds, 3),
+        "rates": {
+            "records_per_second": round(figures.records / seconds, 3),
+            "pairs_per_second": round((figures.pairs - figures.cached) / seconds, 3),
+            "tokens_per_second": round(figures.tokens / seconds, 3),
+        },
+        "latency": {name: latencies.at(share) for name, share in _LATENCY_SHARES.items()},
+    }
 
 
 def _model_of(scorers: Sequence[Scorer]) -> str:

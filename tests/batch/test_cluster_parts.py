@@ -19,7 +19,8 @@ from rerank_cli.batch.report import BatchFigures
 from rerank_cli.batch.shards import Shard, write_whole
 from rerank_cli.errors import InputError, OutputError
 from tests.conftest import Run
-from tests.support.batches import record
+from tests.support.batches import SMALL, record
+from tests.test_progress import Clock
 
 pa: Any = pytest.importorskip("pyarrow", reason="needs the extra parquet")
 pq: Any = pytest.importorskip("pyarrow.parquet", reason="needs the extra parquet")
@@ -172,6 +173,51 @@ def test_parts_stay_until_the_joined_file_is_on_the_disk(
     ran = rerank("batch", str(source), "-o", str(out), *ORDERED, "--resume")
     assert (ran.code, "7 of 7 shards were done before" in ran.err) == (3, True), ran.err
     assert (len(out.read_bytes().splitlines()), folder.exists()) == (40, False)
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """A report without its times, which are above zero, and without what was asked."""
+    report: dict[str, Any] = json.loads(path.read_text())
+    times = [report.pop("seconds"), *report.pop("rates").values(), *report.pop("latency").values()]
+    assert min(times) > 0
+    del report["asked"]
+    return report
+
+
+@pytest.mark.parametrize("model", ["bm25", SMALL])
+def test_a_report_has_what_it_has_without_ray(source: Path, model: str, rerank: Run) -> None:
+    here, on_ray = source.with_name("here.json"), source.with_name("ray.json")
+    options = ("-m", model, "--candidates", "2", "-n", "3")
+    rerank("batch", str(source), "-o", f"{here}l", *options, "--report", str(here))
+    out = source.with_name("out")
+    rerank("batch", str(source), "-o", str(out), *RAY, *options, "--report", str(on_ray))
+    expected = read_report(here)
+    expected.pop("passages", None)
+    assert read_report(on_ray) == {**expected, "parts": 7}
+
+
+def test_runs_and_their_times_add_up(
+    source: Path, rerank: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr("rerank_cli.batch.cluster.time", clock)
+    add = BatchManifest.add
+
+    def add_after_a_second(manifest: BatchManifest, result: ShardResult) -> None:
+        clock.now += 1
+        add(manifest, result)
+
+    monkeypatch.setattr(BatchManifest, "add", add_after_a_second)
+    out, report = source.with_name("out"), source.with_name("report.json")
+    job = ("batch", str(source), "-o", str(out), *RAY, "--report", str(report))
+    rerank(*job)
+    content = json.loads(report.read_text())
+    assert (content["seconds"], content["runs"], content["records"]) == (7, 1, 40)
+    assert content["rates"]["records_per_second"] == round(40 / 7, 3)
+    (out / "part-000003.parquet").unlink()
+    rerank(*job, "--resume")
+    content = json.loads(report.read_text())
+    assert (content["seconds"], content["runs"], content["records"]) == (8, 2, 40)
 
 
 def begin_manifest(folder: Path, count: int) -> BatchManifest:

@@ -1,13 +1,17 @@
 """What a batch says of itself while it runs."""
 
 import io
+import json
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rerank_cli.batch import report
-from rerank_cli.batch.report import BatchFigures, Pace, show_pace
-from rerank_cli.costs import Price
+from rerank_cli.batch.report import BatchFigures, Latencies, Pace, show_pace
+from rerank_cli.costs import Price, RequestTotals
 from rerank_cli.terminal import Terminal
 from tests.test_progress import Clock, FakeTerminal, terminal_at
 
@@ -72,3 +76,37 @@ def test_on_a_terminal_it_is_a_line_and_at_its_end_what_was_done(
     assert f"{parts}  25% |#####               |  1 min 15 s left" in stderr.getvalue()
     assert stderr.line == ""
     assert (pace.was_shown, pace.summary()) == (True, "250 records in 25 s")
+
+
+def doubled(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: doubled(inner) for name, inner in value.items()}
+    return value * 2
+
+
+def test_parts_of_a_job_add_up_in_every_count() -> None:
+    part = BatchFigures()
+    for name, value in vars(part).items():
+        if isinstance(value, dict):
+            setattr(part, name, type(value)({"0": 2, "1": 3}))
+        elif isinstance(value, int | float):
+            setattr(part, name, 2)
+    part.requests = RequestTotals(sent=2)
+    values = json.loads(json.dumps(part.as_dict()))
+    total = BatchFigures()
+    for _ in range(2):
+        total.merge(BatchFigures(values))
+    assert total.as_dict() == {**doubled(values), "runs": 1}
+
+
+@given(st.lists(st.lists(st.floats(1e-3, 1e3))))
+def test_latencies_of_parts_are_those_of_all(parts: list[list[float]]) -> None:
+    total, expected = Latencies(), Latencies()
+    for part in parts:
+        latencies = Latencies()
+        for seconds in part:
+            latencies.add(seconds)
+            expected.add(seconds)
+        total.merge(Latencies(json.loads(json.dumps(latencies.as_dict()))))
+    for share in (0.5, 0.9, 1.0):
+        assert total.at(share) == expected.at(share)

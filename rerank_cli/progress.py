@@ -313,7 +313,7 @@ class RankingState:
 
     def expect_pairs(self) -> int | None:
         """About how many pairs will be scored in all; None if that is not known."""
-        progress, share = self._progress, self._share_read()
+        progress, share = self._progress, self._find_read_share()
         if not share or not progress.work:
             return None
         return round(progress.pairs * self._total_work(share) / progress.work)

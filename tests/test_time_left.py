@@ -89,7 +89,7 @@ def times_left(
 ) -> Iterator[tuple[float, float | None]]:
     """When how much was said to be left."""
     inputs.check()
-    request = RankRequest("slug lettuce", Selection(), None, OnError.FAIL)
+    request = RankRequest("slug lettuce", Selection(), None, OnError.FAIL, None)
     with Reranker(scorer) as reranker:
         state: RankingState = _ranking_state(request, inputs, reranker)
         estimates: list[tuple[float, float | None]] = []

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from operator import itemgetter
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
@@ -27,6 +28,7 @@ from rerank_cli.types import Chunk, Document, Ranked, Ranking
 if TYPE_CHECKING:
     from rerank_cli.words import QueryWords
 
+_LINE_FRAGMENT = "#{line}"  # of a URL that an editor opens
 HEADER = ("rank", "relevance_score", "raw_score", "index", "id", "source", "line", "text")
 _MODEL_COLUMN = "model"  # the model of a cascade that judged a result
 _HEADING_CHARACTERS = 60  # of those before a line of grep
@@ -357,3 +359,17 @@ def _encode_path(path: str) -> bytes:
         return os.fsencode(path)
     except UnicodeEncodeError:
         return path.encode("utf-8", "surrogateescape")
+
+
+def passage_link(url: str, chunk: Chunk) -> str:
+    """The URL of a line or page of a file; empty if there is no such file, or `url` is empty."""
+    source = chunk.document.source
+    if not url or source in (None, STDIN) or not os.path.isfile(source):
+        return ""
+    path = Path(source).absolute().as_uri().removeprefix("file://")
+    if chunk.page is not None and not url.endswith(_LINE_FRAGMENT):
+        url += f"#page={chunk.page}"
+    if chunk.line is None:  # and an editor would take a page for a line
+        url = url.removesuffix(_LINE_FRAGMENT)
+    host = quote(os.uname().nodename) if "{host}" in url else ""
+    return url.format(host=host, path=path, line=chunk.line)

@@ -5,13 +5,10 @@ results. The place is that of the sentence in the extract.
 """
 
 import io
-import os
 import re
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, groupby
-from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
@@ -19,7 +16,6 @@ from rich.style import Style as TextStyle
 from rich.table import Table
 from rich.text import Text
 
-from rerank_cli.inputs import STDIN
 from rerank_cli.ranking.sentences import sentence_in
 from rerank_cli.render import (
     Style,
@@ -30,7 +26,8 @@ from rerank_cli.render import (
     prior_note,
     shown_sentence,
 )
-from rerank_cli.structure import LOG, is_code, replace_returns
+from rerank_cli.render.rows import passage_link
+from rerank_cli.structure import LOG, MARKDOWN, PLAIN, is_code, replace_returns
 from rerank_cli.terminal import printable
 from rerank_cli.types import Chunk, Document, Ranked, Ranking, ScoredChunk
 from rerank_cli.words import QueryWords
@@ -42,7 +39,6 @@ _MARK_BESIDE_STYLE = "underline"  # outside of the sentence
 _PLACE_STYLE = "magenta"
 _BAR_STYLE = "green"
 _BAR_CELLS = 8
-_LINE_FRAGMENT = "#{line}"  # of a URL that an editor opens
 # The least width of a passage beside a bar, and beside a place. In a narrower terminal the bar is
 # left out, then the place stands above the passage; so does one with a larger share of the width.
 _PASSAGE_CELLS = 36
@@ -72,6 +68,8 @@ _RIGHT_TO_LEFT = re.compile(
 _DIRECTION_MARK = "\N{LEFT-TO-RIGHT MARK}"
 _MAX_INDENT_CELLS = 16  # of a line of code
 _ROW_START = "|"  # of a row of a table in Markdown
+_MARKDOWN_HEADING = re.compile(r"^[ \t]{0,3}#{1,6}[ \t]+(\S.*?)[ \t#]*$", re.MULTILINE)
+_DOTS = re.compile(r"·(?: ·)+")
 _NO_NAME = re.compile(r"[\W_]+")  # what headings have beside their names
 _FOLDER_END = re.compile(r"[/\\]")
 _SKIN_TONE = re.compile("[\U0001f3fb-\U0001f3ff]")
@@ -172,7 +170,7 @@ def _find_rows(ranking: Ranking, style: Style) -> list[Row]:
     def add(mark: str, relevance: float | None, chunk: Chunk, sentence: Chunk, **more: Any) -> None:
         is_blank = not chunk.text.strip() and chunk.document.whole
         place = document_place(chunk.document) if is_blank else sentence.place
-        place, link = _on_one_line(place), _link(style.links, sentence)
+        place, link = _on_one_line(place), passage_link(style.links, sentence)
         rows.append(
             Row(
                 mark,
@@ -194,14 +192,18 @@ def _find_rows(ranking: Ranking, style: Style) -> list[Row]:
             notes.append(blend_note(result.blend))
         more = {"note": "; ".join(filter(None, notes)), "stage": result.stage}
         add(str(result.rank), result.relevance_score, passage, sentence, style="bold", **more)
+        starts = {sentence.start}
         for chunk, _, relevance in _further_chunks(result, style):
             is_same = chunk is passage
             other = chunk if style.full else sentence_in(chunk, words)
             more = {"lines": 1, "stage": result.stage, "is_same": is_same}
             # A result with many passages has a lower score, beside which theirs look too high.
             score = relevance if style.explained else None
-            place = sentence if is_same else other
-            add(_CHUNK_MARK, score, chunk, place, style="dim", **more)
+            # Two windows of a text that overlap may have the same best sentence.
+            if style.explained or other.start not in starts:
+                place = sentence if is_same else other
+                add(_CHUNK_MARK, score, chunk, place, style="dim", **more)
+            starts.add(other.start)
     for blank in ranking.blanks:
         text = blank.document.text
         chunk = Chunk(blank.document, 0, len(text), text, 0)
@@ -230,7 +232,8 @@ def _fit_rows(rows: list[Row], ranking: Ranking, width: int, style: Style) -> li
     if style.height is None or style.full or style.explained:
         return rows
     is_above = Layout(rows, ranking, width, is_above=style.context is not None).is_above
-    if len(rows) * (1 + is_above) <= style.height - _SCREEN_LINES_BESIDE:
+    lines = 1 + is_above + 2 * (style.context or 0)
+    if len(rows) * lines <= style.height - _SCREEN_LINES_BESIDE:
         return rows
     return [row for row in rows if row.mark != _CHUNK_MARK]
 
@@ -277,7 +280,7 @@ def _passage(
         return Text(_SAME_PASSAGE, style="dim italic")
     if style.full:
         passage = extracts.whole(row.chunk.text)
-    elif style.context is not None and row.mark != _CHUNK_MARK:
+    elif style.context is not None:
         passage = extracts.lines(row.sentence, style.context)
     else:
         lines = min(row.lines, most_lines)
@@ -402,20 +405,6 @@ def _heading(row: Row, width: int) -> Text:
     return Text(_isolate_direction(heading), style="dim")
 
 
-def _link(url: str, chunk: Chunk) -> str:
-    """The URL of a line or page of a file; empty if there is no such file, or `url` is empty."""
-    source = chunk.document.source
-    if not url or source in (None, STDIN) or not os.path.isfile(source):
-        return ""
-    path = Path(source).absolute().as_uri().removeprefix("file://")
-    if chunk.page is not None and not url.endswith(_LINE_FRAGMENT):
-        url += f"#page={chunk.page}"
-    if chunk.line is None:  # and an editor would take a page for a line
-        url = url.removesuffix(_LINE_FRAGMENT)
-    host = quote(os.uname().nodename) if "{host}" in url else ""
-    return url.format(host=host, path=path, line=chunk.line)
-
-
 def _on_one_line(place: str) -> str:
     return printable(place).replace("\n", "\N{SYMBOL FOR LINE FEED}")
 
@@ -475,11 +464,10 @@ class Extracts:
 
         def lay_out(start: int, end: int, width: int) -> list[Text]:
             part = text[start:end], max(first - start, 0), min(last, end) - start
-            if _has_lines(sentence):
-                return self._wrap(
-                    *_code_lines(*part, _indent(passage.document, begin + start)), width
-                )
-            return self._wrap(*_one_line(*part), width)
+            if not _has_lines(sentence):
+                return self._wrap(*_one_line(*part, passage.document.syntax), width)
+            indent = _indent(passage.document, begin + start)
+            return self._wrap(*_code_lines(*part, indent), width)
 
         if len(text) <= _EXTRACT_CHARACTERS:
             lines = lay_out(0, len(text), self._width)
@@ -493,7 +481,11 @@ class Extracts:
             lines = lay_out(start, end, room)
             top = max(0, len(lines) - count)
         else:
-            own = len(self._wrap(*_one_line(sentence.text[:_EXTRACT_CHARACTERS]), room))
+            own = len(
+                self._wrap(
+                    *_one_line(sentence.text[:_EXTRACT_CHARACTERS], 0, _EXTRACT_CHARACTERS), room
+                )
+            )
             marks = [len(self._words.spans(line.plain)) for line in lines[:own]]
             tops = range(max(own - count, 0) + 1)
             top = max(tops, key=lambda line: (sum(marks[line : line + count]), -line))
@@ -551,13 +543,18 @@ class Extracts:
             room = max(1, min(room - 1, room * width // (width + excess)))
 
 
-def _one_line(text: str, first: int = 0, last: int | None = None) -> tuple[str, int, int]:
-    """A text in one line, and where the part from `first` to `last` is in it."""
-    last = len(text) if last is None else min(last, len(text))
-    before, part, after = (
-        printable(" ".join(piece.split()))
-        for piece in (text[:first], text[first:last], text[last:])
-    )
+def _one_line(text: str, first: int, last: int, syntax: str = PLAIN) -> tuple[str, int, int]:
+    """A text in one line, and where the part from `first` to `last` is in it.
+
+    A heading in Markdown stands between dots, or it would look like a part of the sentences.
+    """
+    last = min(last, len(text))
+    pieces = [text[:first], text[first:last], text[last:]]
+    if syntax == MARKDOWN:
+        pieces = [_MARKDOWN_HEADING.sub(r"· \1 ·", piece) for piece in pieces]
+        pieces[1] = pieces[1].strip(" ·\n")
+    before, part, after = (printable(_DOTS.sub("·", " ".join(piece.split()))) for piece in pieces)
+    before = before.removeprefix("· ")
     before += " " if before and text[:first][-1:].isspace() else ""
     after = (" " if after and text[last : last + 1].isspace() else "") + after
     return before + part + after, len(before), len(before) + len(part)

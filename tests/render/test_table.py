@@ -17,8 +17,9 @@ from rerank_cli import Document, Ranking, Reranker, Selection, rank
 from rerank_cli.commands import rank as rank_command
 from rerank_cli.ranking.sentences import find_sentences
 from rerank_cli.render import Format, Style, render
+from rerank_cli.structure import syntax_of
 from rerank_cli.terminal import printable, readable
-from rerank_cli.types import Chunk
+from rerank_cli.types import Chunk, ScoredChunk
 from rerank_cli.words import QueryWords
 from tests.conftest import ROOT, Run
 from tests.support.converted import pdf
@@ -175,6 +176,55 @@ def test_further_passages_stand_below_their_file_if_there_is_room() -> None:
     assert rows[0] == ["1", f"{ranking[0].relevance_score:.3f}"]
     assert rows[1][0] == "·"
     assert rows[1][1].startswith("a.txt")
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("a.md", "It rains. · By night · A fox runs. · By day · It sleeps."),
+        ("a.txt", "It rains. ## By night A fox runs. ## By day ## It sleeps."),
+    ],
+)
+def test_a_heading_of_markdown_does_not_run_into_the_sentences(source: str, expected: str) -> None:
+    text = "It rains.\n\n## By night\n\nA fox runs.\n\n## By day ##\nIt sleeps.\n"
+    document = Document(text, source=source, line=1, whole=True, syntax=syntax_of(source))
+    ranking = rank("fox", [document], OverlapScorer(words_info(100, scale="logit")))
+    (row,) = draw(ranking, 120)
+    assert row.endswith(f" {expected}")
+
+
+def test_a_sentence_that_two_windows_share_is_shown_once() -> None:
+    text = "none of it at all\n\n" * 9 + "a fox\n\n" + "none of it at all\n\n" * 9
+    document = Document(text, source="a.txt", line=1, whole=True)
+    first, second = (
+        Chunk(document, start, start + 60, text[start : start + 60], 0)
+        for start in (text.index("a fox") - 9, text.index("a fox") - 49)
+    )
+    ranking = rank("fox", [document], OverlapScorer(words_info(100, scale="logit")))
+    result = replace(
+        ranking[0],
+        passage=first,
+        explanation=(ScoredChunk(first, 2.0, 0.9), ScoredChunk(second, 2.0, 0.9)),
+    )
+    table = draw(replace(ranking, results=(result,)), 80)
+    assert [line.split()[0] for line in table if line[:1].strip()] == ["1"]
+    assert "\n".join(table).count("a fox") == 1
+    table = draw(replace(ranking, results=(result,)), 80, explained=True)
+    assert [line.split()[0] for line in table if line[:1].strip()] == ["1", "·", "·"]
+
+
+@pytest.mark.parametrize(("height", "is_shown"), [(None, True), (40, True), (16, False)])
+def test_the_context_of_further_passages_is_shown_if_there_is_room(
+    height: int | None, is_shown: bool
+) -> None:
+    text = "before\na fox\nafter\n" + "filler\n" * 200 + "above\na fox too\nbelow\n"
+    document = Document(text, source="a.txt", line=1, whole=True)
+    selection = Selection(n=3, best_passages=3)
+    with Reranker(OverlapScorer(words_info(100, scale="logit"))) as reranker:
+        ranking = reranker.submit("fox", [document] * 3, selection).result()
+    rows = "\n".join(draw(ranking, 80, context=1, height=height))
+    assert "1- before" in rows
+    assert ("204- above" in rows) is is_shown
 
 
 def test_empty_documents_have_no_score() -> None:

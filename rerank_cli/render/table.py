@@ -552,9 +552,12 @@ def _one_line(text: str, first: int, last: int, syntax: str = PLAIN) -> tuple[st
     pieces = [text[:first], text[first:last], text[last:]]
     if syntax == MARKDOWN:
         pieces = [_MARKDOWN_HEADING.sub(r"· \1 ·", piece) for piece in pieces]
-        pieces[1] = pieces[1].strip(" ·\n")
+        if pieces[1].startswith("·"):
+            pieces = [f"{pieces[0]} ·", pieces[1][1:], pieces[2]]
+        if pieces[1].endswith("·"):
+            pieces = [pieces[0], pieces[1][:-1], f"· {pieces[2]}"]
     before, part, after = (printable(_DOTS.sub("·", " ".join(piece.split()))) for piece in pieces)
-    before = before.removeprefix("· ")
+    before = before.removeprefix("·").lstrip()
     before += " " if before and text[:first][-1:].isspace() else ""
     after = (" " if after and text[last : last + 1].isspace() else "") + after
     return before + part + after, len(before), len(before) + len(part)

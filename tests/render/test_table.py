@@ -179,16 +179,20 @@ def test_further_passages_stand_below_their_file_if_there_is_room() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "expected"),
+    ("query", "source", "expected"),
     [
-        ("a.md", "It rains. · By night · A fox runs. · By day · It sleeps."),
-        ("a.txt", "It rains. ## By night A fox runs. ## By day ## It sleeps."),
+        ("fox", "a.md", "It rains. · By night · A fox runs. · By day · It sleeps."),
+        ("by night", "a.md", "It rains. · By night · A fox runs. · By day · It sleeps."),
+        ("rains", "a.md", "It rains. · By night · A fox runs. · By day · It sleeps."),
+        ("fox", "a.txt", "It rains. ## By night A fox runs. ## By day ## It sleeps."),
     ],
 )
-def test_a_heading_of_markdown_does_not_run_into_the_sentences(source: str, expected: str) -> None:
+def test_a_heading_of_markdown_does_not_run_into_the_sentences(
+    query: str, source: str, expected: str
+) -> None:
     text = "It rains.\n\n## By night\n\nA fox runs.\n\n## By day ##\nIt sleeps.\n"
     document = Document(text, source=source, line=1, whole=True, syntax=syntax_of(source))
-    ranking = rank("fox", [document], OverlapScorer(words_info(100, scale="logit")))
+    ranking = rank(query, [document], OverlapScorer(words_info(100, scale="logit")))
     (row,) = draw(ranking, 120)
     assert row.endswith(f" {expected}")
 

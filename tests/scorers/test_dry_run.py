@@ -7,6 +7,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from rerank_cli import RemoteOptions, Reranker
 from rerank_cli.errors import ScorerError
 from rerank_cli.scorers.dry_run import DryRunScorer
 from tests.conftest import MODELS, Run
@@ -167,3 +168,18 @@ def test_where_planning_fails_and_the_order_is_kept(rerank: Run) -> None:
     assert outcome.code == 3
     assert "not reranked, in input order: too large" in outcome.err
     assert "nothing was sent" in outcome.out
+
+
+def test_each_query_is_planned_with_its_own_instruction(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SILICONFLOW_API_KEY", "key")
+    model = "siliconflow/Qwen/Qwen3-Reranker-0.6B"
+    bodies = []
+    with Reranker(model, remote=RemoteOptions(dry_run=True)) as reranker:
+        scorer = reranker.scorer
+        assert isinstance(scorer, DryRunScorer)
+        for number, instruction in enumerate((None, "find recipes", None)):
+            scorer.plan.first_body = b""
+            reranker.rank("stew", [f"document {number}"], instruction=instruction)
+            bodies.append(json.loads(scorer.plan.first_body))
+    assert [body.get("instruction") for body in bodies] == [None, "find recipes", None]
+    assert len(scorer.plan.requests) == 3

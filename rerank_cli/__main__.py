@@ -29,7 +29,7 @@ def main() -> None:
             signal.signal(number, _leave)
     # Imported modules are not garbage, and searching them takes a fiftieth of a short run.
     gc.set_threshold(_GC_OBJECTS)
-    # By default a thread that has a score waits up to 5 ms for the one that reads.
+    # By default a thread with a score waits up to 5 ms for the thread that reads.
     sys.setswitchinterval(_SWITCH_SECONDS)
 
     from rerank_cli.errors import OutOfMemory

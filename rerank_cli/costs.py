@@ -42,7 +42,7 @@ class ServiceRequest:
     """A request to a service: how sending it went, and what its answer says of itself.
 
     documents      the number of texts in it
-    statuses       the HTTP status of each try, in order; None for one that had no answer
+    statuses       the HTTP status of each try, in order; None for a try without an answer
     seconds        how long the last try took
     error          why it failed; empty if it did not
     halved         whether it was refused as too large: its halves are requests of their own

@@ -75,7 +75,7 @@ def _quota(root: Path, membership: Path) -> float | None:
 
 
 def _mounts(root: Path, controllers: str) -> list[Path]:
-    """Where the groups of these controllers may be mounted; nowhere if the CPU's is not among them.
+    """The folders where these controllers may be mounted; none if the CPU's is not among them.
 
     Version 2 lists no controllers. A folder of version 1 is called by one controller or by several,
     and not always in the order that the kernel lists them in.

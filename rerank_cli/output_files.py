@@ -63,7 +63,7 @@ class OutputFile:
         return mode is not None and not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
     def check(self, *, may_be_folder: bool = False) -> None:
-        """Raise `OutputError` if it cannot be written. To call before anything is scored."""
+        """Raise `OutputError` if it cannot be written. Call this before anything is scored."""
         if self.is_stdout:
             return
         if not self.path:
@@ -385,7 +385,7 @@ def _check_what_is_there(output: PlannedOutput) -> None:
 
 
 def _folds_case(folder: Path) -> bool:
-    """Whether a folder is in a file system that does not tell small letters from capitals."""
+    """Whether a folder is in a file system that takes small letters and capitals for the same."""
     other = folder.parent / folder.name.swapcase()
     return other != folder and other.exists() and other.samefile(folder)
 
@@ -416,7 +416,7 @@ def _check_open_for_writing(path: str, descriptor: int) -> None:
 
 
 def _check_folder(folder: Path, path: str) -> None:
-    """Raise `OutputError` if no file can be made in a folder. Only trying tells for sure."""
+    """Raise `OutputError` if no file can be made in a folder. Only a trial shows that reliably."""
     probe = temporary_path(folder)
     with clean_up_on_signal(lambda: remove_file(probe)):
         try:

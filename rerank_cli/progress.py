@@ -1,7 +1,7 @@
 """The progress of a run on a terminal's stderr, and messages about Ctrl-C.
 
-The line is there while something runs, and leaves nothing behind, also on Ctrl-C. Where nobody
-watches stderr there is none. Also has the laps of --timing.
+The line is there while something runs, and leaves nothing behind, also on Ctrl-C. If nobody watches
+stderr, there is no line. This module also has the laps of --timing.
 """
 
 import os
@@ -176,7 +176,7 @@ class TimeLeft:
     """Tells how long the rest of some work will take, by the pace of the later half of the run.
 
     The beginning of a run, with the time that a model takes to get going, is soon left out. Near
-    the end the pace is that of a time about twice as long as the rest.
+    the end, the pace is measured over a time about twice as long as the rest.
     """
 
     def __init__(self) -> None:
@@ -197,7 +197,7 @@ class TimeLeft:
             self._marks.popleft()
 
     def seconds(self, amount: float, total: float) -> float | None:
-        """How long the rest will take; None if too little is done to tell."""
+        """How long the rest will take; None if too little is done for an estimate."""
         now = time.monotonic()
         own = total - (self._first or 0.0)
         if now - self._began < _MIN_SECONDS or amount - (self._first or 0.0) < _MIN_SHARE * own:
@@ -205,7 +205,7 @@ class TimeLeft:
         rest, begin = max(0.0, total - amount), (self._began, self._first or 0.0)
         seconds = 0.0
         for _ in range(2):
-            # For a short rest the latest pace tells more, because lengths may have changed.
+            # For a short rest the latest pace is better, because lengths may have changed.
             horizon = max(_HORIZON_SECONDS, 2 * seconds) if seconds else now
             marks = (mark for mark in self._marks if now - mark[0] <= horizon)
             mark_time, mark_amount = next(marks, begin)

@@ -133,7 +133,7 @@ def report_plan(options: BatchOptions, terminal: Terminal) -> ExitCode:
     factor = count / len(items) if items else 0.0
 
     def estimate(value: float) -> str:
-        """The figure of the whole input, for one of the sample."""
+        """Estimate a figure of the whole input from that of the sample."""
         if count == len(items):
             return f"{value:,}"
         return f"about {float(f'{value * factor:.{_DIGITS}g}'):,.0f}"

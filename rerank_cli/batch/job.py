@@ -321,7 +321,7 @@ class BatchJob:
         """The cost of all runs of the job so far, if it is known."""
         self.count_requests()
         costs = [scorer.cost_of(self.figures.requests) for scorer in self._priced_scorers]
-        # The sums are those of all services. One whose own price is not known leaves some out.
+        # The sums cover all services. A service without a known price leaves some cost out.
         return max(filter(None, costs), key=lambda cost: cost.amount, default=None)
 
     @property
@@ -430,7 +430,7 @@ class BatchJournal:
         return self.marks[-1].done
 
     def rewind(self, mark: Mark) -> None:
-        """Forget the marks after the one where the job goes on."""
+        """Forget the marks after the one from which the job continues."""
         self.marks = [old for old in self.marks if old.items <= mark.items] or [mark]
 
     def last_within(self, position: int) -> Mark:
@@ -486,7 +486,7 @@ def is_journal(path: Path) -> bool:
 def open_journal(
     options: BatchOptions, source: RecordSource, identity: Mapping[str, Any]
 ) -> tuple[BatchJournal | None, Mark | None]:
-    """Open a job's journal, or begin one. Returns it with the mark where the job goes on.
+    """Open or begin a job's journal; return it with the mark from which the job continues.
 
     `identity` is that of the options. There is no mark for a job whose files must be new, and no
     journal for an output that is a stream. Raises `InputError` for a file that is not the job's.
@@ -512,7 +512,7 @@ def resume_journal(path: Path, source: RecordSource, identity: Mapping[str, Any]
 
 
 def _job_identity(source: RecordSource, identity: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The identity of a job. It must be the same when the job goes on."""
+    """The identity of a job. It must be the same when the job is continued."""
     return {"input": source.identity(), "version": __version__, **identity}
 
 
@@ -631,7 +631,7 @@ def _value_in_words(value: Any) -> str:
 
 
 def is_complete(journal: BatchJournal, start: Mark | None, output: Path) -> bool:
-    """Whether a job that would go on at `start` was done, and its output has nothing more."""
+    """Whether a job with the mark `start` is done, and its output has nothing more."""
     return journal.is_done and start == journal.marks[-1] and _size_of(output) == start.position
 
 

@@ -114,11 +114,11 @@ def run_here(options: BatchOptions, terminal: Terminal) -> ExitCode:
 
 
 class _Plan(NamedTuple):
-    """A job to run: where it goes on and what its files are.
+    """A job to run: its start and its files.
 
     `options` name the files that are written, and `user_options` those that the user named: a job
-    that does failed records again writes others. `earlier` is the run that it copies. `folders`
-    are those of local models.
+    that does failed records again writes others. `earlier` is the run that it copies. `folders` are
+    the folders of local models.
     """
 
     options: BatchOptions
@@ -193,7 +193,7 @@ def _run_retry(
 ) -> ExitCode:
     """Do the failed records of a job that has come to `start` again, and then its other records.
 
-    That is a job of its own, whose files replace those of the other one once it is done.
+    This is a job of its own. Its files replace those of the other job once it is done.
     """
     options = _retry_options(plan.user_options)
     journal, own_start = open_journal(options, source, identity)
@@ -213,7 +213,7 @@ def _run_retry(
 
 
 def _remove_retry(plan: _Plan) -> None:
-    """Remove the files of a retry, so that the next one begins anew."""
+    """Remove the files of a retry, so that the next one starts from the beginning."""
     with suppress(OSError):
         for path in (plan.options.output_path, plan.options.errors_path):
             if path is not None and path.is_dir():
@@ -241,7 +241,7 @@ def _settle_retry(options: BatchOptions, source: RecordSource, identity: Mapping
 def _retry_options(options: BatchOptions) -> BatchOptions:
     """The options of the job that does the failed records of another one again.
 
-    It writes all results anew, into files beside those of the other job, which it replaces at its
+    It writes all results into new files beside those of the other job, and replaces these at its
     end.
     """
     files = (options.output_path, options.errors_path)
@@ -499,7 +499,7 @@ def _check_options(options: BatchOptions) -> None:
 
 
 def _outputs_of(options: BatchOptions) -> Sequence[PlannedOutput]:
-    """The outputs of a job. A file that is there stays, unless the job goes on in it."""
+    """The outputs of a job. An existing file stays, unless the job continues in it."""
     output, resume = options.output, options.resume
     hint = "--resume continues it; or name another file"
     outputs = [

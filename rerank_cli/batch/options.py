@@ -61,7 +61,7 @@ class BatchOptions:
     budget            what this run may take; None for no limit
     limits            the options that set the limits of the budget, by the reason for which they
                       end it
-    calibrations      those of the models, if another machine has looked them up; else None
+    calibrations      the models' calibrations, if another machine has looked them up; else None
     """
 
     input: str
@@ -93,7 +93,7 @@ class BatchOptions:
 
     @property
     def models(self) -> list[str | None]:
-        """The names of the models, the one that reads all first; None for the default."""
+        """The names of the models in the order in which they read; None for the default."""
         return [*split_models(self.model)] or [None]
 
     @property

@@ -105,7 +105,7 @@ class LineWriter:
 
 
 class FileSink:
-    """A file of lines, whole after each. `position` is the byte where it goes on.
+    """A file of lines, whole after each. `position` is the byte where writing continues.
 
     Without a position a new file is created. Anything behind the position is cut off.
     """

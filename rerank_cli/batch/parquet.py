@@ -297,7 +297,7 @@ def _row_groups(parts: Iterable[Path]) -> Iterator["pa.Table"]:
 
 
 def publish_parts(new: Path, folder: Path, count: int) -> None:
-    """Move the parts of a folder to those of another, which then has `count` of them.
+    """Move the parts of a folder into another folder, which then has `count` parts.
 
     It can be done again if it was interrupted. Raises `OSError`.
     """

@@ -336,7 +336,7 @@ class Pace:
 def make_report(job: "BatchJob", identity: Mapping[str, Any], *, done: bool) -> dict[str, Any]:
     """All figures, as JSON. Those of `latency` are seconds for a record, in this run.
 
-    Those of `passages` are of this run too: a model that remembers them begins anew with each.
+    The figures of `passages` are of this run too, because a model forgets passages between runs.
 
     `identity` is that of the options. `done` says whether the job is.
     """

@@ -1,4 +1,4 @@
-"""Where records come from: lines of JSON, a TREC run with its queries and corpus, or Parquet.
+"""The sources of records: lines of JSON, a TREC run with its queries and corpus, or Parquet.
 
 path ─ LineReader ─ JsonLinesSource ─┐
 run ── LineReader ─ RunSource ───────┼─ Item…
@@ -438,7 +438,7 @@ class Line(NamedTuple):
 
     @property
     def place(self) -> Mapping[str, str | int]:
-        """Where it is, as error records have it. Many elements may begin in one line."""
+        """Its place in the form of error records. Many elements may begin in one line."""
         return {"line": self.number, **({"element": self.element} if self.element else {})}
 
 

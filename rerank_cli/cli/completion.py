@@ -146,7 +146,7 @@ def _items(parameter: Any, ctx: Any, incomplete: str) -> list[tuple[str, str]]:
 
 
 def _bash_start(incomplete: str, breaks: str) -> int:
-    """Where the part of a word starts that bash replaces: after the last break character.
+    """The start of the part of a word that bash replaces: after the last break character.
 
     Readline replaces the characters $ and @ too.
     """

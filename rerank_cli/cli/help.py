@@ -144,7 +144,7 @@ def short_help_record(option: Any) -> tuple[str, str]:
 
 
 class _HelpPage:
-    """Writes help into lines of at most so many columns."""
+    """Writes help into lines of at most `columns` columns."""
 
     def __init__(self, columns: int) -> None:
         self._columns = max(columns, _MIN_HELP_COLUMNS)

@@ -211,7 +211,7 @@ _PACKAGES = (
     "onnxruntime", "onnxruntime-gpu", "openvino", "tokenizers", "numpy", "httpx2", "pydantic",
     "typer", "huggingface-hub",
 )  # fmt: skip
-_HASH_DIGITS = 16  # of a file, enough to tell it from another in a report of a bug
+_HASH_DIGITS = 16  # of a file, enough to distinguish files in a bug report
 _TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 _PASSAGE = "The parcel comes back within thirty days."
 

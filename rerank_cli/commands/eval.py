@@ -294,7 +294,8 @@ def evaluate(
             max_cost=max_cost,
             labels=LabelOptions(label_field, min_grade, condensed),
             thresholds=ThresholdOptions(keep_recall, keep_precision) if thresholds else None,
-            # A query is cut, and a document has as many chunks whoever scores them.
+            # A query is cut, and a document has the same number of chunks, whichever model scores
+            # them.
             chunks=option_values.chunk_options_of(
                 {"max_chunks": DEFAULT_MAX_CHUNKS, **_by_parameter(preset), "truncate_query": True}
             ),

@@ -131,7 +131,7 @@ def facts(reference: Reference) -> dict[str, Any]:
 
 
 def _scale(reference: Reference, entry: Entry) -> str:
-    """The scale of a model's scores: of one that is here, as when it is opened."""
+    """The scale of a model's scores; that of an installed model is found as when it is opened."""
     if entry.scale is not None:
         return entry.scale
     if entry.encoding in prompts():

@@ -475,8 +475,8 @@ def _rank(
 ) -> _Outcome | None:
     """Rank; if scoring fails, keep an earlier order if the user asks for that.
 
-    That order is the one of the last model that did not fail, or else of the input. Returns None if
-    Ctrl-C came before anything was scored.
+    That order is the order of the last model that did not fail, or else of the input. Returns None
+    if Ctrl-C came before anything was scored.
     """
     query, selection, budget, on_error, fewer = request
     reranker, ranking = cascade.rerankers[0], None

@@ -4,8 +4,8 @@
                        └ fit on one half, its error on the other; then fit on all
 
 A temperature and a bias are fitted as Platt 1999 has it ("Probabilistic outputs for support vector
-machines"). Where labels are many, an isotonic map (pool adjacent violators) takes their place if it
-errs less on folds of the same queries.
+machines"). If there are many labels, an isotonic map (pool adjacent violators) takes their place if
+its error on folds of the same queries is less.
 """
 
 import math

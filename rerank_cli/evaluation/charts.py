@@ -154,7 +154,7 @@ def _interval_rows(content: ReportContent) -> Iterator[tuple[str, Difference, bo
 
 
 def draw_costs(content: ReportContent) -> Iterator[Chart]:
-    """Quality against the seconds of a query, and against the price where one is known."""
+    """Quality against the seconds of a query, and against the price if it is known."""
     standings = [standing for standing in content.standings if standing.depth is not None]
     standings_with_seconds = [
         (standing, standing.seconds) for standing in standings if standing.seconds

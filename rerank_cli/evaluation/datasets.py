@@ -109,7 +109,7 @@ def order_by_score(scores: Mapping[str, float]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Where the parts of a set are."""
+    """The places of the parts of a set."""
 
     name: str
     queries: Path
@@ -119,7 +119,7 @@ class Parts:
 
 
 def find_parts(folder: Path, qrels: Path | None = None, run: Path | None = None) -> Parts:
-    """Find a BEIR folder's parts; raises `InputError` where one is missing."""
+    """Find a BEIR folder's parts; raises `InputError` if one is missing."""
     paths = {stem: find_jsonl(folder, stem) for stem in ("queries", "corpus")}
     for stem, path in paths.items():
         if path is None:
@@ -403,7 +403,7 @@ def _with_id(name: str, content: Any, where: str) -> Any:
 
 
 def _is_permutation(relevant: Any, count: int) -> bool:
-    """Whether a list of grades could as well be places: those of several documents, each once."""
+    """Whether a list of grades could also be a list of the places of several documents."""
     return (
         isinstance(relevant, list)
         and len(relevant) == count > 2

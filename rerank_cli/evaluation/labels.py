@@ -59,7 +59,7 @@ class QueryScores:
 
     @property
     def order(self) -> Mapping[str, float]:
-        """Numbers that order the candidates: those of a later model are above an earlier one's."""
+        """Numbers that order the candidates; numbers of a later model are above earlier ones."""
         if not self.judges:
             return self.scores
         own = {name: (self.judges[name], score) for name, score in self.scores.items()}

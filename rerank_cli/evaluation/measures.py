@@ -72,7 +72,7 @@ def figures_of(
 ) -> Figures:
     """A figure for each measure and each query that is judged; 0 where a query has no documents.
 
-    Where they are `condensed`, documents that were not judged are left out of the run first.
+    If they are `condensed`, documents that were not judged are left out of the run first.
     """
     import ir_measures
 

@@ -289,7 +289,7 @@ def _system_content(
     relevances = [score for query in labelled for score in query.scores]
     raw = [score for query in labelled for score in query.raw]
     threshold_options = options.thresholds or ThresholdOptions()
-    if info.is_calibrated:  # its cut is one of probabilities
+    if info.is_calibrated:  # the cut compares probabilities
         scale, raw = "logit", [transform_score(score, "logit") for score in relevances]
     return SystemContent(
         standing,

@@ -443,6 +443,6 @@ def _mark_classes() -> dict[str, str]:
 
 
 def _move(example: QueryExample) -> str:
-    """Where the first relevant document was and is, in words."""
+    """The former and the new place of the first relevant document, in words."""
     before, after = (_NO_FIGURE if place is None else f"{place}" for place in example.places)
     return f"place {before} → {after}"

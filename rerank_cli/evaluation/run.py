@@ -76,8 +76,8 @@ class System:
 
     `name` is what the user wrote, and stands in tables. With `titled` a document's title is put
     before each of its chunks, else once before its text. `selection` says what the model reads, and
-    `max_time` in how many seconds a query; None for no limit. Of systems that differ in this alone,
-    `setting` tells them apart, and `base` is the name of all. A cascade has several models in
+    `max_time` in how many seconds a query; None for no limit. If systems differ only in this,
+    `setting` distinguishes them, and `base` is the name of all. A cascade has several models in
     `model`, with commas between them, and in `keep` how many results each but the first reads.
     """
 
@@ -279,7 +279,7 @@ class EvalJob:
             yield
 
     def labelled(self, options: LabelOptions) -> list[LabelledQuery]:
-        """The scores so far with their labels; those of a cascade are of its last model."""
+        """The scores so far with their labels; for a cascade, the scores of its last model."""
         scores = {query: scored.last_scores for query, scored in self.scores.items()}
         return label_scores(self.task, scores, relevance_of(self.info), options)
 
@@ -469,7 +469,7 @@ class SystemJobs:
         self.system = system
         scores_sets = bool(system.keep) or ranker.info.scope == "set" or not system.reads_all
         folder = None
-        with suppress(NoHome):  # a user without a home begins anew if cut off
+        with suppress(NoHome):  # without a home nothing is kept
             folder = cache_directory() / "eval"
         self.jobs = {
             depth: EvalJob(_cut_task(task, depth), system, ranker, folder, stamp, spending)

@@ -195,7 +195,7 @@ def _cost_cells(cost: Cost | None) -> list[str]:
 
 
 def row_name(row: SystemRow | MeanRow, rows: Sequence[SystemRow] | Sequence[MeanRow]) -> str:
-    """The name of one of the rows: its system's, with the depth where there are several."""
+    """The name of a row: that of its system, with the depth if there are several."""
     if row.depth is None:
         return row.system
     several = len({each.depth for each in rows if each.depth is not None}) > 1

@@ -482,7 +482,7 @@ def format_cut(score: float) -> str:
 
 
 def format_share(share: float) -> str:
-    """A share in percent, with as many digits as it takes to tell it from 0 and from 100."""
+    """A share in percent, with enough digits to distinguish it from 0 and 100."""
     text = f"{100 * share:.0f}"
     if text in ("0", "100") and 0 < share < 1:
         text = f"{100 * share:.2g}" if share < 0.5 else f"{math.floor(1000 * share) / 10:g}"

@@ -5,8 +5,8 @@
 
 What is chosen by looking at some queries looks better on these than it is. So the choice is made on
 one half, and what it loses is measured on the other. A loss holds if its whole interval is within
-what is allowed. Of several models in a row, cascades are tried, and the last one alone reads all
-passages.
+what is allowed. If there are several models in a row, cascades are tried, and compared with the
+last model alone, which then reads all passages.
 """
 
 import math
@@ -78,7 +78,7 @@ class Loss:
 
 @dataclass(frozen=True)
 class TunedSetting:
-    """A setting and its figures on some queries; seconds and passages are those of a query."""
+    """A setting and its figures on some queries; seconds and passages are for one query."""
 
     name: str
     preset: Mapping[str, Any]

@@ -161,7 +161,7 @@ _START_SECONDS = 60.0
 _WALL_FACTOR = 4  # of the processor's seconds, on a machine that does much else
 _MEMORY_BYTES = 700 << 20  # of the process, and for each byte of a file this many more:
 _MEMORY_FACTOR = 4
-_LARGE_BYTES = 4 << 20  # after such a file another process reads, because this one has grown
+_LARGE_BYTES = 4 << 20  # a process that has read a larger file is replaced, as it has grown
 _CODE = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])

@@ -491,7 +491,7 @@ class _Part:
             self._style = _change_style(self._style, name, attributes)
 
     def _has_alternative(self, name: str) -> bool:
-        """Whether an element is one of several forms of what was read already."""
+        """Whether an element is another form of content that was read already."""
         is_alternative = name in ("mc:Choice", "mc:Fallback") and bool(self._found_before)
         return is_alternative and self._content_count > self._found_before[-1]
 

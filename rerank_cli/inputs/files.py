@@ -35,8 +35,9 @@ from rerank_cli.user_files import (
 
 # Reasons to skip a file. Pipes, sockets and devices are special.
 IGNORED, HIDDEN, LINKED, SPECIAL = "ignored", "hidden", "symbolic links", "special files"
-# The files of rules that ripgrep reads. A rule of a name that comes first beats the rules of later
-# names, wherever they are. Among files of one name, the nearest beats those of folders above.
+# The files of rules that ripgrep reads. A rule in a file whose name comes first overrides the rules
+# in files of later names, wherever they are. Among files of one name, the nearest one overrides
+# those of folders above.
 _IGNORE_FILES = (".rgignore", ".ignore", ".gitignore")
 _MAX_RULES_BYTES = 1 << 18  # of one file; such files have a few hundred lines
 _MAX_WILDCARD_CHARACTERS = 1 << 20  # of all different rules in a run: each of them takes time
@@ -44,7 +45,7 @@ _PATTERN = re.compile(r"[*?\[]")
 _PATTERN_HINT = "no file matches, or the pattern is in quotes, where a shell leaves it as it is"
 _URL = re.compile("https?://")
 _URL_HINT = "curl -s URL | rerank QUERY --input-format html"
-_NO_WORD = re.compile(r"[./\\~]")  # a path that has one of these is no word of a query
+_NO_WORD = re.compile(r"[./\\~]")  # a path with one of these characters is not a word of a query
 _MAX_PROBLEMS = 1000  # that are kept of the millions that a list of missing files can cause
 
 

@@ -199,7 +199,7 @@ class _PathSplit(NamedTuple):
 
 
 def _find_splits(line: str) -> list[_PathSplit]:
-    """The ways to divide a line at its path, those with shorter paths first."""
+    """The ways to divide a line at its path, shorter paths first."""
     head = line[: _MAX_PATH_CHARACTERS + 32]
     null = head.find("\0")
     ends = islice(_NUMBER_IN_LINE.finditer(head, 1), _MAX_SPLITS)
@@ -436,7 +436,8 @@ def _are_numbered(texts: Sequence[str]) -> bool:
 def _believable_paths(lines: Sequence[Sequence[_PathSplit]], disk: _Disk) -> set[str]:
     """The paths of matches that look like paths, or whose line numbers rise.
 
-    Not if one number comes again and again, as that of a port, or if all lines begin with a time.
+    A path is left out if its number never changes, like that of a port, or if all of its lines
+    begin with a time.
     """
     splits_by_path: dict[str, list[_PathSplit]] = {}
     have_null = all(splits[-1].is_certain for splits in lines if splits)

@@ -258,7 +258,7 @@ class _Page:
             self.blocks.end_heading()
         elif name in _KINDS or name in _SCOPES:
             self.blocks.close(name)
-        elif name in _PART_KINDS and name != "dt":  # whose item goes on with its definition
+        elif name in _PART_KINDS and name != "dt":  # the item of a term also has its definition
             self.blocks.close_part(_PART_KINDS[name])
 
     def _break(self, name: str) -> None:

@@ -253,7 +253,7 @@ def _row_name(text: str) -> str:
 
 
 def _find_indentation(text: str, start: int, least: int) -> int:
-    """Where the line begins in which code starts, if there is only white space before it."""
+    """The start of the line of code that begins at a place, if only white space is between."""
     first = start
     while first > least and text[first - 1] in " \t":
         first -= 1

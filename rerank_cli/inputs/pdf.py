@@ -1,7 +1,7 @@
 """PDF to text and blocks, page by page. It runs in a process of its own: see `conversion`.
 
-A PDF says where glyphs are, not what they make up. So places and repetition tell running heads and
-page numbers, short lines tell paragraphs, and bookmarks tell sections.
+A PDF says where glyphs are, not what they make up. So running heads and page numbers are found by
+places and repetition, paragraphs by short lines, and sections by bookmarks.
 """
 
 import re
@@ -326,7 +326,7 @@ class _Writer:
     """Writes pages one after the other, and finds their paragraphs and sections.
 
     With bookmarks these begin the sections. Without, each page is a section, together with those
-    before it whose last paragraph goes on.
+    before it whose last paragraph continues.
     """
 
     def __init__(self) -> None:

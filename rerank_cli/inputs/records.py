@@ -43,12 +43,13 @@ _NEAR_END_CHARACTERS = 32
 _SHOWN_NAMES_CHARACTERS = 200  # of a record's fields in a message
 # Python's writer of JSON needs a frame for each level.
 _MAX_LEVELS = 256
-# An empty list takes 60 bytes of memory, and an object 200. Short texts have not too many of them.
+# An empty list takes 60 bytes of memory, and an object 200. Texts with fewer characters than this
+# are not counted.
 _MAX_CONTAINERS = 1_000_000
 _MARK = "\ufeff"  # a byte-order mark
 _FORMAT_HINT = "if it is no JSON: --unit line ranks plain lines, --input-format names its format"
-# The start of an array of objects or of one that is empty, or of an object over several lines. Of a
-# pipe that pauses there may be no more of it yet.
+# The start of an array of objects or of one that is empty, or of an object over several lines. If a
+# pipe pauses there, the rest may come later.
 _SPREAD_START = re.compile(r"[\s\ufeff]*(?:\[\s*(?:\{|\]?\s*\Z)|\{[^\S\n]*\n\s*(?:\"|\Z))")
 _STRING = re.compile(r'"(?>(?:[^"\\]++|\\.)*)(?:"|\\?\Z)', re.DOTALL)  # or the start of one
 

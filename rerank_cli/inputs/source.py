@@ -395,7 +395,7 @@ class SourceReader:
             )
 
     def _place(self, block: SourceBlock | PartBlock, start: int) -> dict[str, Any]:
-        """Where a block of the text is in the source: the line and page, and those in it.
+        """The place of a block of the text in the source: its line and page, and those in it.
 
         `start` is where the block begins in a text that was converted.
         """

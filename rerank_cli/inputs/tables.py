@@ -56,7 +56,7 @@ class TableColumns:
     others: Sequence[str] = ()
 
     def places_in(self, header: Sequence[str]) -> Sequence[int]:
-        """Where the columns of text are in a header; empty if one is missing."""
+        """The places of the columns of text in a header; empty if one is missing."""
         places = {name: place for place, name in reversed([*enumerate(header)])}
         names = (*self.text, *self.others)
         text_places = [places[name] for name in names if name in places]

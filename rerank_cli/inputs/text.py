@@ -150,7 +150,7 @@ class DocumentTooSlow(BoundExceeded):
 class Allowance:
     """The limits for the conversion of one document: bytes in all, and seconds from now on.
 
-    These are seconds of the processor: other work of the machine must not change the result.
+    Seconds are processor time, because other work of the machine must not change the result.
     """
 
     name: str

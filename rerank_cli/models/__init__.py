@@ -174,7 +174,8 @@ def find_installed(reference: Reference) -> InstalledModel:
         model
         for model in store.folders(reference.name)
         if reference.precision in ("", model.precision)
-        # A damaged one may be the one that is meant, and another precision has other scores.
+        # A damaged model may be the one that the user means, and another precision has other
+        # scores.
         and (isinstance(model, DamagedModel) or model.revision.startswith(reference.revision))
     ]
     if not installed_models:

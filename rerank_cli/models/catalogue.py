@@ -37,7 +37,7 @@ class GraphFile:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where the files of one precision are: a repository on the Hub, and graphs to choose from."""
+    """The source of the files of one precision: a repository on the Hub, and possible graphs."""
 
     repository: str
     graphs: Sequence[GraphFile]

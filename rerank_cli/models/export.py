@@ -54,7 +54,7 @@ class Checkpoint:
 
     @property
     def is_typed(self) -> bool:
-        """Whether the model tells queries from passages by token types."""
+        """Whether the model distinguishes queries from passages by token types."""
         return getattr(self.model.config, "type_vocab_size", 0) > 1
 
 

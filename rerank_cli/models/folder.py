@@ -117,7 +117,7 @@ class ModelFolder:
         return folder_size(self.tokenizer.parent)
 
     def stamp(self) -> str:
-        """A text that changes with those of its files that have a stamp."""
+        """A text that changes with any of its files that has a stamp."""
         return json.dumps({self._short_name(path): stamp for path, stamp in self.stamps.items()})
 
     def _short_name(self, path: Path) -> str:
@@ -150,8 +150,8 @@ def describe(
 ) -> ModelFolder:
     """Describe the model in a folder (or the ONNX file in one) for a scorer.
 
-    Raises `UsageError` where there is no such folder, and `ModelError` where its graph or its
-    tokenizer is missing or cannot be read.
+    Raises `UsageError` if there is no such folder, and `ModelError` if its graph or its tokenizer
+    is missing or cannot be read.
     """
     if not os.path.exists(path):
         raise UsageError(f"{name}: no such model", hint="-m takes a folder with an ONNX model")

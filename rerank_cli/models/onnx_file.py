@@ -304,7 +304,7 @@ _SHAPE = "Shape"  # what only depends on a value's shape does not depend on the 
 
 
 def unmask(path: Path, target: Path) -> bool:
-    """Write a graph without its mask, and tell whether there was one; weights stay as they are.
+    """Write a graph without its mask; return whether it had one. Weights stay unchanged.
 
     Whether the scores are the same is for the caller to see.
     """

@@ -89,8 +89,8 @@ def is_reserved(name: str) -> bool:
 def find_package(name: str, *, anew: bool = False) -> PackagedModel | None:
     """Find the installed package that has a model of this name.
 
-    Raises `UsageError` if several have one. With `anew` one is found that was installed since this
-    process looked before.
+    Raises `UsageError` if several have one. With `anew`, packages that were installed since the
+    last search of this process are found too.
     """
     if _NAME.fullmatch(name) is None:
         return None

@@ -58,8 +58,8 @@ Watch = Callable[[int], None]  # is called with the bytes of all files so far
 class PullPlan:
     """The files of a pull: a graph and its companions, at one commit of a repository.
 
-    `is_locked` says that the commit is the one that was pulled before. Of a checkpoint the
-    `precision` is `CHECKPOINT`, and the `graph` its first file of weights.
+    `is_locked` says that the commit is the one that was pulled before. For a checkpoint,
+    `precision` is `CHECKPOINT`, and `graph` is its first file of weights.
     """
 
     reference: Reference
@@ -229,7 +229,7 @@ def _ask_to_fetch(terminal: Terminal) -> bool:
 
 
 def find_whole(plan: PullPlan, store: Store) -> InstalledModel | None:
-    """Find the installed model that equals the one of a plan; reads all of its files."""
+    """Find the installed model that equals a planned one; read all of its files."""
     for model in _same_commit(plan, store):
         is_intact = all(trouble is None for _, trouble in model.verify())
         if model.graph == plan.graph.path and is_intact:

@@ -172,13 +172,13 @@ class Store:
 
     @property
     def root(self) -> Path:
-        """Where the models are; raises `NoHome`."""
+        """The folder of the models; raises `NoHome`."""
         if self._root is None:
             raise NoHome
         return self._root
 
     def place(self, name: str, precision: str) -> Path:
-        """Where a model's manifest is, if it is there; of no precision, the model's folder."""
+        """The path of a model's manifest, or without a precision that of the model's folder."""
         folder = self.root / _slug(name)
         return folder / precision / MANIFEST if precision else folder
 
@@ -218,7 +218,7 @@ class Store:
                 lock.release()
 
     def part_folder(self, name: str, precision: str) -> Path:
-        """Where a model is fetched into."""
+        """The folder that a model is fetched into."""
         return self.root / _PULLING / f"{_slug(name)}-{precision}"
 
     def parts(self, name: str | None = None) -> list[ModelPart]:
@@ -363,7 +363,7 @@ def _translate_errors(root: Path) -> Iterator[None]:
 
 
 def _slug(name: str) -> str:
-    """A model's name as that of a folder."""
+    """A model's name as the name of a folder."""
     return name.removeprefix("hf:").replace("/", "--")
 
 

@@ -169,8 +169,8 @@ _MAX_PLACED_CHARACTERS = 100_000  # of a text whose letters are all located
 class Redactor:
     """Hides some secrets in any text, in whatever spelling somebody may repeat them.
 
-    That is in small or capital letters, escaped as in JSON, URLs or HTML, in base64 or hexadecimal
-    digits, with white space or control characters in between, and cut off at the end.
+    It finds secrets in small or capital letters, escaped as in JSON, URLs or HTML, in base64 or
+    hexadecimal digits, with white space or control characters in between, and cut off at the end.
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
@@ -229,7 +229,7 @@ class Redactor:
         return any(form in letters for form in self._forms)
 
     def _cut_spans(self, letters: str, end: int) -> Iterator[tuple[int, int]]:
-        """Where the beginning of a secret ends at a place."""
+        """The spans of beginnings of secrets that end at a place."""
         for form in self._forms:
             for count in range(min(len(form), end), _HARMLESS_CHARACTERS, -1):
                 if letters.startswith(form[:count], end - count):

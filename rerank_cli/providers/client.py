@@ -47,7 +47,7 @@ from rerank_cli.providers.transport import (
 )
 
 MAX_ANSWER_BYTES = 1 << 26  # no ranking is longer, and memory is limited
-MAX_RETRY_AFTER_SECONDS = 120.0  # if a server asks for a longer wait, the user is told instead
+MAX_RETRY_AFTER_SECONDS = 120.0  # a request with a longer wait fails at once
 _DAY_SECONDS = 86_400
 _FIRST_WAIT_SECONDS, _MAX_WAIT_SECONDS = 0.25, 30.0
 _FIRST_POLL_SECONDS, _MAX_POLL_SECONDS = 0.1, 2.0
@@ -196,7 +196,7 @@ class Client:
                     raise OutOfTime(
                         self._message(error.message), hint=error.hint
                     ) from error.__cause__
-            if after:  # all threads wait: the server would only tell the others the same
+            if after:  # all threads wait: the server would only refuse the others too
                 self._rate_limiter.pause(after)
             else:
                 self._pause(pause, attempts)
@@ -484,8 +484,8 @@ class RateLimiter:
     """Limits on requests and tokens in any 60 seconds, shared by threads.
 
     Requests go at once until a limit is reached; then each waits until enough earlier ones are a
-    minute old. No request overtakes one that waits, so that large ones are sent too.
-    `sent_requests` and `sent_tokens` count all so far.
+    minute old. No request overtakes a waiting one, so that large ones are sent too. `sent_requests`
+    and `sent_tokens` count all so far.
     """
 
     def __init__(

@@ -31,7 +31,7 @@ _PLACE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a provider's requests go, and the headers that all of them have.
+    """The URL of a provider's requests, and the headers that all of them have.
 
     `headers` may hold the key, and `secrets` are texts that must not be shown. `key_place` is the
     variable or the option that the key is from, and `poll` the URL that gives an answer when it is

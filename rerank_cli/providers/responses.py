@@ -40,13 +40,13 @@ _WARNING_PATHS = ("meta.warnings", "warnings", "warning")
 _WARNING_HEADERS = ("x-api-warning",)
 _MAX_WARNINGS = 5
 _OLD_API_PATH = "meta.api_version.is_deprecated"
-# Where answers say who has answered, and how: fields of the body, then headers.
+# The places where answers say who has answered, and how: fields of the body, then headers.
 _MODEL_PLACES = ("model", "model_name")
 _PROVIDER_PLACES = ("provider",)
 _DEPLOYMENT_PLACES = ("x-litellm-model-id",)
 _LATENCY_PLACES = ("actual_latency_mode",)
 _MAX_NAME_CHARACTERS = 200
-# Where answers say what they cost. The currency is None where it depends on the service.
+# The places where answers say what they cost. The currency is None if it depends on the service.
 _COST_PLACES = (
     ("usage.cost", None),
     ("inference_status.cost", "USD"),
@@ -54,7 +54,7 @@ _COST_PLACES = (
 )
 _COST_FIELD = "cost"  # a field among counts that is not a count
 _MAX_COST = 1e6  # of one request
-# Where answers say how long they took, and how many of these units a second has.
+# The places where answers say how long they took, and how many of these units a second has.
 _TIME_PLACES = (
     ("e2e_latency", 1.0),
     ("inference_status.runtime_ms", 1000.0),
@@ -106,7 +106,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class AnswerShape:
-    """Where an API puts results, indices and scores, as dotted paths; None means search for them.
+    """The dotted paths of results, indices and scores in an answer; None to search for them.
 
     If there is no list at `results`, other paths are tried. An index and a score are read from
     their own paths only, because another number may mean something else. `first_index` is the
@@ -225,7 +225,7 @@ def read_request(
 def field_names(body: object) -> list[str]:
     """The dotted names of a JSON value's fields; a list has those of its first item.
 
-    Of many there are the first ones, and of deep ones the first levels.
+    If there are too many, only the first are listed; of deep ones, the first levels.
     """
     names: list[str] = []
     stack: list[tuple[str, object, int]] = [("", body, 0)]  # the next one last

@@ -243,7 +243,7 @@ def placeholders(template: Any) -> Iterator[str]:
 
 
 class AnswerPaths(StrictTable):
-    """Where an answer's parts are, if the reader would not find them: see `AnswerShape`.
+    """The places of an answer's parts, if the reader would not find them: see `AnswerShape`.
 
     `currency` is that of the cost, if answers say one.
     """

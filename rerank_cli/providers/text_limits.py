@@ -29,7 +29,7 @@ def chunk_sizes(chunks: ChunkOptions) -> Mapping[str, int]:
 def document_tokens(
     provider: "Provider", values: Mapping[str, Any], fields: Mapping[str, Any]
 ) -> int | None:
-    """How many tokens of a document a provider is told to read, by its option or by --set."""
+    """How many tokens of a document a request asks a provider to read, by an option or --set."""
     option = provider.options.get("max-document-tokens")
     if option is None:
         return None

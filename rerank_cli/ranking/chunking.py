@@ -177,7 +177,7 @@ class Plan:
     def _has_headings(self, document: Document) -> bool:
         """Whether the windows of a document are scored behind headings.
 
-        What a method does is hard to tell without its class. In texts headings were no gain
+        A method is hard to understand without its class. In texts headings were no gain
         (docs/passages.md).
         """
         setting = self.prepend_headings
@@ -200,7 +200,7 @@ def _is_within(document: Document, characters: int | None) -> bool:
 class Split(NamedTuple):
     """A document's windows, its `tokens`, and how many of them are in no window.
 
-    `notes` are for the user; they are the same for all documents of a plan. Where only some windows
+    `notes` are for the user; they are the same for all documents of a plan. If only some windows
     are chosen, `left_out` counts the others, and `document_index` is the document's place in the
     input. If the windows of a document come one after the other, `places` has their places in it.
     """

@@ -1,4 +1,4 @@
-"""Where code defines a symbol: its class or function, the value of a constant, a member of a class.
+"""Finds where code defines a symbol: a class or function, the value of a constant, a member.
 
 Classes and functions come from `structure`. Assignments, members and functions without a body are
 found by patterns, in a table by language. {0} in a pattern is the symbol. Lines may be long, and

@@ -200,9 +200,9 @@ class Reranker:
                      and is `incomplete`
 
         With `n` memory does not grow with the number of documents. BM25 reads them twice, as the
-        first stage may, and both hold those of an iterator in memory; as the model it gives those
-        without a word of the query the score 0. Raises `UsageError` for arguments that make no
-        sense, `QueryTooLong`, and `ScorerError` if scoring fails.
+        first stage may, and both hold those of an iterator in memory; as a model, BM25 gives
+        documents without a word of the query the score 0. Raises `UsageError` for arguments that
+        make no sense, `QueryTooLong`, and `ScorerError` if scoring fails.
         """
         selection = Selection(
             n,
@@ -392,8 +392,8 @@ class Reranker:
         """The sentence of each of the first `n` passages that answers the query best.
 
         Each is a chunk, with its place in the document and its headings. A model of this machine
-        judges the sentences, of longer passages those with the query's rarest words; for BM25 and
-        services, and where scoring fails, it is the sentence with the most of these words.
+        judges the sentences, and only those with the query's rarest words if a passage is long. For
+        BM25 and services, and if scoring fails, it is the sentence with the most of these words.
         """
         info = self.info
         is_judge = not info.remote and info.scope == "pair" and info.unmatched_score is None

@@ -207,7 +207,8 @@ def find_links(environ: Mapping[str, str]) -> str:
     Only terminals that are known to take OSC 8 get links. `FORCE_HYPERLINK` turns links on for
     other terminals, and off for all if it is 0. Most terminals pass a URL to the system, which
     knows no lines; for a file on another machine they need the host. Inside tmux, which passes
-    links on from 3.4 on, nothing else counts: the variables are those of where it was started.
+    links on from version 3.4 on, nothing else counts, because the other variables are those of the
+    terminal where tmux was started.
     """
     forced = environ.get("FORCE_HYPERLINK")
     program, term = environ.get("TERM_PROGRAM", ""), environ.get("TERM", "")

@@ -400,7 +400,7 @@ class Blank:
 
 
 class Blend(NamedTuple):
-    """Where a result stands in the model's order, and in an earlier one that it was joined with.
+    """The places of a result in the model's order, and in the earlier order joined with it.
 
     score        the sum of both reciprocal ranks, which decides the order of results
     rank         its place by the model's score, from 1
@@ -487,7 +487,7 @@ class Candidates(NamedTuple):
     """The passages that a model read, chosen from more by a first stage.
 
     read         the number of those that were chosen
-    total        the number of all passages; about so many if `is_estimate`
+    total        the number of all passages, which may be an estimate: `is_estimate`
     first_stage  what chose them: "hybrid", "bm25" or "input"
     """
 
@@ -508,7 +508,7 @@ class Unread(NamedTuple):
     """What the model did not read, as a budget of time or money was spent.
 
     read           the number of passages that it did read
-    passages       the number of others; about so many if `is_estimate`
+    passages       the number of others, which may be an estimate: `is_estimate`
     documents      the number of documents that it read nothing of; they are not among the results
     partial        the number of documents that it read only some passages of
     is_input_read  whether all of the input was read; else only what was read is counted

@@ -1,4 +1,4 @@
-"""Where the user's files are, and how they are read.
+"""The places of the user's files, and safe ways to read them.
 
     config.toml and others    XDG_CONFIG_HOME/rerank    RERANK_HOME
     the cache                 XDG_CACHE_HOME/rerank     RERANK_HOME/cache

@@ -75,7 +75,7 @@ _BLOCKS_WITH_MARKS = (range(0x300, 0x3400), range(0xA000, 0xAC00), range(0xFB00,
 _SENTENCE_END = frozenset(".!?…。！？｡؟।")
 _WIDE_SENTENCE_END = frozenset("。！？｡")  # which no space follows
 _CLOSING = frozenset("\"'”’»)]}」』）】")
-# Where a sentence may end: at white space, and behind a wide full stop.
+# The places where a sentence may end: white space, and behind a wide full stop.
 _GAP = re.compile(rf"\s+|[{''.join(_WIDE_SENTENCE_END)}][{re.escape(''.join(_CLOSING))}]*")
 _FULL_STOP_WORD = re.compile(r"([^\W_](?:[\w.]{0,9}\w)?)\.\Z")
 _ABBREVIATIONS = frozenset(
@@ -327,7 +327,7 @@ class QueryTermFinder:
         return sorted((start, place) for start, place in pairs if place is not None)
 
     def _place_of(self, word: str) -> int | None:
-        """The place of a word's term among those of the query."""
+        """The place of a word's term among the terms of the query."""
         if word not in self._place_cache:
             if len(self._place_cache) >= _MAX_STEMS:
                 self._place_cache.clear()
@@ -546,7 +546,7 @@ def _is_sentence_end(text: str, start: int, before: int, after: int) -> bool:
 
 
 def _is_wrapped(text: str, line_start: int, gap: tuple[int, int], widest: int) -> bool:
-    """Whether the line before a gap goes on in the next one."""
+    """Whether the line before a gap continues in the next one."""
     before, after = gap
     line = text[line_start:before]
     if len(line) < _MIN_WRAPPED_CHARACTERS or _CODE.search(line):

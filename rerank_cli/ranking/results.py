@@ -263,7 +263,7 @@ class RankingBuilder:
         return self._orders[0 if self.prior_rule is PriorRule.NONE else -1]
 
     def _is_weak(self, results: Sequence[Ranked]) -> bool | None:
-        """Whether probably nothing answers the query; None if the scores do not tell."""
+        """Whether probably nothing answers the query; None if the scores do not show that."""
         if self._weak_below is None or not results or self.incomplete:
             return None
         if not self._language.reads(self._query):

@@ -590,7 +590,7 @@ class ScoringRun:
 
 
 def start_runs(runs: Iterable[ScoringRun]) -> None:
-    """Start runs. Where a scorer refuses one, its ranking fails and others adopt its documents."""
+    """Start runs. If a scorer refuses one, its ranking fails and others adopt its documents."""
     waiting = deque(runs)
     failures: list[tuple[RankingTask, BaseException]] = []
     while waiting:

@@ -320,7 +320,7 @@ def _find_candidates(chunk: Chunk, words: QueryWords, sections: Sections) -> Seq
 
 
 def _find_spans(text: str, document: Document) -> Iterator[Span]:
-    """The spans of the sentences of a document's text; of a log, those of the lines."""
+    """The spans of the sentences of a document's text, or of the lines of a log."""
     if document.syntax == LOG:
         return (match.span() for match in _LINE.finditer(text))
     if not is_code(document.syntax):

@@ -340,7 +340,7 @@ class BlockRanges:
         return kind <= BlockKind.FUNCTION
 
     def is_table(self, block: int) -> bool:
-        """Whether the name of a block, its header, tells what its parts are."""
+        """Whether the name of a block is a header that explains its parts."""
         return self._blocks[block].kind is BlockKind.TABLE
 
     def has_text(self, block: int) -> bool:

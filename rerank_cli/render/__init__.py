@@ -244,7 +244,7 @@ def media_note(document: Document) -> str:
 
 
 def blend_note(blend: Blend) -> str:
-    """Where a result was in both orders that were joined, for people."""
+    """The places of a result in both orders that were joined, for people."""
     earlier = "" if blend.prior_score is None else f" with {format_score(blend.prior_score)}"
     return f"no. {blend.rank} by the model, no. {blend.prior_rank} before{earlier}"
 

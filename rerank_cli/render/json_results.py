@@ -44,8 +44,8 @@ def _ranking_object(ranking: Ranking, style: Style) -> dict[str, Any]:
     """A ranking in the shape of the rerank APIs: `id`, `model`, `results`, `usage`, and more.
 
     In a ranking of passages, each passage is a document. `id` is a hash of the fields up to
-    `usage`: `requests` differ each time, and their cost may. Only a model whose scores tell has
-    `weak`.
+    `usage`: `requests` differ each time, and their cost may. `weak` is only there if the model's
+    scores show it.
     """
     body = {
         "schema": SCHEMA,
@@ -260,7 +260,7 @@ def _chunk_object(chunk: Chunk) -> dict[str, Any]:
 
 
 def _place_object(chunk: Chunk) -> dict[str, int]:
-    """Where a chunk is: its characters in the document's text, and its line or page."""
+    """The place of a chunk: its characters in the document's text, and its line or page."""
     span = {"start": chunk.start, "end": chunk.end}
     return {
         **({} if chunk.document.text_is_label else span),

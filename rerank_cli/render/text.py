@@ -260,7 +260,7 @@ def _lines_text(sentence: Chunk, count: int) -> str:
 def _item(result: Ranked, part: Chunk, text: str, notes: Sequence[str]) -> str:
     """An item with a text, and the place and heading of the chunk that this is of.
 
-    If explained, it has notes on how its place was found.
+    An explained result has notes on how its place was found.
     """
     marker = f"{result.rank}. "
     indent = " " * len(marker)

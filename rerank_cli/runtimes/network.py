@@ -256,7 +256,7 @@ class Trial:
         """Run a module's function with the path and more arguments.
 
         Raises the `ModelError`, `ScorerError` or `PreparationError` that the function raises, and
-        `ModelError` if it fails in another way or takes more than it may. Where Python cannot start
+        `ModelError` if it fails in another way or takes more than it may. If Python cannot start
         another Python, the function runs in this process.
         """
         if self._is_trusted:

@@ -230,7 +230,7 @@ class Graph:
             return None
         try:
             return Graph(self.path, replace(self._loading, threads=self.workers))
-        except ModelError:  # this graph goes on
+        except ModelError:  # this graph stays in use
             return None
 
 

@@ -156,7 +156,7 @@ class PartedGraph:
             return None
         try:
             return PartedGraph(self.path, replace(self._loading, threads=self.workers), self)
-        except ModelError:  # this graph goes on
+        except ModelError:  # this graph stays in use
             return None
 
     def _encode(self, ids: Sequence[int], side: str) -> TextStates:

@@ -97,7 +97,7 @@ class StateMemory:
     def _note_use(self, _key: bytes, *, is_known: bool) -> int | None:
         """Note that a text is used; return how long ago it was used before, in uses of texts.
 
-        That is None for a text that is new.
+        Returns None for a new text.
         """
         return None
 

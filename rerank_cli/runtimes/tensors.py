@@ -357,8 +357,8 @@ def scale_made_by(last: Operator) -> Scale:
     """The scale of a graph's scores, by the operator that made them and those before it.
 
     A sigmoid gives probabilities, and so does a softmax over classes; a linear layer gives logits.
-    Two classes of a log-softmax differ by their logit; one of them alone is on no scale that has a
-    name, and nor is what a softmax over the pairs of a run gives, or a probability that was
+    Two classes of a log-softmax differ by their logit. Other results are on no scale with a name:
+    one of these classes alone, a softmax over the pairs of a run, or a probability that was
     multiplied.
     """
     kind = _Walk().kind_of(last)

@@ -291,10 +291,10 @@ def is_remote(model: str | None) -> bool:
 
 
 def check_model(model: str) -> None:
-    """Raise the error of opening a model, as far as its name and its files' names tell.
+    """Raise the error of opening a model that its name and the names of its files show.
 
-    That is `UsageError` for an unknown name, `NotInstalled` and other `ModelError`s. It does
-    not look for the key of a provider.
+    Raises `UsageError` for an unknown name, `NotInstalled` and other `ModelError`s. Does not look
+    for the key of a provider.
     """
     if is_remote(model):
         provider, _, name = model.partition("/")

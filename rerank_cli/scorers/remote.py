@@ -296,7 +296,7 @@ class RemoteScorer:
         try:
             self._send(request, keep, body, replies, cancellation)
         except ProviderError as error:
-            # What was answered before the failure is not read any more, but may have to be paid.
+            # Answers from before the failure are not used any more, but may have to be paid.
             with hide_in_lines(self._client.redact):
                 earlier = [
                     report if reply is None else self._report_unread(request, reply)
@@ -433,7 +433,7 @@ class RemoteScorer:
         )
 
     def _price_paid(self, request: Request, reply: Reply) -> Price | None:
-        """The price of a request that was answered, as far as a budget needs it."""
+        """The price of an answered request, if a budget of money needs it."""
         is_needed = self._spending.budget.max_cost is not None
         return self.price_of(request, self._read_report(reply)) if is_needed else None
 

@@ -203,7 +203,7 @@ class ScoreFile:
             self._disconnect()
 
     def models(self) -> Sequence[ModelScores]:
-        """The models that have scores in the file, and how many; those with the most first."""
+        """The models with scores in the file, and their numbers of scores, largest first."""
 
         def read(connection: sqlite3.Connection) -> list[ModelScores]:
             names = dict(connection.execute("SELECT number, name FROM models"))

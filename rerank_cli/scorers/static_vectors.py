@@ -263,7 +263,7 @@ class QueryMeaning:
         self._words, self._word_lengths = words[rarest], lengths[rarest]
         self._weights: list[int] = np.rint(lengths[rarest]).astype(np.int64).tolist()
         self._generation = text_rows.generation
-        # Of each row of the table of vectors, once it comes up in a text:
+        # For each row of the table of vectors, once it comes up in a text:
         self._is_compared = np.zeros(0, np.bool_)
         self._cosines = np.zeros((len(rarest), 0), np.int16)  # with the words of the query
         # Its cosine with all of the query, times its length; and its length:
@@ -441,7 +441,7 @@ def _sum_rows(table: np.ndarray, rows: np.ndarray, starts: np.ndarray) -> np.nda
     """The sums of the rows of a table that each stretch of `rows` names; stretches have `starts`.
 
     Adds the first row of all stretches, then the second, and so on. That takes a quarter of the
-    time of `np.add.reduceat`. Of the longest few the rest is summed for each by itself.
+    time of `np.add.reduceat`. The rest of the longest few is summed for each by itself.
     """
     counts = np.diff(starts, append=len(rows))
     order = np.argsort(-counts, kind="stable")

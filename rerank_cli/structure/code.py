@@ -28,7 +28,7 @@ _MAX_PARSED_CHARACTERS = 1 << 25  # a tree takes some 20 times the memory of its
 # The time that a parser may be late, and the time for each byte: code takes a tenth of it. Other
 # text may take seconds and gigabytes for 100 kB, and is then read by indentation.
 _PARSER_SECONDS, _PARSER_SECONDS_PER_BYTE = 0.5, 1e-6
-_PARSER_CALLS = 8  # between two looks at the clock, which takes long on some systems
+_PARSER_CALLS = 8  # between two checks of the clock, which take long on some systems
 _PIECE_BYTES = 1 << 16  # of text that a parser gets at once
 _MAX_NESTING = 32  # of definitions; deeper definitions are statements
 _MAX_STATEMENT_NESTING = 12

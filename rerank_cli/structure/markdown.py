@@ -93,7 +93,7 @@ class _MarkdownReader:
     def find(self) -> list[Block]:
         """The blocks, by slices of the text."""
         line, size = self._skip_front_matter(), _SLICE_CHARACTERS
-        continues = False  # a list goes on
+        continues = False  # a list continues
         while line < len(self._starts):
             start = self._starts[line]
             last = max(line + 1, bisect_right(self._starts, start + size) - 1)

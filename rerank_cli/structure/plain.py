@@ -301,7 +301,7 @@ def _add_manual_paragraph(
             outline.add(below.end(), end, BlockKind.PARAGRAPH)
             return None
     blocks = outline.blocks
-    if item is not None and indentation > item.indentation:  # the item goes on
+    if item is not None and indentation > item.indentation:  # the item continues
         for index in (item.list_index, item.place):
             blocks[index] = blocks[index]._replace(end=end)
         return item

@@ -91,7 +91,7 @@ def _make_folder(folder: Path) -> None:
     """Make a folder if it is missing; raises `OSError`."""
     try:
         folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
-    except FileExistsError as error:  # "File exists" would lead astray
+    except FileExistsError as error:  # "File exists" would be misleading
         reason = os.strerror(errno.ENOTDIR)
         raise NotADirectoryError(errno.ENOTDIR, reason, str(folder)) from error
 
@@ -391,7 +391,7 @@ def temporary_path(folder: Path) -> Path:
 
 
 def link_mode(path: Path) -> int | None:
-    """The type and permissions of what is at a path, be it a link; None if nothing is."""
+    """The type and permissions of the file or link at a path; None if there is none."""
     try:
         return path.lstat().st_mode
     except FileNotFoundError:

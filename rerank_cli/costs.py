@@ -58,7 +58,7 @@ class ServiceRequest:
     currency       that of the cost; empty if it is not known
     usage          the counts of tokens and the like
     billed         the units that are paid for, such as `search_units`
-    price          what it cost, as the service says, or else by the price that is known
+    price          its cost as the service states it, or else by the known price
     warnings       what the service warns of
     """
 

@@ -61,7 +61,7 @@ _FILE_FLAGS = sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O
 def find_media(value: str, kind: MediaKind = "image") -> Media:
     """Make a `Media` of a URL, or of the path of a file, as the user names it.
 
-    Raises `InputError` if there is no such file, or if it is nothing of this kind.
+    Raises `InputError` if there is no such file, or if it is not of this kind.
     """
     media = Media(kind, value)
     _check_file(media)
@@ -69,7 +69,7 @@ def find_media(value: str, kind: MediaKind = "image") -> Media:
 
 
 def find_record_media(value: str, kind: MediaKind, folder: str | None) -> Media:
-    """Make a `Media` of what a record names: a URL, or a file in a folder or below it.
+    """Make a `Media` of the place in a record: a URL, or a file in a folder or below it.
 
     Raises `InputError` as `find_media` does, and for any file that is elsewhere once links are
     followed; without a `folder` that is each.
@@ -171,7 +171,7 @@ def _check_file(media: Media) -> None:
 def _read_file(media: Media, limit: int, count: int) -> bytes:
     """Read the first `count` bytes of a file, and check what it is; raises `InputError`."""
     original = media.name or media.place
-    # A path with what may be a password loses it, and is shown as it was given.
+    # A path with a possible password is shown as the user gave it, without the password.
     name = _shorten(media.place if hide_user(original) == original else original)
     kind = media.kind
     try:

@@ -100,7 +100,7 @@ def status_line(terminal: Terminal, text: str) -> Iterator[None]:
 class ProgressLine:
     """A line on a terminal's stderr that shows the progress of something that takes a while.
 
-    `was_shown` says whether it came up.
+    `was_shown` says whether it appeared.
     """
 
     def __init__(self, terminal: Terminal, describe: Describe) -> None:
@@ -121,7 +121,7 @@ class ProgressLine:
         self.was_shown = True
 
     def wipe(self) -> None:
-        """Clear the line, also of what the terminal has put there for Ctrl-C."""
+        """Clear the line, also of the text that the terminal shows for Ctrl-C."""
         if self.was_shown:
             self._terminal.wipe_line()
 

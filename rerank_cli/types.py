@@ -87,14 +87,14 @@ class Document:
     fields    the other fields of a record; None for a line or a file
     raw       the record's own bytes with their terminator, which a pipe gives back
     title     text that is put before each chunk when it is scored
-    envelope  what it shares with the other documents of its source
+    envelope  the properties that it shares with the other documents of its source
     whole     whether it is all of its source
     media     the image or video
     text_is_label
               whether `text` only says what the image or video is called, and is not scored
     syntax    the syntax of its text, by which its structure is found, as `syntax_of` names it
     blocks    its structure, if that is known without its text; else None
-    headings  the names of what its text is in and that begin before it, the outermost first
+    headings  the names of the parts around its text that begin before it, the outermost first
     source_lines
               the line of the source for each line of the text, if they are not the same
     page      the page of the source where it begins, from 1, of a source with pages

@@ -74,7 +74,7 @@ def keys_file() -> Path:
 
 
 def calibrations_file() -> Path:
-    """The path of what `rerank calibrate` found."""
+    """The path of the calibrations of `rerank calibrate`."""
     return config_directory() / "calibrations.toml"
 
 
@@ -144,7 +144,7 @@ def own_files() -> list[Path]:
 def open_regular_file(path: Path) -> BufferedReader:
     """Open a file to read its bytes.
 
-    Raises `OSError` for whatever is no file: a pipe or a device could block or never end.
+    Raises `OSError` for anything else, because a pipe or a device could block or never end.
     """
     stream = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 - the caller closes it
     if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
@@ -166,7 +166,7 @@ def read_regular_file(path: Path, *, max_bytes: int = _MAX_FILE_BYTES) -> bytes:
 
 
 def parse_json_object(content: bytes) -> dict[str, Any]:
-    """Parse a JSON object in UTF-8; raises `ValueError` for whatever is not one."""
+    """Parse a JSON object in UTF-8; raises `ValueError` for anything else."""
     import json  # few runs need it
 
     try:
@@ -190,7 +190,7 @@ def seal_json(value: Mapping[str, Any]) -> bytes:
 def parse_sealed_json(line: bytes) -> dict[str, Any]:
     """Parse such a line, or one without a checksum, as older versions wrote them.
 
-    Raises `ValueError` for whatever is not one, and for one that is not what was written.
+    Raises `ValueError` for anything else, and for a line that was changed.
     """
     import json
     from zlib import crc32

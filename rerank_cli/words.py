@@ -221,7 +221,7 @@ class Words(dict[str, str]):
     def query_terms(self, query: str) -> QueryTerms:
         """The terms of a query. A character that is alone in it counts in any run of a text.
 
-        A query of nothing but stop words and single letters has these as its terms.
+        A query that has only stop words and single letters has these as its terms.
         """
         words, runs = split_words(normalise(query))
         singles = frozenset(run[0] for run in runs if len(run) == 1)

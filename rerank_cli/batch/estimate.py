@@ -39,7 +39,7 @@ class _Sample:
                         read
     is_estimate         whether `passages` is an estimate
     choosing_seconds    the time that their choice took
-    records, documents  their numbers; blank lines are no records
+    records, documents  their numbers; blank lines are not records
     tokens              the tokens of all documents
     cut                 the documents and queries that would not be scored whole
     errors              records that would fail, by their code

@@ -388,7 +388,7 @@ def line_of(
 ) -> bytes:
     """The line for an item: all that it had in the input, with its results or its scores.
 
-    The field that is to be dropped is left out.
+    The field to drop is left out.
     """
     if outcome.problem is not None:
         return error_line(outcome.original, outcome.problem)

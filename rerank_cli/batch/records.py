@@ -1,6 +1,6 @@
 """The records of a batch: a JSON object or a row becomes a query and its documents.
 
-An item of the input that is no record becomes a `BadRecord`, which says why, or a `BlankLine`.
+An item of the input that is not a record becomes a `BadRecord`, which says why, or a `BlankLine`.
 """
 
 import json
@@ -83,13 +83,13 @@ class Problem(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """An item of the input as it came.
+    """An item of the input in its original form.
 
     raw     the bytes of its line without the end; empty if it did not come as a line
     fields  of the object
     id      of the record, if it has one
     size    about how many bytes of memory it takes
-    place   where it is in the input, as error records have it: its line, and what else is needed
+    place   its place in the input, in the form of error records: its line, and more if needed
     retried the code of the error record that an earlier run wrote for it, if it is done again
     """
 
@@ -127,7 +127,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class BadRecord:
-    """An item of the input that is no record, and the reason."""
+    """An item of the input that is not a record, and the reason."""
 
     original: Original
     problem: Problem
@@ -135,7 +135,7 @@ class BadRecord:
 
 @dataclass(frozen=True, slots=True)
 class BlankLine:
-    """A blank line, which is written as it came."""
+    """A blank line, which is written unchanged."""
 
     original: Original = Original(b"")
 

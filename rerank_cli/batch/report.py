@@ -59,7 +59,7 @@ class BatchFigures:
                given (the first one) or has judged, by its place
     runs       how often the job was begun or resumed
     errors     error records, by their code
-    usage      what a service says was spent
+    usage      the usage that a service states
     requests   the requests to a service, also those for records that failed
     notes      what the scorer said, with the number of records
     """

@@ -478,7 +478,7 @@ class LineReader:
         return {"bytes": size, "sha256": self._input.digest()}
 
     def check(self) -> Sequence[str]:
-        """Look at a file once all lines are read; returns what a user should know of it.
+        """Check a file once all lines are read; returns sentences for the user.
 
         Raises `InputError` if it was changed while it was read.
         """

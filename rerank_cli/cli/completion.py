@@ -48,7 +48,7 @@ def answer(program: Any, arguments: list[str], environ: Mapping[str, str] = os.e
     *before, incomplete = words or [""]
     try:
         values = complete(program, before, incomplete)
-    except RerankError:  # a file of the user is broken, but this is no place for a message
+    except RerankError:  # a file of the user is broken, but this is not the place for a message
         values = []
     if values is None:
         return "files\n"

@@ -92,7 +92,7 @@ def write_help(
 
 
 def parts_of_help(command: Any) -> tuple[str, list[str], list[str]]:
-    """A command's docstring: its summary, what there is to note, and its examples."""
+    """The parts of a command's docstring: its summary, its notes, and its examples."""
     summary, *rest = inspect.cleandoc(command.help).split("\n\n")
     notes = [" ".join(part.split()) for part in rest if not part.startswith("\b")]
     examples = [line for part in rest if part.startswith("\b") for line in part.splitlines()[1:]]
@@ -164,7 +164,7 @@ class _HelpPage:
         self._lines += ["", *self._wrap(text, 2, 2)]
 
     def write_examples(self, examples: Sequence[str]) -> None:
-        """Write command lines with what they are for, on a line of its own if there is no room."""
+        """Write command lines and their purposes, on lines of their own if there is no room."""
         self._lines.append("")
         for example in examples:
             if len(example) + 2 <= self._columns:

@@ -274,7 +274,7 @@ def _parse_headers(arguments: Sequence[str]) -> Mapping[str, str]:
     for argument in arguments:
         match = _HEADER.fullmatch(argument)
         if match is None:
-            # Text before the colon that has a space in it is no name, and may be a key.
+            # Text before the colon that has a space in it is not a name, and may be a key.
             name = argument.partition(":")[0] if re.match(r"[^\s:]+:", argument) else "…"
             raise UsageError(
                 f"--header {name}: not a header", hint="as in --header 'X-Team: search'"

@@ -352,7 +352,7 @@ def passage_memory_options(
         ),
     ] = format_size(DEFAULT_PASSAGE_MEMORY_BYTES).replace(" ", ""),
 ) -> None:
-    """Options for what commands of many queries remember."""
+    """Options for the memory of commands with many queries."""
 
 
 def candidate_options(

@@ -318,7 +318,7 @@ def _budget(ctx: typer.Context) -> "Budget | None":
 
 
 def _read_options(ctx: typer.Context) -> "BatchOptions":
-    """Make an object of what the command line asks for; raises `UsageError`."""
+    """Make an object of the options of the command line; raises `UsageError`."""
     from rerank_cli.batch.options import BatchOptions, RunFiles
     from rerank_cli.batch.records import RecordFields
     from rerank_cli.inputs.streams import check_read_once

@@ -1,6 +1,6 @@
 """`rerank calibrate LABELS`: makes probabilities of a model's scores, as they are on these labels.
 
-What is fitted, and what it is worth, is in `evaluation.calibration`.
+`evaluation.calibration` fits the calibration and measures its error.
 """
 
 from dataclasses import asdict, replace

@@ -403,7 +403,7 @@ def _count_with_n(
 
 
 def _style(ctx: typer.Context, terminal: Terminal, *, passages: bool) -> Style:
-    """How results are written; raises `UsageError` for what the format has no place for."""
+    """How results are written; raises `UsageError` for options that the format lacks."""
     params = ctx.params
     format_ = option_values.output_format(ctx)
     style = Style(

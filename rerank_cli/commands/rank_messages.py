@@ -107,8 +107,8 @@ def warn_of_limits(
 def describe_unread(unread: Unread, limits: Mapping[str, str], share: float | None) -> str:
     """Say in words what the model did not read because a limit was reached.
 
-    `limits` has what a user gave as limits, by their names, and `share` is that of the input that
-    was read; None if it is not known.
+    `limits` has the limits as the user gave them, by their names. `share` is the share of the input
+    that was read; None if it is not known.
     """
     is_late = unread.reason == UnreadReason.MAX_TIME
     limit = limits.get(unread.reason, "")

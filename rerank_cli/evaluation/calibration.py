@@ -55,7 +55,7 @@ class Bin:
 class CalibrationReport:
     """A calibration, and its errors on the half of the queries that it was not fitted to.
 
-    before, after  the bins of that half; `before` is empty where scores are no probabilities
+    before, after  the bins of that half; `before` is empty where scores are not probabilities
     choice         the cut that the calibration has, or why it has none
     """
 

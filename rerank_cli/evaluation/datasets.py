@@ -92,7 +92,7 @@ class Task:
 
     @property
     def pairs(self) -> int:
-        """How many documents are to be scored, each for its query."""
+        """How many documents are scored, each for its query."""
         return sum(len(candidates) for candidates in self.candidates.values())
 
 
@@ -222,7 +222,7 @@ _CLICKS_FIELD = "clicked"
 def _read_records(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yield each record with its id and its place in messages.
 
-    An object whose values are all objects, and that is no record, has records by their ids.
+    An object whose values are all objects, and that is not a record, has records by their ids.
     """
     for number, where, content in read_objects(path):
         is_record = "query" in content or "documents" in content

@@ -1,4 +1,4 @@
-"""Scores by query: what a model gave the candidates, and which of these are relevant.
+"""Scores by query: a model's scores of the candidates, and which candidates are relevant.
 
     QueryScores… ─ ScoreJournal
     Task, scores ─ label_scores ─ LabelledQuery…
@@ -97,7 +97,7 @@ class StageCount(NamedTuple):
 
 
 class ScoreJournal:
-    """The scores of one system on one task, by query; `identity` is what they depend on."""
+    """The scores of one system on one task, by query; `identity` is all that they depend on."""
 
     def __init__(self, folder: Path | None, identity: object) -> None:
         content = json.dumps(identity, sort_keys=True).encode()

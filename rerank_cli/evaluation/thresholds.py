@@ -129,7 +129,7 @@ class Thresholds:
     labelled     the scores and labels that all is made of
     labels, relevant
                  the number of documents that have a score, and of those that are relevant
-    unfound      the number of relevant documents that are no candidates: no cut can keep them
+    unfound      the number of relevant documents that are not candidates: no cut can keep them
     first, fewest
                  figures of the first results; the fewest that keep the wanted share of the relevant
     choices      the cuts for the wanted recall and precision

@@ -286,7 +286,7 @@ def serve_pdf() -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     output = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    sys.stdout = sys.stderr  # what the library prints is no answer
+    sys.stdout = sys.stderr  # what the library prints is not an answer
     requests = queue.SimpleQueue[tuple[dict[str, int], bytes]]()
     threading.Thread(target=_receive, args=(requests,), daemon=True).start()
     import pypdf  # noqa: F401 - it takes the most time of all

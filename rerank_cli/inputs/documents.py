@@ -383,7 +383,7 @@ class Inputs:
             return options
         if options.format_and_unit(path, stream=False)[1] is Unit.RECORD:
             try:
-                # That a record's image is missing makes no text of a file of records.
+                # A file of records is not taken for text only because a record's image is missing.
                 first = _first_document(path, replace(options, scorer=None))
                 if first is not None and first.text_is_label:
                     _first_document(path, options)

@@ -168,7 +168,7 @@ class _Structure:
             self._has_list[-1] = False
 
 
-# A mark between texts: what it does to the structure.
+# A mark between texts, which changes the structure.
 _Mark = Callable[[_Structure], None]
 _Piece = str | _Mark
 _OPEN_MARKS: Mapping[str, _Mark] = {

@@ -6,7 +6,7 @@ no line is taken apart by itself: the first lines decide together how all are la
     NAMED     each line begins with its path
     HEADING   a path has a line of its own, and the numbered lines of the file follow
     NUMBERED  the numbered lines of one file, without its name
-    WHOLE     none of these for certain: a line is its own text
+    WHOLE     no certain layout: a line is its own text
 
 The files on disk count most: is there one of this name, and is this its line? Without files, parts
 must fit those of the other lines. Only a file can tell the number of a column from the text.
@@ -37,12 +37,12 @@ _ESCAPE_BYTES = re.compile(_ESCAPE_SEQUENCE.pattern.encode())
 _NUMBER_IN_LINE = re.compile(r"(?=(?P<end>[:=-]) *\d{1,18}(?P=end))")
 _NUMBER = re.compile(r" *(\d{1,18})([:=\-\0])")
 _LINE_NUMBER = re.compile(r"([1-9]\d{0,17})([:=\-\0])")
-# The beginning of a line of a log, which is no line number: a leading zero, a date, or a time.
+# The beginning of a line of a log, which is not a line number: a leading zero, a date, or a time.
 _TIME = re.compile(r"0\d|\d{4}-\d\d(?!\d)|\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?![:\d])")
 # A plausible path that is not on disk: `a.py`, `src/Makefile`, `C:\src\a`.
 _PLAUSIBLE_PATH = re.compile(r"(?=.*[^\W\d_])[^\s\0]*[./\\][^\s\0]*")
 _STREAM_NAMES = {"(standard input)", "<stdin>"}
-_REVISIONS = ("HEAD:", "@:")  # git's names of what the files on disk come from
+_REVISIONS = ("HEAD:", "@:")  # git's names of the revision of the files on disk
 _GROUP_SEPARATOR = "--"
 _BINARY_FILE = re.compile(
     r"Binary file .+ matches|(?:.+: )?(?:WARNING: stopped searching binary file after match"
@@ -424,7 +424,7 @@ def _vote(splits: Sequence[_PathSplit], disk: _Disk) -> dict[bool, _Shape]:
 
 
 def _are_numbered(texts: Sequence[str]) -> bool:
-    """Whether all lines begin with what can be the numbers of lines, and these mostly rise."""
+    """Whether all lines begin with possible line numbers that mostly rise."""
     matches = [match for text in texts if (match := _LINE_NUMBER.match(text))]
     if len(matches) < len(texts) or all(map(_TIME.match, texts)):
         return False

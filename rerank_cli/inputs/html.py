@@ -139,7 +139,7 @@ class _Page:
         self._preformatted = 0
         self._is_table_head = False
         self._length = 0  # of the pieces
-        self._place = 0  # in the page, of what is read
+        self._place = 0  # in the page, up to which it is read
         self._counted_place, self._line = 0, 1  # a place before it, and its line
 
     @property
@@ -192,8 +192,8 @@ class _Page:
     def _open(self, name: str, attributes: str, end: int) -> int:
         """Begin an element; returns the place to read on: after the tag, or after its content."""
         self._break(name)
-        # Browsers heed this in XHTML only, which not every page says it is. Elsewhere it is seldom,
-        # and a script that is shown costs less than the rest of a page.
+        # Browsers obey this only in XHTML, and not every page says that it is XHTML. In other pages
+        # it is rare, and showing a script does less harm than losing the rest of a page.
         is_empty = attributes.endswith("/>")
         if name in _RAW:
             return end if is_empty else self._read_raw(name, end)

@@ -230,7 +230,7 @@ def _make_block(text: str, record: _Record, outer: list[Block]) -> Block | None:
     outer_kind = around.kind if around else None
     if kind is None or outer_kind is not _OUTER_KINDS.get(kind, outer_kind):
         return None
-    # A paragraph that is a whole item or row is no block of its own.
+    # A paragraph that is a whole item or row is not a block of its own.
     is_same = around is not None and (start, end) == (around.start, around.end)
     if is_same and kind is BlockKind.PARAGRAPH and outer_kind in _OUTER_KINDS:
         return None

@@ -183,7 +183,7 @@ class _Margins:
 
     zones     the places of these lines, from the edge of the page on
     keys      these lines; in lines with words all numbers count as equal
-    labels    the numbers of lines that are nothing but a number
+    labels    the numbers of lines that consist of a number
     left_out  the places of the lines to leave out
     """
 
@@ -227,7 +227,7 @@ def _page_number(line: str) -> int:
 
 
 def _mark_labels(margins: Sequence[_Margins]) -> None:
-    """Leave out page numbers: those that count the pages, from whatever number on."""
+    """Leave out page numbers: numbers that count the pages, from any first number on."""
     offsets = Counter(
         offset
         for margin in margins

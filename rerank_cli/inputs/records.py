@@ -243,7 +243,7 @@ def _place_in(record: Mapping[str, Any], name: str, where: str) -> str:
 
 
 class MissingField(InputError):
-    """A record has no field with a text, or none of the name that was given."""
+    """A record has no field with a text, or no field with the given name."""
 
 
 def _no_text_error(
@@ -336,7 +336,7 @@ def parse_json_line(text: str, *, controls: bool = False) -> tuple[Any, str]:
     """Parse a line of JSON Lines; returns its value and the text of that.
 
     A byte-order mark before it, as between files that were joined, and a comma behind it, as in an
-    array, are no part of the text. Raises `ValueError` as `parse_json` does.
+    array, are not part of the text. Raises `ValueError` as `parse_json` does.
     """
     try:
         return parse_json(text, controls=controls), text
@@ -545,7 +545,7 @@ class _JsonText:
         return _json_error(f"{self._source.name}:{self.line}", error)
 
     def _read_more(self, size: int) -> None:
-        """Read more of a value, but no more of it than a document may have."""
+        """Read more of a value, up to the size that a document may have."""
         if len(self._text) - self._place > self._source.max_bytes:
             raise self._source.too_large_error(self.line)
         self._read(size)
@@ -593,7 +593,7 @@ def _read_json_lines(source: TextSource, _fields: TextFields) -> Records:
 
 
 def _json_line_values(source: TextSource) -> Iterator[tuple[Any, SourceBlock]]:
-    """Yield the value of each line. One that is no JSON is left out, and noted."""
+    """Yield the value of each line. One that is not JSON is left out, and noted."""
     has_objects = is_broken = False
     for block in source.line_blocks():
         if block.text.strip() in ("", _MARK):

@@ -67,7 +67,7 @@ _TABLE_LINES = 20  # the lines that show whether a text is a table
 _LISTED_LINES = 5  # the lines that show whether a text is a listing
 _GREP_MATCH = re.compile(r"([^:]+):\d{1,9}:")
 _NEIGHBOURS = 64  # lines that are kept together, at least
-# The syntaxes of texts, by what a user calls their format.
+# The syntaxes of texts, by the user's name for their format.
 SYNTAXES = {
     InputFormat.TEXT: PLAIN,
     InputFormat.MARKDOWN: MARKDOWN,
@@ -161,7 +161,7 @@ class ReadOptions:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the user has not said what the lines of a stream are."""
+        """Whether the user has not chosen how to read the lines of a stream."""
         is_said = self.input_format is not None or self.unit is not Unit.AUTO
         return not (is_said or self.grep or self.null or self.fields.text or self.fields.id)
 

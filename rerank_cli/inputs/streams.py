@@ -361,7 +361,7 @@ def _is_paused(stream: BinaryIO, seconds: float) -> bool:
     try:
         poll = select.poll()
         poll.register(stream.fileno(), select.POLLIN)
-    except (OSError, ValueError):  # it is no file of the system
+    except (OSError, ValueError):  # it is not a file of the system
         return False
     return not poll.poll(max(0.0, seconds) * 1000)
 

@@ -316,7 +316,7 @@ def export(
     """Make `out`/fp32 and `out`/int8 of a checkpoint's folder, and compare them with it.
 
     `name` is what the model is called in its card. Raises `UsageError` where `out` is there
-    already, `MissingExtra`, and `ModelError` for what is no reranker's checkpoint.
+    already, `MissingExtra`, and `ModelError` for anything but a reranker's checkpoint.
     """
     if out.exists() and any(out.iterdir()):
         raise UsageError(f"{out}: is not empty", hint="name a folder that does not exist yet")

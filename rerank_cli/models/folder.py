@@ -291,7 +291,7 @@ class ModelConfig:
 
     @classmethod
     def read(cls, folder: Path | None, name: str) -> "ModelConfig":
-        """Read a file of a folder; raises `ModelError` for one that is no JSON object."""
+        """Read a file of a folder; raises `ModelError` for one that is not a JSON object."""
         if folder is None or not os.path.lexists(folder / name):
             return cls(Path(name), {})
         path = folder / name

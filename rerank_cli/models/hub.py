@@ -1,6 +1,6 @@
 """The Hugging Face Hub: lists a repository, and fetches, resumes and verifies its files.
 
-The only place that speaks to the Hub. Nothing here is imported before something is to be fetched.
+The only place that speaks to the Hub. Nothing here is imported before something must be fetched.
 """
 
 import errno

@@ -6,8 +6,8 @@
     revisions.json              the commit that each was pulled at first, and is from then on
 
 A model takes its place by one rename, after all of it is on the disk and its hashes are right.
-Anybody may have damaged these files since: one model's manifest is no matter for the others.
-Knows neither the Hub nor the catalogue.
+Anybody may have damaged these files since, so a bad manifest of one model must not affect the
+others. Knows neither the Hub nor the catalogue.
 """
 
 import json
@@ -283,7 +283,7 @@ class Store:
         return lock
 
     def lock(self, manifest: ModelManifest) -> None:
-        """Note what a model's commit and hashes are, from now on."""
+        """Note the commit and the hashes of a model, which hold from now on."""
         path = self.root / _REVISIONS
         hashes = {name: file.sha256 for name, file in manifest.files.items()}
         lock = {"repository": manifest.repository, "revision": manifest.revision, "files": hashes}

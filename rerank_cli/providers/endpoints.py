@@ -178,5 +178,5 @@ def _path_parts(segment: str, model: str) -> list[str]:
 
 
 def _quote_segment(part: str) -> str:
-    """Quote a part of a name, so that `..` in it is no step up in the path."""
+    """Quote a part of a name, so that `..` in it does not step up in the path."""
     return quote(part, safe=":@") if part.strip(".") else "%2E" * len(part)

@@ -119,7 +119,7 @@ def providers_with_keys() -> list[str]:
 
 
 def check_provider(name: str) -> None:
-    """Raise `UsageError` for a name that is no provider's and cannot become one's.
+    """Raise `UsageError` for a name that is not a provider's and cannot become one's.
 
     It may be a key, which someone has pasted in the wrong place.
     """

@@ -293,7 +293,7 @@ def _find_results(body: Any, path: str | None) -> list[Any] | None:
 
 
 def _no_results_error(body: Any, *, empty: bool) -> AnswerError:
-    """The error that says what a body without results is instead."""
+    """The error for a body without results, which says what the body has instead."""
     if not isinstance(body, dict):
         kind = "an empty list" if empty else quote(body, _EXCERPT_CHARACTERS)
         return AnswerError(f"the server answered with {kind}, not with a ranking")
@@ -404,7 +404,7 @@ def _find_by_ids(items: Sequence[Any], ids: Sequence[str | None]) -> Sequence[in
 
 
 def _find_by_texts(items: Sequence[Any], sent_documents: SentDocuments) -> Sequence[int] | None:
-    """Find the documents of results that repeat their texts; None if none of these was sent.
+    """Find the documents of results that repeat their texts; None if no such text was sent.
 
     Raises `AnswerError` if the texts do not tell which documents they are.
     """

@@ -496,7 +496,7 @@ _TABLES: Mapping[str, Iterable[str]] = {
 
 
 def _leaves(template: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """The values in a body that are no tables, with their paths."""
+    """The values in a body that are not tables, with their paths."""
     if isinstance(template, Mapping):
         for name, value in template.items():
             yield from _leaves(value, f"{path}.{name}" if path else name)

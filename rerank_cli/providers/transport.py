@@ -40,8 +40,8 @@ _SCHEMES = ("http", "https", "socks5", "socks5h")
 
 _KEPT_SECONDS = 5.0  # that a connection without a request stays open
 _RECORD_BYTES = 1 << 14  # of TLS, which has no longer ones
-_MAX_HEAD_BYTES = 1 << 20  # of what comes before an answer's body: answers 1xx, headers, frames
-_MAX_ERROR_BYTES = 1 << 26  # of an answer that is no success, where there is no other limit
+_MAX_HEAD_BYTES = 1 << 20  # of everything before an answer's body: answers 1xx, headers, frames
+_MAX_ERROR_BYTES = 1 << 26  # of an answer that is not a success, if there is no other limit
 _RENEWING_BYTES = 1 << 16
 # httpx2 has errors of the same names.
 _CORE_ERRORS = frozenset(

@@ -105,7 +105,7 @@ class Aggregation(StrEnum):
 class ChunkOptions:
     """How documents are cut, and how the scores of their chunks become one.
 
-    chunk_tokens    the most tokens of a chunk; None for what suits the model
+    chunk_tokens    the most tokens of a chunk; None for the number that suits the model
     overlap_tokens  the tokens that neighbours share, a quarter of a chunk at most; None for that
     max_chunks      the most chunks of a document; None for `DEFAULT_MAX_CHUNKS`
     truncate_query  whether a query that is too long is cut; else it is an error

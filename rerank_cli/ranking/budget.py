@@ -186,7 +186,7 @@ class ThriftyScorer(Scorer, Protocol):
     """A scorer that sends requests, and can keep them within a budget.
 
     `within` returns a scorer that shares all else with this one. A pair that it has no time or
-    money for gets None. Raises `UsageError` if it cannot tell what a request will cost.
+    money for gets None. Raises `UsageError` if it cannot estimate the cost of a request.
     """
 
     def within(self, spending: Spending) -> Scorer: ...
@@ -261,7 +261,7 @@ def time_left(max_time: float | None, began: float) -> float | None:
 
 
 def _check_limit(subject: str, value: float | None, unit: str) -> None:
-    """Raise `UsageError` for a limit that is no number above 0, or infinite."""
+    """Raise `UsageError` for a limit that is not a number above 0, or infinite."""
     if value is not None and not 0 < value < math.inf:
         raise UsageError(
             f"the limit of {subject} is a number of {unit} above 0, not {value}",

@@ -306,7 +306,7 @@ class PendingCascade:
         return True
 
     def advance(self) -> None:
-        """Take what a model has judged once it is done, and begin the next one."""
+        """Take the results of a model once it is done, and begin the next one."""
         while not self.is_over and self._pendings[-1].done():
             if self.is_halted and not self._stages.is_last:
                 return
@@ -532,7 +532,7 @@ class _Stages:
         )
 
     def _put_above(self, place: int, ranking: Ranking, stage_input: Sequence[Ranked]) -> None:
-        """Put what the model at a place has judged above all else.
+        """Put the results that the model at a place has judged above all others.
 
         A result that the model got and did not judge keeps its place, unless the model left it out
         because it has no word of the query.
@@ -603,7 +603,7 @@ def _spans_in(result: Ranked) -> Sequence[Span]:
 
 
 def _cut_near(spans_by_document: Iterator[Sequence[Span]], plan: Plan, document: Document) -> Split:
-    """Cut the next document; leave out the windows with nothing of what the model before has read.
+    """Cut the next document; leave out windows without text that the model before has read.
 
     A window stays if half of it lies in a span, or if no other window covers more of the span.
     """

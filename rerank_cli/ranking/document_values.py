@@ -1,4 +1,4 @@
-"""Makes a query and documents of what Python gives: strings, mappings, and `Document`s.
+"""Makes a query and documents of Python's values: strings, mappings, and `Document`s.
 
 item… ─ read_documents ─ Document…, as the scorer reads them
 """

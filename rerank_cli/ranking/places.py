@@ -47,7 +47,7 @@ _TEST = re.compile(
 _VERSION = re.compile(r"(?:\A|/)v(\d{1,3})(?=/)")  # the folder of a version: v1/, api/v2/
 _VERSION_NAME = re.compile(r"\bv\d+\b")
 _MAX_PATHS = 100_000  # of programs, which are remembered to find old versions
-_CONFIGURATION = frozenset(("configuration", "css"))  # languages that are no programs
+_CONFIGURATION = frozenset(("configuration", "css"))  # languages that are not programs
 _TOKEN = re.compile(r"\w+")
 # A word that is written as code: app.handle, use().
 _CODE_WORD = re.compile(
@@ -56,7 +56,7 @@ _CODE_WORD = re.compile(
 # What joins a name to its class: Session.send, Session::send.
 _JOINTS = frozenset((".", "::", "->", "#"))
 # A query that is the beginning of a definition: def print, class Live. The name of a type needs a
-# capital, because "class action" is no code.
+# capital, because "class action" is not code.
 _DECLARATION = re.compile(
     r"(?:(?:def|fn|func)\s+([^\W\d]\w*)|(?:class|enum|interface|struct|trait|type)\s+([A-Z]\w*))\W*"
 )
@@ -80,7 +80,7 @@ class QueryPath:
     """
 
     def __init__(self, query: str) -> None:
-        """Read a query; one that is no path matches no file."""
+        """Read a query; one that is not a path matches no file."""
         query = query.strip()
         number = _LINE_NUMBER.search(query)
         self.line = int(number[1]) if number else None
@@ -182,7 +182,7 @@ class NameSearch:
     """
 
     def __init__(self, query: str) -> None:
-        """Read a query; a query of several words is no name."""
+        """Read a query; a query of several words is not a name."""
         name = _name_in_query(query.strip())
         self._name = name if len(name) <= _MAX_NAME_CHARACTERS else ""
         self._is_word = len(identifier_words(self._name)) < 2 and "." not in self._name
@@ -233,7 +233,7 @@ def _name_in_query(query: str) -> str:
 class FileCounter:
     """Counts the files of documents, by whether they are code.
 
-    Configuration is neither. A document from no file, a record and a line are no code.
+    Configuration is neither. A document from no file, a record and a line are not code.
     """
 
     def __init__(self) -> None:
@@ -384,7 +384,7 @@ class PlacePrior:
         self._weights = weights
         self._words = Words()
         self._path = QueryPath(query)
-        # The folders of a path are no part of its file's name.
+        # The folders of a path are not part of its file's name.
         name = _name_of(self._path.place) if self._path.has_suffix else ""
         self._stems = self._stems_of(name or query)
         is_test = _TEST.search(str(self._path.place)) is not None

@@ -101,7 +101,7 @@ class InstructedScorer(Scorer, Protocol):
 
 @runtime_checkable
 class LastingScorer(ConcurrentScorer, InstructedScorer, Protocol):
-    """A scorer whose scores stay what they are, so that a later process may use them again.
+    """A scorer whose scores never change, so that a later process may use them again.
 
     `identity` is all that its scores depend on besides the pair, in one line; empty if they do not
     stay. `recall` is its answer for pairs whose scores are known: notes, and the usage that counts

@@ -568,7 +568,7 @@ def rank(
     )
     runtime = RuntimeOptions(passage_memory=0)  # there is no second query
     with Reranker(scorer, runtime=runtime, chunks=chunks) as reranker:
-        max_time = time_left(max_time, began)  # to open the model takes some of it
+        max_time = time_left(max_time, began)  # opening the model takes some of it
         return reranker.rank(
             query,
             documents,

@@ -94,7 +94,7 @@ class RankingBuilder:
         self._more_blanks = 0  # blank documents that were left out because `n` had no room
 
     def choose(self, choice: Choice) -> None:
-        """Take what a first stage has chosen, before the first document is added."""
+        """Take the choice of a first stage, before the first document is added."""
         self._choice = choice
         if self.files is None:
             self.files = self._file_counter.facts
@@ -182,7 +182,7 @@ class RankingBuilder:
     def add_unfinished(self, split: Split, scores: Sequence[float | None]) -> None:
         """Take the next document of a ranking that is stopped: some of its scores may be missing.
 
-        One without any is no result.
+        A document without any score is not a result.
         """
         missing = sum(score is None for score in scores)
         if missing:
@@ -360,7 +360,7 @@ class Order:
 def takes_prior(info: ScorerInfo) -> bool:
     """Whether a model's scores can have a prior, which is on the scale of logits.
 
-    A service may leave out what the prior would put first.
+    A service may leave out documents that the prior would put first.
     """
     return info.scale == "logit" and not info.remote
 

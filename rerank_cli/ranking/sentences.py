@@ -34,7 +34,7 @@ _SEARCHED_CHARACTERS = 20_000  # of a long chunk that are searched for a sentenc
 _SENTENCE_CHARACTERS = 1000  # as long as most sentences are
 _READ_CHARACTERS = 100_000  # of the longest document whose headings are looked for
 _MAX_READ_CHARACTERS = 300_000  # of all documents of a ranking
-_MAX_NAMES = 16  # of what a sentence is in
+_MAX_NAMES = 16  # of the sections and functions around a sentence
 _HEADING_CHARACTERS = 80  # of those that are scored before a sentence
 _WORD = re.compile(r"[^\W\d_]+")
 _TERM = re.compile(r"[^\w.!?]*\w+[^\w.!?]*")  # a word by itself, as in lists of terms
@@ -91,7 +91,7 @@ class Sections:
         return [block.start for block in self._headings]
 
     def path(self, place: int) -> tuple[str, ...]:
-        """The names of what a character is in, the innermost `_MAX_NAMES`, the outermost first."""
+        """The names of the parts around a character: the last `_MAX_NAMES`, outermost first."""
         names: list[str] = []
         part = bisect_right(self._starts, place) - 1
         while part >= 0:

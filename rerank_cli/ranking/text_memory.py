@@ -1,11 +1,11 @@
-"""Remembers what a first stage makes of texts, for the next queries, within a number of bytes.
+"""Remembers a first stage's work on texts for the next queries, within a number of bytes.
 
     text ─ get ─ the value of an equal text      text, value ─ put
 
-A first stage looks at all documents for each query. Most of what it makes of them depends on their
-texts alone: the text as it is searched, the rows of its words, the chunks. The key of a value is
-the text itself, so that it is found if the same text comes as another `Document`. A value from
-memory equals a new one.
+A first stage looks at all documents for each query. Most of its work depends on their texts alone:
+the text as it is searched, the rows of its words, the chunks. The key of a value is the text
+itself, so that it is found if the same text comes as another `Document`. A value from memory equals
+a new one.
 """
 
 import sys

@@ -29,7 +29,7 @@ _ZERO_WIDTH_JOINER = "\u200d"
 class Window(NamedTuple):
     """A window: the tokens from `first` to before `last`.
 
-    headings  the names of the blocks that it is in, the outermost first
+    headings  the names of the blocks around it, the outermost first
     prefix    the text before it when it is scored: names that its own text does not have
     """
 

@@ -160,7 +160,7 @@ class _SentencePlaces:
         self._style = style
 
     def of(self, result: Ranked) -> Chunk | None:
-        """The sentence of a result; None if it is no text, or is not among the first results."""
+        """The sentence of a result; None if it is not text, or is not among the first results."""
         if result.document.text_is_label or result.rank > _MAX_SENTENCES:
             return None
         return shown_sentence(result, self._words, self._style)

@@ -30,9 +30,9 @@ class RuntimeOptions:
     runtime         the library that runs it: "onnxruntime" or "openvino"
     device          where it runs: "auto", "cpu" or "cuda"
     threads         the cores to use; None for all that this process may use
-    passage_memory  the bytes in which it keeps what it has read of passages, for other queries, if
-                    it is a model in two parts; a quarter of them at most is for what a first stage
-                    makes of texts, with any model; 0 to keep nothing
+    passage_memory  the bytes for a model in two parts to keep what it has read of passages, for
+                    other queries; with any model, at most a quarter of them is for the first
+                    stage's work on texts; 0 to keep nothing
     """
 
     runtime: Runtime | str = Runtime.ONNXRUNTIME

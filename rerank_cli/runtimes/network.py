@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _BATCHES_PER_WORKER = 4
 _FINDINGS_FILE = "findings.json"
 _OUT_OF_MEMORY = re.compile(r"bad_?alloc|failed to allocate|memory allocation of", re.IGNORECASE)
-# A cold or slow disk takes long, and then in proportion to what is read.
+# A cold or slow disk takes long, in proportion to the bytes that are read.
 _OPENING_SECONDS, _BYTES_A_SECOND = 30.0, 10_000_000
 _MEMORY_BYTES = 2 << 30
 _CHILD_CODE = (

@@ -390,7 +390,7 @@ def make_copy(path: Path, folder: Path, longest: int, loading: LoadOptions) -> N
     try:
         save_copy(path, folder / _GRAPH_FILE, _WEIGHTS_FILE)
     except PreparationError:
-        try_graph(path, loading)  # says more of what is wrong with it
+        try_graph(path, loading)  # raises a better error
         raise
     loading = replace(loading, prepared_path=folder / _GRAPH_FILE)
     graph = Graph(path, loading)

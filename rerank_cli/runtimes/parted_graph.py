@@ -247,7 +247,7 @@ def make_copies(path: Path, folder: Path, longest: int, loading: LoadOptions) ->
             check_weights(part)
             save_copy(part, folder / part.name, f"{part.stem}.bin")
     except PreparationError:
-        try_parts(path, loading)  # says more of what is wrong with them
+        try_parts(path, loading)  # raises a better error
         raise
     loading = replace(loading, prepared_path=folder / READER)
     graph = PartedGraph(path, loading)

@@ -74,7 +74,7 @@ class PreparedCache:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.notes: list[str] = []
-        self._read: dict[Path, SourceFile] = {}  # what this process has read
+        self._read: dict[Path, SourceFile] = {}  # the files that this process has read
 
     @classmethod
     def default(cls) -> "PreparedCache | None":
@@ -189,7 +189,7 @@ class PreparedCache:
         return source_file
 
     def _read_record(self, path: Path) -> dict[str, Any]:
-        """Read the record of a source; a file that is no record is removed, with a note."""
+        """Read the record of a source; a file that is not a record is removed, with a note."""
         record = _read_json(path)
         needs = record.get("needs")
         is_right = isinstance(record.get("digest"), str) and (

@@ -374,7 +374,7 @@ class _Walk:
     def kind_of(
         self, operator: Operator | None, depth: int = 0, *, is_selected: bool = False
     ) -> Any:
-        """The scale of what an operator gives, or `_CONSTANT`."""
+        """The scale of an operator's output, or `_CONSTANT`."""
         while operator is not None:
             self._steps += 1
             if self._steps > _MAX_STEPS or depth > _MAX_DEPTH:

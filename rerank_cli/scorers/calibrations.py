@@ -118,7 +118,7 @@ def set_calibration(scorer: Scorer, calibration: ScoreCalibration | None) -> Non
 
 
 def _read_table(table: Any) -> Calibration:
-    """Read a table; raises `KeyError`, `TypeError` or `ValueError` if it is no calibration."""
+    """Read a table; raises `KeyError`, `TypeError` or `ValueError` if it is not a calibration."""
     if not isinstance(table, dict):
         raise TypeError("not a table")
     values: dict[str, Any] = {name: _text(table[name]) for name in _TEXTS}

@@ -272,7 +272,7 @@ class RemoteScorer:
         return len(requests), Price.total(map(self.price_of, requests))
 
     def price_of(self, request: Request, report: ServiceRequest | None = None) -> Price | None:
-        """The price of a request: what the service says, by its units, or by estimated tokens."""
+        """The price of a request: as the service says, by its units, or by estimated tokens."""
         if report is not None and report.cost is not None:
             return Price(report.cost, report.currency or "unknown", self._source, estimated=False)
         counts = () if report is None else (report.billed, report.usage)

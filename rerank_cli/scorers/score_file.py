@@ -63,7 +63,7 @@ _NO_TIME = 1 << 40  # later than any use
 _SCORE = struct.Struct("<d")
 _USE = struct.Struct("<qq")
 _KEYS_PER_QUERY = 256
-_LEAST_ROW_BYTES = 50  # with what belongs to a row in the index
+_LEAST_ROW_BYTES = 50  # with the row's entry in the index
 _ROWS_PER_DELETION = 4000  # so that other processes wait for milliseconds
 _WAIT_SECONDS = 0.2  # for another process, each time
 _LOCK_SECONDS = 1.0  # for another process that makes the file
@@ -488,7 +488,7 @@ def _open(path: Path, mode: str) -> sqlite3.Connection:
         isolation_level=None,
         check_same_thread=False,  # a lock is held while it is used
     )
-    connection.text_factory = bytes  # damaged text is no UTF-8
+    connection.text_factory = bytes  # damaged text is not UTF-8
     return connection
 
 

@@ -433,7 +433,7 @@ def _cut(texts: Sequence[str]) -> list[str]:
 
 
 def _blank_symbols(match: re.Match[str]) -> str:
-    """Characters with a blank for each that is no letter."""
+    """Characters with a blank for each that is not a letter."""
     return "".join([character if character.isalpha() else " " for character in match[0]])
 
 

@@ -131,7 +131,7 @@ class ModelTokenizer:
     def _name_failures(self, what: str) -> Iterator[None]:
         """Turn the library's errors into a `ModelError` that names the file.
 
-        It has no exceptions of its own, and its panics are no `Exception`s.
+        It has no exceptions of its own, and its panics are not `Exception`s.
         """
         try:
             yield

@@ -482,7 +482,7 @@ def _keyword_name(match: re.Match[str]) -> str | None:
 
 
 def _call_name(head: str, exceptions: Collection[str]) -> str | None:
-    """The name of a function by the text before its parentheses; None if it is no function."""
+    """The name of a function by the text before its parentheses; None if it is not a function."""
     name = _LAST_NAME.search(head)
     if name is None or name[0] in exceptions or head.split()[0] in exceptions:
         return None

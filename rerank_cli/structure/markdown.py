@@ -212,7 +212,7 @@ class _MarkdownReader:
         return True
 
     def _add_table(self, line: int, header: int, last: int, content: str) -> bool:
-        """Add the table in a paragraph, with its rows. False if it is no table."""
+        """Add the table in a paragraph, with its rows. False if it is not a table."""
         names, delimiters = content.split("\n", header - line + 2)[header - line :][:2]
         cells = _cells(names)
         if len(cells) != len(_cells(delimiters)):

@@ -2,9 +2,9 @@
 
 A plain text has paragraphs, with blank lines between them. Its headings are lines that surely are
 headings: underlined, numbered in order, in capitals, `Chapter 3`, and the headings of manual pages.
-A line that could be an item of a list is no heading. A log has entries. Each entry of a log begins
-in the same way, and has the lines below that begin in another way. A text without a known name is a
-log if nearly all its lines have a time.
+A line that could be an item of a list is not a heading. A log has entries. Each entry of a log
+begins in the same way, and has the lines below that begin in another way. A text without a known
+name is a log if nearly all its lines have a time.
 """
 
 import re
@@ -70,7 +70,7 @@ _STARTS = (
 )
 _LINE = re.compile(r"\S[^\n]*")
 _UNINDENTED_LINE = re.compile(r"(?m)^\S[^\n]*")  # of a traceback few are
-# The quick check of the first line: most texts are no logs.
+# The quick check of the first line: most texts are not logs.
 _TIME = re.compile(rf"\s*+(?:{'|'.join(_TIMES)})")
 
 

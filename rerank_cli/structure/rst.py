@@ -15,7 +15,7 @@ from rerank_cli.structure import Block, BlockKind, Outline, heading_name, replac
 
 _LINE = re.compile(r"(?m)^([^\S\n]*)([^\n]*)")
 _RULE = re.compile(r"([!-/:-@\[-`{-~])\1*\Z")
-_SURE_RULE_CHARACTERS = 4  # a shorter rule is no underline if it is shorter than the title
+_SURE_RULE_CHARACTERS = 4  # a shorter rule is not an underline if it is shorter than the title
 _MOST_CONTAINERS = 40  # of blocks in each other; deeper text is not divided
 
 _BULLET = re.compile(r"[-*+\u2022\u2023\u2043](?=\s|\Z)\s*")
@@ -190,7 +190,7 @@ class _RstReader:
         return "", 0
 
     def _is_item(self, number: int, indentation: int) -> bool:
-        """Whether a line with a number is an item, by the next line: a paragraph goes on there."""
+        """Whether a numbered line is an item and not a paragraph, which the next line shows."""
         next_content = self._content(number + 1)
         if not next_content or self._lines[number + 1].indentation > indentation:
             return True
@@ -224,7 +224,7 @@ class _RstReader:
         return last
 
     def _close_list(self) -> None:
-        """Close the innermost list, if the next block is no item of it."""
+        """Close the innermost list, if the next block is not an item of it."""
         if self._containers and self._containers[-1].marker:
             self._close(self._containers[-1].indentation - 1)
 

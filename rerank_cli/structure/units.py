@@ -16,7 +16,7 @@ from rerank_cli.structure import Block, BlockKind
 _MAX_HEADINGS = 8  # of a part, the innermost ones
 _COLONS = ":："  # noqa: RUF001 - the wide one is meant
 _VISIBLE = re.compile(r"\S")
-# A part has such a character: a line between paragraphs or a closing brace is no part.
+# A part has such a character: a line between paragraphs or a closing brace is not a part.
 _WORD = re.compile(r"[^\s!-/:-@\[-`{-~]")
 _LINE_END = re.compile(r"\r\n|\r|\n|\Z")
 
@@ -100,7 +100,7 @@ def _find_bounds(
 ) -> tuple[list[int], list[tuple[int, int]]]:
     """The places where parts may begin, and the spans of headings.
 
-    A heading is no part by itself.
+    A heading is not a part by itself.
     """
     line, bounds, ends = _TextLine(text), {0}, set[int]()
     heads = list[tuple[int, int]]()

@@ -246,8 +246,8 @@ class WorkProfile:
         begin, end = self._ends[place - 1 if place else 0], self._ends[place]
         share = (position - begin) / (end - begin) if end > begin else 1.0
         before = self._works[place - 1 if place else 0]
-        read = before + share * (self._works[place] - before)
-        return WorkAhead(read, whole - read)
+        read_work = before + share * (self._works[place] - before)
+        return WorkAhead(read_work, whole - read_work)
 
 
 @runtime_checkable
@@ -362,10 +362,10 @@ class RankingState:
 
     def _total_work(self, share: float) -> float:
         """The work of the whole input: of what was read, and by estimate of the rest."""
-        read, ahead = self._progress.read_work, self._ahead()
+        read_work, ahead = self._progress.read_work, self._ahead()
         if ahead is None or not ahead.unread:
-            return read / share if share else 0.0
-        return read + ahead.correct(read)
+            return read_work / share if share else 0.0
+        return read_work + ahead.correct(read_work)
 
 
 class Interruption:

@@ -178,8 +178,8 @@ class Flow:
             item, progress = self._beginning
             whole = max(progress.read_work, math.ceil(self.estimate_work(item)))
             works.append(Work(progress.work, whole))
-        work_done, read = sum(work.done for work in works), sum(work.read for work in works)
-        return Work(self._finished_work + work_done, self._finished_work + read)
+        work_done, read_work = sum(work.done for work in works), sum(work.read for work in works)
+        return Work(self._finished_work + work_done, self._finished_work + read_work)
 
     def share(self, read_share: float, ahead: WorkAhead | None) -> float:
         """The share of the work that is done, when a share of the input is read.
@@ -187,13 +187,13 @@ class Flow:
         The work of records that have begun is known. Without a better estimate, the rest takes as
         much work for each byte.
         """
-        work_done, read = self.work
-        if not read:
+        work_done, read_work = self.work
+        if not read_work:
             return 0.0 if self._under_way else read_share
         return (
-            read_share * work_done / read
+            read_share * work_done / read_work
             if ahead is None
-            else work_done / (read + ahead.correct(read))
+            else work_done / (read_work + ahead.correct(read_work))
         )
 
     def limit_seconds(self, share: float, seconds: float, *, is_read: bool) -> float:

@@ -500,8 +500,10 @@ class LineReader:
         """The bytes that were read."""
         # Reading is a buffer ahead of the lines. Compressed input is smaller than its lines, and an
         # array is larger than its elements.
-        read = self._input.read_bytes
-        return read if self._is_read else min(read, max(self._line_bytes, read - 2 * _READ_BYTES))
+        read_bytes = self._input.read_bytes
+        if self._is_read:
+            return read_bytes
+        return min(read_bytes, max(self._line_bytes, read_bytes - 2 * _READ_BYTES))
 
     def sample_lines(self) -> Iterator[tuple[float, Line | None]]:
         """The line in the middle of each stretch of a file, and the bytes of the stretch.

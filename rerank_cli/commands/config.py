@@ -254,7 +254,7 @@ def set_(ctx: typer.Context, key: Key, value: Value) -> int:
             )
     setting = _find_setting(ctx, key if place is None else place.key)
     try:
-        read = setting.kind.from_text(value)
+        setting_value = setting.kind.from_text(value)
     except ValueError as error:
         hint = setting.kind.suggestion(value) or f"{key} is {setting.kind.description}"
         raise UsageError(f"{key}: {error}", hint=hint) from error
@@ -262,7 +262,7 @@ def set_(ctx: typer.Context, key: Key, value: Value) -> int:
     from rerank_cli.atomic_files import set_toml_value  # tomlkit, which nothing else needs
 
     where = key if place is None else place.path
-    set_toml_value(config_file(), where, setting.kind.to_toml(read))
+    set_toml_value(config_file(), where, setting.kind.to_toml(setting_value))
     terminal = Terminal.current()
     if place is None and os.environ.get(setting.variable):
         terminal.warn(f"{setting.variable} is set too, and comes first")

@@ -194,15 +194,15 @@ class _Tuner:
         trials: list[TunedSetting] = []
         choice: TunedSetting | None = None
         candidates = _candidates(system, full)
-        for read, group in groupby(candidates, key=lambda candidate: candidate.read):
-            trying = list(group)
-            self._say(f"trying about {read:,.0f} {what}, {_count(halves[0])}")
-            half_trials = [self._try(candidate, halves[0], full) for candidate in trying]
+        for read_count, group in groupby(candidates, key=lambda candidate: candidate.read):
+            options = list(group)
+            self._say(f"trying about {read_count:,.0f} {what}, {_count(halves[0])}")
+            half_trials = [self._try(candidate, halves[0], full) for candidate in options]
             trials += half_trials
-            holding = [trial for trial in half_trials if trial.loss.high < self._max_loss]
-            holding = [trial for trial in holding if trial.seconds < _seconds(full)]
-            if holding:
-                choice = min(holding, key=lambda trial: trial.seconds)
+            good_trials = [trial for trial in half_trials if trial.loss.high < self._max_loss]
+            good_trials = [trial for trial in good_trials if trial.seconds < _seconds(full)]
+            if good_trials:
+                choice = min(good_trials, key=lambda trial: trial.seconds)
                 break
         (measure,) = self._measures
         tuning = Tuning(

@@ -535,8 +535,8 @@ def open_remote(
     if instruction is not None:
         given_values = {"instruction": instruction, **given_values}
     values = {**provider.sent_defaults, **given_values}
-    if (read := document_tokens(provider, values, options.fields)) is not None:
-        provider = provider.reading(read)
+    if (token_limit := document_tokens(provider, values, options.fields)) is not None:
+        provider = provider.reading(token_limit)
     if options.chunk == Cutting.REMOTE and needs_local_chunks(provider, chunks):
         raise UsageError(
             "--chunk remote: --chunk-tokens and --aggregate are for chunks that are cut here",

@@ -87,7 +87,7 @@ class OutputFile:
         _check_folder(folder, self.path)
 
     def write(self, pieces: Iterable[bytes], terminal: Terminal, *, is_drawn: bool = False) -> None:
-        """Write the results: all of them, or none, and the file stays as it was.
+        """Write all of the results, or none: then the file stays unchanged.
 
         Content that `is_drawn` has no control characters but ours: see `Terminal.draw`. Raises
         `OutputError`, and `PipeClosed` if the reader of a pipe has closed it.

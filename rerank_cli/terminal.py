@@ -51,8 +51,8 @@ AT = r"(?:@|%(?:25)*40|\N{FULLWIDTH COMMERCIAL AT}|\N{SMALL COMMERCIAL AT})"
 def _password(character: str) -> str:
     """The pattern of a colon, a password of some characters, and the last @ behind it.
 
-    If it may as well be a port and the begin of a path, an @ that begins a part of that path is
-    none behind a password.
+    If the password may also be a port and the beginning of a path, an @ at the start of a part of
+    that path does not end a password.
     """
     is_port = r"\d{0,5}(?:[/\\?#\s]|\Z)"
     return rf":(?:(?!{is_port}){character}*|{character}*(?<![/\\])){AT}"
@@ -295,8 +295,8 @@ def usable_stream(stream: TextIO | None) -> TextIO:
     if not isinstance(stream, io.TextIOWrapper):
         return stream
     if isinstance(stream.buffer, io.RawIOBase):
-        # PYTHONUNBUFFERED leaves out what writes again if a pipe takes only a part. The stream is
-        # left as it is: others find the terminal's width by it.
+        # PYTHONUNBUFFERED removes the buffer, which writes again if a pipe takes only a part. The
+        # stream itself stays, because other code finds the terminal's width by it.
         raw = io.FileIO(stream.fileno(), "w", closefd=False)
         return io.TextIOWrapper(
             io.BufferedWriter(raw), "utf-8", "backslashreplace", line_buffering=True

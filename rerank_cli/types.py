@@ -433,7 +433,7 @@ class Ranked:
 
     rank             its place in the ranking, from 1
     index            its place in the input, from 0
-    raw_score        the model's score, by which it is ranked, unless there is a `prior` or `blend`
+    raw_score        the model's score, which decides the rank unless there is a `prior` or `blend`
     relevance_score  `score`, in 0..1 if the scale is known
     passage          the chunk that decided the score
     passage_score    the raw score of that chunk
@@ -468,7 +468,7 @@ class Ranked:
 
     @property
     def score(self) -> float:
-        """The score by which it is ranked: the raw score, with the prior if there is one."""
+        """The score that decides the rank: the raw score, with the prior if there is one."""
         return self.raw_score if self.prior is None else self.raw_score + self.prior.total
 
     @property

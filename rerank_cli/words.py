@@ -1,4 +1,4 @@
-"""Cuts text into the words by which BM25 compares texts and a table marks them; and sentences.
+"""Cuts text into sentences, and into the words that BM25 compares and a table marks.
 
     text ─ normalise ─ words, and runs of scripts without blanks ─ stems and bigrams ─ terms
 
@@ -252,7 +252,7 @@ class Words(dict[str, str]):
         return stem
 
     def stem(self, word: str) -> str:
-        """The English stem of a word in Latin script; another word as it is."""
+        """The English stem of a word in Latin script; any other word unchanged."""
         is_latin = word.isascii() or _spelling().latin.fullmatch(word)
         return str(self._stemmer.stemWord(word)) if is_latin else word
 

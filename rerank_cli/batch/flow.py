@@ -112,7 +112,7 @@ class PendingRanking(Protocol):
 class QueryRanker(Protocol):
     """Ranks the documents of each record: a `Reranker` or a `Cascade`.
 
-    Modules above this one define both. `info` is that of the model that reads all documents.
+    Modules above this one define both. `info` describes the model that reads all documents.
     """
 
     @property
@@ -171,7 +171,7 @@ class Flow:
 
     @property
     def work(self) -> Work:
-        """The work of the records that were begun so far, counted if there is a watch."""
+        """The work of all records that have begun, counted if there is a watch."""
         entries = [entry for entry in self._under_way if isinstance(entry, _PendingRecord)]
         works = [entry.pending.work for entry in entries]
         if self._beginning is not None:  # all of it is read, but perhaps not all of it is cut
@@ -379,7 +379,7 @@ class BatchResult:
 
     index    the record's place in the input, from 0
     id       its own `id` or `_id`, if it has one
-    record   the record as it was given
+    record   the record as the caller gave it
     outcome  the ranking or the error; `ranking` and `error` have the one or the other
     """
 

@@ -1,4 +1,4 @@
-"""The run of a batch on one machine, and the journal by which it can be continued.
+"""The run of a batch on one machine, and the journal from which it can be continued.
 
 A `BatchJob` reads, scores and writes in order, and notes in its journal how far it is. A continued
 job cuts off everything that was written after the last note, and does it again.
@@ -113,8 +113,8 @@ class EarlierRun:
     def settle(self, item: Item, digest: str) -> Item | DoneItem:
         """Return an item that failed or was not done yet, to be done; else a `DoneItem`.
 
-        `digest` is that of the source when it is read. Raises `InputError` if that, or the results,
-        are not those of the run.
+        `digest` is the source's digest after the item. Raises `InputError` if the input or the
+        results do not belong to the run.
         """
         result = self.take(item.original, digest)
         if result is None:
@@ -155,7 +155,7 @@ class BatchJob:
     """Scores the items of a source and writes the outcomes; with a journal it can be continued.
 
     For a continued job, the finished items of the source were skipped before. Problems go to
-    `errors` if there is such a sink, and otherwise among the results. `fail_fast` is that of
+    `errors` if there is such a sink, and otherwise among the results. `fail_fast` is the option in
     `BatchOptions`. With an `earlier` run, only its failed items are done, and the others are
     copied.
     """
@@ -389,7 +389,7 @@ class BatchJournal:
 
     @classmethod
     def resume(cls, path: Path, identity: Mapping[str, Any]) -> Self:
-        """Open the journal of a job; raises `InputError` if it is that of another job."""
+        """Open the journal of a job; raises `InputError` if it belongs to another job."""
         try:
             # The last line may be incomplete.
             lines = read_regular_file(path).split(b"\n")[:-1]
@@ -488,8 +488,9 @@ def open_journal(
 ) -> tuple[BatchJournal | None, Mark | None]:
     """Open or begin a job's journal; return it with the mark from which the job continues.
 
-    `identity` is that of the options. There is no mark for a job whose files must be new, and no
-    journal for an output that is a stream. Raises `InputError` for a file that is not the job's.
+    `identity` is the identity of the options. There is no mark for a job whose files must be new,
+    and no journal for an output that is a stream. Raises `InputError` for a file that is not the
+    job's.
     """
     output, errors = options.output_path, options.errors_path
     if output is None:

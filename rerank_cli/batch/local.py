@@ -191,7 +191,7 @@ def _run_retry(
     identity: Mapping[str, Any],
     terminal: Terminal,
 ) -> ExitCode:
-    """Do the failed records of a job that has come to `start` again, and then its other records.
+    """Repeat the failed records of a job up to the mark `start`, then do its other records.
 
     This is a job of its own. Its files replace those of the other job once it is done.
     """

@@ -54,7 +54,7 @@ class BatchOptions:
     model             the model, or several in a row with commas between them; None for the default
     keep              how many results each model but the first reads; empty for one model
     cache             how scores are kept on disk; None if they are not
-    resume            whether to go on with a job
+    resume            whether to continue a job
     retry_errors      whether to do its records again that failed for a reason that may pass
     fail_fast         whether the first record that fails ends the job; if None, the job ends only
                       if its first records all fail in the same way

@@ -57,7 +57,7 @@ class BatchFigures:
     stage_pairs, stage_documents
                the pairs that each model of a cascade has scored, and the documents that it was
                given (the first one) or has judged, by its place
-    runs       how often the job was begun or resumed
+    runs       how often the job was started or resumed
     errors     error records, by their code
     usage      the usage that a service states
     requests   the requests to a service, also those for records that failed
@@ -131,7 +131,7 @@ class BatchFigures:
             self._note(note, 1)
 
     def exit_code(self, *, strict: bool) -> ExitCode:
-        """The exit code of a job that has come to its end."""
+        """The exit code of a job at its end."""
         if self.failures:
             return ExitCode.SCORER
         if not self.records:
@@ -338,7 +338,7 @@ def make_report(job: "BatchJob", identity: Mapping[str, Any], *, done: bool) -> 
 
     The figures of `passages` are of this run too, because a model forgets passages between runs.
 
-    `identity` is that of the options. `done` says whether the job is.
+    `identity` is the identity of the options. `done` says whether the job is done.
     """
     figures = job.figures
     scorers = job.flow.reranker.scorers

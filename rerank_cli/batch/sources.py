@@ -528,7 +528,7 @@ class LineReader:
 def read_lines(stream: BinaryIO, name: str, max_bytes: int) -> Iterator[Line]:
     """Read the lines of a stream, which may be compressed; raises `InputError` if it is not UTF-8.
 
-    `name` is that of the stream in errors.
+    `name` is the name of the stream in errors.
     """
     _, content = _open_text(stream, name)
     yield from _lines_in(content, name, max_bytes)

@@ -3,9 +3,9 @@
     LabelledQuery… ─ calibrate ─ CalibrationReport
                        └ fit on one half, its error on the other; then fit on all
 
-A temperature and a bias are fitted as Platt 1999 has it ("Probabilistic outputs for support vector
-machines"). If there are many labels, an isotonic map (pool adjacent violators) takes their place if
-its error on folds of the same queries is less.
+A temperature and a bias are fitted by the method of Platt 1999 ("Probabilistic outputs for support
+vector machines"). If there are many labels, an isotonic map (pool adjacent violators) takes their
+place if its error on folds of the same queries is less.
 """
 
 import math

@@ -278,7 +278,7 @@ def _scorer_name(system: System, scorer: Scorer) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ScoredSet:
-    """A set whose candidates a model has scored; `key` is that of the model's calibration."""
+    """A set whose candidates a model has scored; `key` is the key of the model's calibration."""
 
     name: str
     info: ScorerInfo
@@ -329,7 +329,7 @@ def _find_thresholds(
 
 
 def _requests_object(scorer: PricedScorer) -> dict[str, Any]:
-    """The sums of a service's requests, and what these cost, if that is known."""
+    """The sums of a service's requests, and their cost, if it is known."""
     totals = scorer.requests
     cost = scorer.cost_of(totals)
     return {**totals.as_dict(), **({} if cost is None else {"cost": cost._asdict()})}

@@ -369,7 +369,7 @@ class _SetView:
 def precision_recall(labelled: LabelledScores) -> tuple[Any, Any]:
     """Recall and precision at each score that a cut may have, from the highest score down.
 
-    Recall is that of the relevant documents among the candidates.
+    Recall counts the relevant documents among the candidates.
     """
     order = np.argsort(-labelled.raw, kind="stable")
     hits = np.cumsum(labelled.is_relevant[order])

@@ -156,7 +156,7 @@ def read_candidates(text: str) -> int | CandidateRule:
 def read_system(text: str, runtime: RuntimeOptions, chunks: ChunkOptions) -> System:
     """Read a model and options of its own, as in `mini@3 --max-chunks 1`; raises `UsageError`.
 
-    `runtime` and `chunks` are those of all systems.
+    `runtime` and `chunks` are the options of all systems.
     """
     model, options_begin, rest = text.strip().partition(" --")
     parser = _Parser(
@@ -211,7 +211,7 @@ class EvalJob:
     """Scores one task by one system.
 
     Scores are kept in a `folder`, if there is one, until the job is closed; `stamp` changes with
-    the model. `spending` is that of all jobs.
+    the model. All jobs share one `spending`.
     """
 
     def __init__(
@@ -551,7 +551,7 @@ def open_system(
 def renew(ranker: Ranker, system: System) -> Ranker:
     """Open models again for a system, without the scores of another one.
 
-    A system of one model is that of the last one.
+    A system of one model is the last model of the cascade.
     """
     rerankers = [
         Reranker(reranker.scorer, runtime=system.runtime, chunks=system.chunks)

@@ -83,7 +83,8 @@ def difference_over_sets(
     if not whole.any():
         return Difference(mean, mean, mean, 1.0, 0, len(whole), 0, None)
     low, high = _interval(gains, seed)
-    # The variance of a mean of means is that of each over its queries, and the sets' own weights.
+    # The variance of a mean of means follows from each set's variance, number of queries and
+    # weight.
     spread = math.sqrt(sum(gain.var(ddof=min(1, len(gain) - 1)) / len(gain) for gain in gains))
     spread /= len(gains)
     return Difference(

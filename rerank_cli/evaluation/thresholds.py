@@ -165,7 +165,7 @@ def find_thresholds(
     """Measure cuts and choose those that `options` ask for.
 
     `bounded` says that scores are from 0 to 1, and `by_set` that a score depends on the query's
-    other documents. `names` are those of the set and of the system.
+    other documents. `names` are the names of the set and of the system.
     """
     options.check()
     labels, relevant = count_labels(labelled)
@@ -433,7 +433,7 @@ def _draw_weights(queries: int, seed: int) -> Any:
 
 
 def _ratio(part: Any, whole: Any) -> Any:
-    """A share; 0 of nothing, as scikit-learn has it."""
+    """A share; 0 if the total is 0, as in scikit-learn."""
     return np.divide(part, whole, out=np.zeros_like(np.asarray(part, float)), where=whole > 0)
 
 

@@ -37,7 +37,7 @@ _CHARACTERS = {
     "m:d": "(", "m:den": "/", "m:sub": "_", "m:sup": "^",
 }  # fmt: skip
 _END_CHARACTERS = {"w:rt": ")", "m:d": ")"}
-_MAX_LEVEL = 9  # of a style's outline; the next one is that of other text
+_MAX_LEVEL = 9  # of a style's outline; the next level means other text
 _HEADING_STYLE = re.compile(r"heading\s*([1-9])", re.IGNORECASE)
 _TITLE_STYLE = "title"
 _BLANK_LINES = re.compile(r"\n{3,}")

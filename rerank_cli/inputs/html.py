@@ -337,7 +337,7 @@ class _Page:
         self._space = " " if words.endswith(" ") else ""
 
     def _write_preformatted(self, text: str, source: str, place: int | None) -> None:
-        """Write text as it is, which was `source` at a place of the page."""
+        """Write text unchanged; in the page it was `source`, at `place`."""
         if not text:
             return
         if place is not None:

@@ -361,7 +361,7 @@ class SourceReader:
                 )
             except InputError as error:
                 if reader.is_table and isinstance(error, MissingField):
-                    raise  # no row has it
+                    raise  # no row can have the column
                 source.leave_out(block.line, error)
             else:
                 has_read = True

@@ -86,7 +86,7 @@ def _read_entries(path: Path) -> Iterator[_Entry]:
 def read_objects(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """Yield the objects of JSONL or of a JSON array, each with its number and its place.
 
-    The number is that of the line, or of the element, from 1.
+    The number counts lines, or elements, from 1.
     """
     for text, where, number in _read_entries(path):
         yield number, where, _parse_object(text, where)

@@ -124,7 +124,7 @@ def is_local(model: str) -> bool:
 
 
 def names() -> list[str]:
-    """The names by which models can be opened."""
+    """The names that models can be opened by."""
     catalogue = entries().values()
     shipped = [f"{entry.name}@{entry.revision}" for entry in catalogue if entry.folder]
     others = [entry.name for entry in catalogue if not entry.folder]

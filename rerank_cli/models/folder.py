@@ -125,7 +125,7 @@ class ModelFolder:
         return Path(os.path.relpath(path, self.graph.parent)).as_posix()
 
     def check_unchanged(self) -> None:
-        """Raise `ModelError` if a file that has a stamp is not as it was."""
+        """Raise `ModelError` if a file with a stamp has changed."""
         now = _stamps(self.stamps)
         for path, stamp in self.stamps.items():
             if now[path] != stamp:

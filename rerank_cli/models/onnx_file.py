@@ -49,7 +49,7 @@ def needs(path: Path) -> Sequence[str]:
 
 
 def lengths_beside(path: Path) -> Sequence[int]:
-    """How many bytes each of a graph's weights has, of those that lie in other files."""
+    """The bytes of each of a graph's weights that lies in another file."""
     return [
         int(value) for entry in _weights_beside(path) for key, value in entry if key == b"length"
     ]
@@ -306,7 +306,7 @@ _SHAPE = "Shape"  # what only depends on a value's shape does not depend on the 
 def unmask(path: Path, target: Path) -> bool:
     """Write a graph without its mask; return whether it had one. Weights stay unchanged.
 
-    Whether the scores are the same is for the caller to see.
+    The caller must check whether the scores are the same.
     """
     content = path.read_bytes()
     model = list(_fields_in(content, _whole(content)))

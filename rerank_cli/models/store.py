@@ -293,7 +293,7 @@ class Store:
             replace_file(path, _json({**_load_locks(path), key: lock}))
 
     def _aside(self) -> Path:
-        """A place where nobody looks for models, for a folder that is to go."""
+        """A place where nobody looks for models, for a folder that will be removed."""
         return self.root / f"{_REMOVING}-{os.urandom(8).hex()}"
 
     def _clear(self) -> None:

@@ -62,7 +62,7 @@ def similar_names(name: str) -> list[str]:
 
 
 def find_provider(name: str, model: str = "") -> "Provider":
-    """Find a provider as it is for one of its models; raises as `find_table` does."""
+    """Find a provider with the rules for one of its models; raises as `find_table` does."""
     return _validate(find_table(name, model))
 
 
@@ -140,7 +140,7 @@ def account_of(name: str) -> str | None:
 
 
 def provider_tables() -> Mapping[str, Table]:
-    """All entries as they are written, by name, without what they inherit."""
+    """All entries as they are written, by name, without inherited values."""
     shipped, own = _shipped_tables(), _read_user_tables()
     # A key that is removed is removed from the entry named by `like` too.
     merged_tables = {
@@ -151,7 +151,7 @@ def provider_tables() -> Mapping[str, Table]:
 
 
 def _find_name(name: str) -> str | None:
-    """The name of the provider that is called so, or has it as an alias."""
+    """The name of the provider with this name or alias."""
     tables = provider_tables()
     if name in tables and name != DEFAULT:
         return name

@@ -118,7 +118,7 @@ class Client:
         self._rate_limiter = RateLimiter(options.rpm, options.tpm, clock=clock, sleep=sleep)
         self._has_reached = self._has_succeeded = False
         self._answer_seconds: deque[float] = deque(maxlen=_RECENT_ANSWERS)
-        self.begun_requests = 0  # of whoever sends them, for `limit_seconds`
+        self.begun_requests = 0  # counted by the scorer, for `limit_seconds`
         # For a proxy on another machine, localhost would be that machine.
         self.proxy = None if options.insecure else find_proxy(address.url)
         self.way = f" through the proxy {self.proxy.public_url}" if self.proxy else ""
@@ -383,8 +383,8 @@ class Client:
 class _RetryableError(Exception):
     """A failure after which the same request may succeed.
 
-    `after` is the seconds that the server asks to wait. A failure that `is_doubtful` may as well be
-    the request's fault, or that of its address.
+    `after` is the seconds that the server asks to wait. A failure that `is_doubtful` may also be
+    the fault of the request, or of its address.
     """
 
     def __init__(

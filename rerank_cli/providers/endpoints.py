@@ -130,11 +130,11 @@ def public_url(text: str) -> str:
     """A text that may be a URL, without its user, password, query and fragment.
 
     If it is not the URL of a server, only a possible host, a port of digits and a path are left,
-    and nothing if its query may as well be a password. Never raises.
+    and nothing if its query may also be a password. Never raises.
     """
     if url := _SERVER_URL.fullmatch(text):
         server, path, query = url.group(1, 2, 3)
-        # A port, a path and a query may as well be a password, if an @ comes after them.
+        # A port, a path and a query may also be a password, if an @ comes after them.
         is_password = hide_user(f"{server}{query}") != f"{server}{query}"
         return server if is_password else hide_user(f"{server}{path}")
     if re.search(rf"[?#].*{AT}", text, re.DOTALL):

@@ -140,7 +140,7 @@ def _guess_provider(name: str) -> str | None:
 
 
 def hide_secrets(value: Any) -> Any:
-    """A JSON value as journals, reports and messages may have it.
+    """A JSON value without secrets, for journals, reports and messages.
 
     A value that has the name of a secret is hidden. A text that looks like a key is replaced by its
     hash, so that two of them differ.
@@ -162,7 +162,7 @@ def hide_named_secrets(value: Any, show: Callable[[Any], Any] | None = None) -> 
 
 
 def public_base_url(url: str | None) -> str | None:
-    """A URL as journals, reports and lists may have it: without a user, and the query as hashes."""
+    """A URL for journals, reports and lists: without a user, and with hashes in the query."""
     if url is None:
         return None
     query = url.partition("#")[0].partition("?")[2]

@@ -195,7 +195,7 @@ def read_request(
 ) -> ServiceRequest:
     """The facts in an answer about itself, whether it is a ranking or not; never raises.
 
-    All of it is of the right type and size, and in one line. `currency` is that of `read_answer`.
+    All of it is of the right type and size, and in one line. `currency` is as in `read_answer`.
     """
     lower_headers = {name.lower(): value for name, value in (headers or {}).items()}
     cost, currency = _read_cost(body, lower_headers, currency)

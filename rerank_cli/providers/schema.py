@@ -245,7 +245,7 @@ def placeholders(template: Any) -> Iterator[str]:
 class AnswerPaths(StrictTable):
     """The places of an answer's parts, if the reader would not find them: see `AnswerShape`.
 
-    `currency` is that of the cost, if answers say one.
+    `currency` is the currency of the cost, if answers state a cost.
     """
 
     results: DottedPath | None = None

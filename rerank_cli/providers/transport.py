@@ -1,4 +1,4 @@
-"""The way to a server and back: through which proxy, in which time, and how large an answer.
+"""The way to a server and back: the proxy, the deadline, and the largest answer.
 
 The usual environment variables name proxies, or the system does. A request to a server on this
 machine takes no proxy, so that no text leaves the machine by surprise; with `<-loopback>` in

@@ -194,7 +194,8 @@ class Reranker:
         max_time     seconds after which the ranking ends with the passages scored so far; the most
                      promising ones are scored first, and `Ranking.unread` describes the others.
                      Documents are then read in another thread
-        max_cost     likewise, the most that a service's requests may cost, in US dollars
+        max_cost     the most that a service's requests may cost, in US dollars; the ranking ends
+                     likewise
         watch        is called with the progress of the ranking, in the calling thread, many times a
                      second; if it raises `StopRanking`, the ranking ends with the scores so far,
                      and is `incomplete`

@@ -366,7 +366,7 @@ def takes_prior(info: ScorerInfo) -> bool:
 
 
 def find_priors(query: str, info: ScorerInfo, selection: Selection) -> list[PlacePrior | None]:
-    """The priors that a ranking may come to have, None for none; the last one is that of code."""
+    """The priors that a ranking may get, None for no prior; the last one is the prior of code."""
     if selection.prior == PriorRule.NONE or not takes_prior(info):
         return [None]
     prior = PlacePrior(query, passages=selection.passages, files=selection.files)
@@ -416,7 +416,7 @@ class ResultCounter:
 class _Group(NamedTuple):
     """The chunks of a document that make one result, with their scores and priors.
 
-    `place` is that of the first chunk in the document. Without a prior `priors` is empty.
+    `place` is the place of the first chunk in the document. Without a prior `priors` is empty.
     """
 
     place: int

@@ -558,7 +558,7 @@ class ScoringRun:
             ranking.give_ranking()
 
     def check_places(self, places: Sequence[int]) -> None:
-        """Raise `ScorerError` if a place is that of no pair, or of one that has its score."""
+        """Raise `ScorerError` for a place without a pair, or whose pair has its score already."""
         for place in places:
             if not 0 <= place < len(self._is_scored) or self._is_scored[place]:
                 raise ScorerError(f"the scorer gave a score for no pair, or twice: for {place}")

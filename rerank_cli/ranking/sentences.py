@@ -255,7 +255,7 @@ def _best_scored(scored: Sequence[tuple[_Sentence, float]], scale: Scale) -> _Se
 
 
 def _weigh_terms(candidates: Sequence[_Sentence]) -> Mapping[str, float]:
-    """The weight of each term, as in BM25: the fewer candidates have it, the higher."""
+    """The weight of each term, as in BM25: terms that few candidates have weigh more."""
     total = len(candidates)
     counts = Counter(term for candidate in candidates for term in candidate.terms)
     return {

@@ -316,7 +316,7 @@ class WordSurvey:
         return nlargest(count, map(max, self._rows(read_again)))
 
     def score_chunk(self, chunk: Chunk, text: str) -> float:
-        """The score of a chunk with its text as it is searched, once all documents are added."""
+        """The score of a chunk and its searched text, once all documents are added."""
         terms = self._finder.find(text)
         counts = self._counts(terms, is_source=is_code(chunk.document.syntax))
         return self._collection.score(len(chunk.scored_text), counts)
@@ -468,7 +468,7 @@ class MeaningSurvey:
 
 
 def searched_text(text: str, memory: TextMemory = NO_MEMORY, *, is_code: bool) -> str:
-    """A text as it is searched: normalised, and in code with the words of each identifier."""
+    """The searched form of a text: normalised, and in code with the words of each identifier."""
     if not is_code and text.isascii():
         return text.lower()
     key, is_kept = (searched_text, text, is_code), memory.takes(text)
@@ -483,7 +483,7 @@ def searched_text(text: str, memory: TextMemory = NO_MEMORY, *, is_code: bool) -
 
 
 def searched_chunks(chunks: Sequence[Chunk], memory: TextMemory) -> list[str]:
-    """The texts of chunks as they are searched."""
+    """The searched forms of the texts of chunks."""
     return [
         searched_text(chunk.scored_text, memory, is_code=is_code(chunk.document.syntax))
         for chunk in chunks

@@ -296,7 +296,7 @@ def _line_span(document: Document, start: int) -> tuple[int, int]:
 
 
 def find_broken_paths(ranking: Ranking, style: Style) -> Remark | None:
-    """A remark if there are paths with line feeds, which no line has as they are."""
+    """A remark if there are paths with line feeds, which a line cannot show unchanged."""
     paths = {result.document.source for result in ranking.results}
     broken = sum("\n" in path for path in paths if path)
     if not broken or style.null:

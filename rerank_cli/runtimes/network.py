@@ -191,8 +191,8 @@ def is_out_of_memory(message: str) -> bool:
 class Findings(NamedTuple):
     """The facts about a graph from the making of its prepared copy; stored beside the copy.
 
-    `scale` is that of its scores, and `output` the one that has them. `are_batches_alike` says
-    whether pairs of one length score the same in one run as alone.
+    `scale` is the scale of its scores, and `output` the output that has them. `are_batches_alike`
+    says whether pairs of one length score the same in one run as alone.
     """
 
     scale: Scale

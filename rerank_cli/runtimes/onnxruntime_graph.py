@@ -103,8 +103,8 @@ class LoadOptions:
     provider        onnxruntime's name of a provider other than the CPU, and its options
     padding         the token id that fills up shorter pairs
     answers         the tokens of a causal model's answers
-    scale           of the scores; None if the graph tells
-    output          the one that has the scores; the graph tells if it is empty
+    scale           the scale of the scores; None if the graph shows it
+    output          the output with the scores; if it is empty, the graph shows which it is
     """
 
     prepared_path: Path | None = None

@@ -7,7 +7,7 @@
 
 KEY is made of the digests of all sources and of a recipe. A source is opened by the path that its
 user opens it by: links are not resolved, as they decide which files are beside it. After a folder
-was made, the sources are looked at again; it is kept only if they are as they were.
+was made, the sources are checked again; it is kept only if they have not changed.
 
 A finished folder is renamed to its place after all of it is on the disk. So a folder is complete or
 missing, and a killed process leaves at most `.making`, which the next one removes.

@@ -480,7 +480,7 @@ class ScoreFile:
 
 
 def _open(path: Path, mode: str) -> sqlite3.Connection:
-    """Open a file of SQLite, which has no transactions but those that are begun."""
+    """Open a file of SQLite, which only has explicit transactions."""
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode={mode}",
         uri=True,

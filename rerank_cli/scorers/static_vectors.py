@@ -132,8 +132,8 @@ class StaticVectors:
     def known_share(self, text: str) -> float | None:
         """The share of the words of a text that are in the vocabulary, as most English ones are.
 
-        The pieces of others mean little by themselves, and so do single characters. Words that
-        are left out do not count; None if there are no others.
+        The pieces of other words mean little by themselves, and single characters do too. Words
+        that are left out do not count; None if there are no others.
         """
         words = {*_cut([text])} - _LEFT_OUT - {_MARK}
         known_words = [word for word in words if len(word) > 1 and word in self._vocabulary]

@@ -145,6 +145,16 @@ class Tokenizer(Protocol):
         """The number of tokens that `encode` returns."""
 
 
+def find_field(record: Mapping[str, Any], name: str) -> Any:
+    """The value of a field, by its name or a dotted path; raises `LookupError` for none."""
+    value: Any = record
+    for key in [name] if name in record else name.split("."):
+        if not isinstance(value, Mapping) or key not in value:
+            raise LookupError(name)
+        value = value[key]
+    return value
+
+
 def format_place(source: str | None, line: int | None = None, page: int | None = None) -> str:
     """A place as editors and compilers write it, `source:line`, or `source:p.31` for a page.
 

@@ -20,7 +20,7 @@ from rerank_cli.inputs import records
 from rerank_cli.inputs.text import SourceBlock
 from rerank_cli.media import MEDIA_FIELDS, find_record_media, media_label
 from rerank_cli.terminal import encodable, format_size
-from rerank_cli.types import Document, Envelope, Media, Ranking, ScorerInfo
+from rerank_cli.types import Document, Envelope, Media, Ranking, ScorerInfo, find_field
 
 PARQUET_SUFFIX = ".parquet"
 SAMPLE_RECORDS = 200
@@ -417,11 +417,11 @@ def _read_instruction(value: Any) -> str | None:
 
 
 def _value_in(content: Mapping[str, Any], name: str) -> Any:
-    """The value of a field; the parts of a dotted name are looked up one in the other."""
-    value: Any = content
-    for part in [name] if name in content else name.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
+    """The value of a field; None if it is missing."""
+    try:
+        return find_field(content, name)
+    except LookupError:
+        return None
 
 
 def _no_field(name: str, content: Mapping[str, Any]) -> str:

@@ -28,7 +28,7 @@ from rerank_cli.media import (
     with_article,
 )
 from rerank_cli.terminal import abbreviate, encodable
-from rerank_cli.types import Document, Envelope, Media, ScorerInfo
+from rerank_cli.types import Document, Envelope, Media, ScorerInfo, find_field
 
 # By default, the first of these fields that a record has holds its text.
 TEXT_FIELDS = ("text", "content", "body", "passage", "document")
@@ -284,16 +284,14 @@ def _text_in(record: Mapping[str, Any], name: str, where: str) -> str:
 
 
 def _field_value(record: Mapping[str, Any], name: str, where: str) -> Any:
-    value: Any = record
-    for key in [name] if name in record else name.split("."):
-        if not isinstance(value, dict) or key not in value:
-            parts = [part.strip() for part in name.split(",")]
-            hint = f"the record has {_field_names(record)}"
-            if len(parts) > 1 and all(part in record for part in parts):
-                hint = "to join fields, name each: " + " ".join(f"--field {p}" for p in parts)
-            raise MissingField(f"{where}: no field called {name}", hint=hint)
-        value = value[key]
-    return value
+    try:
+        return find_field(record, name)
+    except LookupError:
+        parts = [part.strip() for part in name.split(",")]
+        hint = f"the record has {_field_names(record)}"
+        if len(parts) > 1 and all(part in record for part in parts):
+            hint = "to join fields, name each: " + " ".join(f"--field {p}" for p in parts)
+        raise MissingField(f"{where}: no field called {name}", hint=hint) from None
 
 
 def _field_names(record: Iterable[str]) -> str:

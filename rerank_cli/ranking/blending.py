@@ -9,13 +9,13 @@ those of words and meaning.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from rerank_cli.errors import InputError
 from rerank_cli.ranking.surveys import sum_reciprocal_ranks
 from rerank_cli.terminal import abbreviate
-from rerank_cli.types import Blend, Document, Ranked, format_place
+from rerank_cli.types import Blend, Document, Ranked, find_field, format_place
 
 _SHOWN_CHARACTERS = 60  # of a value or of the names of fields in a message
 
@@ -26,16 +26,15 @@ def prior_score(document: Document, field: str) -> float:
     A number in a text counts too, as tables have no others. Raises `InputError` with the document's
     place if there is none.
     """
-    value: object = document.fields or {}
     fields = document.fields or {}
-    for key in [field] if field in fields else field.split("."):
-        if not isinstance(value, Mapping) or key not in value:
-            names = abbreviate(", ".join(map(str, fields)), _SHOWN_CHARACTERS)
-            raise InputError(
-                f"{_place_of(document)}no field called {field}, for its earlier score",
-                hint=f"the record has {names}" if fields else "only records have fields",
-            )
-        value = value[key]
+    try:
+        value = find_field(fields, field)
+    except LookupError:
+        names = abbreviate(", ".join(map(str, fields)), _SHOWN_CHARACTERS)
+        raise InputError(
+            f"{_place_of(document)}no field called {field}, for its earlier score",
+            hint=f"the record has {names}" if fields else "only records have fields",
+        ) from None
     number = math.nan
     value_text = abbreviate(repr(value), _SHOWN_CHARACTERS)
     if value is None:  # that is how NaN and infinite numbers of JSON are read

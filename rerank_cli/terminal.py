@@ -1,9 +1,9 @@
 """The streams of a run, and how values are put into words and lines for them.
 
 A `Terminal` is made once and passed on: nothing here is global. stdout is for data, stderr for
-people. Whatever goes to a terminal goes through here, and control characters are made visible on
-the way: no text can move the cursor, set a title or turn the order of characters. The functions put
-counts, sizes and durations in words, rows in columns and values in JSON.
+people. Everything that goes to a terminal goes through this module, which makes control characters
+visible: no text can move the cursor, set a title or reverse the order of characters. The functions
+put counts, sizes and durations in words, rows in columns and values in JSON.
 """
 
 import codecs

@@ -5,8 +5,8 @@
     data                      XDG_DATA_HOME/rerank      RERANK_HOME/data
 
 The last column holds if `RERANK_HOME` is set. macOS and Windows have other places. Functions that
-return a path create nothing, and raise `NoHome` for a user who has no such place. Whoever only
-reads does without it: such a user has no settings, no keys and no cache.
+return a path create nothing, and raise `NoHome` for a user who has no such place. Code that only
+reads does without these files: such a user has no settings, no keys and no cache.
 
 Anybody may have changed or damaged these files, and those of a model. `read_regular_file`,
 `parse_json_object` and `parse_toml` never hang, take little memory, and raise only the errors that

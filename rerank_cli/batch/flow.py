@@ -248,7 +248,7 @@ class Flow:
                             hint=self._way_on(count, len(held_back)),
                         )
                     continue
-                if isinstance(outcome.item, Record):  # others say nothing of the service
+                if isinstance(outcome.item, Record):  # other items show nothing about the service
                     count = 0
                 yield from held_back
                 held_back.clear()

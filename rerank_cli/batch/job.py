@@ -77,10 +77,10 @@ _IDENTITY_PARTS = {
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """How far a job was.
+    """The progress of a job at some time.
 
     items     the number of items that are done
-    position  up to where the output is whole, in bytes of a file or parts of a folder
+    position  the position up to which the output is whole, in bytes of a file or parts of a folder
     errors    the same for the file of errors
     figures   the counts of the whole job
     done      whether these were all items
@@ -265,7 +265,7 @@ class BatchJob:
 
     @property
     def share(self) -> float | None:
-        """How much of the work is done, 0 to 1; None where the input's size is not known."""
+        """How much of the work is done, 0 to 1; None if the input's size is not known."""
         read_share = self.source.share
         if read_share is None:
             return None
@@ -330,7 +330,7 @@ class BatchJob:
         return [scorer for scorer in scorers if isinstance(scorer, PricedScorer)]
 
     def _mark(self, *, final: bool = False, done: bool = False) -> None:
-        """Note how far the job is, if all that was written is whole."""
+        """Note the job's progress, if everything that was written is whole."""
         now = time.monotonic()
         synced = final or now - self._sync_time >= _SYNC_SECONDS
         self.figures.seconds = self._earlier_seconds + now - self._start_time
@@ -443,7 +443,7 @@ class BatchJournal:
         return next((mark for mark in reversed(self.marks) if mark.synced), Mark())
 
     def add(self, mark: Mark) -> None:
-        """Note how far the job is; raises `OutputError`."""
+        """Note the job's progress; raises `OutputError`."""
         try:
             if self._stream is None:
                 self._write_anew()

@@ -203,7 +203,7 @@ def _read_totals(values: object) -> RequestTotals:
 
 
 def _are_counts(value: Any, like: Any) -> bool:
-    """Whether a value is of the kind of another: a count, seconds, or counts by their names."""
+    """Whether a value has the form of another: a count, seconds, or counts by their names."""
     if isinstance(like, dict):
         return isinstance(value, dict) and all(_are_counts(count, 0) for count in value.values())
     is_number = type(value) is int or (isinstance(like, float) and type(value) is float)
@@ -239,7 +239,7 @@ class Latencies:
 
 
 class JobProgress(Protocol):
-    """How far a job is, as a `BatchJob` knows it.
+    """The progress of a job, as a `BatchJob` knows it.
 
     cost   the cost of all its runs, if it is known
     share  the share of its work that is done, 0 to 1; None if it is not known
@@ -297,7 +297,7 @@ class Pace:
 
     @property
     def seconds(self) -> float:
-        """How long the run takes so far."""
+        """How long the run has taken so far."""
         return time.monotonic() - self._start_time
 
     def summary(self) -> str:
@@ -315,7 +315,7 @@ class Pace:
         self.show()
 
     def describe(self) -> State:
-        """How far the job is."""
+        """The job's progress."""
         figures, share = self._figures, self._share
         elapsed = max(self.seconds, 1e-9)
         parts = [

@@ -211,7 +211,7 @@ class JsonLinesSource:
 class RunSource:
     """A record for each query of a TREC run, with the run's documents in the run's order.
 
-    What must be copied, because it is compressed or a stream, is copied to `folder()`.
+    A source that is compressed or a stream is copied to `folder()` if it must be.
     """
 
     def __init__(

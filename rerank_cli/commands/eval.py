@@ -1,6 +1,6 @@
 """`rerank eval DATASET…`: whether reranking helps on a user's own queries, and how sure that is.
 
-What is measured, and how it is written, is in `evaluation`.
+`evaluation` measures, and writes the results.
 """
 
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,7 @@
 """`rerank models …`: lists local models, fetches, checks and removes them.
 
-What is known of models is in `models`, their files are in `models.store`, and `models.pull` fetches
-them. Each command imports what it needs of these when it runs, so that help is fast.
+`models` has the facts about models, `models.store` has their files, and `models.pull` fetches them.
+Each command imports what it needs of these when it runs, so that help is fast.
 """
 
 import os

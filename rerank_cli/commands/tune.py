@@ -1,6 +1,6 @@
 """`rerank tune DATASET…`: the cheapest setting that is good enough for a user's own queries.
 
-How it is found is in `evaluation.tune`; the preset that is written is one of `cli.presets`.
+`evaluation.tune` finds it, and `cli.presets` describes the preset that is written.
 """
 
 from contextlib import suppress

@@ -3,7 +3,7 @@
     records or a path ─ Task ─ EvalJob ─ Evaluation
                                        └ Thresholds
 
-What is scored is not kept between two calls; a `Reranker` with `cache=True` does that.
+Scores are not kept between two calls, except by a `Reranker` with `cache=True`.
 """
 
 import os

@@ -3,7 +3,7 @@
     queries ┬ one half ─── all passages, then less and less cheap settings ── the first that holds ┐
             └ other half ─ all passages, and the setting that was chosen ──── its loss ── Tuning ──┘
 
-What is chosen by looking at some queries looks better on these than it is. So the choice is made on
+A setting that was chosen on some queries looks better on these than it is. So the choice is made on
 one half, and what it loses is measured on the other. A loss holds if its whole interval is within
 what is allowed. If there are several models in a row, cascades are tried, and compared with the
 last model alone, which then reads all passages.

@@ -32,8 +32,9 @@ from rerank_cli.user_files import read_regular_file
 # Colours, links and titles for terminals: grep --color=always writes them.
 _ESCAPE_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))")
 _ESCAPE_BYTES = re.compile(_ESCAPE_SEQUENCE.pattern.encode())
-# Matches have colons, the lines around them hyphens, the function lines of git equals signs. A path
-# may end with NUL (-Z), which is in no name; git's -z ends the number with it too.
+# Matches have colons, the lines around them have hyphens, and the function lines of git have equals
+# signs. A path may end with NUL (-Z), which no name contains; with git's -z the number ends with
+# NUL too.
 _NUMBER_IN_LINE = re.compile(r"(?=(?P<end>[:=-]) *\d{1,18}(?P=end))")
 _NUMBER = re.compile(r" *(\d{1,18})([:=\-\0])")
 _LINE_NUMBER = re.compile(r"([1-9]\d{0,17})([:=\-\0])")

@@ -103,7 +103,7 @@ def _place() -> str:
 
 
 def _redactor() -> Redactor:
-    """Hides the secrets that a Hub or a proxy may repeat."""
+    """Make a function that hides the secrets that a Hub or a proxy may repeat."""
     proxy = find_proxy(endpoint())
     secrets = [*user_secrets(endpoint()), *(proxy.secrets if proxy else ())]
     return Redactor([*secrets, huggingface_hub.get_token() or ""])

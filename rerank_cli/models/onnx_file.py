@@ -67,7 +67,7 @@ def packed_beside(path: Path) -> Sequence[int]:
 
 
 def is_dynamic(path: Path) -> bool:
-    """Whether a graph's products are quantised in the form that onnxruntime has for CPUs."""
+    """Whether a graph's products are quantised in onnxruntime's form for CPUs."""
     with _open_mapped(path) as content:
         return any(
             name in operator

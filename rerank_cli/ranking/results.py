@@ -44,9 +44,9 @@ MAX_REQUESTS = 1000  # the requests to a service that a ranking holds
 class RankingBuilder:
     """Builds one ranking, a document at a time, in the order of the input.
 
-    `query` is the whole query: that of the plan may have been cut. `find_advice` says what to do
-    where the model does not read a language. `duplicates`, `missing`, `cached`, `incomplete`,
-    `usage` and `notes` become those of the ranking. `files` is what the prior knows of all files.
+    `query` is the whole query, which the plan may have cut. `find_advice` says what to do where the
+    model does not read a language. `duplicates`, `missing`, `cached`, `incomplete`, `usage` and
+    `notes` go into the ranking. `files` is what the prior knows of all files.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class RankingBuilder:
         self._selection = selection
         self._aggregate = AGGREGATES[Aggregation(aggregate)]
         if self._aggregate is take_adjusted_best and info.scale != "logit":
-            self._aggregate = take_best  # the correction is measured in logits alone
+            self._aggregate = take_best  # the correction was measured for logits only
         # The limit of weak scores was measured for the score of the best chunk.
         is_best_chunk = self._aggregate in (take_best, take_adjusted_best)
         self._weak_below = info.weak_below if is_best_chunk else None
@@ -454,7 +454,7 @@ def _group_chunks(
 
 
 def _mean_prior(priors: Sequence[Prior]) -> Prior:
-    """The prior of a document whose score is the mean of some chunks'."""
+    """The prior of a document whose score is the mean of the scores of some chunks."""
     if len(priors) == 1:
         return priors[0]
     parts = dict.fromkeys(part for prior in priors for part in prior.parts)
@@ -502,10 +502,10 @@ def take_best(scores: Sequence[float], _chunks: int = 0) -> tuple[float, int]:
 def take_adjusted_best(scores: Sequence[float], chunks: int) -> tuple[float, int]:
     """The highest logit, less `_LOG_CHUNKS_WEIGHT` times the logarithm of their number.
 
-    The more chunks a document has, the higher the highest is by chance: the expected maximum of n
-    draws grows about as log n. Without the correction long documents go before short ones. Chunks
-    without a score count too, so that the score is that which the document has if all are scored
-    and the best is among those that a first stage chose.
+    The more chunks a document has, the higher its best logit is by chance: the expected maximum of
+    n draws grows about as log n. Without the correction long documents go before short ones. Chunks
+    without a score count too. So a document has the same score as if all its chunks were scored, if
+    a first stage has chosen its best chunk.
     """
     best, place = take_best(scores)
     return best - _LOG_CHUNKS_WEIGHT * math.log(chunks), place
@@ -545,7 +545,7 @@ def keep_order(
 ) -> Ranking:
     """The first `n` documents in the order of the input, without scores, if scoring has failed.
 
-    `requests` are those that were sent to a service: some of them may have to be paid.
+    `requests` are the requests that were sent to a service; some of them may have to be paid.
     """
     usage: Counter[str] = Counter()
     for request in requests:

@@ -103,7 +103,7 @@ class ScoreEntry:
 
 
 class ScoreStore:
-    """The scores of documents: `cache` has those that are known, `pending` those being made."""
+    """The scores of documents: `cache` has known scores, `pending` the documents being scored."""
 
     def __init__(self) -> None:
         self.pending: dict[ScoreKey, ScoreEntry] = {}
@@ -115,7 +115,7 @@ class ScorePool:
 
     lock        guards all of this, and the state of each ranking
     scoring     is held while a scorer that has only `score` is called
-    store       the scores that rankings may use of each other
+    store       the scores that rankings may share
     tasks       the rankings that are not over, in the order they began
     pairs       the number of pairs that are being scored
     characters  the number of characters of their texts
@@ -171,7 +171,8 @@ class RankingTask:
               scored in one call, each of equal ones too
     store     a store of its own, for scores that no other ranking may use; None for the pool's
     key       what scores depend on besides the document
-    client    whose work this is, for a scorer that is fair between clients; None for its own
+    client    the client of this work, for a scorer that is fair between clients; None for a client
+              of its own
     watch     is called by `watch_thread` alone, while documents are added and scores waited for. If
               it raises `StopRanking`, the caller must call `stop_early`
 
@@ -285,8 +286,8 @@ class RankingTask:
     def stop(self, error: BaseException | None) -> bool:
         """End the ranking with an error; False if it is over already.
 
-        Rankings that wait for the scores of its documents go on: their runs begin in this thread.
-        A service's error gets all requests of the ranking.
+        Rankings that wait for the scores of its documents continue: their runs begin in this
+        thread. A service's error gets all requests of the ranking.
         """
         adopted_runs = self.close()
         if adopted_runs is None:

@@ -1,4 +1,4 @@
-"""Keeps folders that are made of a model's files once for this machine, such as optimised graphs.
+"""Keeps folders that are made once for this machine from a model's files, such as optimised graphs.
 
     known/NAME.json       a source file's digest, and its size and times when it was last read
     KEY/                  what was made of some sources; manifest.json describes every file

@@ -1,8 +1,8 @@
 """Scores documents with BM25, the baseline that a reranker must beat.
 
 The collection is the documents of a query, so that a score depends on all of them (`scope` "set").
-They are read twice: once to count terms, once to score. No document is kept in between, so that
-a collection of any size fits in memory. What its terms are is in `words`.
+They are read twice: once to count terms, once to score. No document is kept in between, so that a
+collection of any size fits in memory. `words` defines its terms.
 """
 
 from collections.abc import Iterable, Sequence

@@ -56,7 +56,7 @@ def open_local(
 ) -> "LocalScorer":
     """Open the model in a folder; raises `ModelError` if it is not a reranker.
 
-    Only a model that has a prompt takes an `instruction`; for others it is a `UsageError`.
+    Only a model that has a prompt takes an `instruction`; others raise `UsageError`.
     """
     if folder.prompt is None and instruction is not None:
         raise UsageError(
@@ -69,7 +69,7 @@ def open_local(
         scorer = _open_encoder(folder, runtime, store)
     else:
         scorer = _open_causal(folder, runtime, store, folder.prompt, instruction)
-    # Else the parts of two models could have been opened together.
+    # Otherwise parts of two models could have been opened together.
     folder.check_unchanged()
     scorer.find_digests = partial(_find_digests, folder, store)
     return scorer

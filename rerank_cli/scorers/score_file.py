@@ -330,7 +330,7 @@ class ScoreFile:
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
-        """Hold the lock of the folder; raises `TimeoutError` if another process has it for long."""
+        """Hold the lock of the folder; raises `TimeoutError` if another process keeps it."""
         from filelock import Timeout
 
         lock = make_file_lock(self.path.with_name(_LOCK_FILE))
@@ -510,7 +510,7 @@ def _make_row(key: bytes, score: float, model: int, use_time: int) -> Row:
 
 
 def _check(row: Row) -> tuple[bytes, float, int, int]:
-    """The key, the score, the model and the time of use in a row; raises `_DamagedFile`."""
+    """Read the key, the score, the model and the time of use in a row; raises `_DamagedFile`."""
     key, content, model, use_time, checksum = row
     try:
         if checksum == crc32(key + content + _USE.pack(model, use_time)) and len(key) == KEY_BYTES:

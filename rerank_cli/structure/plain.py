@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from rerank_cli.structure import LOG, Block, BlockKind, Outline, replace_returns
 
-# The gap between two paragraphs, from the end of the last line on.
+# The gap between two paragraphs, from the end of the first one's last line on.
 _GAP = re.compile(r"\n[^\S\n]*\n\s*")
 
 _HEADING_CHARACTERS = 100  # the longest line that can be a heading

@@ -40,7 +40,8 @@ _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
 _LOCK_SECONDS = 10.0  # the wait for another process that changes a file of settings
 
 _clean_ups: list[Callable[[], None]] = []
-_creating = threading.RLock()  # held while a file is created that `clean_up` would have to remove
+# Held while a file is created that `clean_up` would have to remove.
+_creation_lock = threading.RLock()
 _MAX_CREATION_SECONDS = 1.0  # a file system may hang
 
 
@@ -60,7 +61,7 @@ def stop_writing() -> None:
     Code that ends the process by `os._exit` calls this first.
     """
     # Never released: threads that wait for it end with the process.
-    _creating.acquire(timeout=_MAX_CREATION_SECONDS)
+    _creation_lock.acquire(timeout=_MAX_CREATION_SECONDS)
     clean_up()
 
 
@@ -114,7 +115,7 @@ def atomic_write(
     with clean_up_on_signal(lambda: remove_file(new_path)):
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-            with _creating:
+            with _creation_lock:
                 descriptor = os.open(new_path, flags, mode or _NEW_MODE)
             with open(descriptor, "wb") as stream:
                 if mode is None and old_mode is not None and stat.S_ISREG(old_mode):

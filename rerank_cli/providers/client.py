@@ -505,7 +505,7 @@ class RateLimiter:
         self._sleep = sleep
         self._turn = threading.Lock()  # held by the thread that goes next, also while it sleeps
         self._paused_until = float("-inf")
-        self._pausing = threading.Lock()
+        self._pause_lock = threading.Lock()
         self._sent_requests: deque[_SentRequest] = deque()  # those that still count, oldest first
         self._spent_tokens = 0  # their tokens
         self.sent_requests = self.sent_tokens = 0  # so far
@@ -544,7 +544,7 @@ class RateLimiter:
 
     def pause(self, seconds: float) -> None:
         """Send nothing for some seconds; a thread that waits already waits longer."""
-        with self._pausing:
+        with self._pause_lock:
             self._paused_until = max(self._paused_until, self._clock() + seconds)
 
     def limit_seconds(self, requests: float, tokens: float, seconds: float) -> float:

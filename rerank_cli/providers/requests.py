@@ -117,7 +117,7 @@ class RequestBuilder:
         self._tokenizer = tokenizer
         self._max_documents = _max_documents(provider, options)
         self._max_bytes = provider.limits.bytes
-        self._learning = threading.Lock()
+        self._limits_lock = threading.Lock()
 
     def build(self, pairs: Sequence[Pair]) -> list[Request]:
         """Pack pairs into requests within the limits; each request has one query."""
@@ -166,7 +166,7 @@ class RequestBuilder:
 
     def learn_limit(self, request: Request, size: int, *, by_count: bool) -> None:
         """Remember that a request of `size` bytes was refused; `by_count`, for its many chunks."""
-        with self._learning:
+        with self._limits_lock:
             if by_count:
                 self._max_documents = min(self._max_documents, _larger_half(len(request.chunks)))
             else:  # more than half, because one of the two halves is a little larger

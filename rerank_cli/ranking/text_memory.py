@@ -61,11 +61,11 @@ class TextMemory:
         self._leave_room = leave_room
         self._entries: OrderedDict[Hashable, _KeptValue] = OrderedDict()
         self._query = 0
-        self._changing = threading.Lock()
+        self._lock = threading.Lock()
 
     def begin_query(self) -> None:
         """Note that another query begins."""
-        with self._changing:
+        with self._lock:
             self._query += 1
 
     def takes(self, text: str) -> bool:
@@ -74,7 +74,7 @@ class TextMemory:
 
     def get(self, key: Hashable) -> Any:
         """The value of a key; None if there is none."""
-        with self._changing:
+        with self._lock:
             entry = self._entries.get(key)
             if entry is None:
                 return None
@@ -85,7 +85,7 @@ class TextMemory:
     def put(self, key: Hashable, value: Any, size: int) -> None:
         """Keep a value if there is room for it; `size` is its bytes and those of its key."""
         size += _ENTRY_BYTES
-        with self._changing:
+        with self._lock:
             if key in self._entries or not self._make_room(size):
                 return
             self._leave_room(self.size + size)

@@ -42,8 +42,8 @@ class StateMemory:
         self.size = 0  # of all that is kept, in bytes
         self._room = max_bytes  # the bytes that others do not use
         self._states: OrderedDict[bytes, Future[TextStates]] = OrderedDict()
-        self._making: dict[bytes, Future[TextStates]] = {}
-        self._changing = threading.Lock()
+        self._pending: dict[bytes, Future[TextStates]] = {}
+        self._lock = threading.Lock()
 
     def find(
         self, ids: Sequence[int], encode: Callable[[Sequence[int]], TextStates]
@@ -53,26 +53,26 @@ class StateMemory:
         If `encode` raises an error, the future has it, and it is not remembered.
         """
         key = array("q", ids).tobytes()
-        with self._changing:
+        with self._lock:
             future = self._states.get(key)
             if future is not None:
                 self._states.move_to_end(key)
             else:
-                future = self._making.get(key)
+                future = self._pending.get(key)
             pause = self._note_use(key, is_known=future is not None)
             if future is not None:
                 return future
-            future = self._making[key] = Future()
+            future = self._pending[key] = Future()
         try:
             states = encode(ids)
         except BaseException as error:  # noqa: BLE001 - whoever needs the states raises it
-            with self._changing:
-                del self._making[key]
+            with self._lock:
+                del self._pending[key]
             future.set_exception(error)
             return future
-        with self._changing:
+        with self._lock:
             future.set_result(states)
-            del self._making[key]
+            del self._pending[key]
             size = _size_of(key, states)
             if self._has_place(size, pause):
                 self._states[key] = future
@@ -82,7 +82,7 @@ class StateMemory:
 
     def leave_room(self, size: int) -> None:
         """Reserve `size` of the bytes for other users of this memory."""
-        with self._changing:
+        with self._lock:
             self._room = self.max_bytes - size
             self._forget_oldest()
 
@@ -125,7 +125,7 @@ class PassageMemory(StateMemory):
     @property
     def counts(self) -> PassageCounts:
         """How often a passage was read, and how often it was known."""
-        with self._changing:
+        with self._lock:
             return PassageCounts(self._read, self._remembered)
 
     def _note_use(self, key: bytes, *, is_known: bool) -> int | None:

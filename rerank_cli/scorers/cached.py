@@ -63,7 +63,7 @@ class CachedScorer:
         self._is_lasting = bool(identity)
         # How many scores were needed and known, also by the same model with other instructions.
         self._counts: Counter[str] = Counter()
-        self._counting = threading.Lock()
+        self._count_lock = threading.Lock()
 
     def with_instruction(self, instruction: str) -> "CachedScorer":
         """The same scorer with another instruction; raises `UsageError` if its model takes none."""
@@ -88,7 +88,7 @@ class CachedScorer:
         known_scores = self.file.find([key for key in keys if key])
         places = [place for place, key in enumerate(keys) if key in known_scores]
         rest = [place for place, key in enumerate(keys) if key not in known_scores]
-        with self._counting:
+        with self._count_lock:
             self._counts.update(scores=len(keys), known=len(places))
         if places:
             values = [known_scores[keys[place]] for place in places]
@@ -139,7 +139,7 @@ class CachedScorer:
 
     def account(self) -> str:
         """The scorer's account, and how many scores were known."""
-        with self._counting:
+        with self._count_lock:
             score_count, known_count = self._counts["scores"], self._counts["known"]
         words = f"cache: {known_count:,} of {format_count(score_count, 'score')} known from before"
         if not self._is_lasting:
@@ -156,7 +156,7 @@ class CachedScorer:
     def _with(self, scorer: LastingScorer) -> "CachedScorer":
         """Another scorer with the same file and the same counts."""
         other = type(self)(scorer, self.file)
-        other._counts, other._counting = self._counts, self._counting
+        other._counts, other._count_lock = self._counts, self._count_lock
         return other
 
     def _keep(self, keys: Sequence[bytes], values: Sequence[float | None]) -> None:

@@ -177,11 +177,11 @@ class LocalScorer:
         self._tokenizer = tokenizer
         self._template = template
         self._wide: Network | None = None
-        self._widening = Lock()
+        self._wide_lock = Lock()
         self._scheduler = Scheduler(self._scores, network.workers)
         # How many pairs were scored so far, also by the same model with other instructions.
         self._counts: Counter[str] = Counter()
-        self._counting = Lock()
+        self._count_lock = Lock()
         passages = network.passages
         # What a first stage makes of texts is kept in the same memory.
         self.text_memory = (
@@ -262,7 +262,7 @@ class LocalScorer:
                 receive(result)
                 return
             places = batches[result.place]
-            with self._counting:
+            with self._count_lock:
                 self._counts["pairs"] += len(places)
             usage = {"total_tokens": sum(lengths[place] for place in places)}
             receive(Part(places, Scored(result.value, usage=usage, notes=self.notes)))
@@ -328,7 +328,7 @@ class LocalScorer:
 
         It is opened for the first long pair. It gives exactly the same scores.
         """
-        with self._widening:
+        with self._wide_lock:
             if self._wide is None and length >= _LONG_PAIR_TOKENS:
                 self._wide = self._network.open_wide()
         return self._wide or self._network

@@ -121,7 +121,7 @@ class RemoteScorer:
         self._senders = ThreadPoolExecutor(options.concurrency, thread_name_prefix="send")
         # Other threads than those that send make bodies and read answers.
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="read")
-        self._counting = threading.Lock()
+        self._count_lock = threading.Lock()
         self._totals = RequestTotals()
         self._trace_ids: deque[str] = deque(maxlen=_MAX_TRACE_IDS)
         self._spending = Spending(Budget())  # without a limit
@@ -246,7 +246,7 @@ class RemoteScorer:
     @property
     def requests(self) -> RequestTotals:
         """The sums of all requests so far."""
-        with self._counting:  # other threads count meanwhile
+        with self._count_lock:  # other threads count meanwhile
             return RequestTotals() + self._totals
 
     def limit_seconds(self, share: float, seconds: float, *, is_read: bool) -> float:
@@ -281,7 +281,7 @@ class RemoteScorer:
 
     def account(self) -> str:
         """The requests, their cost, and the service's ids of the last ones, in words."""
-        with self._counting:  # other threads may still read answers
+        with self._count_lock:  # other threads may still read answers
             totals, trace_ids = RequestTotals() + self._totals, [*self._trace_ids]
         words = describe_requests(
             totals, self.provider.name, self._model, self.cost_of(totals), trace_ids
@@ -465,7 +465,7 @@ class RemoteScorer:
 
     def _count(self, report: ServiceRequest) -> ServiceRequest:
         """Count a request that is done, and return it."""
-        with self._counting:
+        with self._count_lock:
             self._totals.add(report)
             if not report.halved and (trace_id := report.trace_id or report.id):
                 self._trace_ids.append(trace_id)

@@ -50,7 +50,7 @@ class Scheduler:
         self.threads = threads
         self._run = run
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="score")
-        self._choosing = threading.Lock()
+        self._lock = threading.Lock()
         # A heap of clients that have work, by the cost of their pieces so far, then by their
         # arrival.
         self._queue: list[tuple[int, int, _Client]] = []
@@ -71,7 +71,7 @@ class Scheduler:
         pieces = sorted(map(Piece, range(len(works)), costs, works), key=_costliest_first)
         job = SchedulerJob(self, deque(pieces), receive)
         key = job if client is None else client
-        with self._choosing:
+        with self._lock:
             owner = self._clients.get(key)
             if owner is None:
                 lowest_cost = self._queue[0][0] if self._queue else 0
@@ -85,7 +85,7 @@ class Scheduler:
 
     def drop(self, job: "SchedulerJob") -> None:
         """Drop a job's pieces that have not begun."""
-        with self._choosing:
+        with self._lock:
             self._waiting -= len(job.waiting)
             job.waiting.clear()
 
@@ -102,7 +102,7 @@ class Scheduler:
 
     def _step(self) -> None:
         """Run the next piece, if there is one: there are as many steps as submitted pieces."""
-        with self._choosing:
+        with self._lock:
             choice = self._choose()
             if choice is None:  # pieces were dropped
                 return
@@ -115,7 +115,7 @@ class Scheduler:
             )
         except BaseException as error:  # noqa: BLE001 - the receiver raises it
             result = error
-        with self._choosing:
+        with self._lock:
             self._running -= 1
         if isinstance(result, BaseException):
             self.drop(job)

@@ -119,10 +119,10 @@ class ScoreFile:
         self._problem = "" if folder is not None else "there is no folder for it"
         self._is_off = folder is None
         self._notes: list[str] = []
-        self._using = threading.Lock()  # held while the connection is used
+        self._connection_lock = threading.Lock()  # held while the connection is used
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
-        self._adding = threading.Lock()  # held while `_pending` is used
+        self._pending_lock = threading.Lock()  # held while `_pending` is used
         self._pending: dict[bytes, tuple[float, str]] = {}
         self._writer: threading.Thread | None = None
         self._has_pending, self._is_closing = threading.Event(), threading.Event()
@@ -156,7 +156,7 @@ class ScoreFile:
 
     def find(self, keys: Sequence[bytes]) -> Mapping[bytes, float]:
         """The scores that are known, by their keys of `KEY_BYTES`."""
-        with self._adding:
+        with self._pending_lock:
             pending = self._pending
             scores = {key: pending[key][0] for key in keys if key in pending}
         rest = [key for key in dict.fromkeys(keys) if key not in scores]
@@ -169,7 +169,7 @@ class ScoreFile:
         """Keep scores of a model. They are written within a second or so, by another thread."""
         if self._is_off or self._read_only or not scores:
             return
-        with self._adding:
+        with self._pending_lock:
             if len(self._pending) + len(scores) > _MAX_PENDING_SCORES:
                 self._problem = self._problem or "scores came faster than they could be written"
                 return
@@ -199,7 +199,7 @@ class ScoreFile:
             self._writer = None
         self.flush()
         self._blocks.close()
-        with self._using:
+        with self._connection_lock:
             self._disconnect()
 
     def models(self) -> Sequence[ModelScores]:
@@ -262,7 +262,7 @@ class ScoreFile:
 
     def _run(self, action: Callable[[sqlite3.Connection], Result], default: Result) -> Result:
         """The result of an action on the open file; `default` if the file cannot be used."""
-        with self._using:
+        with self._connection_lock:
             return self._try(action, default)
 
     def _try(self, action: Callable[[sqlite3.Connection], Result], default: Result) -> Result:
@@ -420,7 +420,7 @@ class ScoreFile:
 
     def _flush_at_end(self) -> None:
         """Write pending scores before a signal ends the process."""
-        for lock in (self._adding, self._using):
+        for lock in (self._pending_lock, self._connection_lock):
             if not lock.acquire(timeout=_SIGNAL_SECONDS):  # the main thread itself may hold it
                 return
             lock.release()
@@ -430,17 +430,17 @@ class ScoreFile:
         """Write all pending scores; return False if another process is in the way."""
         if self._is_off:
             return True
-        with self._adding:
+        with self._pending_lock:
             batch = dict(self._pending)
         if not batch:
             return True
 
-        with self._using:
+        with self._connection_lock:
             if self._connection is not None and self._find_inode() != self._inode:
                 self._disconnect()  # it was set aside, or removed
             is_written = self._try(lambda each: self._insert(each, batch), default=False)
         if is_written or self._is_off:
-            with self._adding:
+            with self._pending_lock:
                 for key, entry in batch.items():
                     if self._pending.get(key) is entry:
                         del self._pending[key]

@@ -53,7 +53,7 @@ _MARK = "\0"  # before each text; no other word
 _MARKED = f" {_MARK} "
 _DIGIT = re.compile(r"\d")
 _NO_ASCII = re.compile(r"[^\x00-\x7f]+")
-_opening = threading.Lock()
+_opening_lock = threading.Lock()
 # Words have letters alone: numbers say little, and logs have many. Bytes beyond ASCII are left.
 _LETTERS = bytes(
     code if code >= 128 or chr(code).isalpha() or chr(code) == _MARK else ord(" ")
@@ -352,7 +352,7 @@ def open_query_meaning(
         return None
     encode = scorer.shipped_encoder if isinstance(scorer, EncodingScorer) else None
     if encode is None:
-        with _opening:  # several threads would each open a model
+        with _opening_lock:  # several threads would each open a model
             encode = _open_encoder()
     try:
         vector = encode(vectors.query_ids(query))

@@ -73,7 +73,7 @@ class ModelTokenizer:
         self.path = path
         self._stamp = _stamp_of(path)
         self._vocabulary = vocabulary
-        self._reading = threading.Lock()
+        self._reading_lock = threading.Lock()
         if vocabulary is None:
             _ = self._tokenizer
 
@@ -84,7 +84,7 @@ class ModelTokenizer:
             if vocabulary.lookups < MAX_PARTS and len(text) <= MAX_CHARACTERS:
                 with self._name_failures("fails on a text"):
                     return vocabulary.encode(text)
-            with self._reading:
+            with self._reading_lock:
                 _ = self._tokenizer
             self._vocabulary = None
         encoding = self._encode(self._tokenizer, text)
@@ -103,7 +103,7 @@ class ModelTokenizer:
         This is for prompts, never for the texts of users.
         """
         tokenizer = self._tokenizer
-        with self._reading:
+        with self._reading_lock:
             tokenizer.encode_special_tokens = False
             try:
                 return self._encode(tokenizer, text).ids

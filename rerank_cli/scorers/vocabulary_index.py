@@ -38,7 +38,7 @@ class Vocabulary:
         about = saved["about"]
         self.is_usable: bool = about["worth"]
         self.lookups = 0
-        self._counting = Lock()
+        self._count_lock = Lock()
         if not self.is_usable:
             return
         self._skeleton = tokenizers.Tokenizer.from_str(json.dumps(saved["tokenizer"]))
@@ -94,7 +94,7 @@ class Vocabulary:
         """Find and remember the pieces inside new words."""
         parts = {word: self._parts(word) for word in words if word not in self._word_pieces}
         unique = list(set(chain.from_iterable(parts.values())))
-        with self._counting:
+        with self._count_lock:
             self.lookups += len(unique)
         ids = self._find_ids(unique)
         for word, word_parts in parts.items():

@@ -472,7 +472,7 @@ def words_hint(ctx: Any) -> str | None:
         return None
     if len(words) > 1 and os.path.exists(words[0]) and not _PATH.fullmatch(words[1]):
         recursive = "-r " if params["recursive"] or Path(words[0]).is_dir() else ""
-        return f"the query comes first: rerank {recursive}{_quoted(words[1], words[0], *words[2:])}"
+        return f"the query comes first: rerank {recursive}{_quote(words[1], words[0], *words[2:])}"
     return _query_hint(words[0], words[1:], lazy_commands(ctx))
 
 
@@ -480,7 +480,7 @@ def _query_hint(query: str, files: Sequence[str], commands: Iterable[str]) -> st
     """A hint on a query that looks like a command; `files` are the arguments behind it."""
     word = query.lower()
     if word in _SEARCH_WORDS:
-        line = _quoted(*(files[:1] or ["your query"]), *(files[1:] or ["FILE"]))
+        line = _quote(*(files[:1] or ["your query"]), *(files[1:] or ["FILE"]))
         return f"{query} is the query; to rank by what follows: rerank {line}"
     if word in _KEY_WORDS:
         return _KEY_HINT.format("PROVIDER")
@@ -560,7 +560,7 @@ def _providers() -> list[str]:
         return []
 
 
-def _quoted(query: str, *files: str) -> str:
+def _quote(query: str, *files: str) -> str:
     """A query in double quotes where that is safe, and files behind it."""
     safe = not re.search(r'["$`\\!]', query)
     return " ".join([f'"{query}"' if safe else shlex.quote(query), *map(shlex.quote, files)])

@@ -154,7 +154,7 @@ def tune(
         else:
             terminal.write(describe(tuning, terminal.width))
             if tuning.is_confirmed:
-                terminal.write([_closing(preset_name, preset, is_written=is_written)])
+                terminal.write([_describe_preset(preset_name, preset, is_written=is_written)])
     return ExitCode.OK if tuning.is_confirmed else ExitCode.NOTHING
 
 
@@ -167,7 +167,7 @@ def _write_preset(name: str, preset: dict[str, object], terminal: Terminal) -> N
     set_toml_value(config_file(), PresetPlace(name).path, preset)
 
 
-def _closing(name: str, preset: dict[str, object], *, is_written: bool) -> bytes:
+def _describe_preset(name: str, preset: dict[str, object], *, is_written: bool) -> bytes:
     values = ", ".join(f"{key} = {value}" for key, value in preset.items())
     if not is_written:
         return f"As a preset: {values}.\n".encode()

@@ -130,13 +130,15 @@ def reranked_run(
 
 def first_order(task: Task) -> dict[str, dict[str, float]]:
     """The run of the order in which candidates came."""
-    return {query: _descending(candidates) for query, candidates in task.candidates.items()}
+    return {query: _scores_by_place(candidates) for query, candidates in task.candidates.items()}
 
 
 def oracle(task: Task) -> dict[str, dict[str, float]]:
     """The best run that these candidates allow: by grade, and else in the order they had."""
     return {
-        query: _descending(sorted(candidates, key=lambda each: -task.qrels[query].get(each.id, 0)))
+        query: _scores_by_place(
+            sorted(candidates, key=lambda each: -task.qrels[query].get(each.id, 0))
+        )
         for query, candidates in task.candidates.items()
     }
 
@@ -151,7 +153,7 @@ def unjudged_share(task: Task, run: Run, depth: int = 10) -> float:
     return 1 - sum(shares) / len(shares) if shares else 0.0
 
 
-def _descending(candidates: Sequence[Candidate]) -> dict[str, float]:
+def _scores_by_place(candidates: Sequence[Candidate]) -> dict[str, float]:
     return {each.id: float(len(candidates) - place) for place, each in enumerate(candidates)}
 
 

@@ -214,8 +214,8 @@ def _compare(options: EvalOptions, sets: Sequence[SetRows], measure: str) -> str
     if options.compare is None:
         return ""
     first, second = (name.strip() for name in options.compare)
-    compared = compare_systems((first, second), options.depths[-1], sets, measure, options.seed)
-    return compared.sentence(measure)
+    comparison = compare_systems((first, second), options.depths[-1], sets, measure, options.seed)
+    return comparison.sentence(measure)
 
 
 def _standings(

@@ -68,15 +68,15 @@ def read_docx(data: bytes, allowance: Allowance) -> DocxText:
     Raises `BoundExceeded`, and the errors of the archive and of XML.
     """
     package = _Package(data, allowance)
-    main = next(package.related("", ["officeDocument"]), "word/document.xml")
+    main = next(package.find_related("", ["officeDocument"]), "word/document.xml")
     styles: Mapping[str, _Style] = {}
-    for path in package.related(main, ["styles"]):
+    for path in package.find_related(main, ["styles"]):
         styles = package.read_styles(path)
     notes: dict[str, list[_Piece]] = {}
     losses = Counter[str]()
-    for path in package.related(main, ["footnotes", "endnotes", "comments"]):
+    for path in package.find_related(main, ["footnotes", "endnotes", "comments"]):
         notes |= package.read(path, {}, styles, losses).notes
-    paths = [main, *package.related(main, ["header", "footer", "diagramData"])]
+    paths = [main, *package.find_related(main, ["header", "footer", "diagramData"])]
     recorder, start = BlockRecorder(), 0
     texts = dict[str, None]()
     for path in paths:
@@ -232,7 +232,7 @@ class _Package:
         self._names = {name.lower(): name for name in self._archive.namelist()}
         self._allowance = allowance
 
-    def related(self, path: str, kinds: Sequence[str]) -> Iterator[str]:
+    def find_related(self, path: str, kinds: Sequence[str]) -> Iterator[str]:
         """The parts that a part refers to, of some kinds."""
         folder, name = posixpath.split(path)
         place = posixpath.join(folder, "_rels", f"{name}.rels")

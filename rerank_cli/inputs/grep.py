@@ -413,10 +413,10 @@ def _choose_layout(texts: Sequence[str], disk: _Disk) -> tuple[_Layout, list[_Pa
 def _vote(splits: Sequence[_PathSplit], disk: _Disk) -> dict[bool, _Shape]:
     """The shapes of matches (True) and of the lines around them (False), by the files."""
     votes: dict[bool, Counter[_Shape]] = {True: Counter(), False: Counter()}
-    compared = splits[:_COMPARED_LINES]
-    for split in compared:
+    first_splits = splits[:_COMPARED_LINES]
+    for split in first_splits:
         votes[split.is_match].update(disk.fits(split))
-    if len({(split.path, split.number) for split in compared}) < len(compared):
+    if len({(split.path, split.number) for split in first_splits}) < len(first_splits):
         for counter in votes.values():  # no two matches have one offset, but -o repeats a line's
             counter.subtract({shape: counter[shape] for shape in _SHAPES if shape.is_offset})
     # Without any votes it is the first one.

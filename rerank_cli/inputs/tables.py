@@ -237,17 +237,17 @@ class _Table:
         """Read a row that csv read as `values`, or not at all, in the way that fits the header."""
         if not self._quoted:
             return self._fold(values or [], width)
-        fitting = self._fitting_fields(self._row, width)
+        fields = self._fitting_fields(self._row, width)
         if len(self._row) > 1:
             first = self._fitting_fields(self._row[:1], width)
-            if first is not None or (fitting is None and values is None):
+            if first is not None or (fields is None and values is None):
                 self._put_back(1)
                 self._note_unclosed(is_header=not width)
-                fitting, values = first, None
-        elif '\\"' in self._row[0][2] and not _is_closed(fitting):
-            fitting = self._read_escaped(width) or fitting
-        if fitting is not None:
-            return fitting
+                fields, values = first, None
+        elif '\\"' in self._row[0][2] and not _is_closed(fields):
+            fields = self._read_escaped(width) or fields
+        if fields is not None:
+            return fields
         if values is None:
             values = _split_quoted(_join_lines(self._row), self._delimiter).texts
         return self._fold(values, width) if width else values

@@ -81,7 +81,7 @@ def find(model: str | None) -> ModelFolder:
         return describe_with_entry(expand_user(name), name)
     reference = read_name(name)
     if reference.entry is not None and reference.entry.folder:
-        return _shipped(reference.entry)
+        return _find_shipped(reference.entry)
     if (packaged := find_packaged(reference)) is not None:
         return packaged.open_folder()
     return folder_of(find_installed(reference), reference.entry)
@@ -247,7 +247,7 @@ def how_to_renew(name: str, package: str = "") -> str:
     return "fetch its files again from their source"
 
 
-def _shipped(entry: Entry) -> ModelFolder:
+def _find_shipped(entry: Entry) -> ModelFolder:
     for root in _SHIPPED:
         if (folder := root / entry.folder).is_dir():
             shipped_folder = describe(folder, entry.name, entry.revision, window=entry.window)

@@ -163,7 +163,7 @@ def describe(
     graphs = [graph] if encoder is None else [encoder, graph]
     for each in graphs:
         check_file(each)
-    folder = _holding(_TOKENIZER, graph)
+    folder = _find_folder_of(_TOKENIZER, graph)
     if folder is None:
         raise ModelError(
             f"{path}: no tokenizer.json beside the model",
@@ -174,7 +174,7 @@ def describe(
     # Taken before anything is read, so that a change meanwhile is found later.
     stamps = _stamps([*graphs, folder / _TOKENIZER, *configuration])
     check_file(folder / _TOKENIZER)
-    config = ModelConfig.read(_holding(_CONFIG, graph), _CONFIG)
+    config = ModelConfig.read(_find_folder_of(_CONFIG, graph), _CONFIG)
     length = _length(config, ModelConfig.read(folder, _TOKENIZER_CONFIG), path)
     return ModelFolder(
         name=name,
@@ -246,7 +246,7 @@ def _find_graph(folder: Path) -> Path:
     )
 
 
-def _holding(name: str, graph: Path) -> Path | None:
+def _find_folder_of(name: str, graph: Path) -> Path | None:
     """Find the folder that has a file, or a link of its name."""
     return next((place for place in _folders_of(graph) if os.path.lexists(place / name)), None)
 

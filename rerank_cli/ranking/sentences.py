@@ -129,13 +129,13 @@ def find_sentences(
     check_type("ranking", ranking, Ranking)
     check_type("n", n, int)
     answers = _find_answers(ranking, n, score)
-    defining = [
+    places = [
         place
         for place, result in enumerate(ranking.results[:n])
         if result.prior is not None and DEFINITION_PART in result.prior.parts
     ]
-    prior = PlacePrior(ranking.query) if defining else None
-    for place in defining:
+    prior = PlacePrior(ranking.query) if places else None
+    for place in places:
         passage = ranking.results[place].passage
         start = prior.find_definition(passage) if prior is not None else None
         if start is not None:
@@ -358,13 +358,13 @@ def first_sentence(chunk: Chunk, sections: Sections = _NO_SECTIONS) -> Chunk:
         for a, b in _find_spans(text[begin:end], chunk.document)
     ]
     spans = [span for span in spans if span[1] > 0]
-    whole = [_part(chunk, span, sections) for span in spans if span[0] >= 0]
-    telling = (
-        part
-        for part in whole
-        if _says_something(part.text) and not sections.is_heading(part.start, part.end)
-    )
-    return next(telling, whole[0] if whole else _part(chunk, (0, end - chunk.start), sections))
+    whole_sentences = [_part(chunk, span, sections) for span in spans if span[0] >= 0]
+    for part in whole_sentences:
+        if _says_something(part.text) and not sections.is_heading(part.start, part.end):
+            return part
+    if whole_sentences:
+        return whole_sentences[0]
+    return _part(chunk, (0, end - chunk.start), sections)
 
 
 def _says_something(text: str) -> bool:

@@ -398,14 +398,14 @@ class _Walk:
         """The scale of the output of an operator with several inputs."""
         sources = operator.sources()[name in _CONDITIONAL :]
         kinds = [self.kind_of(source, depth + 1, is_selected=is_selected) for source in sources]
-        varying = {kind for kind in kinds if kind != _CONSTANT}
-        if not varying:
+        variable_kinds = {kind for kind in kinds if kind != _CONSTANT}
+        if not variable_kinds:
             return _CONSTANT
         if name in _CHOOSING:
-            return varying.pop() if len(varying) == 1 else "unknown"
+            return variable_kinds.pop() if len(variable_kinds) == 1 else "unknown"
         # A sum with a linear layer is one too. But a multiple of a probability is not a
         # probability.
-        is_linear = "logit" in varying and "probability" not in varying
+        is_linear = "logit" in variable_kinds and "probability" not in variable_kinds
         if name in _MULTIPLYING:
             is_linear = is_linear and kinds.count(_CONSTANT) == len(kinds) - 1
         return "logit" if is_linear else "unknown"

@@ -12,7 +12,9 @@ import json
 import logging
 import os
 import time
+import weakref
 from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -348,9 +350,12 @@ class ScoringActor:
         runtime = replace(options.runtime, threads=options.runtime.threads or 1)
         self._options = replace(options, runtime=runtime)
         self._output = output
-        self._ranker = self._options.open_ranker()
-        if folder is not None:
-            folder.check_unchanged()
+        with ExitStack() as stack:
+            self._ranker = self._options.open_ranker()
+            stack.callback(self._ranker.close)
+            if folder is not None:
+                folder.check_unchanged()
+            weakref.finalize(self, stack.pop_all().close)  # as Ray just drops an actor at the end
 
     def __call__(self, rows: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
         """Score the shards of a block of rows, whose columns are their fields."""
@@ -370,9 +375,13 @@ class ScoringActor:
         schema = shard_schema(shard) if shard.suffix == PARQUET_SUFFIX else None
         columns = schema and Columns(schema, shape, pairs, dropped_field)
         rows: list[dict[str, Any]] = []
-        with write_whole(f"{self._output}/{name}") as stream:
-            items = read_shard(shard, options.fields, self._ranker.info, options.max_record_bytes)
-            for outcome in flow.rank(items):
+        items = read_shard(shard, options.fields, self._ranker.info, options.max_record_bytes)
+        with (
+            write_whole(f"{self._output}/{name}") as stream,
+            closing(items),
+            closing(flow.rank(items)) as outcomes,
+        ):
+            for outcome in outcomes:
                 figures.see(outcome)
                 if outcome.ranking is not None:
                     latencies.add(outcome.seconds)

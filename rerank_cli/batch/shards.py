@@ -8,7 +8,7 @@ has the lines that begin there, or a row group of Parquet.
 
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from importlib.util import find_spec
@@ -78,7 +78,7 @@ def cut_into_shards(uri: str, count: int, max_bytes: int, *, is_lines: bool = Fa
 
 def read_shard(
     shard: Shard, fields: RecordFields, info: ScorerInfo, max_bytes: int
-) -> Iterator[Item]:
+) -> Generator[Item, None, None]:
     """Read the items of a shard, in order, for a scorer. A line has `max_bytes` at most."""
     fields = fields.for_source(shard.uri)
     with Location.of(shard.uri).open() as stream:

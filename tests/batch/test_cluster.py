@@ -12,15 +12,13 @@ from typing import Any
 
 import pytest
 
-from rerank_cli import RemoteOptions, Reranker, Selection
-from rerank_cli.batch import ResultsShape
+from rerank_cli import Reranker, Selection
 from rerank_cli.batch.cluster import score_shards
-from rerank_cli.batch.options import BatchOptions, options_identity
+from rerank_cli.batch.options import options_identity
 from rerank_cli.batch.records import BlankLine, RecordFields
 from rerank_cli.batch.shards import Shard, cut_into_shards, input_digest, read_shard
 from rerank_cli.errors import UsageError
-from rerank_cli.output_files import OutputFile
-from rerank_cli.ranking import ChunkOptions, MinScoreRule
+from rerank_cli.ranking import MinScoreRule
 from rerank_cli.ranking.calibration import Calibration
 from rerank_cli.runtimes import Device, Runtime, RuntimeOptions
 from rerank_cli.scorers import calibrations
@@ -28,30 +26,12 @@ from rerank_cli.scorers.calibrations import model_key, write_calibration
 from rerank_cli.types import ScorerInfo
 from rerank_cli.user_files import parse_sealed_json
 from tests.conftest import Run, process
-from tests.support.batches import SMALL, record, start_batch, write
+from tests.support.batches import OPTIONS, SMALL, record, start_batch, write
 from tests.support.reading import feed_fifo
 
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra ray")
 INFO = ScorerInfo("m", "", "logit")
 RAY = ("--engine", "ray")
-OPTIONS = BatchOptions(
-    input="in.jsonl",
-    output=OutputFile("out"),
-    run_files=None,
-    fields=RecordFields(),
-    selection=Selection(),
-    chunks=ChunkOptions(),
-    results=ResultsShape.FULL,
-    drop_documents=False,
-    window_bytes=1 << 20,
-    max_record_bytes=1 << 20,
-    errors=None,
-    report=None,
-    model=SMALL,
-    instruction=None,
-    runtime=RuntimeOptions(),
-    remote=RemoteOptions(),
-)
 
 
 @needs_ray

@@ -1,10 +1,13 @@
 """The parts of a batch on Ray, and the file that they become: without Ray, in one process."""
 
 import errno
+import gc
 import gzip
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from inspect import GEN_CLOSED, getgeneratorstate
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,13 +16,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rerank_cli import Reranker
 from rerank_cli.batch.cluster import BatchManifest, ScoringActor, ShardResult
+from rerank_cli.batch.flow import Flow
 from rerank_cli.batch.options import BatchOptions
 from rerank_cli.batch.report import BatchFigures
-from rerank_cli.batch.shards import Shard, write_whole
-from rerank_cli.errors import InputError, OutputError
+from rerank_cli.batch.shards import Shard, read_shard, write_whole
+from rerank_cli.errors import InputError, ModelError, OutputError
 from tests.conftest import Run
-from tests.support.batches import SMALL, record
+from tests.support.batches import OPTIONS, SMALL, record
 from tests.test_progress import Clock
 
 pa: Any = pytest.importorskip("pyarrow", reason="needs the extra parquet")
@@ -317,3 +322,68 @@ def test_the_manifest_of_an_older_version_says_what_to_do(tmp_path: Path) -> Non
     with pytest.raises(InputError, match="was begun by an older version of rerank") as error:
         begin_manifest(tmp_path, 3).resume()
     assert error.value.hint == "start again with another -o, or remove the folder"
+
+
+@pytest.fixture
+def closed(monkeypatch: pytest.MonkeyPatch) -> list[Reranker]:
+    """The rerankers that were closed."""
+    rerankers: list[Reranker] = []
+    close = Reranker.close
+
+    def close_and_keep(reranker: Reranker) -> None:
+        close(reranker)
+        rerankers.append(reranker)
+
+    monkeypatch.setattr(Reranker, "close", close_and_keep)
+    return rerankers
+
+
+def test_an_actor_that_is_dropped_closes_its_model(closed: list[Reranker], tmp_path: Path) -> None:
+    actor = ScoringActor(replace(OPTIONS, model="bm25"), {}, str(tmp_path))
+    assert closed == []
+    del actor
+    gc.collect()
+    assert len(closed) == 1
+
+
+class ChangedFolder:
+    """The folder of a model whose files were changed while the model was opened."""
+
+    def digests(self) -> dict[str, str]:
+        return {}
+
+    def check_unchanged(self) -> None:
+        raise ModelError("it has changed")
+
+
+def test_an_actor_closes_a_model_that_is_not_the_one(
+    closed: list[Reranker], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rerank_cli.batch.cluster.find_local_folder", lambda _: ChangedFolder())
+    with pytest.raises(ModelError, match="it has changed"):
+        ScoringActor(replace(OPTIONS, model="bm25"), {}, str(tmp_path))
+    assert len(closed) == 1
+
+
+def test_a_shard_that_fails_leaves_nothing_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text("".join(f"{json.dumps(record(number))}\n" for number in range(20)))
+    streams: list[Generator[Any, None, None]] = []
+
+    def keep(make: Callable[..., Generator[Any, None, None]]) -> Callable[..., Any]:
+        def make_and_keep(*arguments: Any) -> Generator[Any, None, None]:
+            streams.append(make(*arguments))
+            return streams[-1]
+
+        return make_and_keep
+
+    monkeypatch.setattr(Flow, "rank", keep(Flow.rank))
+    monkeypatch.setattr("rerank_cli.batch.cluster.read_shard", keep(read_shard))
+    monkeypatch.setattr("rerank_cli.batch.cluster.line_of", lambda *_, **__: fail_to_write())
+    actor = ScoringActor(replace(OPTIONS, model="bm25"), {}, str(tmp_path))
+    with pytest.raises(OSError, match="the disk is broken"):
+        actor._score(Shard(0, str(source), 0, source.stat().st_size))
+    assert [getgeneratorstate(stream) for stream in streams] == [GEN_CLOSED, GEN_CLOSED]
+    assert list(tmp_path.iterdir()) == [source]

@@ -9,10 +9,35 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rerank_cli import RemoteOptions, Selection
+from rerank_cli.batch import ResultsShape
+from rerank_cli.batch.options import BatchOptions
+from rerank_cli.batch.records import RecordFields
+from rerank_cli.output_files import OutputFile
+from rerank_cli.ranking import ChunkOptions
+from rerank_cli.runtimes import RuntimeOptions
 from tests.conftest import MODELS, ROOT
 
 SMALL = str(MODELS / "bert")
 WORDS = ("soil", "leaf", "water", "worm", "slug", "lettuce", "garden", "eats", "a", "at night")
+OPTIONS = BatchOptions(
+    input="in.jsonl",
+    output=OutputFile("out"),
+    run_files=None,
+    fields=RecordFields(),
+    selection=Selection(),
+    chunks=ChunkOptions(),
+    results=ResultsShape.FULL,
+    drop_documents=False,
+    window_bytes=1 << 20,
+    max_record_bytes=1 << 20,
+    errors=None,
+    report=None,
+    model=SMALL,
+    instruction=None,
+    runtime=RuntimeOptions(),
+    remote=RemoteOptions(),
+)
 
 
 def record(number: int, documents: int = 4, **fields: Any) -> dict[str, Any]:

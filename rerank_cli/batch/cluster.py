@@ -178,7 +178,7 @@ def _check_first_records(shards: Sequence[Shard], options: BatchOptions) -> None
 def _check_columns(shards: Sequence[Shard], output: str) -> None:
     """Refuse input whose rows cannot be in one Parquet file; raises `UsageError`, `InputError`."""
     files = [shard for shard in shards if shard.start == 0]
-    if not all(shard.is_row_group for shard in files):
+    if not all(shard.is_parquet for shard in files):
         raise UsageError(
             f"{output}: Parquet output needs Parquet input, whose columns have types",
             hint="write JSON Lines: -o OUT.jsonl",

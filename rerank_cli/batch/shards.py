@@ -3,7 +3,7 @@
     input ─ cut_into_shards ─ Shard… ─ read_shard ─ Item…
 
 Files are in any file system that pyarrow knows. A shard is a range of a file's bytes, of which it
-has the lines that begin there, or a row group of Parquet.
+has the lines that begin there, or some row groups of Parquet.
 """
 
 import io
@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -33,7 +34,7 @@ _COMPRESSED_SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
 
 
 class Shard(NamedTuple):
-    """A piece of the input: bytes `start` to `end` of a file, or a row group's number and -1.
+    """A piece of the input: bytes `start` to `end` of a file, or these row groups of Parquet.
 
     `suffix` is that of its part of the output.
     """
@@ -45,8 +46,8 @@ class Shard(NamedTuple):
     suffix: str = ".jsonl"
 
     @property
-    def is_row_group(self) -> bool:
-        return self.end < 0
+    def is_parquet(self) -> bool:
+        return self.uri.endswith(PARQUET_SUFFIX)
 
     @property
     def part_name(self) -> str:
@@ -82,13 +83,13 @@ def read_shard(
     """Read the items of a shard, in order, for a scorer. A line has `max_bytes` at most."""
     fields = fields.for_source(shard.uri)
     with Location.of(shard.uri).open() as stream:
-        if shard.is_row_group:
+        if shard.is_parquet:
             import pyarrow.parquet as pq
 
             file = pq.ParquetFile(stream)
             groups = [file.metadata.row_group(group) for group in range(shard.start)]
             number = sum(group.num_rows for group in groups)
-            own_groups = range(shard.start, min(shard.start + 1, file.num_row_groups))
+            own_groups = range(shard.start, shard.end)
             for batch in file.iter_batches(batch_size=_BATCH_ROWS, row_groups=own_groups):
                 for row in batch.to_pylist():
                     number += 1
@@ -153,11 +154,27 @@ def _file_ranges(name: str, size: int, step: int) -> Sequence[tuple[int, int]]:
         import pyarrow.parquet as pq
 
         with Location.of(name).open() as stream:
-            groups = pq.ParquetFile(stream).num_row_groups
-        return [(group, -1) for group in range(max(groups, 1))]  # a file without rows too
+            metadata = pq.ParquetFile(stream).metadata
+        groups = (metadata.row_group(group) for group in range(metadata.num_row_groups))
+        return _ranges_of_size([group.total_byte_size for group in groups], step)
     if name.endswith(_COMPRESSED_SUFFIXES) or _is_spread(name):
         return [(0, size)]
     return [(start, min(size, start + step)) for start in range(0, max(size, 1), step)]
+
+
+def _ranges_of_size(sizes: Sequence[int], step: int) -> Sequence[tuple[int, int]]:
+    """Ranges of pieces that follow each other, each of `step` bytes at most or of one piece.
+
+    Without pieces, an empty range, so that a file without rows has a part too.
+    """
+    starts = [0]
+    size = 0
+    for place, piece_size in enumerate(sizes):
+        size += piece_size
+        if size > step and place > starts[-1]:
+            starts.append(place)
+            size = piece_size
+    return [*pairwise([*starts, len(sizes)])]
 
 
 def _is_spread(name: str) -> bool:

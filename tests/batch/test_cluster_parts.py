@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from inspect import GEN_CLOSED, getgeneratorstate
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,9 +21,17 @@ from rerank_cli import Reranker
 from rerank_cli.batch.cluster import BatchManifest, ScoringActor, ShardResult
 from rerank_cli.batch.flow import Flow
 from rerank_cli.batch.options import BatchOptions
+from rerank_cli.batch.records import RecordFields
 from rerank_cli.batch.report import BatchFigures
-from rerank_cli.batch.shards import Shard, read_shard, write_whole
+from rerank_cli.batch.shards import (
+    Shard,
+    _ranges_of_size,
+    cut_into_shards,
+    read_shard,
+    write_whole,
+)
 from rerank_cli.errors import InputError, ModelError, OutputError
+from rerank_cli.types import ScorerInfo
 from tests.conftest import Run
 from tests.support.batches import OPTIONS, SMALL, record
 from tests.test_progress import Clock
@@ -54,6 +63,7 @@ def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("rerank_cli.batch.cluster.score_shards", score_here)
     monkeypatch.setattr("rerank_cli.batch.shards.check_extra", lambda: None)
+    monkeypatch.setattr("rerank_cli.batch.shards._MIN_SHARD_BYTES", 1)  # small files too
 
 
 def write_parquet(path: Path, rows: list[dict[str, Any]], **columns: Any) -> Path:
@@ -71,6 +81,29 @@ def source(tmp_path: Path) -> Path:
     write_parquet(folder / "a.parquet", records[:25])
     write_parquet(folder / "b.parquet", records[25:])
     return folder
+
+
+@given(sizes=st.lists(st.integers(0, 100)), step=st.integers(1, 200))
+def test_ranges_have_every_row_group_once(sizes: list[int], step: int) -> None:
+    ranges = _ranges_of_size(sizes, step)
+    assert [place for start, end in ranges for place in range(start, end)] == [*range(len(sizes))]
+    assert all(end - start == 1 or sum(sizes[start:end]) <= step for start, end in ranges)
+    for (start, _), (_, end) in pairwise(ranges):  # two of them have no room in one
+        assert sum(sizes[start:end]) > step
+
+
+def test_small_row_groups_are_scored_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = [record(number) for number in range(300)]
+    path = write_parquet(tmp_path / "in.parquet", records)
+    monkeypatch.setattr("rerank_cli.batch.shards._MIN_SHARD_BYTES", 10_000)
+    shards = cut_into_shards(str(path), 64, 1 << 20)
+    assert 1 < len(shards) < pq.ParquetFile(path).num_row_groups / 3
+    info = ScorerInfo("m", "", "logit")
+    items = [item for shard in shards for item in read_shard(shard, RecordFields(), info, 1000)]
+    assert [item.original.id for item in items] == [f"r{number}" for number in range(300)]
+    assert [item.original.place["line"] for item in items] == [*range(1, 301)]
 
 
 def rows_in(path: Path) -> list[dict[str, Any]]:

@@ -24,6 +24,7 @@ from rerank_cli.batch.options import BatchOptions
 from rerank_cli.batch.records import RecordFields
 from rerank_cli.batch.report import BatchFigures
 from rerank_cli.batch.shards import (
+    Location,
     Shard,
     _ranges_of_size,
     cut_into_shards,
@@ -338,6 +339,26 @@ def test_a_result_that_cannot_be_noted_harms_no_other(
             finish_shard(manifest, 1)
     again = begin_manifest(tmp_path, 3)
     assert (again.resume(), again.results) == (0, {0: first})
+
+
+def test_a_manifest_can_be_in_another_file_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
+
+    manifest = begin_manifest(tmp_path, 3)
+    with monkeypatch.context() as patch:
+        other = SubTreeFileSystem(str(tmp_path), LocalFileSystem())
+        patch.setattr(Location, "of", lambda uri: Location(other, str(Path(uri).name)))
+        manifest.begin()
+        result = finish_shard(manifest, 0)
+        with pytest.raises(OSError, match="broken"), write_whole("unfinished"):
+            fail_to_write()
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "manifest.json", "manifest-000000.journal", "part-000000.jsonl",
+    }  # fmt: skip
+    again = begin_manifest(tmp_path, 3)
+    assert (again.resume(), again.results) == (0, {0: result})
 
 
 def test_a_job_that_died_while_it_began_begins_again(tmp_path: Path) -> None:

@@ -6,14 +6,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rerank_cli.batch import job, local
-from rerank_cli.scorers.cross_encoder import LocalScorer
+from rerank_cli.runtimes.network import TokenRow
+from rerank_cli.runtimes.onnxruntime_graph import Graph
 from tests.conftest import Run
 from tests.support.batches import SMALL, read, record, start_batch, write
 from tests.support.loopback import Delay, serve
@@ -49,17 +50,17 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         last: float = float("inf")
         runs = 0
 
-    slow, over, score = SlowModel(), threading.Event(), LocalScorer._scores
+    slow, over, score = SlowModel(), threading.Event(), Graph.scores
 
-    def scores(self: LocalScorer, batch: Any, alone: bool) -> list[float]:
+    def scores(graph: Graph, rows: Sequence[TokenRow]) -> list[float]:
         slow.runs += 1
         if slow.runs == slow.last:
             interrupt()
         if slow.runs >= slow.last:
             over.wait()
-        return score(self, batch, alone)
+        return score(graph, rows)
 
-    monkeypatch.setattr(LocalScorer, "_scores", scores)
+    monkeypatch.setattr(Graph, "scores", scores)
     monkeypatch.setattr(job, "GRACE_SECONDS", 0.2)
     yield slow
     over.set()
@@ -121,12 +122,12 @@ def test_a_pipe_that_nobody_writes_to_is_left_and_what_it_had_is_done(
 ) -> None:
     reading, writing = os.pipe()
     os.write(writing, source.read_bytes())
-    score, lock = LocalScorer._scores, threading.Lock()
+    score, lock = Graph.scores, threading.Lock()
     pairs_left, out = RECORDS * DOCUMENTS, tmp_path / "out"
 
-    def scores(self: LocalScorer, batch: Any, alone: bool) -> list[float]:
+    def scores(graph: Graph, rows: Sequence[TokenRow]) -> list[float]:
         nonlocal pairs_left
-        values = score(self, batch, alone)
+        values = score(graph, rows)
         with lock:
             pairs_left -= len(values)
             is_last = not pairs_left
@@ -134,7 +135,7 @@ def test_a_pipe_that_nobody_writes_to_is_left_and_what_it_had_is_done(
             interrupt()
         return values
 
-    monkeypatch.setattr(LocalScorer, "_scores", scores)
+    monkeypatch.setattr(Graph, "scores", scores)
     outcome = rerank("batch", f"/dev/fd/{reading}", "-o", str(out), "-m", SMALL)
     os.close(writing)
     assert outcome.code == 130

@@ -100,10 +100,10 @@ def test_a_model_that_does_not_open_is_said_among_the_rest(rerank: Run, tmp_path
 def test_a_file_that_cannot_be_read_is_said_among_the_rest(
     rerank: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(_path: Path) -> None:
-        raise PermissionError(13, "Permission denied", "model.onnx")
+    def refuse(path: Path, _algorithm: str) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("rerank_cli.commands.doctor._file", refuse)
+    monkeypatch.setattr("rerank_cli.commands.doctor.file_digest", refuse)
     report = report_of(rerank, code=3)
     assert "Permission denied" in report["model"]["error"]
     assert report["versions"]["rerank"] == __version__

@@ -10,15 +10,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import pytest
 
 from rerank_cli.output_files import OutputFile
-from rerank_cli.scorers.cross_encoder import LocalScorer
+from rerank_cli.runtimes.network import TokenRow
+from rerank_cli.runtimes.onnxruntime_graph import Graph
 from rerank_cli.terminal import PipeClosed
 from tests.conftest import MODELS, ROOT, Run
 from tests.support.loopback import Delay, serve
@@ -37,14 +38,14 @@ def interrupt() -> None:
 @pytest.fixture
 def ends_after(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
     """Have Ctrl-C come after so many runs of the model, and none of those behind them end."""
-    over, score = threading.Event(), LocalScorer._scores
+    over, score = threading.Event(), Graph.scores
 
     def end_after(runs: int) -> None:
         lock = threading.Lock()
         batch_count = 0
         gc.collect()  # Python ignores Ctrl-C in what it calls for garbage, such as old thread pools
 
-        def scores(self: LocalScorer, batch: Any, alone: bool) -> list[float]:
+        def scores(graph: Graph, rows: Sequence[TokenRow]) -> list[float]:
             nonlocal batch_count
             with lock:
                 batch_count += 1
@@ -53,9 +54,9 @@ def ends_after(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None
                 interrupt()
             if number > runs:
                 over.wait()
-            return score(self, batch, alone)
+            return score(graph, rows)
 
-        monkeypatch.setattr(LocalScorer, "_scores", scores)
+        monkeypatch.setattr(Graph, "scores", scores)
 
     yield end_after
     over.set()

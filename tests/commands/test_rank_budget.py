@@ -1,7 +1,9 @@
 """`--max-time` and `--max-cost`: what comes out, what is said, and what is refused."""
 
 import json
+import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,9 @@ import pytest
 from rerank_cli import progress
 from rerank_cli.cli.settings import parse_duration
 from rerank_cli.commands.rank_messages import describe_unread
-from rerank_cli.ranking import passage_order
-from rerank_cli.ranking.budget import Spending
+from rerank_cli.ranking.budget import Clock, Spending
+from rerank_cli.ranking.chunking import Split
+from rerank_cli.ranking.scoring import RankingTask
 from rerank_cli.types import Unread, UnreadReason
 from tests.conftest import MODELS, Run, process
 from tests.support.loopback import serve
@@ -30,14 +33,15 @@ def input_path(tmp_path: Path) -> str:
 
 @pytest.fixture
 def end_after_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the time be over after the first batch of passages, without a clock."""
-    batches = passage_order.PassageOrder._batch
+    """Have the time be over once the first batch of passages is with the scorer."""
+    add, now, is_over = RankingTask.add, Clock.now, threading.Event()
 
-    def stop(order: passage_order.PassageOrder, places: object) -> object:
-        yield next(batches(order, places))  # type: ignore[arg-type]
-        order.spending.end(UnreadReason.MAX_TIME)
+    def add_and_end(task: RankingTask, batch: Sequence[Split]) -> None:
+        add(task, batch)
+        is_over.set()
 
-    monkeypatch.setattr(passage_order.PassageOrder, "_batch", stop)
+    monkeypatch.setattr(RankingTask, "add", add_and_end)
+    monkeypatch.setattr(Clock, "now", lambda clock: now(clock) + 3600 * is_over.is_set())
 
 
 def test_an_ample_limit_changes_nothing(rerank: Run, input_path: str) -> None:
@@ -94,11 +98,17 @@ def test_a_reader_that_stops_early_is_no_model_that_was_late() -> None:
 
 
 @pytest.mark.usefixtures("end_after_batch")
-def test_a_file_is_whole_and_strict_fails(rerank: Run, input_path: str, tmp_path: Path) -> None:
+def test_a_file_of_a_ranking_within_a_limit_is_whole(
+    rerank: Run, input_path: str, tmp_path: Path
+) -> None:
     output = tmp_path / "out.txt"
     assert rerank("soil", input_path, *SMALL, *LONG, "-o", str(output)).code == 0
     assert len(output.read_text().splitlines()) == 64
     assert not list(tmp_path.glob("*.incomplete"))
+
+
+@pytest.mark.usefixtures("end_after_batch")
+def test_strict_fails_if_time_was_over(rerank: Run, input_path: str) -> None:
     assert rerank("soil", input_path, *SMALL, *LONG, "--strict").code == 4
 
 

@@ -22,7 +22,7 @@ from rerank_cli.errors import InputError
 from rerank_cli.inputs import streams, text
 from rerank_cli.inputs import text as text_module
 from rerank_cli.inputs.records import json_values
-from rerank_cli.inputs.streams import _read_head, decompress
+from rerank_cli.inputs.streams import decompress
 from rerank_cli.inputs.text import (
     HEAD_BYTES,
     DocumentTooLarge,
@@ -124,29 +124,35 @@ def test_the_lines_of_a_pipe_that_pauses_come_before_its_end(
 
 @needs_poll
 @pytest.mark.parametrize(
-    ("first", "second", "rest_count"), [(b"BZ", b"h91AY&SY", 1), (b"BZ", b"h is no mark", 0)]
+    ("pieces", "content"),
+    [
+        ([b"BZ", bz2.compress(b"one\n")[2:]], b"one\n"),
+        ([b"BZ", b"h is no mark", b"\n"], b"BZh is no mark\n"),
+    ],
 )
 def test_the_start_of_a_pipe_is_waited_for_until_it_has_a_line_or_a_mark(
-    first: bytes, second: bytes, rest_count: int
+    pieces: list[bytes], content: bytes
 ) -> None:
     reading, writing = os.pipe()
+    rest = [*pieces]
 
     class PromptedPipe(io.FileIO):
         """Gets more only once it is asked for more."""
 
-        pieces = [first, second, b"\n"]  # noqa: RUF012 - for this test
-
         def readinto(self, buffer: Any) -> int:
-            if self.pieces:
-                os.write(writing, self.pieces.pop(0))
+            if rest:
+                os.write(writing, rest.pop(0))
             else:
-                os.close(writing)
+                pipe_end.close()
             return super().readinto(buffer)
 
-    with io.BufferedReader(PromptedPipe(reading, "rb")) as stream:
-        assert _read_head(stream, stream) == first + second + b"\n" * (not rest_count)
-    assert len(PromptedPipe.pieces) == rest_count
-    os.close(writing)
+    with (
+        open(writing, "wb", buffering=0) as pipe_end,
+        io.BufferedReader(PromptedPipe(reading, "rb")) as stream,
+    ):
+        head, whole = decompress(stream, "x")
+        assert (head, pipe_end.closed) == (content, False)
+        assert whole.read() == content
 
 
 def test_the_start_of_a_pipe_that_gives_a_line_now_and_then_is_not_waited_for(
@@ -172,7 +178,7 @@ def test_the_start_of_a_pipe_that_gives_a_line_now_and_then_is_not_waited_for(
     monkeypatch.setattr(select, "poll", SlowPipe, raising=False)
     monkeypatch.setattr(streams, "monotonic", lambda: clock[0])
     pipe = cast("BinaryIO", SlowPipe())
-    assert _read_head(pipe, pipe) == b"line\n" * 4
+    assert decompress(pipe, "x")[0] == b"line\n" * 4
 
 
 @kinds

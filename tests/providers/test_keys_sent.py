@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+import httpx2
 import pytest
 
+from rerank_cli.providers import RemoteOptions
 from rerank_cli.providers.client import Client
 from rerank_cli.providers.endpoints import Address
 from rerank_cli.providers.keys import store_key
@@ -210,16 +212,22 @@ def test_what_is_short_or_no_secret_is_left_as_it_is(rerank: Run) -> None:
 
 
 def test_a_bug_shows_no_key(rerank: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail_exchange(*arguments: object) -> None:
-        raise RuntimeError(f"with {arguments}")
+    def fail(answer: httpx2.Response) -> None:
+        request = answer.request
+        assert KEY in request.headers["Authorization"]
+        raise RuntimeError(f"with {request}, {request.headers}, {client}")
 
+    address = Address("some", "http://host", {"Authorization": KEY}, [KEY])
+    client = Client(address, RemoteOptions())
     monkeypatch.setenv("SILICONFLOW_API_KEY", KEY)
-    monkeypatch.setattr(Client, "_exchange", fail_exchange)
-    outcome = rerank("-m", "siliconflow/m", "q", "-d", "x", "--base-url", "http://127.0.0.1:1")
+    monkeypatch.setattr(httpx2.Response, "iter_raw", fail)
+    with serve("siliconflow") as server:
+        outcome = run_command(rerank, server)
     assert outcome.code == 70
+    assert "RuntimeError: with <Request" in outcome.err
     assert "Traceback" in outcome.err
     assert KEY not in outcome.err
-    assert KEY not in repr(Address("some", "http://host", {"Authorization": KEY}, [KEY]))
+    assert KEY not in repr(address)
 
 
 def test_a_rehearsal_needs_no_key_and_shows_none(

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -118,7 +119,7 @@ def test_equal_documents_keep_their_places_and_are_scored_once_within_a_window(
     assert sorted(scorer.texts) == sorted(set(texts_left))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring.ScoreCache.__init__, "__defaults__", (window, 1000))
+        patch.setattr(scoring, "ScoreCache", partial(scoring.ScoreCache, window, 1000))
         few = Sums(batch)
         assert {r.index: r.raw_score for r in rank("q", texts, few)} == expected
         assert len(set(texts_left)) <= len(few.texts) <= len(texts_left)

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from rerank_cli import Document, Ranking, Reranker, Selection, rank
-from rerank_cli.commands import rank as rank_command
 from rerank_cli.ranking.sentences import find_sentences
 from rerank_cli.render import Format, Style, render
 from rerank_cli.structure import syntax_of
@@ -462,13 +461,13 @@ def test_a_line_below_the_table_says_how_many_more_there_are() -> None:
 def test_the_table_fits_a_window_that_has_changed(
     rerank: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    choose = rank_command._find_sentences
+    find = Reranker.find_sentences
 
-    def choose_in_a_narrow_one(*arguments: Any) -> Any:
+    def find_in_a_narrow_window(*arguments: Any) -> Any:
         monkeypatch.setenv("COLUMNS", "50")
-        return choose(*arguments)
+        return find(*arguments)
 
-    monkeypatch.setattr(rank_command, "_find_sentences", choose_in_a_narrow_one)
+    monkeypatch.setattr(Reranker, "find_sentences", find_in_a_narrow_window)
     outcome = rerank("refund", str(ROOT / "examples" / "faq.txt"), "--color", "never", terminal=100)
     assert max(map(cell_len, outcome.out.splitlines())) <= 50
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -138,22 +139,23 @@ def is_running(process: int) -> bool:
 
 @pytest.mark.slow
 def test_a_model_is_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, tried = network._run_child, []
+    processes = []
 
-    def count(*arguments: object) -> object:
-        tried.append(arguments)
-        return run(*arguments)  # type: ignore[arg-type]
+    class CountedProcess(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            processes.append(self)
+            super().__init__(*arguments, **options)
 
-    monkeypatch.setattr(network, "_run_child", count)
+    monkeypatch.setattr(subprocess, "Popen", CountedProcess)
     for folder in (MODELS / "bert", MODELS / "bert", copy_model("bert", tmp_path)):
         open_scorer(str(folder))
-        assert len(tried) == 2  # the graph and the tokenizer
+        assert len(processes) == 2  # the graph and the tokenizer
     open_scorer("mini")
-    assert len(tried) == 2
+    assert len(processes) == 2
     monkeypatch.setenv("RERANK_PREPARED", "off")
     for number in (4, 6):
         open_scorer(str(MODELS / "bert"))
-        assert len(tried) == number
+        assert len(processes) == number
 
 
 @pytest.mark.slow

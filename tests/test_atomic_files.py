@@ -80,10 +80,10 @@ def test_mode_and_links_stay(tmp_path: Path) -> None:
     write(str(link), [b"new"])
     assert link.is_symlink()
     assert (path.read_text(), stat.S_IMODE(path.stat().st_mode)) == ("new", 0o640)
-    dangling = tmp_path / "dangling"
-    dangling.symlink_to("b.txt")
-    write(str(dangling), [b"new"])
-    assert (dangling.is_symlink(), (tmp_path / "b.txt").read_text()) == (True, "new")
+    dangling_link = tmp_path / "dangling"
+    dangling_link.symlink_to("b.txt")
+    write(str(dangling_link), [b"new"])
+    assert (dangling_link.is_symlink(), (tmp_path / "b.txt").read_text()) == (True, "new")
 
 
 def test_a_failure_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:

@@ -91,7 +91,9 @@ def test_every_format_is_in_the_table() -> None:
     section = page("formats").split("## Formats")[1].split("\n## ")[0]
     rows = re.findall(r"^\| `(\w+)` \| .* \|(.*)\|$", section, re.MULTILINE)
     assert [name for name, _ in rows] == list(Format)
-    assert [name for name, explains in rows if explains.strip() == "yes"] == list(EXPLAIN_FORMATS)
+    assert [name for name, explain_cell in rows if explain_cell.strip() == "yes"] == list(
+        EXPLAIN_FORMATS
+    )
     assert f"`{','.join(HEADER)}`" in page("formats")
 
 

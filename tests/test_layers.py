@@ -113,7 +113,7 @@ def test_no_group_goes_round_in_a_circle() -> None:
 def test_the_tree_is_the_one_that_is_described() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     tree = text.partition("```tree\n")[2].partition("```")[0]
-    described: set[str] = set()
+    described_paths: set[str] = set()
     folder = ""
     for line in tree.splitlines():
         match = re.match(r"( *)(\S+)", line)
@@ -121,8 +121,8 @@ def test_the_tree_is_the_one_that_is_described() -> None:
         if match[2].endswith("/"):
             folder = match[2]
         elif match[2].endswith(".py"):
-            described.add(folder * bool(match[1]) + match[2])
-    assert described == {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py")}
+            described_paths.add(folder * bool(match[1]) + match[2])
+    assert described_paths == {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py")}
 
 
 def test_there_are_few_modules_and_each_has_its_size() -> None:
@@ -131,8 +131,8 @@ def test_there_are_few_modules_and_each_has_its_size() -> None:
         for path in PACKAGE.rglob("*.py")
     }
     assert len(lines) <= 158
-    tops = [path for path in lines if len(path.parts) == 1]
-    assert len(tops) <= 13
+    top_paths = [path for path in lines if len(path.parts) == 1]
+    assert len(top_paths) <= 13
     assert len({path.parts[0] for path in lines if len(path.parts) > 1}) <= 14
     assert {path: count for path, count in lines.items() if count > 650} == {}
     short = [path for path, count in lines.items() if count < 40 and path.name != "__init__.py"]

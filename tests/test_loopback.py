@@ -44,8 +44,8 @@ def items_at(answer: Answer, at: str) -> Any:
 )
 def test_a_dialect_ranks_and_refuses(name: str, path: str, body: Any, at: str, score: str) -> None:
     with serve(name, key="secret") as server:
-        admitted = {**VERSION, DIALECTS[name].auth: DIALECTS[name].scheme + "secret"}
-        answer = ask(server, path, body, admitted)
+        headers = {**VERSION, DIALECTS[name].auth: DIALECTS[name].scheme + "secret"}
+        answer = ask(server, path, body, headers)
         assert answer.code == 200, answer.raw
         items = items_at(answer, at)
         cut = any(key in str(body) for key in ("top_n", "top_k"))
@@ -53,16 +53,16 @@ def test_a_dialect_ranks_and_refuses(name: str, path: str, body: Any, at: str, s
         key = score.removeprefix(LOGIT) or LOGIT
         scorer = logit_of if score.startswith(LOGIT) else score_of
         assert items[0][key] == scorer(QUERY, TEXTS[RANKING[0]])
-        assert ask(server, path, body, {**admitted, DIALECTS[name].auth: "Bearer x"}).code == 401
-        assert ask(server, path + "x", body, admitted).code == 404
-        assert ask(server, path, b"{", admitted).code in (400, 422)
+        assert ask(server, path, body, {**headers, DIALECTS[name].auth: "Bearer x"}).code == 401
+        assert ask(server, path + "x", body, headers).code == 404
+        assert ask(server, path, b"{", headers).code in (400, 422)
         for key in body:
-            lacking = {k: v for k, v in body.items() if k != key}
-            code = ask(server, path, lacking, admitted).code
+            partial_body = {k: v for k, v in body.items() if k != key}
+            code = ask(server, path, partial_body, headers).code
             assert code in (200, 400, 422), key
             assert code != 200 or key in ("model", "top_n", "top_k", "parameters")
         if name != "newapi":
-            assert ask(server, path, {**body, "tpo_n": 2}, admitted).code in (400, 422)
+            assert ask(server, path, {**body, "tpo_n": 2}, headers).code in (400, 422)
 
 
 def test_every_dialect_has_a_case() -> None:

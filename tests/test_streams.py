@@ -44,8 +44,8 @@ def shell(command: str) -> tuple[int, str, str]:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_the_width_is_the_terminals(unbuffered: str) -> None:
+@pytest.mark.parametrize("buffer_setting", ["", "1"])
+def test_the_width_is_the_terminals(buffer_setting: str) -> None:
     import fcntl
     import termios
 
@@ -59,7 +59,7 @@ def test_the_width_is_the_terminals(unbuffered: str) -> None:
         stdin=subprocess.DEVNULL,
         stdout=theirs,
         cwd=ROOT,
-        env={**environment, "PYTHONUNBUFFERED": unbuffered},
+        env={**environment, "PYTHONUNBUFFERED": buffer_setting},
     )
     os.close(theirs)
     output = re.sub(r"\x1b\[[0-9;]*m", "", os.read(ours, 1 << 16).decode())
@@ -86,10 +86,10 @@ def test_a_full_disk_is_an_error() -> None:
         "models pull --help": "the help",
         "--show-completion bash": "the script",
     }
-    for arguments, what in texts.items():
+    for arguments, message in texts.items():
         code, out, err = shell(f"{arguments} > /dev/full")
         assert (code, out) == (2, "")
-        assert err == f"rerank: cannot write {what}: No space left on device\n"
+        assert err == f"rerank: cannot write {message}: No space left on device\n"
     assert shell("2> /dev/full") == (2, "", "")
 
 

@@ -55,8 +55,8 @@ def test_all_are_read_unless_something_else_is_chosen(
     every = rerank(*options, "--report", str(report))
     assert json.loads(report.read_text())["candidates"] is None
     assert rerank(*options, "--candidates", "500").out == every.out
-    read_of = {"auto": 250, "30": 30, "all": None}
-    for value, count in read_of.items():
+    counts = {"auto": 250, "30": 30, "all": None}
+    for value, count in counts.items():
         rerank(*options, "--candidates", value, *FIRST, "--report", str(report))
         candidates = json.loads(report.read_text())["candidates"]
         assert (candidates and candidates["read"]) == count

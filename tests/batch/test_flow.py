@@ -166,9 +166,9 @@ def test_what_a_service_that_is_gone_failed_on_is_done_again() -> None:
         lines = [json.dumps(record(n)).encode() for n in range(4)]
         items = [read_line(line, RecordFields(), reranker.info, {}) for line in lines]
         flow = Flow(reranker, Selection(), Bounds(records=2))
-        stopped = [outcome.original.id for outcome in flow.rank(items, lambda: True)]
+        stopped_ids = [outcome.original.id for outcome in flow.rank(items, lambda: True)]
         ids = [outcome.original.id for outcome in flow.rank(items)]
-    assert stopped == ["r0", "r1", "r2"]
+    assert stopped_ids == ["r0", "r1", "r2"]
     assert ids == ["r0", "r1", "r2", "r3"]
 
 

@@ -176,10 +176,10 @@ def test_a_file_is_read_as_it_was_when_it_was_opened(is_known: bool, tmp_path: P
     content = b"".join(b"%d\n" % number for number in range(100_000))
     path.write_bytes(content)
     read_file = partial(read_lines, name=str(path), max_bytes=100)
-    grown_reader, replaced, changed_reader, cut, same = (
+    grown_reader, replaced_reader, changed_reader, cut, same = (
         LineReader(str(path), read_file) for _ in range(5)
     )
-    for reader in (grown_reader, replaced, changed_reader, cut, same) if is_known else ():
+    for reader in (grown_reader, replaced_reader, changed_reader, cut, same) if is_known else ():
         reader.identity()
     assert (raw_lines(same), same.check()) == (content.splitlines(), ())
     with path.open("ab") as stream:
@@ -201,7 +201,7 @@ def test_a_file_is_read_as_it_was_when_it_was_opened(is_known: bool, tmp_path: P
     other = tmp_path / "other"
     other.write_bytes(b"other\n")
     other.replace(path)
-    assert (raw_lines(replaced), replaced.check()) == (content.splitlines(), ())
+    assert (raw_lines(replaced_reader), replaced_reader.check()) == (content.splitlines(), ())
 
 
 def test_a_job_whose_input_changes_is_not_done(

@@ -190,8 +190,8 @@ def test_no_documents_at_a_terminal(rerank: Run) -> None:
     outcome = rerank("refund")
     assert outcome.code == 2
     assert "no documents to rank" in outcome.err
-    forgotten = rerank("examples/faq.txt")
-    assert "examples/faq.txt is a file" in forgotten.err
+    forgotten_outcome = rerank("examples/faq.txt")
+    assert "examples/faq.txt is a file" in forgotten_outcome.err
     assert rerank("-d", "text only").code == 2
     assert "no documents to rank" in rerank("long " * 400).err
 

@@ -82,14 +82,14 @@ def test_no_false_alarm(line: str, folder: Path) -> None:
     assert "top-n" in out or "Usage" in out
 
 
-@pytest.mark.parametrize("how", ["open pipe", "file", "inherited"])
-def test_no_false_alarm_in_a_program(how: str, folder: Path) -> None:
-    stdin = {"open pipe": subprocess.PIPE, "inherited": None}.get(how)
+@pytest.mark.parametrize("way", ["open pipe", "file", "inherited"])
+def test_no_false_alarm_in_a_program(way: str, folder: Path) -> None:
+    stdin = {"open pipe": subprocess.PIPE, "inherited": None}.get(way)
     with (folder / "list").open() as stream:
         child = subprocess.Popen(
             [sys.executable, "-m", "rerank_cli", "config"],
             env={**os.environ, **ENVIRONMENT},
-            stdin=stream if how == "file" else stdin,
+            stdin=stream if way == "file" else stdin,
             stdout=subprocess.PIPE,
         )
         assert child.stdout is not None

@@ -86,5 +86,5 @@ def test_what_roff_would_take_for_its_own_is_escaped(make_man: ModuleType) -> No
 
 def test_the_wheel_installs_the_page() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    shared = project["tool"]["hatch"]["build"]["targets"]["wheel"]["shared-data"]
-    assert shared == {"rerank_cli/data/rerank.1": "share/man/man1/rerank.1"}
+    shared_data = project["tool"]["hatch"]["build"]["targets"]["wheel"]["shared-data"]
+    assert shared_data == {"rerank_cli/data/rerank.1": "share/man/man1/rerank.1"}

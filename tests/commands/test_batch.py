@@ -497,7 +497,7 @@ def test_a_run_has_no_documents_to_drop(rerank: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "who"),
+    ("options", "owner"),
     [
         (("--report", "-"), "the results and --report"),
         (("--errors", "-"), "the results and --errors"),
@@ -505,10 +505,10 @@ def test_a_run_has_no_documents_to_drop(rerank: Run) -> None:
     ],
 )
 def test_who_shares_standard_output_is_said(
-    options: tuple[str, ...], who: str, rerank: Run
+    options: tuple[str, ...], owner: str, rerank: Run
 ) -> None:
     outcome = rerank("batch", *BM25, *options, stdin=b"")
-    assert f"{who} both go to standard output\n\nhint: name a file" in outcome.err
+    assert f"{owner} both go to standard output\n\nhint: name a file" in outcome.err
     assert outcome.code == 2
 
 

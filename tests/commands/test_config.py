@@ -62,7 +62,7 @@ def test_the_list_as_json(rerank: Run, home: Path) -> None:
 @pytest.mark.slow
 def test_set_get_unset(rerank: Run, home: Path) -> None:
     assert rerank("config", "get", "aggregate").out == "adjusted-max\n"
-    for key, value, stored, shown_value in [
+    for key, value, stored_value, shown_value in [
         ("model", "bm25", 'model = "bm25"', "bm25"),
         ("top-n", "5", "top-n = 5", "5"),
         ("min-score", "-2", "min-score = -2.0", "-2.0"),
@@ -73,7 +73,7 @@ def test_set_get_unset(rerank: Run, home: Path) -> None:
             outcome := rerank("config", "set", key, value)
         )
         assert (outcome.code, outcome.out, outcome.err) == (0, "", "")
-        assert stored in (home / "config.toml").read_text().splitlines()
+        assert stored_value in (home / "config.toml").read_text().splitlines()
         assert rerank("config", "get", key).out == shown_value + "\n"
         assert rerank("config", "unset", key).code == 0
     assert (home / "config.toml").read_text() == ""
@@ -278,14 +278,14 @@ def test_a_key_in_the_place_of_a_name_is_not_shown(rerank: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "meant"), [("COHERE_API_KEY", "cohere"), ("Jina", "jina"), ("A=b", "PROVIDER")]
+    ("name", "expected"), [("COHERE_API_KEY", "cohere"), ("Jina", "jina"), ("A=b", "PROVIDER")]
 )
 def test_a_name_of_other_letters_is_answered_with_the_provider_that_is_meant(
-    name: str, meant: str, rerank: Run
+    name: str, expected: str, rerank: Run
 ) -> None:
     outcome = rerank("config", "set-key", name, stdin=b"x\n")
     assert outcome.code == 2
-    assert f"hint: rerank config set-key {meant}; the key itself is never" in outcome.err
+    assert f"hint: rerank config set-key {expected}; the key itself is never" in outcome.err
 
 
 @pytest.mark.parametrize(

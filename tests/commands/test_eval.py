@@ -270,7 +270,7 @@ def test_an_evaluation_that_is_killed_goes_on_and_comes_to_the_same(tmp_path: Pa
         environment = {**os.environ, "RERANK_HOME": str(tmp_path / home)}
         return subprocess.run(command, capture_output=True, cwd=ROOT, env=environment, check=False)
 
-    undisturbed = figures(run("whole"))
+    plain_figures = figures(run("whole"))
     home = tmp_path / "cut"
     environment = {**os.environ, "RERANK_HOME": str(home)}
     process = subprocess.Popen(
@@ -291,7 +291,7 @@ def test_an_evaluation_that_is_killed_goes_on_and_comes_to_the_same(tmp_path: Pa
         stream.write(b'{"query": "x", "sco')
     again = run("cut")
     assert b"continuing an interrupted run: " in again.stderr
-    assert figures(again) == undisturbed
+    assert figures(again) == plain_figures
     assert list(journals.glob("*.jsonl")) == []
 
 

@@ -104,8 +104,8 @@ def test_of_the_best_n_fewer_are_read(rerank: Run, input_path: str) -> None:
     assert outcome.out.splitlines()[0] in {LINES[450], LINES[460], every.out.splitlines()[0]}
     assert f"{MESSAGE}\n" in outcome.err
     assert "candidates" in json.loads(rerank("soil", input_path, *SMALL, "-n", "2", "--json").out)
-    for bound in (("--min-score", "0"), ("--within", "1"), ("--keep-empty",), ("--strict",)):
-        outcome = rerank("soil", input_path, *SMALL, "-n", "2", "--json", *bound)
+    for options in (("--min-score", "0"), ("--within", "1"), ("--keep-empty",), ("--strict",)):
+        outcome = rerank("soil", input_path, *SMALL, "-n", "2", "--json", *options)
         assert json.loads(outcome.out)["counts"]["chunks"] == 500
 
 

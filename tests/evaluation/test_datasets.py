@@ -298,8 +298,10 @@ def test_condensed_measures_leave_out_what_was_not_judged() -> None:
     run = {"q": {"d1": 2.0, "d2": 1.0}}
     for name in DEFAULT_MEASURES:
         (plain,) = figures_of(run, qrels, parse_measures([name])).values()
-        (condensed,) = figures_of(run, qrels, parse_measures([name]), condensed=True).values()
-        assert plain["q"] < condensed["q"] == 1.0
+        (condensed_figures,) = figures_of(
+            run, qrels, parse_measures([name]), condensed=True
+        ).values()
+        assert plain["q"] < condensed_figures["q"] == 1.0
 
 
 @pytest.mark.parametrize(

@@ -137,9 +137,9 @@ def test_agreement_is_symmetric_and_bounded(first: dict[str, float], data: st.Da
 
 def test_known_orders() -> None:
     scores = {"a": 4.0, "b": 3.0, "c": 2.0, "d": 1.0}
-    reversed_ = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0}
-    assert agreement(scores, reversed_).tau == pytest.approx(-1.0)
-    assert agreement(scores, reversed_).first is False
+    reversed_scores = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0}
+    assert agreement(scores, reversed_scores).tau == pytest.approx(-1.0)
+    assert agreement(scores, reversed_scores).first is False
     # One pair of six is tied in the second: (5 - 0) / sqrt(6 * 5).
     tied_scores = {"a": 4.0, "b": 3.0, "c": 3.0, "d": 1.0}
     assert agreement(scores, tied_scores).tau == pytest.approx(5 / math.sqrt(30))

@@ -157,15 +157,15 @@ def test_a_cut_of_one_half_holds_on_the_other(goal: Goal, target: float) -> None
 
 
 @pytest.mark.parametrize(
-    ("goal", "target", "needed"), [("recall", 0.95, 500), ("precision", 0.9, 250)]
+    ("goal", "target", "label_count"), [("recall", 0.95, 500), ("precision", 0.9, 250)]
 )
 def test_too_few_labels_are_refused_with_the_number_it_takes(
-    goal: Goal, target: float, needed: int
+    goal: Goal, target: float, label_count: int
 ) -> None:
     choice = choose_cut(draw_labels(4), goal, target)
-    assert (choice.cut, choice.needed) == (None, needed)
+    assert (choice.cut, choice.needed) == (None, label_count)
     assert "20 labels, 4 of them relevant, are too few" in describe_choice(choice)
-    enough = choose_cut(draw_labels(needed), goal, target)
+    enough = choose_cut(draw_labels(label_count), goal, target)
     assert enough.cut is not None
 
 
@@ -200,13 +200,13 @@ def test_the_table_fits_and_says_what_to_take() -> None:
     assert "4 of them relevant, are too few" in " ".join(lines)
 
 
-@pytest.mark.parametrize("bounded", [True, False])
+@pytest.mark.parametrize("is_bounded", [True, False])
 @pytest.mark.parametrize("rows", [[], [([], [])], [([0.5], [False])], [([2.5], [True])]])
 def test_few_labels_make_no_error(
-    rows: list[tuple[list[float], list[bool]]], bounded: bool
+    rows: list[tuple[list[float], list[bool]]], is_bounded: bool
 ) -> None:
     labelled_queries = [label(*row) for row in rows] or [label([], [])]
-    report = find_thresholds(labelled_queries, ThresholdOptions(), bounded=bounded)
+    report = find_thresholds(labelled_queries, ThresholdOptions(), bounded=is_bounded)
     assert all(choice.cut is None for choice in report.choices)
     assert b"".join(draw_thresholds([report], 80))
 

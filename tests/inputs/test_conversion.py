@@ -55,7 +55,7 @@ def test_html() -> None:
 
 
 @pytest.mark.parametrize(
-    ("declared", "encoding"),
+    ("declaration", "encoding"),
     [
         ("utf-8", "utf-8"),
         ("iso-8859-1", "iso-8859-1"),
@@ -69,9 +69,9 @@ def test_html() -> None:
         ("iso-8859-1", "utf-8-sig"),
     ],
 )
-def test_the_character_set_of_a_page(declared: str, encoding: str) -> None:
+def test_the_character_set_of_a_page(declaration: str, encoding: str) -> None:
     text = {"windows-1251": "Привет", "shift_jis": "日本語"}.get(encoding, "Grüße")
-    data = page(text, text, declared).encode(encoding)
+    data = page(text, text, declaration).encode(encoding)
     conversion = convert(data, InputFormat.HTML, "a.html")
     assert (conversion.text.strip(), conversion.title) == (text, text)
 

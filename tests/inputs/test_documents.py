@@ -298,9 +298,9 @@ def test_a_named_pipe_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     os.close(reading)
 
 
-@pytest.mark.parametrize("ending", [GeneratorExit, KeyboardInterrupt])
+@pytest.mark.parametrize("error_type", [GeneratorExit, KeyboardInterrupt])
 def test_what_is_read_ahead_of_the_documents_does_not_count(
-    tmp_path: Path, ending: type[BaseException]
+    tmp_path: Path, error_type: type[BaseException]
 ) -> None:
     (tmp_path / "a.txt").write_text("line\n" * 100)
     inputs = Inputs(paths=[str(tmp_path / "a.txt")])
@@ -308,8 +308,8 @@ def test_what_is_read_ahead_of_the_documents_does_not_count(
     documents = cast("Generator[Document]", iter(inputs))
     for _ in range(25):
         next(documents)
-    with pytest.raises(ending):
-        documents.throw(ending)
+    with pytest.raises(error_type):
+        documents.throw(error_type)
     assert inputs.share == 0.25
 
 

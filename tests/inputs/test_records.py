@@ -39,13 +39,13 @@ def elements(content: bytes, encoding: str = "utf-8") -> list[tuple[Any, SourceB
 
 def lay_out(text: str, data: st.DataObject) -> str:
     """Put white space wherever JSON allows it between the tokens of compact JSON."""
-    out, is_quoted, escaped = "", False, False
+    out, is_quoted, is_escaped = "", False, False
     for character in text:
         between = not is_quoted and character in "[]{},:"
         out += data.draw(space) + character + data.draw(space) if between else character
         if is_quoted:
-            is_quoted = character != '"' or escaped
-            escaped = character == "\\" and not escaped
+            is_quoted = character != '"' or is_escaped
+            is_escaped = character == "\\" and not is_escaped
         else:
             is_quoted = character == '"'
     return out

@@ -63,8 +63,8 @@ def test_suffixes() -> None:
     assert [suffix_of(p) for p in ("a", ".gz", "a.gz", "a.b.c.BZ2", "x.gz/a")] == [
         "", "", "", ".c", "",
     ]  # fmt: skip
-    rotated = ("a.log.1", "a.log.2.gz", "a.log-20260211.xz", "rerank.1", "v1.2", "a.2026", ".1")
-    assert [suffix_of(p) for p in rotated] == [".log", ".log", ".log", ".1", ".2", ".2026", ""]
+    log_names = ("a.log.1", "a.log.2.gz", "a.log-20260211.xz", "rerank.1", "v1.2", "a.2026", ".1")
+    assert [suffix_of(p) for p in log_names] == [".log", ".log", ".log", ".1", ".2", ".2026", ""]
     assert format_of("a.unknown") is InputFormat.TEXT
 
 
@@ -318,8 +318,8 @@ def test_the_parts_of_a_file_are_together_the_file(
     content_read = source.envelope.mark + b"".join(document.raw or b"" for document in documents)
     if documents:
         assert content_read.startswith(content)
-        added = content_read[len(content) :].decode(source.envelope.encoding, "replace")
-        assert added.strip("\r\n\0") == ""
+        extra_text = content_read[len(content) :].decode(source.envelope.encoding, "replace")
+        assert extra_text.strip("\r\n\0") == ""
     else:
         text_kept = content[len(source.envelope.mark) :].decode(source.envelope.encoding, "replace")
         assert not text_kept.strip()

@@ -42,9 +42,9 @@ def test_scores_stay_near_the_checkpoints(mini: Scorer) -> None:
     """Against the logits of the fp32 checkpoint in PyTorch, by scripts/train/references.py."""
     rows = json.loads((DATA / "mini_references.json").read_text(encoding="utf-8"))
     pairs = [Pair.from_texts(row["query"], p) for row in rows for p in [row["passage"]]]
-    moved = np.array(mini.score(pairs).values) - np.array([row["logit"] for row in rows])
-    assert np.abs(moved).mean() < 0.3
-    assert np.abs(moved).max() < 1.2
+    shifts = np.array(mini.score(pairs).values) - np.array([row["logit"] for row in rows])
+    assert np.abs(shifts).mean() < 0.3
+    assert np.abs(shifts).max() < 1.2
 
 
 @pytest.mark.parametrize(

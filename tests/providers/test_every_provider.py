@@ -29,8 +29,8 @@ def keys_and_no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_dialect_is_spoken_by_a_provider() -> None:
-    spoken = {dialect_of(name) for name in provider_names()}
-    assert spoken == set(DIALECTS)
+    dialects = {dialect_of(name) for name in provider_names()}
+    assert dialects == set(DIALECTS)
 
 
 @pytest.mark.parametrize("provider", provider_names())

@@ -261,15 +261,17 @@ def test_what_is_answered_can_be_had_as_the_table_says(
         assert "not kept" in row.command or "exit code 3" in row.command
         return
     records = '"documents": [{"id": "7", "text": "a"}, {"id": "8", "text": "b"}]'
-    asking = Row(records, (service,), "", records, f"rank('refund', {records.partition(':')[2]})")
+    request_row = Row(
+        records, (service,), "", records, f"rank('refund', {records.partition(':')[2]})"
+    )
     report = tmp_path / "report.json"
     with serve(service, faults=Answer(answer_of(service))) as server:
-        output = json.loads(send_by_command(asking, service, server, rerank, "--json"))
+        output = json.loads(send_by_command(request_row, service, server, rerank, "--json"))
         more = ("--report", str(report))
         record = json.loads(
-            send_by_batch(asking, service, server, rerank, tmp_path / "in.jsonl", *more)
+            send_by_batch(request_row, service, server, rerank, tmp_path / "in.jsonl", *more)
         )
-        ranking = send_by_python(asking, service, server)
+        ranking = send_by_python(request_row, service, server)
     expected = (
         [f"rerank-{number:08x}" for number in (1, 2, 3)]
         if row.field.startswith("x-")

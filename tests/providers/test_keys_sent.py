@@ -103,10 +103,10 @@ def test_a_refused_key_is_named_by_its_place(rerank: Run, monkeypatch: pytest.Mo
         variable = rerank(*line).err
         monkeypatch.delenv("COHERE_API_KEY")
         store_key("cohere", "x")
-        stored = rerank(*line).err
+        message = rerank(*line).err
     assert "check the key: --header 'Authorization: …', or rerank" in header
     assert "check the key: COHERE_API_KEY, or rerank" in variable
-    assert "check the key: rerank config set-key cohere" in stored
+    assert "check the key: rerank config set-key cohere" in message
 
 
 ECHOES = [

@@ -298,8 +298,8 @@ def test_what_is_compressed_comes_back(
     body = content = content * times
     for coding in codings:
         body = COMPRESS[coding](body)
-    decoded = decode_body(cut(body, sizes), ", ".join(codings), None)
-    assert b"".join(decoded) == content
+    plain_content = decode_body(cut(body, sizes), ", ".join(codings), None)
+    assert b"".join(plain_content) == content
 
 
 STRANGE = {

@@ -39,7 +39,7 @@ def test_this_machine_is_asked_without_a_proxy(
     variable: str, scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, "http://proxy:3128")
-    applies = variable == "ALL_PROXY" or variable.lower() == f"{scheme}_proxy"
+    is_proxied = variable == "ALL_PROXY" or variable.lower() == f"{scheme}_proxy"
     for host in LOOPBACK:
         url = f"{scheme}://{host}:8080/v1"
         assert is_loopback(url), url
@@ -47,11 +47,11 @@ def test_this_machine_is_asked_without_a_proxy(
     for host in ELSEWHERE:
         url = f"{scheme}://{host}:8080/v1"
         assert not is_loopback(url), url
-        assert (find_proxy(url) is not None) == applies, url
+        assert (find_proxy(url) is not None) == is_proxied, url
     monkeypatch.setenv("NO_PROXY", "10.0.0.0/8, <-loopback>, 127.0.0.9")
     for host in LOOPBACK:
         proxy = find_proxy(f"{scheme}://{host}:8080/v1")
-        assert (proxy is not None) == (applies and host != "127.0.0.9")
+        assert (proxy is not None) == (is_proxied and host != "127.0.0.9")
 
 
 def test_a_proxy_is_shown_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:

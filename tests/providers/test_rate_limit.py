@@ -17,16 +17,16 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = 1000.0
-        self.slept: list[float] = []
-        self.seen = threading.local()
+        self.sleeps: list[float] = []
+        self.thread_times = threading.local()
 
     def __call__(self) -> float:
-        self.seen.time = self.now
+        self.thread_times.time = self.now
         return self.now
 
     def sleep(self, seconds: float) -> None:
         assert seconds > 0
-        self.slept.append(seconds)
+        self.sleeps.append(seconds)
         self.now += seconds
 
 
@@ -78,7 +78,7 @@ def test_threads_share_the_limits(requests: int | None, tokens: int | None) -> N
 
     def send(place: int) -> tuple[float, int]:
         wait_for(pace, place % 13)
-        return clock.seen.time, place % 13
+        return clock.thread_times.time, place % 13
 
     with ThreadPoolExecutor(8) as pool:
         sends = sorted(pool.map(send, range(200)))
@@ -125,14 +125,14 @@ def test_a_hold_reaches_who_waits_already() -> None:
     pace: RateLimiter
 
     def sleep(seconds: float) -> None:
-        if not clock.slept:
+        if not clock.sleeps:
             pace.pause(100)  # as if another thread had been told to retry after 100 seconds
         clock.sleep(seconds)
 
     pace = RateLimiter(1, clock=clock, sleep=sleep)
     wait_for(pace)
     assert wait_for(pace) == pytest.approx(100)
-    assert clock.slept == [SPAN_SECONDS, 100 - SPAN_SECONDS]
+    assert clock.sleeps == [SPAN_SECONDS, 100 - SPAN_SECONDS]
 
 
 def test_an_interrupted_wait_leaves_the_turn_to_others() -> None:
@@ -159,4 +159,4 @@ def test_without_limits_nobody_waits() -> None:
     clock = Clock()
     pace = make_limiter(clock)
     assert [wait_for(pace, 10**9) for _ in range(100)] == [0] * 100
-    assert clock.slept == []
+    assert clock.sleeps == []

@@ -58,14 +58,14 @@ def ask(rerank: Run, monkeypatch: pytest.MonkeyPatch) -> Ask:
 @pytest.mark.parametrize("provider", packages())
 def test_each_difference_is_explained_in_the_entry(provider: str, ask: Ask) -> None:
     reasons = explanations()
-    occurred = set()
+    used_reasons = set()
     for call in calls_of(provider):
         for difference in compare(RECORDED_CALLS[provider]["calls"][call.name], ask(call)):
-            covering = [reason for reason in reasons if reason.covers(provider, difference)]
-            assert covering, f"{call.name}: {difference}"
-            occurred.update(covering)
+            matching_reasons = [reason for reason in reasons if reason.covers(provider, difference)]
+            assert matching_reasons, f"{call.name}: {difference}"
+            used_reasons.update(matching_reasons)
     assert [
-        reason for reason in reasons if reason.entry == provider and reason not in occurred
+        reason for reason in reasons if reason.entry == provider and reason not in used_reasons
     ] == []
 
 

@@ -208,10 +208,10 @@ def test_the_documented_instruction_is_sent_where_none_is_given(
     rerank: Run, tmp_path: Path
 ) -> None:
     body = EXAMPLES["kkiai"]["request"]
-    unsaid = {key: value for key, value in body.items() if key != "instruct"}
+    fields = {key: value for key, value in body.items() if key != "instruct"}
     with serve("kkiai") as server:
         more = ("-m", "kkiai/qwen3-rerank", "--base-url", server.url)
-        assert run_request(unsaid, rerank, tmp_path, *more).err == ""
-        notes = run_request(unsaid, rerank, tmp_path, *more, "-v").err
+        assert run_request(fields, rerank, tmp_path, *more).err == ""
+        notes = run_request(fields, rerank, tmp_path, *more, "-v").err
     assert [request.json for request in server.requests] == [body, body]
     assert f"--instruction is not given: sent '{body['instruct']}'" in notes

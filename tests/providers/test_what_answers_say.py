@@ -227,9 +227,9 @@ def test_requests_are_in_the_order_of_documents_and_not_too_many() -> None:
     for place in reversed(range(5 * MAX_REQUESTS)):
         requests.add((place,), [ServiceRequest(documents=place), ServiceRequest(documents=-place)])
         assert len(requests._entries) < 2 * MAX_REQUESTS + 2
-    ordered = requests.ordered()
-    assert len(ordered) == MAX_REQUESTS
-    assert [request.documents for request in ordered[:5]] == [0, 0, 1, -1, 2]
+    entries = requests.ordered()
+    assert len(entries) == MAX_REQUESTS
+    assert [request.documents for request in entries[:5]] == [0, 0, 1, -1, 2]
 
 
 def test_json_has_each_request_in_order(rerank: Run) -> None:
@@ -438,9 +438,9 @@ def test_a_job_that_goes_on_keeps_the_sums(
 ) -> None:
     write(tmp_path / "in.jsonl", [record(number) for number in range(6)])
     with serve("openrouter", faults=costly_answers) as server:
-        stopped, first = run_batch(rerank, tmp_path, server.url, "--fail-fast")
+        stopped_outcome, first = run_batch(rerank, tmp_path, server.url, "--fail-fast")
         outcome, second = run_batch(rerank, tmp_path, server.url, "--resume", "--no-fail-fast")
-    assert (stopped.code, outcome.code, first["runs"], second["runs"]) == (3, 3, 1, 2)
+    assert (stopped_outcome.code, outcome.code, first["runs"], second["runs"]) == (3, 3, 1, 2)
     # What is still under way when a job stops may be counted in its report alone.
     ask_with_faults = second["requests"]["answered"]
     assert 3 + 2 <= ask_with_faults <= first["requests"]["answered"] + 2

@@ -216,22 +216,22 @@ def test_nothing_scored_in_time_is_an_error() -> None:
 
 
 class SilentPipe:
-    """Documents of a pipe whose writer neither writes more nor closes it, until it is `closed`."""
+    """Documents of a pipe whose writer neither writes more nor closes it until `is_closed`."""
 
     def __init__(self, *texts: str) -> None:
         self._texts = texts
-        self.is_waiting, self.closed = threading.Event(), threading.Event()
+        self.is_waiting, self.is_closed = threading.Event(), threading.Event()
 
     def __iter__(self) -> Iterator[Document]:
         yield from map(Document, self._texts)
         self.is_waiting.set()
-        self.closed.wait(HANG_SECONDS)
+        self.is_closed.wait(HANG_SECONDS)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.closed.set()
+        self.is_closed.set()
 
 
 def test_nothing_read_in_time_is_an_error() -> None:
@@ -353,10 +353,10 @@ def test_a_watch_is_called_by_the_waiting_thread_alone_and_may_stop() -> None:
 
     class WaitingScorer(OverlapScorer):
         def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
-            stopped.wait(10)
+            is_stopped.wait(10)
             return super().score(pairs, keep)
 
-    stopped = threading.Event()
+    is_stopped = threading.Event()
 
     def watch(_: Progress) -> None:
         threads.add(threading.get_ident())
@@ -364,7 +364,7 @@ def test_a_watch_is_called_by_the_waiting_thread_alone_and_may_stop() -> None:
 
     with Reranker(WaitingScorer(info())) as reranker:
         ranking = reranker.rank(QUERY, make_documents(), max_time=LONG_SECONDS, watch=watch)
-        stopped.set()
+        is_stopped.set()
     assert threads == {threading.get_ident()}
     assert ranking.incomplete
     assert ranking.unread is None

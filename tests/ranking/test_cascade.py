@@ -154,14 +154,14 @@ def test_the_next_model_reads_what_the_first_stage_chose_and_no_more() -> None:
     files = [Document(filler * 20 + "cats have a memory. " + filler * 20) for _ in range(3)]
     last = Reranker(OverlapScorer(words_info(5, name="last")))
     whole = Cascade([small_reranker(), large_reranker()], 3).rank(QUERY, files)
-    chosen = Cascade([small_reranker(), last], 3).rank(
+    ranking = Cascade([small_reranker(), last], 3).rank(
         QUERY, files, Selection(candidates=2, first_stage="bm25")
     )
-    assert chosen.candidates is not None
-    assert chosen.candidates.read == 2
-    assert 0 < chosen.stages[1].pairs < whole.stages[1].pairs / 10
-    assert all(result.chunks < 8 and not result.explanation for result in chosen)
-    assert all("cats" in result.passage.text for result in chosen)
+    assert ranking.candidates is not None
+    assert ranking.candidates.read == 2
+    assert 0 < ranking.stages[1].pairs < whole.stages[1].pairs / 10
+    assert all(result.chunks < 8 and not result.explanation for result in ranking)
+    assert all("cats" in result.passage.text for result in ranking)
 
 
 def test_the_first_model_decides_how_many_candidates_there_are() -> None:
@@ -211,10 +211,10 @@ def test_an_interrupt_may_come_before_the_next_model_has_scored_anything() -> No
         assert ranking.incomplete
         assert set(judges(ranking)) == {"small"}
         assert ranking.stages[1][1:] == (0, 0)
-        bound = Cascade([small_reranker(), last], 400).rank(
+        full_ranking = Cascade([small_reranker(), last], 400).rank(
             QUERY, texts, Selection(within=1), watch=watch
         )
-        assert not bound.results
+        assert not full_ranking.results
 
 
 def test_a_failure_comes_after_the_ranking_of_the_models_before_it() -> None:
@@ -354,9 +354,9 @@ def test_to_stop_one_ranking_leaves_the_others() -> None:
         if len(first.jobs) > 1:
             raise StopRanking
 
-    stopped = cascade.submit("q", ["1", "2"], watch=stop)
+    stopped_ranking = cascade.submit("q", ["1", "2"], watch=stop)
     other = cascade.submit("q", ["3", "4"])
-    assert stopped.result().incomplete
+    assert stopped_ranking.result().incomplete
     for job in first.jobs:
         job.answer()
     ranking = other.result()

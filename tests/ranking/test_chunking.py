@@ -354,7 +354,7 @@ PROSE = [
     "\t",
     "👩‍👩‍👧 x",
 ]
-structured = st.sampled_from([*LINES]).flatmap(
+structured_texts = st.sampled_from([*LINES]).flatmap(
     lambda syntax: st.tuples(
         st.just(syntax), st.lists(st.sampled_from([*LINES[syntax], *PROSE]), max_size=60)
     )
@@ -362,7 +362,7 @@ structured = st.sampled_from([*LINES]).flatmap(
 
 
 @settings(max_examples=40)
-@given(structured, names, st.integers(8, 60), st.integers(1, 40))
+@given(structured_texts, names, st.integers(8, 60), st.integers(1, 40))
 @example(("python", ["word " * 40] * 2), "words", 8, 4)  # 400 characters but for the ends of lines
 def test_no_token_of_any_kind_of_text_is_lost_whatever_ends_its_lines(
     kind: tuple[str, list[str]], name: str, room: int, max_chunks: int

@@ -90,12 +90,12 @@ def test_as_many_candidates_as_passages_are_all(
         explain=True,
     )
     for count in (max(1, every.chunks), every.chunks + 3):
-        chosen = rank(
+        chosen_ranking = rank(
             QUERY, given_documents, scorer(), n=n, passages=passages, keep_empty=keep_empty,
             explain=True, candidates=count, first_stage=stage,
         )  # fmt: skip
-        assert is_same(chosen, every)
-        assert chosen.candidates is None
+        assert is_same(chosen_ranking, every)
+        assert chosen_ranking.candidates is None
 
 
 @given(documents, st.integers(1, 8), stages)
@@ -104,21 +104,25 @@ def test_a_passage_has_the_score_that_it_has_among_all(
 ) -> None:
     reader = scorer()
     every = rank(QUERY, given_documents, reader, explain=True)
-    chosen = rank(QUERY, given_documents, reader, explain=True, candidates=count, first_stage=stage)
-    assert (chosen.documents, chosen.empty) == (every.documents, every.empty)
-    assert chosen.chunks == min(count, every.chunks)
+    chosen_ranking = rank(
+        QUERY, given_documents, reader, explain=True, candidates=count, first_stage=stage
+    )
+    assert (chosen_ranking.documents, chosen_ranking.empty) == (every.documents, every.empty)
+    assert chosen_ranking.chunks == min(count, every.chunks)
     whole = {result.index: result for result in every}
-    for result in chosen:
+    for result in chosen_ranking:
         expected_result = whole[result.index]
         assert all(each in expected_result.explanation for each in result.explanation)
         if result.passage == expected_result.passage:
             assert result.raw_score == expected_result.raw_score
-    assert sum(len(result.explanation) for result in chosen) == chosen.chunks
-    if chosen.candidates is None:
-        assert chosen.chunks == every.chunks
+    assert sum(len(result.explanation) for result in chosen_ranking) == chosen_ranking.chunks
+    if chosen_ranking.candidates is None:
+        assert chosen_ranking.chunks == every.chunks
     else:
-        assert chosen.candidates.read == chosen.chunks
-        assert chosen.candidates.is_estimate or chosen.candidates.total == every.chunks
+        assert chosen_ranking.candidates.read == chosen_ranking.chunks
+        assert (
+            chosen_ranking.candidates.is_estimate or chosen_ranking.candidates.total == every.chunks
+        )
 
 
 @given(documents, st.integers(1, 8))
@@ -146,18 +150,18 @@ def test_to_read_a_long_input_again_changes_nothing(
     choice = choose(given_documents, count, stage)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(surveys, "_MAX_KEPT_CHARACTERS", 0)
-        reads = 0
+        read_count = 0
 
         def read() -> Sequence[Document]:
-            nonlocal reads
-            reads += 1
+            nonlocal read_count
+            read_count += 1
             return given_documents
 
         again = choose_passages(
             read, plan(), CandidateLimits(CandidateCount(count), stage), None, Birds
         )
     assert again == choice
-    assert reads <= 2
+    assert read_count <= 2
 
 
 @given(
@@ -443,8 +447,8 @@ def test_a_stopped_ranking_counts_the_chosen_passages() -> None:
 
 
 @given(st.integers(1, 6), st.integers(0, 5000), st.booleans())
-def test_blocks_have_about_the_size_of_a_chunk(count: int, length: int, spaced: bool) -> None:
-    text = ("word " if spaced else "words")[: max(1, length)] * (length // 5)
+def test_blocks_have_about_the_size_of_a_chunk(count: int, length: int, is_spaced: bool) -> None:
+    text = ("word " if is_spaced else "words")[: max(1, length)] * (length // 5)
     parts = list(surveys._parts(text, count))
     assert "".join(parts) == text
     assert len(parts) == count
@@ -457,10 +461,10 @@ def test_sizes_follow_the_plan() -> None:
     assert (whole.block, whole.most) == (None, None)
     assert whole.counts(["a" * 9999, "a"]) == [1, 1]
     assert not whole.count_doubtful([Document("a" * 9999)])
-    bound = BlockSizes(replace(plan(), room=None, characters=100))
-    assert (bound.block, bound.chunk) == (100, 100)
-    assert bound.counts(["a" * 950, "a", "a" * 101]) == [10, 1, 2]
-    assert bound.count_doubtful([Document("a" * 950), Document("a"), Document("ä" * 50)]) == 2
+    block_sizes = BlockSizes(replace(plan(), room=None, characters=100))
+    assert (block_sizes.block, block_sizes.chunk) == (100, 100)
+    assert block_sizes.counts(["a" * 950, "a", "a" * 101]) == [10, 1, 2]
+    assert block_sizes.count_doubtful([Document("a" * 950), Document("a"), Document("ä" * 50)]) == 2
 
 
 @pytest.mark.parametrize("stage", [FirstStage.BM25, FirstStage.HYBRID])

@@ -104,9 +104,9 @@ def test_arguments_are_for_all_and_a_record_has_its_own() -> None:
     ]
     with Reranker(NUMBERS) as reranker:
         orders = [order(result) for result in reranker.batch(records, n=2, min_score=2.5)]
-        explained = next(reranker.batch(records, explain=True)).ranking[0]
+        explained_result = next(reranker.batch(records, explain=True)).ranking[0]
     assert orders == [[1], [1]]
-    assert explained.explanation
+    assert explained_result.explanation
     with pytest.raises(UsageError, match="at least one result"):
         reranker.batch(records, n=0)
     with pytest.raises(UsageError, match="records must be several"):
@@ -146,11 +146,11 @@ def test_one_failure_is_an_error_and_what_all_would_meet_is_raised() -> None:
         remote = RemoteOptions(base_url=server.url, retries=0)
         with (
             Reranker("openai-like/m", remote=remote) as reranker,
-            pytest.raises(ProviderError, match="the last of 20 records in a row") as caught,
+            pytest.raises(ProviderError, match="the last of 20 records in a row") as error_info,
         ):
             results.extend(reranker.batch(endless_records([])))
-    assert "20 of them have no result" in str(caught.value.hint)
-    assert "--" not in str(caught.value.hint)
+    assert "20 of them have no result" in str(error_info.value.hint)
+    assert "--" not in str(error_info.value.hint)
     assert [result.id for result in results] == [f"r{number}" for number in range(30)]
     (failed,) = [result for result in results if result.error]
     assert failed.error

@@ -159,10 +159,10 @@ class Pass(Iterable[str]):
 
     def __init__(self, texts: list[str]) -> None:
         self.texts = texts
-        self.begun = 0
+        self.begin_count = 0
 
     def __iter__(self) -> Iterator[str]:
-        self.begun += 1
+        self.begin_count += 1
         return iter(self.texts)
 
 
@@ -172,7 +172,7 @@ def test_a_surveyed_collection_is_gone_through_twice_and_held_only_if_it_must_be
     expected = [(r.index, r.raw_score) for r in rank("cats", texts, BM25Scorer(), n=5)]
     passes = Pass(texts)
     assert [(r.index, r.raw_score) for r in rank("cats", passes, BM25Scorer(), n=5)] == expected
-    assert passes.begun == 2
+    assert passes.begin_count == 2
     once = (text for text in texts)
     assert [(r.index, r.raw_score) for r in rank("cats", once, BM25Scorer(), n=5)] == expected
     assert expected[0][1] > 0
@@ -181,7 +181,7 @@ def test_a_surveyed_collection_is_gone_through_twice_and_held_only_if_it_must_be
 def test_others_go_through_a_collection_once() -> None:
     passes = Pass(["1", "2"])
     assert [r.index for r in rank("q", passes, number_scorer())] == [1, 0]
-    assert passes.begun == 1
+    assert passes.begin_count == 1
 
 
 def test_a_watch_sees_the_survey_first() -> None:

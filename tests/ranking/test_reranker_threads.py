@@ -71,21 +71,21 @@ def test_many_threads_get_the_scores_of_one(model: str, submits: int) -> None:
             for place, (query, documents) in enumerate(jobs)
         }
     draw = random.Random(1)
-    cancelled = {place for place in range(len(jobs)) if draw.random() < 0.5}
+    cancelled_places = {place for place in range(len(jobs)) if draw.random() < 0.5}
     with Reranker(model) as reranker:
 
         def submit(number: int) -> dict[int, dict[int, float]]:
             pending: list[tuple[int, Pending]] = []
             for place in range(number * submits, (number + 1) * submits):
                 pending.append((place, reranker.submit(*jobs[place])))
-                if place in cancelled:
+                if place in cancelled_places:
                     threading.Thread(target=pending[-1][1].cancel).start()
             scores_by_place = {}
             for place, ranking in pending:
                 try:
                     scores_by_place[place] = scores_of(ranking.result())
                 except CancelledError:
-                    assert place in cancelled
+                    assert place in cancelled_places
             return scores_by_place
 
         results = in_threads(submit)
@@ -93,7 +93,7 @@ def test_many_threads_get_the_scores_of_one(model: str, submits: int) -> None:
         assert reranker._pool.tasks == {}
         assert reranker._pool.store.pending == {}
     result_by_place = {place: scores for each in results for place, scores in each.items()}
-    assert set(range(len(jobs))) - set(result_by_place) <= cancelled
+    assert set(range(len(jobs))) - set(result_by_place) <= cancelled_places
     assert all(scores == alone[place] for place, scores in result_by_place.items())
     after = set(threading.enumerate()) - before
     for thread in after:
@@ -265,8 +265,8 @@ def test_an_event_loop_can_wait_and_cancel() -> None:
 
     async def ask() -> Ranking:
         future = asyncio.wrap_future(reranker.submit("q", ["1"]))
-        given_up = asyncio.wrap_future(reranker.submit("q", ["2"]))
-        given_up.cancel()
+        lost_future = asyncio.wrap_future(reranker.submit("q", ["2"]))
+        lost_future.cancel()
         await asyncio.sleep(0)
         assert gate.jobs[1].is_cancelled
         gate.jobs[0].answer()
@@ -324,14 +324,14 @@ def test_a_stream_waits_for_room_and_a_list_does_not() -> None:
     gate = Gate()
     reranker = Reranker(gate)
     thread = ThreadPoolExecutor(1)
-    streamed = thread.submit(lambda: reranker.submit("q", documents(), Selection(n=2)).result())
+    future = thread.submit(lambda: reranker.submit("q", documents(), Selection(n=2)).result())
     answered = 0
-    while not streamed.done():
+    while not future.done():
         if len(gate.jobs) > answered:
             assert len(numbers) <= 256 * (answered + 5)
             gate.jobs[answered].answer()
             answered += 1
-    assert [result.index for result in streamed.result()] == [2999, 2998]
+    assert [result.index for result in future.result()] == [2999, 2998]
     assert reranker.submit("q", [str(-number) for number in range(3000)]).pairs == 2999
     thread.shutdown()
 

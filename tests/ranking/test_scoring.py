@@ -97,7 +97,7 @@ def test_every_document_has_its_own_scores_and_equal_ones_are_scored_once(
     scorer = Recorder()
     scoring = Scoring(scorer)
     texts_seen: set[str] = set()
-    repeated = 0
+    repeat_count = 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "SLICE_PAIRS", step)
         for batch in batches:
@@ -107,9 +107,9 @@ def test_every_document_has_its_own_scores_and_equal_ones_are_scored_once(
                 [float(len(chunk.text)) for chunk in split.chunks] for split in splits
             ]
             for text in filter(str.strip, batch):
-                repeated += text in texts_seen
+                repeat_count += text in texts_seen
                 texts_seen.add(text)
-    assert scoring.duplicates == repeated
+    assert scoring.duplicates == repeat_count
     assert scorer.texts == [
         chunk.text
         for split in splits_of(list(dict.fromkeys(t for b in batches for t in b)))

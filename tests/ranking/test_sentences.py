@@ -207,9 +207,9 @@ def test_the_path_of_a_character_is_the_blocks_around_it(levels: list[tuple[int,
     )
     blocks = find_blocks(text, "markdown")
     sections = Sections(blocks)
-    naming = (BlockKind.SECTION, BlockKind.CLASS, BlockKind.FUNCTION)
+    named_kinds = (BlockKind.SECTION, BlockKind.CLASS, BlockKind.FUNCTION)
     for place in range(len(text)):
-        expected = [b.name for b in blocks if b.start <= place < b.end and b.kind in naming]
+        expected = [b.name for b in blocks if b.start <= place < b.end and b.kind in named_kinds]
         assert list(sections.path(place)) == expected
 
 

@@ -38,9 +38,9 @@ def rank_texts(
     reranker: Reranker | None = None,
     **options: object,
 ) -> Ranking:
-    chosen = Selection(**options)  # type: ignore[arg-type]
+    selection = Selection(**options)  # type: ignore[arg-type]
     reranker = reranker or Reranker(gate)
-    return reranker.submit("q", documents, chosen, watch=gate.watch).result()
+    return reranker.submit("q", documents, selection, watch=gate.watch).result()
 
 
 def test_it_has_the_documents_that_were_scored_with_their_places() -> None:

@@ -32,7 +32,7 @@ class Service(OverlapScorer):
     ) -> None:
         about = words_info(window or 100, remote=True, media=frozenset({"image"}), **info)
         super().__init__(about, number_in if window is None else shared_words)
-        self.kept: list[int | None] = []
+        self.keep_counts: list[int | None] = []
         self.texts: list[str] = []
         self.jobs: list[Job] = []
         self._step = step
@@ -47,7 +47,7 @@ class Service(OverlapScorer):
         keep: int | None = None,
         client: object = None,
     ) -> "Job":
-        self.kept.append(keep)
+        self.keep_counts.append(keep)
         self.texts += [pair.chunk.text for pair in pairs]
         parts = self._parts(pairs, keep)
         self.jobs.append(Job(parts, receive))
@@ -133,10 +133,10 @@ def test_all_are_asked_for_where_documents_have_several_chunks() -> None:
     scorer = Service(window=8)
     long = " ".join(["word"] * 30)
     ranking = rank("term", ["term", f"{long} term"], scorer, n=1)
-    assert scorer.kept == [None]
+    assert scorer.keep_counts == [None]
     assert ranking.missing == 0
     rank("term", [f"{long} term"], scorer, n=1, passages=True)
-    assert scorer.kept[-1] == 1
+    assert scorer.keep_counts[-1] == 1
 
 
 def test_a_passage_keeps_its_index_though_others_have_no_score() -> None:
@@ -182,18 +182,18 @@ def test_few_equal_documents_wait_for_the_score_of_the_first(
 ) -> None:
     monkeypatch.setattr(scoring, "MAX_PENDING_CHARACTERS", 1 << 12)
     gate, watch_counts = Gate(), [0]
-    read = 0
+    read_count = 0
 
     def documents() -> Iterator[str]:
-        nonlocal read
-        for read in range(1, 5001):  # noqa: B007 - the watch looks at it
+        nonlocal read_count
+        for read_count in range(1, 5001):  # noqa: B007 - the watch looks at it
             yield "1"
 
     def answer_once_nothing_is_read(_progress: Progress) -> None:
-        if gate.jobs and read == watch_counts[-1]:
+        if gate.jobs and read_count == watch_counts[-1]:
             gate.jobs.pop().answer()
         elif gate.jobs:
-            watch_counts.append(read)
+            watch_counts.append(read_count)
 
     ranking = rank("q", documents(), gate, watch=answer_once_nothing_is_read)
     assert (ranking.documents, ranking.duplicates) == (5000, 4999)

@@ -216,9 +216,9 @@ def test_lists_of_the_script(weak_scores: ModuleType, tmp_path: Path) -> None:
     assert kinds == set(itertools.product(counts, weak_scores.FORMS, weak_scores.SHAPES))
     assert {case.is_for_choosing for case in cases} == {True, False}
     for case in cases:
-        sought = f"Boat number {case.group.partition(' d')[2]}."
-        assert any(sought in text for text in case.answer)
-        assert not any(sought in text for text in (*case.near, *case.other))
+        sentence = f"Boat number {case.group.partition(' d')[2]}."
+        assert any(sentence in text for text in case.answer)
+        assert not any(sentence in text for text in (*case.near, *case.other))
         assert case.near
         assert case.far
         assert any("Title" in text for text in case.answer) is (case.set == "squad")

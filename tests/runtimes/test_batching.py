@@ -72,9 +72,9 @@ def test_a_run_may_be_shared_where_that_changes_no_score_and_nowhere_else(tmp_pa
     assert open_graph(describe(BERT, "bert"), None, 1).batching == NO_BATCHING
     folder = copy_model("bert", tmp_path)
     quantize_dynamic(BERT, folder / "model.onnx", weight_type=QuantType.QInt8)
-    quantised = folder / "model.onnx"
-    assert open_graph(describe(quantised, "int8"), store, 1).batching == NO_BATCHING
-    assert not batches_keep_scores(Graph(quantised, LoadOptions()), 512)
+    int8_graph = folder / "model.onnx"
+    assert open_graph(describe(int8_graph, "int8"), store, 1).batching == NO_BATCHING
+    assert not batches_keep_scores(Graph(int8_graph, LoadOptions()), 512)
 
 
 @pytest.mark.parametrize("name", ["bert", "bert-classes", "xlmr", "xlmr-ids"])

@@ -84,11 +84,11 @@ def test_libraries_that_do_not_load_are_told_of_or_never_mentioned(
 
 @pytest.mark.usefixtures("gpu")
 def test_what_is_quantised_stays_on_the_cpu(tmp_path: Path) -> None:
-    quantised = str(quantize(Path(BERT), tmp_path))
-    auto = open_scorer(quantised, runtime=RuntimeOptions(device=Device.AUTO))
+    int8_graph = str(quantize(Path(BERT), tmp_path))
+    auto = open_scorer(int8_graph, runtime=RuntimeOptions(device=Device.AUTO))
     assert auto.runtime_name == "onnxruntime on the CPU"  # type: ignore[attr-defined]
     with pytest.raises(ModelError, match="is quantised for CPUs"):
-        open_scorer(quantised, runtime=RuntimeOptions(device=Device.CUDA))
+        open_scorer(int8_graph, runtime=RuntimeOptions(device=Device.CUDA))
 
 
 @pytest.mark.parametrize("has_gpu", [False, True])

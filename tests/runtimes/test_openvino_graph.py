@@ -155,17 +155,17 @@ def test_models_in_its_own_format_and_with_weights_beside_them(root: Path, tmp_p
 def test_what_is_quantised_or_in_parts_is_run_by_onnxruntime_and_that_is_said(
     rerank: Run, tmp_path: Path
 ) -> None:
-    quantised = quantize(MODELS / "bert", tmp_path)
+    int8_folder = quantize(MODELS / "bert", tmp_path)
     parts = ROOT / "models" / "mini"
-    for path, why in (
-        (quantised / "model.onnx", "is quantised for onnxruntime, and onnxruntime runs it"),
+    for path, reason in (
+        (int8_folder / "model.onnx", "is quantised for onnxruntime, and onnxruntime runs it"),
         (parts / "reader.onnx", "is one of two parts of a model, and onnxruntime runs them"),
     ):
         arguments = ["refund", "-d", "a refund", "-d", "b", "--scores", "-m", str(path.parent)]
         expected = rerank(*arguments)
         outcome = rerank(*arguments, "--runtime", "openvino")
         assert (outcome.code, outcome.out) == (0, expected.out)
-        assert outcome.err == f"rerank: {path}: {why}\n"
+        assert outcome.err == f"rerank: {path}: {reason}\n"
 
 
 def test_what_is_no_cross_encoder_is_said(tmp_path: Path, rerank: Run) -> None:

@@ -110,16 +110,16 @@ def test_threads_do_not_change_the_order_of_sums(folder: Path) -> None:
 def test_a_query_is_read_once_for_all_its_passages(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reads: list[int] = []
+    read_counts: list[int] = []
 
     def note(graph: PartedGraph, ids: Sequence[int]) -> TextStates:
-        reads.append(len(ids))
+        read_counts.append(len(ids))
         return graph._encode(ids, "query_")
 
     scorer = open_folder(folder, threads=2)
     monkeypatch.setattr(PartedGraph, "encode_query", note)
     scorer.score(PAIRS)
-    assert len(reads) == len(QUERIES)
+    assert len(read_counts) == len(QUERIES)
 
 
 def test_a_passages_states_serve_any_query(folder: Path) -> None:
@@ -316,8 +316,11 @@ def test_a_query_and_a_passage_may_begin_with_tokens_of_their_own(folder: Path) 
     shutil.copytree(folder, marked_folder)
     tokenizer.save(str(marked_folder / "tokenizer.json"))
     pairs = [Pair.from_texts("x", "y z"), Pair.from_texts("", "b")]
-    spelt = [Pair.from_texts(f"a {pair.query}", f"b {pair.chunk.text}") for pair in pairs]
-    assert open_folder(marked_folder).score(pairs).values == open_folder(folder).score(spelt).values
+    spelt_pairs = [Pair.from_texts(f"a {pair.query}", f"b {pair.chunk.text}") for pair in pairs]
+    assert (
+        open_folder(marked_folder).score(pairs).values
+        == open_folder(folder).score(spelt_pairs).values
+    )
     assert open_folder(marked_folder).info.specials == open_folder(folder).info.specials + 2
 
 

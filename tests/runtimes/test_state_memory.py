@@ -42,19 +42,19 @@ class Reader:
 
     def __init__(self, memory: StateMemory) -> None:
         self.memory = memory
-        self.read: list[int] = []
+        self.texts_read: list[int] = []
 
     def find(self, *numbers: int, size: int = 100) -> list[int]:
         """Those of some texts that had to be read."""
-        self.read.clear()
+        self.texts_read.clear()
         for number in numbers:
 
             def encode(ids: Sequence[int]) -> TextStates:
-                self.read.extend(ids)
+                self.texts_read.extend(ids)
                 return states_of(size)
 
             assert self.memory.find([number], encode).result().size == size
-        return [*self.read]
+        return [*self.texts_read]
 
 
 def test_what_was_not_used_for_longest_goes_first() -> None:

@@ -45,7 +45,7 @@ class LastingFake(OverlapScorer):
     def __init__(self, identity: str = "fake") -> None:
         super().__init__(replace(WORDS_INFO, remote=True))
         self.identity = identity
-        self.given: list[tuple[str, str]] = []
+        self.given_pairs: list[tuple[str, str]] = []
 
     def start(
         self,
@@ -57,7 +57,7 @@ class LastingFake(OverlapScorer):
     ) -> DoneJob:
         for place in reversed(range(len(pairs))):
             query, text = pairs[place].query, pairs[place].chunk.scored_text
-            self.given.append((query, text))
+            self.given_pairs.append((query, text))
             if "!" in text:
                 receive(ScorerError("it failed"))
                 break
@@ -96,9 +96,11 @@ PAIRS = st.tuples(st.sampled_from(["q", "qq"]), WORDS)
 
 @pytest.mark.slow
 @settings(max_examples=25)
-@given(calls=st.lists(st.lists(PAIRS, min_size=1, max_size=6), max_size=5), reopened=st.booleans())
+@given(
+    calls=st.lists(st.lists(PAIRS, min_size=1, max_size=6), max_size=5), is_reopened=st.booleans()
+)
 def test_results_are_those_without_a_cache(
-    tmp_path_factory: pytest.TempPathFactory, calls: list[list[tuple[str, str]]], reopened: bool
+    tmp_path_factory: pytest.TempPathFactory, calls: list[list[tuple[str, str]]], is_reopened: bool
 ) -> None:
     folder = tmp_path_factory.mktemp("scores")
     file = ScoreFile(folder)
@@ -106,11 +108,11 @@ def test_results_are_those_without_a_cache(
     for call in calls:
         pairs = [Pair.from_texts(*pair) for pair in call]
         assert outcome(CachedScorer(fake, file), pairs) == outcome(LastingFake(), pairs)
-        if reopened:
+        if is_reopened:
             file.close()
             file = ScoreFile(folder)
     file.close()
-    pairs_scored = [pair for pair in fake.given if "x" not in pair[1] and "!" not in pair[1]]
+    pairs_scored = [pair for pair in fake.given_pairs if "x" not in pair[1] and "!" not in pair[1]]
     again = Counter(pairs_scored) - Counter(set(pairs_scored))
     # Twice only if both were in one call: then `ScorePool` has one of them.
     assert all(any(call.count(pair) > 1 for call in calls) for pair in again)
@@ -312,9 +314,11 @@ def test_scores_of_a_set_are_not_kept(
 ) -> None:
     monkeypatch.setenv("JINA_API_KEY", KEY)
     with serve("jina") as server:
-        where = [] if arguments[1] == "bm25" else ["--base-url", server.url]
+        url_options = [] if arguments[1] == "bm25" else ["--base-url", server.url]
         for _ in range(2):
-            assert rerank(*arguments, *where, "--cache", "a refund of the shoes", FAQ).code == 0
+            assert (
+                rerank(*arguments, *url_options, "--cache", "a refund of the shoes", FAQ).code == 0
+            )
     assert not (home / "cache" / "scores").exists()
 
 

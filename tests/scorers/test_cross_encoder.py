@@ -298,7 +298,7 @@ def test_as_many_runs_at_once_as_there_are_threads_longest_first(threads: int) -
 
 
 def test_pairs_that_are_cancelled_are_not_counted_as_scored() -> None:
-    has_begun, is_cancelled, received = threading.Event(), threading.Event(), threading.Event()
+    has_begun, is_cancelled, has_received = threading.Event(), threading.Event(), threading.Event()
 
     class SlowGraph(MeetingGraph):
         prepared_path = passages = None
@@ -311,11 +311,13 @@ def test_pairs_that_are_cancelled_are_not_counted_as_scored() -> None:
     scorer = open_scorer(str(MODELS / "bert"), runtime=RuntimeOptions(threads=1))
     scorer._network = SlowGraph(1)  # type: ignore[attr-defined]
     assert isinstance(scorer, LocalScorer)
-    job = scorer.start([pair("q", "a " * length) for length in (1, 9, 4)], lambda _: received.set())
+    job = scorer.start(
+        [pair("q", "a " * length) for length in (1, 9, 4)], lambda _: has_received.set()
+    )
     assert has_begun.wait(30)
     job.cancel()
     is_cancelled.set()
-    assert received.wait(30)
+    assert has_received.wait(30)
     assert scorer.account().startswith("1 pair on 1 thread")
 
 

@@ -81,10 +81,10 @@ def test_a_price_is_told_where_one_is_stated(rerank: Run, home: Path) -> None:
     plan = json.loads(rerank("-m", "mine/m", "q", "--dry-run", "--json", stdin=LINES).out)
     price = {"amount": 0.008, "currency": "USD", "source": "the contract", "estimated": True}
     assert plan["price"] == price
-    limited = ("-m", "mine/m", "q", "--dry-run", "--max-cost", "0.004")
-    outcome = rerank(*limited, stdin=LINES)
+    arguments = ("-m", "mine/m", "q", "--dry-run", "--max-cost", "0.004")
+    outcome = rerank(*arguments, stdin=LINES)
     assert outcome.out.splitlines()[1].startswith("64 passages of 100 documents, about ")
-    plan = json.loads(rerank(*limited, "--json", stdin=LINES).out)
+    plan = json.loads(rerank(*arguments, "--json", stdin=LINES).out)
     assert (plan["chunks"], plan["documents"], plan["unread"]["passages"]) == (64, 100, 36)
 
 

@@ -71,8 +71,8 @@ def test_requests_are_sent_as_long_as_they_are_paid_for() -> None:
 def test_an_ample_budget_changes_nothing() -> None:
     with serve("openai-like") as server:
         whole, paid_ranking = rank(server), rank(server, max_cost=1.0)
-        timed = rank(server, max_time=LONG_SECONDS)
-    for ranking in (paid_ranking, timed):
+        timed_ranking = rank(server, max_time=LONG_SECONDS)
+    for ranking in (paid_ranking, timed_ranking):
         assert ranking.unread is None
         assert [(r.index, r.raw_score) for r in ranking] == [(r.index, r.raw_score) for r in whole]
         assert ranking.cost is not None

@@ -270,8 +270,8 @@ def test_a_long_text_for_a_model_of_unknown_length_is_said_once(
     model: str, more: list[str], is_said: bool, rerank: Run
 ) -> None:
     notes, _ = messages_of(rerank, model, *more)
-    how = "in chunks of up to 122,880 characters" if model == "infinity/m" else "whole"
-    assert notes == ([UNKNOWN.format(model=model, how=how)] if is_said else [])
+    manner = "in chunks of up to 122,880 characters" if model == "infinity/m" else "whole"
+    assert notes == ([UNKNOWN.format(model=model, how=manner)] if is_said else [])
     assert messages_of(rerank, model, *more, texts=LONG[::2])[0] == []  # none of which is long
 
 

@@ -63,13 +63,13 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 def test_many_documents_are_one_ranking(rerank: Run) -> None:
     with serve("tei") as server, serve("openai-like") as whole:
-        split = rerank(*model_options(server, "tei/local"), QUERY, "--json", stdin=lines(MANY))
+        outcome = rerank(*model_options(server, "tei/local"), QUERY, "--json", stdin=lines(MANY))
         other = rerank(
             *model_options(whole), QUERY, "--json", "--concurrency", "1", stdin=lines(MANY[:500])
         )
         ten = rerank(*model_options(server, "tei/local"), QUERY, "-n", "10", stdin=lines(MANY))
-    assert (split.code, split.err, other.code) == (0, "", 0)
-    assert indices(split.out) == best(MANY)
+    assert (outcome.code, outcome.err, other.code) == (0, "", 0)
+    assert indices(outcome.out) == best(MANY)
     assert indices(other.out) == [place for place in best(MANY) if place < 500]
     assert ten.out.splitlines() == [MANY[place] for place in best(MANY)[:10]]
     request_sizes = sizes(server, "texts")

@@ -82,11 +82,11 @@ def test_an_instruction(dialect: str, model: str, expected: dict[str, Any], rera
     assert {path: at_path(body, path) for path in expected} == expected
 
 
-@pytest.mark.parametrize(("dialect", "model", "where", "expected"), CUT)
+@pytest.mark.parametrize(("dialect", "model", "cut_place", "expected"), CUT)
 def test_where_the_provider_cuts(
-    dialect: str, model: str, where: str, expected: dict[str, Any], rerank: Run
+    dialect: str, model: str, cut_place: str, expected: dict[str, Any], rerank: Run
 ) -> None:
-    body = body_of(rerank, dialect, model, "--truncate", where)
+    body = body_of(rerank, dialect, model, "--truncate", cut_place)
     assert {path: at_path(body, path) for path in expected} == expected
 
 

@@ -76,14 +76,14 @@ class Service:
         assert isinstance(scorer, RemoteScorer)
         self.scorer = scorer
         self.first = scorer.provider.answer.first_index
-        self.sent: list[bytes] = []
+        self.sent_keys: list[bytes] = []
         scorer._client.send = self.send  # type: ignore[method-assign]
 
     def send(
         self, body: bytes, tokens: int = 0, until: float = 0.0, cancellation: Event | None = None
     ) -> Reply:
         values = documents_in(body)
-        self.sent += map(sent_key, values)
+        self.sent_keys += map(sent_key, values)
         results = [
             {"index": place + self.first, "relevance_score": score_of(value)}
             for place, value in enumerate(values)
@@ -119,9 +119,9 @@ def check(model: str, documents: list[GivenDocument]) -> None:
     finally:
         service.scorer.close()
     distinct = set(map(sent_key, values))
-    assert set(service.sent) == distinct
+    assert set(service.sent_keys) == distinct
     if service.scorer.info.scope == "pair":  # and sharing is as good as it was
-        assert len(service.sent) <= len(distinct) + len(PREPENDED_DOCUMENTS)
+        assert len(service.sent_keys) <= len(distinct) + len(PREPENDED_DOCUMENTS)
 
 
 TITLES: list[dict[str, Any]] = [{}, {"title": ""}, {"title": "A"}, {"title": "B"}, {"title": 1}]
@@ -191,7 +191,7 @@ def test_a_picture_that_has_changed_is_another(pictures: list[Media]) -> None:
     for end in (b"1", b"22"):
         Path(pictures[0].place).write_bytes(b"\x89PNG\r\n\x1a\n" + end)
         reranker.rank("q", [Document("", media=pictures[0])])
-    assert len(service.sent) == 2
+    assert len(service.sent_keys) == 2
 
 
 def test_records_of_a_batch_share_scores_only_where_the_same_is_sent(
@@ -226,4 +226,4 @@ def test_records_of_an_entry_of_ones_own_are_told_apart_by_all_that_is_sent(home
         {"text": "a", "title": title, "id": "1"} for title in ("A", "B", "A")
     ]
     Reranker(service.scorer).rank("q", records)
-    assert len(service.sent) == 2
+    assert len(service.sent_keys) == 2

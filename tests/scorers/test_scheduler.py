@@ -14,7 +14,7 @@ class Receiver:
     """Takes what is done of a job of so many works; `wait` waits for all of it, or for an error."""
 
     def __init__(self, works: int) -> None:
-        self.done: list[PieceResult] = []
+        self.results: list[PieceResult] = []
         self._works = works
         self._over = threading.Event()
         self._error: BaseException | None = None
@@ -25,15 +25,15 @@ class Receiver:
         if isinstance(result, BaseException):
             self._error = result
         else:
-            self.done.append(result)
-        if self._error or len(self.done) == self._works:
+            self.results.append(result)
+        if self._error or len(self.results) == self._works:
             self._over.set()
 
     def wait(self) -> list[PieceResult]:
         assert self._over.wait(30)
         if self._error:
             raise self._error
-        return self.done
+        return self.results
 
 
 def values(scheduler: Scheduler, works: Sequence[float], costs: Sequence[int]) -> list[float]:
@@ -41,7 +41,7 @@ def values(scheduler: Scheduler, works: Sequence[float], costs: Sequence[int]) -
     receiver = Receiver(len(works))
     scheduler.submit(works, costs, receiver)
     results = dict(receiver.wait())
-    assert len(results) == len(receiver.done)
+    assert len(results) == len(receiver.results)
     return [results[place] for place in range(len(works))]
 
 
@@ -57,29 +57,29 @@ class Gate:
     """Work that waits until it is let through, and notes in what order it was begun."""
 
     def __init__(self) -> None:
-        self.begun: list[str] = []
+        self.begun_names: list[str] = []
         self.alone: list[bool] = []
-        self.opened = threading.Event()
+        self.is_open = threading.Event()
         self.first = threading.Event()
 
     def __call__(self, work: str, alone: bool = False) -> float:
-        self.begun.append(work)
+        self.begun_names.append(work)
         self.alone.append(alone)
         self.first.set()
-        self.opened.wait(10)
+        self.is_open.wait(10)
         return 0.0
 
 
 def test_the_costliest_goes_first() -> None:
     gate = Gate()
-    gate.opened.set()
+    gate.is_open.set()
     values(Scheduler(gate, 1), ["a", "b", "c", "d"], [2, 9, 5, 9])  # type: ignore[list-item]
-    assert gate.begun == ["b", "d", "c", "a"]
+    assert gate.begun_names == ["b", "d", "c", "a"]
 
 
 def test_what_is_alone_is_told_so() -> None:
     gate = Gate()
-    gate.opened.set()
+    gate.is_open.set()
     scheduler = Scheduler(gate, 1)
     values(scheduler, ["a", "b", "c"], [3, 2, 1])  # type: ignore[list-item]
     values(scheduler, ["d"], [1])  # type: ignore[list-item]
@@ -94,14 +94,14 @@ def test_jobs_of_a_client_are_done_in_turn_and_clients_share() -> None:
     scheduler.submit(["2"] * 2, [99] * 2, second, client="a")
     gate.first.wait(10)
     scheduler.submit(["x"] * 3, [10] * 3, other, client="b")
-    gate.opened.set()
+    gate.is_open.set()
     for receiver in (first, second, other):
         receiver.wait()
-    own = [work for work in gate.begun if work != "x"]
+    own = [work for work in gate.begun_names if work != "x"]
     assert own == ["1"] * 6 + ["2"] * 2
     # Whoever comes later does not wait for all that was there before, and does not take over.
-    assert gate.begun[:7].count("x") == 3
-    assert gate.begun[:3].count("x") <= 2
+    assert gate.begun_names[:7].count("x") == 3
+    assert gate.begun_names[:3].count("x") <= 2
 
 
 def test_jobs_without_a_client_share_though_they_come_from_one_thread() -> None:
@@ -111,34 +111,34 @@ def test_jobs_without_a_client_share_though_they_come_from_one_thread() -> None:
     scheduler.submit(["1"] * 6, [10] * 6, first)
     gate.first.wait(10)
     scheduler.submit(["2"] * 2, [10] * 2, second)
-    gate.opened.set()
+    gate.is_open.set()
     first.wait()
     second.wait()
-    assert gate.begun[:5].count("2") == 2
+    assert gate.begun_names[:5].count("2") == 2
 
 
 @pytest.mark.parametrize("read_count", [0, 1])
 def test_what_is_cancelled_is_not_begun(read_count: int) -> None:
     gate = Gate()
-    gate.opened.set()
-    blocking, block_begun = threading.Event(), threading.Event()
+    gate.is_open.set()
+    may_go_on, has_begun = threading.Event(), threading.Event()
 
     def run(work: str, alone: bool) -> float:
         if work == "block":
-            block_begun.set()
-            blocking.wait(10)
+            has_begun.set()
+            may_go_on.wait(10)
         return gate(work, alone)
 
     scheduler = Scheduler(run, 1)
     costs = [9, 8, *[1] * 7] if read_count else [8, 9, *[1] * 7]
     receiver = Receiver(9)
     job = scheduler.submit(["1", "block", *"3456789"], costs, receiver)
-    block_begun.wait(10)
+    has_begun.wait(10)
     job.cancel()
     job.cancel()
-    blocking.set()
+    may_go_on.set()
     assert values(scheduler, ["after"], [1]) == [0.0]  # type: ignore[list-item]
-    assert gate.begun == [*["1"] * read_count, "block", "after"]
+    assert gate.begun_names == [*["1"] * read_count, "block", "after"]
 
 
 def test_closed_it_has_no_thread() -> None:

@@ -141,8 +141,10 @@ def test_words_that_came_up_before_an_interrupt_are_learned_later(vectors: Stati
         with pytest.raises(KeyboardInterrupt):
             vectors.find_rows(["unheardof"])
     rows, other = (vectors.find_rows([text]) for text in ("cats unheardof zzqx", "un heard of"))
-    _, cats, unheard, zzqx = rows.vectors[rows.rows]
-    assert (unheard == other.vectors[vectors._tokenizer.encode("unheardof").ids[1:-1]].sum(0)).all()
+    _, cats, unknown_vector, zzqx = rows.vectors[rows.rows]
+    assert (
+        unknown_vector == other.vectors[vectors._tokenizer.encode("unheardof").ids[1:-1]].sum(0)
+    ).all()
     assert zzqx.any()
     assert (cats == vectors._rows[vectors._vocabulary["cats"]]).all()
 

@@ -561,10 +561,10 @@ def test_statements_are_cut_where_a_reader_would() -> None:
 def test_both_ways_agree_on_this_package(monkeypatch: pytest.MonkeyPatch) -> None:
     paths = random.Random(3).sample(sorted(PACKAGE.rglob("*.py")), 12)
     texts = [path.read_text(encoding="utf-8") for path in paths]
-    parsed = [definitions(text, find_blocks(text, "python")) for text in texts]
+    parsed_definitions = [definitions(text, find_blocks(text, "python")) for text in texts]
     monkeypatch.setattr(code, "_grammar", lambda _: None)
-    assert [definitions(text, find_blocks(text, "python")) for text in texts] == parsed
-    assert sum(map(len, parsed)) > 100
+    assert [definitions(text, find_blocks(text, "python")) for text in texts] == parsed_definitions
+    assert sum(map(len, parsed_definitions)) > 100
 
 
 @needs_grammars

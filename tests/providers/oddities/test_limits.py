@@ -104,11 +104,11 @@ def test_one_long_document_does_not_take_all_others_with_it(rerank: Run) -> None
 
 
 def test_a_model_that_still_loads_is_waited_for(rerank: Run) -> None:
-    loading = Status(503, {"error": {"code": 503, "message": "Loading model",
+    busy_answer = Status(503, {"error": {"code": 503, "message": "Loading model",
                                      "type": "unavailable_error"}})  # fmt: skip
 
     def plan(_request: Request, number: int) -> Fault | None:
-        return loading if number < 3 else None
+        return busy_answer if number < 3 else None
 
     assert ask_with_faults(rerank, "llamacpp", plan).code == 0
 

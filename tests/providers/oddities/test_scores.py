@@ -150,10 +150,10 @@ def test_a_listwise_model_over_several_requests_is_told_of(rerank: Run) -> None:
     assert (answer.code, answer.err, two.code) == (0, "", 0)
     assert two.err.count(LISTWISE) == 1
     with serve("jina", limit=40) as server:
-        halved = ask_model(rerank, "jina/jina-reranker-v3", server, texts=texts[:60])
+        second_answer = ask_model(rerank, "jina/jina-reranker-v3", server, texts=texts[:60])
         again = ask_model(rerank, "jina/jina-reranker-v2-base-multilingual", server, texts=MANY)
-    assert halved.code == 0
-    assert halved.err.count(LISTWISE) == 1
+    assert second_answer.code == 0
+    assert second_answer.err.count(LISTWISE) == 1
     assert (again.code, again.err, again.out.splitlines()) == (0, "", BEST)
 
 

@@ -122,7 +122,7 @@ async def write_reply(writer: asyncio.StreamWriter, reply: Reply, *, keep: bool)
     if reply.chunked:
         content_part = in_chunks(content_part, reply.chunked, end=reply.share == 1.0)
     if reply.drip:
-        await dripped(writer, content_part, *reply.drip)
+        await drip_content(writer, content_part, *reply.drip)
     else:
         writer.write(content_part)
     for start in range(0, reply.padding, PIECE):
@@ -153,7 +153,9 @@ def in_chunks(content: bytes, size: int, *, end: bool) -> bytes:
     return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in [*pieces, *[b""] * end])
 
 
-async def dripped(writer: asyncio.StreamWriter, content: bytes, size: int, seconds: float) -> None:
+async def drip_content(
+    writer: asyncio.StreamWriter, content: bytes, size: int, seconds: float
+) -> None:
     for start in range(0, len(content), size):
         writer.write(content[start : start + size])
         await writer.drain()

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -31,7 +32,7 @@ def test_what_cannot_be_had_is_said_and_leaves_no_model(
     hub_model: Repository, rerank: Run, faults: dict[str, Any], message: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("rerank_cli.models.hub._PAUSE_SECONDS", 0)
+    monkeypatch.setattr("time.sleep", lambda _: None)
     hub_model.faults = {path: Fault(**vars(fault)) for path, fault in faults.items()}
     outcome = rerank("models", "pull", NAME)
     assert outcome.code == 3
@@ -128,6 +129,10 @@ def test_what_is_said_to_be_kept_is_what_is_not_fetched_again(
     assert Store.usual().parts() == []
 
 
+def know_no_name(*_: object, **__: object) -> None:
+    raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+
 def test_without_a_network_nothing_is_kept_that_was_not_fetched(
     rerank: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,7 +144,9 @@ def test_without_a_network_nothing_is_kept_that_was_not_fetched(
         "Connection refused\n\nhint: is there a network? HTTPS_PROXY is for a proxy; without "
         f"HF_ENDPOINT https://huggingface.co is asked; {COPY_FOLDER}\n"
     )
-    monkeypatch.setattr("rerank_cli.models.hub._DEFAULT_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.delenv("HF_ENDPOINT")
+    monkeypatch.setenv("NO_PROXY", "huggingface.co")
+    monkeypatch.setattr(socket, "getaddrinfo", know_no_name)
     assert f"proxy; {OTHER_HUB}; {COPY_FOLDER}\n" in rerank("models", "pull", NAME).err
 
 

@@ -4,6 +4,7 @@ The waits of an `InstantClient` are noted and take no time.
 """
 
 import math
+import random
 import re
 import socket
 import sys
@@ -12,7 +13,6 @@ import time
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -209,10 +209,7 @@ def test_nobody_waits_for_an_hour(header: tuple[str, str]) -> None:
 def test_waits_grow_differ_and_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     with serve("openai-like", faults=Status(503)) as server:
         for random_value, share in ((0.0, 0.5), (1.0, 1.0)):
-            chance = SimpleNamespace(
-                uniform=lambda a, b, random_value=random_value: a + random_value * (b - a)
-            )
-            monkeypatch.setattr(client_module, "_RANDOM", chance)
+            monkeypatch.setattr(random.Random, "random", lambda _, value=random_value: value)
             client = InstantClient(server, retries=10)
             with pytest.raises(ProviderError):
                 client.send()

@@ -125,13 +125,13 @@ SIGNALLED_SCRIPT = """
 import os, signal, sys
 from rerank_cli.__main__ import main
 
-number, left = signal.Signals[sys.argv.pop()], int(sys.argv.pop())
+number, renames_left = signal.Signals[sys.argv.pop()], int(sys.argv.pop())
 
 def watch(event, arguments):
-    global left
+    global renames_left
     if event == "os.rename" and ".rerank-" in str(arguments[0]):
-        left -= 1
-        if left == 0:
+        renames_left -= 1
+        if renames_left == 0:
             os.kill(os.getpid(), number)
 
 sys.addaudithook(watch)
@@ -205,11 +205,11 @@ from rerank_cli.atomic_files import atomic_write, stop_writing
 def write():
     while True:
         with suppress(OSError), atomic_write(Path("file")):
-            begun.set()
+            has_begun.set()
 
-begun = threading.Event()
+has_begun = threading.Event()
 threading.Thread(target=write, daemon=True).start()
-begun.wait()
+has_begun.wait()
 stop_writing()
 print([name for _ in range(3000) for name in os.listdir() if name != "file"], flush=True)
 os._exit(0)
@@ -230,12 +230,12 @@ from rerank_cli.cli import app
 
 def write():
     with atomic_write(Path("file")):
-        begun.set()
+        has_begun.set()
         time.sleep(30)
 
-begun = threading.Event()
+has_begun = threading.Event()
 threading.Thread(target=write, daemon=True).start()
-begun.wait()
+has_begun.wait()
 sys.argv = ["rerank", "--no-such-option"]
 app.main()
 """
@@ -263,13 +263,13 @@ import os, signal, sys
 from pathlib import Path
 from rerank_cli.atomic_files import atomic_write, publish_folder, replace_file
 
-left = int(sys.argv[1])
+steps_left = int(sys.argv[1])
 
 def watch(event, arguments):
-    global left
+    global steps_left
     if event in ("open", "os.chmod", "os.rename", "os.mkdir", "os.remove", "os.rmdir"):
-        left -= 1
-        if left == 0:
+        steps_left -= 1
+        if steps_left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
 sys.addaudithook(watch)

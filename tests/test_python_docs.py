@@ -104,8 +104,8 @@ both = compressor.model_copy(update={"top_n": None}).compress_documents(document
 assert sorted(str(each.id) for each in both) == ["d1", "d2"]
 assert compressor.compress_documents([], "a jacket") == []
 assert "relevance_score" not in documents[1].metadata
-(found,) = asyncio.run(compressor.acompress_documents(documents, "How do I return an item?"))
-assert found.id == "d2"
+(result,) = asyncio.run(compressor.acompress_documents(documents, "How do I return an item?"))
+assert result.id == "d2"
 from langchain_classic.retrievers import ContextualCompressionRetriever
 from langchain_core.runnables import RunnableLambda
 retriever = ContextualCompressionRetriever(
@@ -122,16 +122,16 @@ assert postprocessor.postprocess_nodes([], query_str="a jacket") == []
 assert postprocessor.postprocess_nodes(nodes) == nodes
 assert nodes[1].score == 0.7
 query = QueryBundle("How do I return an item?")
-(found,) = asyncio.run(postprocessor.apostprocess_nodes(nodes, query))
-assert found.node_id == "n2"
+(node,) = asyncio.run(postprocessor.apostprocess_nodes(nodes, query))
+assert node.node_id == "n2"
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.retrievers import BaseRetriever
 from llama_index.core.llms import MockLLM
-class Fixed(BaseRetriever):
+class FixedRetriever(BaseRetriever):
     def _retrieve(self, query_bundle):
         return nodes
 engine = RetrieverQueryEngine.from_args(
-    Fixed(), llm=MockLLM(), node_postprocessors=[postprocessor]
+    FixedRetriever(), llm=MockLLM(), node_postprocessors=[postprocessor]
 )
 assert [node.node_id for node in engine.query("How do I return an item?").source_nodes] == ["n2"]
 print("done")

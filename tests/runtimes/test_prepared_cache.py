@@ -361,13 +361,13 @@ from rerank_cli.runtimes import prepared_cache
 from rerank_cli.runtimes.prepared_cache import PreparedCache
 import filelock, tests.runtimes.test_prepared_cache
 
-root, source, left = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+root, source, steps_left = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 
 def watch(event, arguments):
-    global left
+    global steps_left
     if event in ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.utime"):
-        left -= 1
-        if left == 0:
+        steps_left -= 1
+        if steps_left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
 sys.addaudithook(watch)

@@ -409,10 +409,10 @@ from tests.scorers.test_score_file import scores_of
 number = int(sys.argv[2])
 file = ScoreFile(Path(sys.argv[1]), max_bytes=2_000_000)
 for turn in range(5):
-    wanted = scores_of(300, first=100 * ((number + turn) % 10))
-    found = file.find([*wanted])
-    assert found.items() <= wanted.items(), "a wrong score"
-    file.put({key: wanted[key] for key in wanted.keys() - found.keys()}, f"m@{number % 3}")
+    scores = scores_of(300, first=100 * ((number + turn) % 10))
+    known_scores = file.find([*scores])
+    assert known_scores.items() <= scores.items(), "a wrong score"
+    file.put({key: scores[key] for key in scores.keys() - known_scores.keys()}, f"m@{number % 3}")
     file.flush()
 file.close()
 assert not file.problem, file.problem

@@ -30,21 +30,21 @@ texts = []
 for _ in range(100):
     start = draw.randrange(len(words) - 117)
     texts.append(" ".join(words[start : start + 117]))
-began = time.perf_counter()
+start_time = time.perf_counter()
 scorer = open_scorer(sys.argv[1])
 scorer.score([Pair.from_texts("a", "b")])
-opened = time.perf_counter()
+open_time = time.perf_counter()
 alone = []
 for text in texts[:15]:
-    started = time.perf_counter()
+    start = time.perf_counter()
     scorer.score([Pair.from_texts(query, text)])
-    alone.append(time.perf_counter() - started)
-started = time.perf_counter()
+    alone.append(time.perf_counter() - start)
+start = time.perf_counter()
 scorer.score([Pair.from_texts(query + "?", text) for text in texts])
 print(json.dumps({
-    "open": opened - began,
+    "open": open_time - start_time,
     "pair": 1000 * sorted(alone)[len(alone) // 2],
-    "passages": time.perf_counter() - started,
+    "passages": time.perf_counter() - start,
     "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
 }))
 """

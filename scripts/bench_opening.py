@@ -35,7 +35,6 @@ BOUNDS = {"open": 0.35, "memory": 0.4, "process": 1.2}
 # What each process does: it prints seconds and megabytes as JSON.
 COMMON = """
 import json, sys, time
-began = time.perf_counter()
 import numpy as np, onnxruntime
 from pathlib import Path
 
@@ -58,11 +57,11 @@ def run(session, count=1):
 OPEN = """
 if len(sys.argv) > 2:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-before, started = memory(), time.perf_counter()
+before, start = memory(), time.perf_counter()
 session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-opened = time.perf_counter() - started
+seconds = time.perf_counter() - start
 run(session)
-print(json.dumps({"open": opened, "memory": memory() - before, "pss": memory("Pss")}), flush=True)
+print(json.dumps({"open": seconds, "memory": memory() - before, "pss": memory("Pss")}), flush=True)
 sys.stdin.read()
 """
 LEAST = """

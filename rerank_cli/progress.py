@@ -347,7 +347,11 @@ class RankingState:
             return [f"{format_count(progress.read, 'document')} read{again}"]
         elapsed = time.monotonic() - self._scoring_began
         rate = progress.pairs / elapsed if elapsed else 0
-        return [format_count(self.documents, "document"), f"{rate:,.0f} pairs/s"]
+        # Of long documents many are scored in part.
+        has_parts = progress.pairs > progress.documents
+        count = format_count(self.pairs, "passage")
+        done = count if has_parts else format_count(self.documents, "document")
+        return [done, f"{rate:,.0f} pairs/s"]
 
     def _describe_survey(self) -> State:
         """The progress line if the input is read twice: each time is half of the work."""

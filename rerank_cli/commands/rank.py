@@ -79,12 +79,14 @@ class _Outcome(NamedTuple):
     """A ranking and the circumstances of its run.
 
     failure     why the order is that of the input, or of an earlier model
+    pairs       how many were scored
     is_read     whether all of the input was read
     was_shown   whether a line of progress was shown
     """
 
     ranking: Ranking
     failure: ScorerError | None
+    pairs: int
     is_read: bool
     was_shown: bool
 
@@ -251,7 +253,8 @@ def _write_incomplete(
     results so far go into a new file beside it.
     """
     ranking = outcome.ranking
-    scored = count_scored(ranking, inputs, passages=style.passages, is_read=outcome.is_read)
+    pairs = None if style.passages else outcome.pairs
+    scored = count_scored(ranking, inputs, pairs, is_read=outcome.is_read)
     message = f"interrupted after {scored}"
     is_file = not output.is_stream
     target = OutputFile(_name_incomplete(output.path)) if is_file else output
@@ -498,9 +501,9 @@ def _rank(
         def watch(progress_now: Progress) -> None:
             nonlocal has_scores
             has_scores = has_scores or progress_now.pairs > 0
+            state.see(progress_now)
             if interruption.is_set:
                 raise StopRanking
-            state.see(progress_now)
             advice.give(line.seconds, terminal)
             line.refresh()
 
@@ -526,7 +529,7 @@ def _rank(
         ranking = replace(ranking, more=more)
     elif ranking.incomplete and not has_scores:
         return None
-    return _Outcome(ranking, failure, documents.is_done, line.was_shown)
+    return _Outcome(ranking, failure, state.pairs, documents.is_done, line.was_shown)
 
 
 def _find_sentences(

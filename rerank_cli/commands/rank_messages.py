@@ -91,7 +91,7 @@ def warn_of_format(ranking: Ranking, style: Style, terminal: Terminal) -> None:
     remark = WRITERS[style.format_].find_remark(ranking, style)
     if remark is not None and remark.text:
         terminal.warn(remark.text, remark.hint)
-    elif remark is not None and terminal.watched:
+    elif remark is not None and terminal.watched and not ranking.incomplete:
         terminal.say(f"hint: {remark.hint}")
 
 
@@ -236,18 +236,23 @@ def say_accounts(scorers: Sequence[Scorer], terminal: Terminal) -> None:
             terminal.say(account)
 
 
-def count_scored(ranking: Ranking, inputs: Inputs, *, passages: bool, is_read: bool) -> str:
+def count_scored(ranking: Ranking, inputs: Inputs, pairs: int | None, *, is_read: bool) -> str:
     """The number of scored documents, and that of all or the share of the input, in words.
 
-    `is_read` says that all of the input was read.
+    `pairs` is how many were scored if documents are ranked, and None if passages are. These are
+    counted too if documents have several, as on the progress line. `is_read` says that all of the
+    input was read.
     """
     if (words := describe_interrupted(ranking)) is not None:
         return words
     if ranking.candidates is not None:
         scored = ranking.chunks - ranking.unscored
         return f"{scored:,} of {format_count(ranking.candidates.read, 'chosen passage')}"
-    total = ranking.chunks if passages else ranking.documents - ranking.empty
-    scored, noun = total - ranking.unscored, "passage" if passages else "document"
+    total = ranking.documents - ranking.empty
+    scored, noun = total - ranking.unscored, "document"
+    if pairs is None or ranking.chunks > total:
+        total, noun = ranking.chunks, "passage"
+        scored = total - ranking.unscored if pairs is None else min(pairs, total)
     if is_read or inputs.share is None:
         return f"{scored:,} of {format_count(total, noun)}{'' if is_read else ' so far'}"
     share = inputs.share * scored / total if total else 0.0

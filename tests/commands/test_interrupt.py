@@ -136,6 +136,19 @@ def test_of_one_file_passages_are_counted(
     assert outcome.out
 
 
+def test_of_long_files_passages_are_counted_and_no_hint_is_on_what_is_incomplete(
+    rerank: Run, tmp_path: Path, ends_after: Callable[[int], None]
+) -> None:
+    for name in "abcd":
+        text = "\n\n".join(f"{name} about {line}. " * 20 for line in LINES[:40])
+        (tmp_path / f"{name}.md").write_text(text)
+    ends_after(3)
+    ran = rerank("soil", "-r", str(tmp_path), "-m", SMALL, "-f", "text", terminal=80)
+    assert ran.code == 130
+    assert re.search(r"interrupted after [1-9]\d* (of \d+ )?passages", ran.err)
+    assert "hint: -f paths" not in ran.err
+
+
 @pytest.mark.parametrize("options", [("-v",), ()], ids=["verbose", "terminal"])
 def test_chosen_passages_that_were_not_read_are_not_counted_as_read(
     rerank: Run, input_path: Path, ends_after: Callable[[int], None], options: tuple[str, ...]

@@ -470,10 +470,21 @@ def words_hint(ctx: Any) -> str | None:
         return None if is_other else hint
     if len(words) > 1 and os.path.exists(words[1]):
         return None
-    if len(words) > 1 and os.path.exists(words[0]) and not _PATH.fullmatch(words[1]):
+    if len(words) > 1 and _are_swapped(words[0], words[1], recursive=params["recursive"]):
         recursive = "-r " if params["recursive"] or Path(words[0]).is_dir() else ""
         return f"the query comes first: rerank {recursive}{_quote(words[1], words[0], *words[2:])}"
     return _query_hint(words[0], words[1:], lazy_commands(ctx))
+
+
+def _are_swapped(first: str, second: str, *, recursive: bool) -> bool:
+    """Whether the first argument seems to be a file or a folder, and the second one the query.
+
+    That is missing. A folder that is missing too is known by the words that are no name.
+    """
+    if os.path.exists(first):
+        return not _PATH.fullmatch(second)
+    may_be_path = recursive or _PATH.fullmatch(first) is not None
+    return may_be_path and " " not in first and " " in second
 
 
 def _query_hint(query: str, files: Sequence[str], commands: Iterable[str]) -> str | None:

@@ -118,8 +118,10 @@ def find_sources(
     With `recursive` a folder stands for the files in it. `other_paths` are read for something else.
     Sources that cannot be read are the result's `problems`. Raises `InputError` if no other is
     left, and where something else is wrong with `paths`. If they `may_be_words` of a query that
-    was not quoted, one that is missing and looks like a word is such an error too.
+    was not quoted, one that is missing and looks like a word is such an error too. With `recursive`
+    a single one is a folder's name.
     """
+    may_be_words = may_be_words and not (recursive and len(paths) == 1)
     sources = SourceList(
         streams={key for path in other_paths if (key := stream_key(path)) is not None}
     )
@@ -191,7 +193,9 @@ def _add_path(
     except FileNotFoundError as error:
         message, is_pattern = str(read_error(path, error)), _PATTERN.search(path)
         if may_be_word and not is_pattern and not _NO_WORD.search(path):
-            raise InputError(message, hint="a query of several words goes in quotes") from error
+            # One with a space was in quotes.
+            hint = None if " " in path else "a query of several words goes in quotes"
+            raise InputError(message, hint=hint) from error
         hint = _PATTERN_HINT if is_named and is_pattern else None
         if _URL.match(path):
             hint = _URL_HINT

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+from rerank_cli import __version__
 from rerank_cli.errors import ModelError, NotInstalled, RerankError, UsageError
 from rerank_cli.models import (
     COPY_FOLDER,
@@ -24,6 +25,7 @@ from rerank_cli.models.store import DamagedModel, InstalledModel, ModelPart, Sto
 from rerank_cli.scorers import is_remote
 from rerank_cli.terminal import format_size
 
+_SOURCES = f"https://github.com/rerank-cli/rerank-cli/blob/v{__version__}"
 _UNVERIFIED = "its commit is noted at the first pull"
 _UNVERIFIED_SCALE = "unverified: its graph says, when it is pulled"
 
@@ -88,7 +90,8 @@ def facts(reference: Reference) -> dict[str, Any]:
         entry = replace(entry, length=length, window=window)
     if entry is not None:
         about |= {
-            "page": entry.page,
+            # Its card is beside the package, which an installation has not.
+            "page": f"{_SOURCES}/{entry.page}" if entry.folder else entry.page,
             "licence": entry.licence + ("" if entry.is_commercial else ", not for commercial use"),
             "languages": _languages(entry),
             "parameters": f"{entry.parameters} million" if entry.parameters else "",

@@ -1,6 +1,7 @@
 """Lists of models and providers on a terminal: whole in any width, and with tabs in a pipe."""
 
 import json
+import re
 
 import pytest
 
@@ -44,3 +45,8 @@ def test_a_size_is_there_before_a_model_is(rerank: Run) -> None:
     assert sizes["bge-reranker-base"] == "~280 MB"
     assert sizes["mini@3"] == "29.9 MB"
     assert all(sizes.values())
+
+
+def test_the_page_of_a_model_that_ships_can_be_opened_anywhere(rerank: Run) -> None:
+    page = json.loads(rerank("models", "show", "mini", "--json").out)["page"]
+    assert re.fullmatch(r"https://github\.com/.*/blob/v[\d.]+\w*/models/mini/README\.md", page)

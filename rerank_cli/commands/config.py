@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 import signal
 import sys
 from contextlib import suppress
@@ -38,6 +39,9 @@ class SettingsGroup(ListGroup):
 
 app = make_app(SettingsGroup)
 _HUB_NAMES = ("hf", "huggingface", "hugging-face")
+_DEFAULT = re.compile(r"Default[^:.]*: (.+?)\.(?=\s|$)")  # in the help of an option
+_DEFAULT_CHARACTERS = 48  # of it in the list
+_NO_VALUE, _REST = "-", "…"
 _BASE_URL, _MODEL = "base-url", "model"  # settings
 
 
@@ -171,8 +175,14 @@ def list_(
         }
         terminal.write([format_json(listing)])
     else:
+        # Some commands have other defaults than the first, which ranks.
+        settings = settings_in(reversed(all_commands(ctx))) if terminal.interactive else {}
         rows = [
-            (key, format_value(_value_for_list(key, value)), origin)
+            (
+                key,
+                format_value(_value_for_list(key, value)) or _describe_default(settings.get(key)),
+                origin,
+            )
             for key, (value, origin) in values.items()
         ]
         rows += [
@@ -181,12 +191,28 @@ def list_(
                 format_value(_value_for_list(key, value)),
                 str(config_file()),
             )
-            for name, settings in presets.items()
-            for key, value in settings.items()
+            for name, preset in presets.items()
+            for key, value in preset.items()
         ]
         rows += [(f"key for {name}", "set", str(keys_file())) for name in keys]
-        terminal.write_table(rows)
+        terminal.write_table(rows, ("setting", "value", "from"))
     return ExitCode.OK
+
+
+def _describe_default(setting: Setting | None) -> str:
+    """For a person, what holds if a setting has no value, as its help says it; a dash if not.
+
+    A program gets nothing.
+    """
+    if setting is None:
+        return ""
+    match = _DEFAULT.search(setting.help)
+    if match is None:
+        return _NO_VALUE
+    parts = match[1].split(", ")
+    while len(", ".join(parts)) > _DEFAULT_CHARACTERS and len(parts) > 1:
+        parts = [*parts[: -1 - (parts[-1] == _REST)], _REST]
+    return ", ".join(parts)
 
 
 def _checked_presets(ctx: typer.Context) -> dict[str, dict[str, Any]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rerank_cli.models.catalogue import default
 from tests.conftest import Run
 from tests.test_layers import HEAVY, modules_after
 
@@ -33,9 +34,21 @@ def test_alone_it_lists(rerank: Run, home: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_person_gets_columns(rerank: Run) -> None:
-    lines = rerank("config", terminal=80).out.splitlines()
-    assert len({line.index("default") for line in lines}) == 1
+    head, *lines = rerank("config", terminal=80).out.splitlines()
+    assert head.split() == ["setting", "value", "from"]
+    assert len({line.rindex("default") for line in lines}) == 1
     assert "\t" not in "".join(lines)
+
+
+def test_a_person_sees_what_holds_without_a_value(rerank: Run) -> None:
+    lines = rerank("config", terminal=80).out.splitlines()
+    shown = {line.split()[0]: " ".join(line.split()[1:-1]) for line in lines}
+    assert all(shown.values())
+    assert shown["top-n"] == "all, and 10 in a table on a terminal"
+    assert shown["model"] == default()
+    assert shown["format"] == "table on a terminal, else text, …"
+    assert shown["rpm"] == "-"
+    assert rows(rerank("config").out)["top-n"] == ["", "default"]
 
 
 @pytest.mark.slow

@@ -32,9 +32,7 @@ def _option(*names: str, text: str, **rest: Any) -> Any:
 @with_options(provider_options, only="base_url concurrency retries timeout connect_timeout rpm tpm")
 def calibrate(
     ctx: typer.Context,
-    labels: Annotated[
-        str | None, typer.Argument(metavar="[FILE|FOLDER]", show_default=False)
-    ] = None,
+    labels: Annotated[str | None, typer.Argument(metavar="[LABELS]", show_default=False)] = None,
     model: Annotated[
         str | None,
         _option(

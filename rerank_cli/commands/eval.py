@@ -32,9 +32,7 @@ _common = partial(typer.Option, rich_help_panel=COMMON_GROUP)
 _data = partial(typer.Option, rich_help_panel="Data")
 _labels = partial(typer.Option, rich_help_panel="Thresholds")
 
-Datasets = Annotated[
-    list[str] | None, typer.Argument(metavar="[FILE|FOLDER]...", show_default=False)
-]
+Datasets = Annotated[list[str] | None, typer.Argument(metavar="[DATASET]...", show_default=False)]
 Models = Annotated[
     list[str] | None,
     _common(
@@ -218,7 +216,7 @@ def evaluate(
     candidates allow. If there are no candidates, BM25 finds them.
 
     \b
-    rerank eval beir/scifact                  the default model and BM25
+    rerank eval mine.jsonl                    the default model and BM25
     rerank eval nq squad --depth 10,50,100    quality against cost
     rerank eval nq --sample 50 --candidates 50,200,all --max-time 500ms,2s
     rerank eval nq --compare ./fp32 ./int8    do two models agree?

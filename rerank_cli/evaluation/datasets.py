@@ -35,6 +35,10 @@ Qrels = Mapping[str, Mapping[str, int]]
 
 
 ALL_DOCUMENTS = sys.maxsize  # a depth
+_LABEL_HINT = (
+    'add "relevant": [0] to each line, the positions of its relevant documents; --label-field '
+    "names another field"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -449,7 +453,10 @@ def task_of(collection: Collection, depth: int, sample: int | None, seed: int) -
                 f"{format_count(len(without), 'query')} without candidates, with figures of 0"
             )
     if not judged_names:
-        raise InputError(f"{collection.name}: no query has judgements, so nothing can be measured")
+        raise InputError(
+            f"{collection.name}: no query has judgements, so nothing can be measured",
+            hint=None if collection.qrels else _LABEL_HINT,
+        )
     if sample is not None and sample < len(judged_names):
         judged_names = random.Random(seed).sample(judged_names, sample)  # noqa: S311 - not for a secret
     queries = {name: collection.queries[name] for name in judged_names}

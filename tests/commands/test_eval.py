@@ -216,6 +216,15 @@ def test_a_model_may_have_options_of_its_own(tmp_path: Path, rerank: Run) -> Non
         read_system("mini@3 --query x", RuntimeOptions(), ChunkOptions())
 
 
+@pytest.mark.parametrize("command", ["eval", "tune", "calibrate"])
+def test_the_usage_names_what_a_command_needs(command: str, rerank: Run) -> None:
+    needed = re.search(r"needs (?:a )?([A-Z]+)\n", rerank(command).err)
+    assert needed
+    usage, _, examples = rerank(command, "-h").out.partition("\n")
+    assert f"[{needed[1]}]" in usage
+    assert f"rerank {command} mine.jsonl" in examples
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -268,8 +268,10 @@ def test_a_sample_is_the_same_for_the_same_seed(tmp_path: Path) -> None:
 def test_a_set_without_judgements_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     path.write_bytes(jsonl([{"query": "q", "documents": ["a"]}]))
-    with pytest.raises(InputError, match="no query has judgements"):
+    with pytest.raises(InputError, match="no query has judgements") as caught:
         task_of(datasets.read_lists(path), 9, None, 0)
+    assert caught.value.hint is not None
+    assert caught.value.hint.startswith('add "relevant": [0] to each line')
 
 
 def test_figures_are_trec_evals() -> None:

@@ -70,7 +70,7 @@ def lines() -> Iterator[str]:
     for name, command in others.items():
         words = [r"\fICOMMAND\fR [\fIARGUMENT\fR]..."]
         if not isinstance(command, TyperGroup):
-            words = parameters(command)
+            words = [r"[\fIOPTIONS\fR]", *arguments(command)]
         yield from [".br", " ".join([bold(f"rerank {name}"), *words])]
     yield ".SH DESCRIPTION"
     yield from paragraphs(description)
@@ -101,10 +101,8 @@ def options(command: Any, ctx: Any) -> Iterator[str]:
         if len(groups) > 1:
             yield f".SS {roff(name)}"
         for option in members:
-            usage, text = help_record(option)
-            names = ", ".join(bold(name) for name in [*option.opts, *option.secondary_opts])
-            value = usage.removeprefix(", ".join(option.opts)).strip().strip("<>")
-            yield from entry(names + (rf" \fI{roff(value)}\fR" if value else ""), text)
+            names = [*option.opts, *option.secondary_opts]
+            yield from entry(usage(option, names), help_record(option)[1])
 
 
 def other(command: Any, root: Any, name: str) -> Iterator[str]:
@@ -122,19 +120,27 @@ def other(command: Any, root: Any, name: str) -> Iterator[str]:
     else:
         for members in option_groups(command, ctx).values():
             for option in members:
-                yield from entry(", ".join(map(bold, option.opts)), help_record(option)[1])
+                yield from entry(usage(option, option.opts), help_record(option)[1])
     yield ".P"
     yield from examples(command)
 
 
+def arguments(command: Any) -> list[str]:
+    """The arguments of a command, as in a synopsis."""
+    positional = [each for each in command.params if each.param_type_name == "argument"]
+    return [rf"\fI{roff(argument.metavar or argument.name)}\fR" for argument in positional]
+
+
 def parameters(command: Any) -> list[str]:
     """The arguments and options of a command, as in a synopsis."""
-    return [
-        rf"\fI{roff(parameter.metavar or parameter.name)}\fR"
-        if parameter.param_type_name == "argument"
-        else rf"[\fB{roff(parameter.opts[0])}\fR]"
-        for parameter in command.params
-    ]
+    options = [each for each in command.params if each.param_type_name == "option"]
+    return [*arguments(command), *(f"[{usage(option, option.opts[:1])}]" for option in options)]
+
+
+def usage(option: Any, names: list[str]) -> str:
+    """An option by some of its names, with its value if it takes one."""
+    value = help_record(option)[0].removeprefix(", ".join(option.opts)).strip().strip("<>")
+    return ", ".join(map(bold, names)) + (rf" \fI{roff(value)}\fR" if value else "")
 
 
 def prose(command: Any) -> list[str]:

@@ -72,6 +72,14 @@ def test_sections_options_variables_and_commands_are_all_there() -> None:
         assert f".SS rerank {name}" in PAGE
 
 
+def test_a_synopsis_is_short_and_options_have_their_values() -> None:
+    synopsis = PAGE.partition(".SH SYNOPSIS\n")[2].partition(".SH")[0].splitlines()
+    assert r"\fBrerank batch\fR [\fIOPTIONS\fR] \fI[IN]\fR" in synopsis
+    assert max(map(len, synopsis)) < 80
+    assert r"\fB\-\-report\fR \fIFILE\fR" in PAGE.partition(".SS rerank eval")[2]
+    assert r"[\fB\-\-revision\fR \fIREVISION\fR]" in PAGE
+
+
 def test_what_roff_would_take_for_its_own_is_escaped(make_man: ModuleType) -> None:
     assert make_man.line(".jsonl files") == r"\&.jsonl files"
     assert make_man.line("'quoted'") == r"\&\(aqquoted\(aq"

@@ -14,6 +14,7 @@ tests/test_dependencies.py checks each of them.
 import copy
 import functools
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, TypeVar, cast, get_args
@@ -21,6 +22,7 @@ from typing import Annotated, Any, TypeVar, cast, get_args
 import typer
 
 from rerank_cli.cli.settings import (
+    VARIABLE_PREFIX,
     Setting,
     ValueKind,
     check_config,
@@ -28,11 +30,13 @@ from rerank_cli.cli.settings import (
     refusal_hint,
     take_presets,
 )
-from rerank_cli.errors import ConfigError, NoHome
+from rerank_cli.errors import ConfigError, NoHome, near_words
 from rerank_cli.terminal import warn, write_text
 from rerank_cli.user_files import HOME_VARIABLE, config_file, is_closed
 
 COMMON_GROUP = "Common"  # the group that comes first, and the only one that -h shows
+_OTHER_VARIABLES = (HOME_VARIABLE, "RERANK_PREPARED")  # of ours that are no setting's
+_NEAR = 0.8  # how much alike the names of variables have to be, of 1
 OTHER_GROUP = "Other"  # the group of options that name none
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -128,6 +132,32 @@ def setting_values(ctx: Any) -> dict[str, tuple[Any, str]]:
                 origin = str(config_file())
             values[_key(parameter)] = (run.params[parameter.name], origin)
     return values
+
+
+def warn_of_variables(root: Any, environ: Mapping[str, str] = os.environ) -> None:
+    """Say on stderr which variables set nothing and are spelled nearly as a setting's.
+
+    Imports all commands if the first one does not have the setting of some variable.
+    """
+    names = {
+        name.removeprefix(VARIABLE_PREFIX)
+        for name, value in environ.items()
+        if name.startswith(VARIABLE_PREFIX) and value and name not in _OTHER_VARIABLES
+    }
+    if not names or not names - _variable_ends(root.command.commands.values()):
+        return
+    ends = _variable_ends(all_commands(root))
+    for name in sorted(names - ends):
+        if near := near_words(name, ends, likeness=_NEAR, most=1):
+            message = f"{VARIABLE_PREFIX}{name} has no effect: no variable has this name"
+            warn(sys.stderr, message, f"did you mean {VARIABLE_PREFIX}{near[0]}?")
+
+
+def _variable_ends(commands: Iterable[Any]) -> set[str]:
+    """What follows the prefix in the variables of the settings of commands, and in others."""
+    settings = settings_in(commands).values()
+    variables = {*_OTHER_VARIABLES, *(setting.variable for setting in settings)}
+    return {variable.removeprefix(VARIABLE_PREFIX) for variable in variables}
 
 
 def is_given(ctx: Any, parameter: str) -> bool:

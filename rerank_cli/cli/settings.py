@@ -20,6 +20,7 @@ from rerank_cli.user_files import parse_toml, read_user_file
 BOOLEAN_WORDS: Mapping[str, bool] = MappingProxyType(
     {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 )
+VARIABLE_PREFIX = "RERANK_"
 PRESET_TABLE = "preset"  # of config.toml; no setting has this name
 _MAX_INTEGER = 2**31 - 1  # larger counts are of no use, and some libraries refuse them
 _MAX_DIGITS = 10
@@ -32,7 +33,6 @@ _DURATION = re.compile(
 _MILLISECONDS = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*ms\s*", re.IGNORECASE)
 _SIZE_POWERS = " kmgt"  # of 1000, or of 1024 with an i
 _MAX_SIZE_BYTES = 1 << 60  # a larger size is no limit, and streams do not take it
-_VARIABLE_PREFIX = "RERANK_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +182,7 @@ def _is_count(text: str) -> bool:
 
 def variable_of(key: str) -> str:
     """The environment variable of a setting."""
-    return _VARIABLE_PREFIX + key.upper().replace("-", "_")
+    return VARIABLE_PREFIX + key.upper().replace("-", "_")
 
 
 def _is_finite(text: str) -> bool:

@@ -20,7 +20,12 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from rerank_cli.cli.help import HELP_NAMES, note_help, write_help
-from rerank_cli.cli.parameters import ConfigDefaults, read_plainly, settings_in
+from rerank_cli.cli.parameters import (
+    ConfigDefaults,
+    read_plainly,
+    settings_in,
+    warn_of_variables,
+)
 from rerank_cli.cli.presets import apply_preset
 from rerank_cli.errors import UsageError
 
@@ -112,6 +117,8 @@ class DefaultGroup(PlainGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Insert the default command if the arguments do not begin with a command."""
+        if not ctx.resilient_parsing:
+            warn_of_variables(ctx)
         first = args[0] if args else None
         is_known = first == "help" or first in self.list_commands(ctx)
         if is_known and first not in self.file_commands and not ctx.resilient_parsing:

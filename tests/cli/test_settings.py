@@ -1,12 +1,15 @@
 """Flags over the environment over config.toml over defaults; and what a bad setting is told."""
 
+import re
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
+from rerank_cli.cli import parameters
 from rerank_cli.cli.parameters import settings_in
 from rerank_cli.cli.settings import Setting, ValueKind, parse_size, variable_of
-from tests.conftest import Run
+from tests.conftest import ROOT, Run
 from tests.support.command_line import COMMAND, SETTINGS
 from tests.test_layers import modules_after
 
@@ -38,6 +41,35 @@ def test_variables_are_named_after_keys() -> None:
     for parameter in COMMAND.commands["rank"].params:
         if parameter.envvar:
             assert f"--{parameter.envvar[7:].lower().replace('_', '-')}" in parameter.opts
+
+
+def test_a_misspelt_variable_is_said(rerank: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RERANK_MODLE", "bm25")
+    monkeypatch.setenv("RERANK_TOPN", "1")
+    for arguments in (("cats", "-d", "cats", "-m", "bm25"), ("config", "get", "aggregate")):
+        ran = rerank(*arguments)
+        assert ran.code == 0
+        assert ran.err == (
+            "rerank: RERANK_MODLE has no effect: no variable has this name\n\n"
+            "hint: did you mean RERANK_MODEL?\n"
+            "rerank: RERANK_TOPN has no effect: no variable has this name\n\n"
+            "hint: did you mean RERANK_TOP_N?\n"
+        )
+
+
+def test_other_variables_are_nobodys_business(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "settings.md").read_text()
+    documented = {*re.findall("`(RERANK_[A-Z_]+)`", page)}
+    assert documented >= {setting.variable for setting in SETTINGS.values()}
+    warn = Mock()
+    monkeypatch.setattr(parameters, "warn", warn)
+    root = COMMAND.make_context("rerank", ["--version"], resilient_parsing=True)
+    others = ("RERANK_API_KEY", "RERANK_TEST", "RERANK_", "MODEL", "RERANKER_MODLE")
+    parameters.warn_of_variables(root, dict.fromkeys((*documented, *others), "1"))
+    parameters.warn_of_variables(root, {"RERANK_MODLE": ""})
+    assert not warn.called
+    parameters.warn_of_variables(root, {"RERANK_PREPARD": "off"})
+    assert warn.call_args.args[-1] == "did you mean RERANK_PREPARED?"
 
 
 def test_flags_beat_the_environment_which_beats_the_file(

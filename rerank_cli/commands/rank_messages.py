@@ -69,7 +69,7 @@ def warn_of_ranking(ranking: Ranking, terminal: Terminal) -> None:
         )
     if ranking.cut:
         terminal.warn(
-            f"{format_count(ranking.cut, 'document')} of {ranking.documents} not scored whole: "
+            f"{format_count(ranking.cut, 'document')} of {ranking.documents:,} not scored whole: "
             f"{format_count(ranking.dropped, 'token')} beyond the last chunk dropped",
             hint="raise --max-chunks; --aggregate first reads no more than one chunk",
         )

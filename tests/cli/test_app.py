@@ -105,6 +105,12 @@ def test_chunking_options(options: list[str], expected: dict[str, object], reran
     assert {name: result[name] for name in expected} == expected
 
 
+def test_large_counts_have_separators(rerank: Run) -> None:
+    options = ("-m", "bm25", "--chunk-tokens", "64", "--max-chunks", "1")
+    ran = rerank("slugs", *options, stdin=LONG + b"\n" + b"slugs\n" * 1200)
+    assert "1 document of 1,201 not scored whole" in ran.err
+
+
 def test_aggregation_changes_the_score_and_not_the_passage(rerank: Run) -> None:
     ways = {
         way: json.loads(rerank("slugs", "--json", "--aggregate", way, stdin=LONG).out)

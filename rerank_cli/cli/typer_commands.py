@@ -128,6 +128,8 @@ class DefaultGroup(PlainGroup):
             if first not in RESERVED:
                 raise UnknownCommand(ctx, args[1:], self.list_commands(ctx))
             args = [*(args[1:] or [first]), HELP_NAMES[1]]
+        if args[1:] == ["help"] and self._asks_for_help(ctx, str(first)):
+            args = [str(first), HELP_NAMES[1]]
         if first not in RESERVED:
             args = [DEFAULT_COMMAND, *args]
         elif first not in self.list_commands(ctx):
@@ -136,6 +138,11 @@ class DefaultGroup(PlainGroup):
                 hint=f"to search for the word itself: rerank -q {first} FILE",
             )
         return super().parse_args(ctx, args)
+
+    def _asks_for_help(self, ctx: Any, name: str) -> bool:
+        """Whether the word `help` behind a name asks for the help of this command, and no file."""
+        is_command = name in self.lazy_commands and not os.path.lexists("help")
+        return is_command and not isinstance(self.get_command(ctx, name), TyperGroup)
 
     def _check_word(self, ctx: Any, word: str, rest: list[str]) -> None:
         """Raise `UsageError` if a command's name was meant as a query of one word.

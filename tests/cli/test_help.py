@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,6 +93,16 @@ def test_an_option_may_have_another_help_in_a_command(rerank: Run) -> None:
 
 def test_help_for_a_command_of_a_group(rerank: Run) -> None:
     assert rerank("help", "models", "pull") == rerank("models", "pull", "--help")
+
+
+@pytest.mark.parametrize("command", ["batch", "eval", "tune", "calibrate", "doctor"])
+def test_the_word_help_behind_a_command_is_no_file(
+    command: str, rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert rerank(command, "help") == rerank(command, "--help")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "help").write_text("no record\n")
+    assert rerank(command, "help").code != 0
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")

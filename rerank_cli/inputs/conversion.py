@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 # The time that a file may take. Ordinary ones take a tenth of it.
 _SECONDS = 4.0
 _SECONDS_PER_BYTE = 2.5e-6
+_MARKED_BYTES = 1024  # in which readers of PDF look for its mark
 
 
 @dataclass(slots=True)
@@ -71,12 +72,14 @@ class Converter(NamedTuple):
     read       converts a file's bytes; imports the library
     extra      the extra of this package that brings the library, if it needs one
     is_binary  whether such files are not text themselves
+    mark       what is in the first bytes of such files; empty if nothing is
     """
 
     suffixes: Sequence[str]
     read: Callable[[bytes, Allowance], Conversion]
     extra: str | None = None
     is_binary: bool = True
+    mark: bytes = b""
 
 
 def convert(data: bytes, format_: InputFormat, source: str, max_bytes: int) -> Conversion:
@@ -95,7 +98,10 @@ def convert(data: bytes, format_: InputFormat, source: str, max_bytes: int) -> C
             raise
         raise MissingExtra(f"{source}: reading {format_.upper()}", converter.extra) from error
     except Exception as error:  # the errors of libraries have no common base
-        raise InputError(f"{source}: cannot be read as {format_.upper()}: {error}") from error
+        name = format_.upper()
+        has_mark = converter.mark in data[:_MARKED_BYTES]
+        reason = str(error) if has_mark else f"it is no {name}"
+        raise InputError(f"{source}: cannot be read as {name}: {reason}") from error
     conversion.text = encodable(conversion.text)
     conversion.title = " ".join(encodable(conversion.title).split())
     return conversion
@@ -152,8 +158,8 @@ def _read_docx(data: bytes, allowance: Allowance) -> Conversion:
 
 CONVERTERS: Mapping[InputFormat, Converter] = {
     InputFormat.HTML: Converter((".html", ".htm", ".xhtml"), _read_html, is_binary=False),
-    InputFormat.PDF: Converter((".pdf",), _read_pdf, "docs"),
-    InputFormat.DOCX: Converter((".docx",), _read_docx),
+    InputFormat.PDF: Converter((".pdf",), _read_pdf, "docs", mark=b"%PDF-"),
+    InputFormat.DOCX: Converter((".docx",), _read_docx, mark=b"PK"),
 }
 
 

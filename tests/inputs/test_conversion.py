@@ -381,6 +381,17 @@ def test_damaged_files_are_errors(format_: InputFormat) -> None:
             convert(data, format_, "some.file")
 
 
+@pytest.mark.parametrize("format_", [InputFormat.PDF, InputFormat.DOCX])
+def test_a_file_of_another_kind_is_called_that(format_: InputFormat) -> None:
+    content = pdf("text") if format_ is InputFormat.PDF else docx("text")
+    name = format_.upper()
+    for data in (b"", b"\x7fELF\x02\x01" + b"\0" * 2000):
+        with pytest.raises(InputError, match=f"cannot be read as {name}: it is no {name}$"):
+            convert(data, format_, "some.file")
+    with pytest.raises(InputError, match=f"cannot be read as {name}: (?!it is no)"):
+        convert(content[: len(content) // 4], format_, "some.file")
+
+
 @pytest.mark.slow
 def test_of_a_damaged_file_the_library_says_nothing_itself(tmp_path: Path) -> None:
     (tmp_path / "a.pdf").write_bytes(b"hello" + pdf("text")[:-40])

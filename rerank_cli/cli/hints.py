@@ -320,15 +320,18 @@ _SEARCH_WORDS = ("search", "query", "find", "rerank", "sort", "ask", "grep", "sc
 _KEY_WORDS = ("login", "auth", "signin", "key", "api-key", "apikey", "token", "set-key", "add-key")
 
 
-def explain(error: Any, arguments: Sequence[str]) -> tuple[str, str]:
-    """The message for a command line that typer refuses, and a hint."""
+def explain(error: Any, arguments: Sequence[str]) -> tuple[str, str | None]:
+    """The message for a command line that typer refuses, and a hint.
+
+    The message on a wrong value says what is right: of other hints it gets none.
+    """
     ctx: Any = getattr(error, "ctx", None)
     message, hint = error.format_message().removesuffix("."), None
     if hasattr(error, "possibilities"):  # of an unknown option
         name = _as_typed(error.option_name, arguments, _options_of(ctx.command))
         message, hint = f"no such option: {name}", _option_hint(name, ctx, arguments)
     elif isinstance(error, BadValue):
-        hint = _value_hint(error.names, error.value) or error.suggestion
+        return message, _value_hint(error.names, error.value) or error.suggestion or None
     elif [*arguments[:2]] == ["config", "set"] and "=" in arguments[-1]:
         key, _, value = arguments[-1].partition("=")
         line = shlex.join(["rerank", *arguments[:-1], key, value])

@@ -38,6 +38,8 @@ _ASSIGNMENT = (
     rf"(?:\??[\w.:]+{_GENERIC}[\[\]]*\??[ \t]+){{{{,3}}}})?"
     r"\(?(?:[$\w.*]+[ \t]*[,=][ \t]*){{,8}}[$@%*]?(?={0}(?:[ \t]*,[ \t]*[$\w.*]+){{,8}}"
     r"[ \t]*(?:\)[ \t]*)?(?::[^=\n]{{1,80}})?=(?![=~>])))({0})"
+    # A type with parameters: type Reply<T> = Result<T, Error>.
+    rf"|^[ \t]*(?:{_MODIFIER})*?type(?:alias)?[ \t]+({{0}})[ \t]*[<\[]"
 )
 _DECLARATOR = (
     rf"(?:(?!return\b|typedef\b)[a-z_][\w:]*{_GENERIC}[ \t*&]+){{{{1,6}}}}"
@@ -48,7 +50,9 @@ _DECLARATOR = (
 _C_ASSIGNMENT = (
     rf"^(?:(?:[ \t]*(?={_MODIFIER}))?{_DECLARATOR}=(?!=))|(?=static\b){_DECLARATOR};)"
     r"|\}}[ \t]*\**(?={0}[ \t]*(?:\[[^\]\n]{{,80}}\][ \t]*){{,3}}=)"
-    r"|typedef\b[^;{{}}\n]{{1,200}}[\s*(](?={0}[ \t]*[;)\[]))({0})"
+    r"|typedef\b[^;{{}}\n]{{1,200}}[\s*(](?={0}[ \t]*[;)\[])"
+    r"|^[ \t]*(?:template[ \t]*<[^;{{}}\n]{{,200}}>[ \t]*)?(?:concept|using)[ \t]+(?={0}[ \t]*=)"
+    r")({0})"
 )
 # Other forms of assignments and definitions in some languages.
 OTHER_ASSIGNMENTS: Mapping[str, str] = {
@@ -56,14 +60,16 @@ OTHER_ASSIGNMENTS: Mapping[str, str] = {
     "cpp": _C_ASSIGNMENT,
     "dart": _C_ASSIGNMENT,
     "clojure": r"^\(def(?:once)?[ \t]+(?:\^\S+[ \t]+)*({0})",
-    "elixir": r"^[ \t]+@({0})[ \t]+(?=\S)",
+    "elixir": r"^[ \t]+@(?:(?:opaque|typep?)[ \t]+({0})|({0})[ \t]+(?=\S))",
     "erlang": r"^-(?:define|opaque|record|type)\([ \t]*({0})|^-(?:opaque|type)[ \t]+({0})",
     "go": r"^(?:const|type|var)[ \t]+(?:\w+,[ \t]*){{,8}}({0})(?![.(])",
     "haskell": r"^(?:({0})[ \t]*::|(?:class|data|newtype|type)[ \t]+(?:[^\n=]*=>[ \t]*)?({0}))",
     "javascript": r"^(?:(?:module\.)?exports\.({0})[ \t]*=(?![=>])"
     r"|export[ \t]+(?:const|let|var)[ \t]*[{{\[][^}}\]=\n]{{,400}}({0})(?![ \t]*:)[^=\n]{{,400}}=)",
     "kotlin": r"^[ \t]*(?:\w+[ \t]+)*va[lr][ \t]+({0})[ \t]*(?::[^=\n]{{1,80}})?\bby\b",
+    "julia": r"^[ \t]*(?:const[ \t]+)?({0})\{{[^=(){{}}\n]{{1,80}}\}}[ \t]*=(?!=)",
     "lua": r"^(?:\w+[.]){{1,3}}({0})[ \t]*=(?!=)",
+    "ocaml": r"^[ \t]*(?:and|type)[ \t]+(?:[('+\-][\w', +\-]{{1,80}}\)?[ \t]+)?({0})[ \t]*=",
     "perl": r"^[ \t]*use[ \t]+constant[ \t]+({0})",
     "php": r"^[ \t]*define[ \t]*\([ \t]*['\"]({0})",
     "r": r"^({0})[ \t]*<-",

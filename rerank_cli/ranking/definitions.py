@@ -33,11 +33,13 @@ _MODIFIER = (
 )
 # Atomic: A<B> C<D> is read in one way, up to the last >.
 _GENERIC = r"(?>(?:<[^=;(){{}}\n]{{1,120}}>)?)"
+_TARGETS = (
+    r"\(?(?:[$\w.*]+[ \t]*[,=][ \t]*){{,8}}[$@%*]?(?={0}(?:[ \t]*,[ \t]*[$\w.*]+){{,8}}"
+    r"[ \t]*(?:\)[ \t]*)?(?::[^=\n]{{1,80}})?=(?![=~>]))"
+)
 _ASSIGNMENT = (
     rf"^(?:\#[ \t]*define[ \t]+(?={{0}})|(?:[ \t]*(?:{_MODIFIER})+"
-    rf"(?:\??[\w.:]+{_GENERIC}[\[\]]*\??[ \t]+){{{{,3}}}})?"
-    r"\(?(?:[$\w.*]+[ \t]*[,=][ \t]*){{,8}}[$@%*]?(?={0}(?:[ \t]*,[ \t]*[$\w.*]+){{,8}}"
-    r"[ \t]*(?:\)[ \t]*)?(?::[^=\n]{{1,80}})?=(?![=~>])))({0})"
+    rf"(?:\??[\w.:]+{_GENERIC}[\[\]]*\??[ \t]+){{{{,3}}}})?{_TARGETS})({{0}})"
     # A type with parameters: type Reply<T> = Result<T, Error>.
     rf"|^[ \t]*(?:{_MODIFIER})*?type(?:alias)?[ \t]+({{0}})[ \t]*[<\[]"
 )
@@ -54,25 +56,32 @@ _C_ASSIGNMENT = (
     r"|^[ \t]*(?:template[ \t]*<[^;{{}}\n]{{,200}}>[ \t]*)?(?:concept|using)[ \t]+(?={0}[ \t]*=)"
     r")({0})"
 )
+# In a block of Python: under if, try, with and the like, or in its line.
+_BLOCK_ASSIGNMENT = (
+    r"^[ \t]*(?:(?:elif|else|except|finally|for|if|try|while|with)\b[^:\n]{{,200}}:[ \t]*)?"
+    rf"{_TARGETS}({{0}})"
+)
 # Other forms of assignments and definitions in some languages.
 OTHER_ASSIGNMENTS: Mapping[str, str] = {
     "c": _C_ASSIGNMENT,
     "cpp": _C_ASSIGNMENT,
     "dart": _C_ASSIGNMENT,
+    "bash": r"(?<!\\\n)^[ \t]+({0})\+?=(?!=)",
     "clojure": r"^\(def(?:once)?[ \t]+(?:\^\S+[ \t]+)*({0})",
     "elixir": r"^[ \t]+@(?:(?:opaque|typep?)[ \t]+({0})|({0})[ \t]+(?=\S))",
     "erlang": r"^-(?:define|opaque|record|type)\([ \t]*({0})|^-(?:opaque|type)[ \t]+({0})",
     "go": r"^(?:const|type|var)[ \t]+(?:\w+,[ \t]*){{,8}}({0})(?![.(])",
     "haskell": r"^(?:({0})[ \t]*::|(?:class|data|newtype|type)[ \t]+(?:[^\n=]*=>[ \t]*)?({0}))",
-    "javascript": r"^(?:(?:module\.)?exports\.({0})[ \t]*=(?![=>])"
+    "javascript": r"^(?:[ \t]*(?:module\.)?exports\.({0})[ \t]*=(?![=>])"
     r"|export[ \t]+(?:const|let|var)[ \t]*[{{\[][^}}\]=\n]{{,400}}({0})(?![ \t]*:)[^=\n]{{,400}}=)",
     "kotlin": r"^[ \t]*(?:\w+[ \t]+)*va[lr][ \t]+({0})[ \t]*(?::[^=\n]{{1,80}})?\bby\b",
     "julia": r"^[ \t]*(?:const[ \t]+)?({0})\{{[^=(){{}}\n]{{1,80}}\}}[ \t]*=(?!=)",
-    "lua": r"^(?:\w+[.]){{1,3}}({0})[ \t]*=(?!=)",
+    "lua": r"^[ \t]*(?:\w+[.]){{1,3}}({0})[ \t]*=(?!=)",
     "ocaml": r"^[ \t]*(?:and|type)[ \t]+(?:[('+\-][\w', +\-]{{1,80}}\)?[ \t]+)?({0})[ \t]*=",
     "perl": r"^[ \t]*use[ \t]+constant[ \t]+({0})",
-    "php": r"^[ \t]*define[ \t]*\([ \t]*['\"]({0})",
-    "r": r"^({0})[ \t]*<-",
+    "php": r"^[ \t]*(?:define[ \t]*\([ \t]*['\"]({0})"
+    r"|\$({0})[ \t]*=(?![=~>])[^\n]*[;\[({{][ \t\r]*$)",
+    "r": r"^[ \t]*({0})[ \t]*<-",
     "ruby": r"^[ \t]+(?=(?-i:[A-Z]))({0})[ \t]*=(?![=~>])",
     "sql": r"^[ \t]*create[ \t]+(?:\w+[ \t]+){{1,4}}?(?:if[ \t]+not[ \t]+exists[ \t]+)?"
     r"(?:[\"`\[]?\w+[\"`\]]?\.)?[\"`\[]?({0})",
@@ -199,6 +208,12 @@ class DefinitionSearch:
         syntax = "javascript" if document.syntax in _SCRIPT_SYNTAXES else document.syntax
         blocks = find_blocks(text, document.syntax)
         variables = _leave_inner(document, blocks, self._find_assignments(text, syntax))
+        if syntax == "python":
+            code = [(0, len(text), _BLOCK_ASSIGNMENT)]
+            inner_variables = self._find_members(text, code, syntax)
+            variables = chain(
+                variables, _leave_inner(document, blocks, inner_variables, classes=True)
+            )
         names = [
             (place, name, 1.0 if name in self._symbols else _OTHER_CASE)
             for place, name in chain(_find_definitions(text, blocks), variables)
@@ -307,14 +322,19 @@ def _owner_names(
 
 
 def _leave_inner(
-    document: Document, blocks: Iterable[Block], names: Iterable[tuple[int, str]]
+    document: Document,
+    blocks: Iterable[Block],
+    names: Iterable[tuple[int, str]],
+    *,
+    classes: bool = False,
 ) -> Iterator[tuple[int, str]]:
-    """Leave out the names in functions, strings and comments.
+    """Leave out the names in functions, strings, comments and, if `classes`, in classes.
 
     In functions they are local variables, often of the same names.
     """
     sorted_names = sorted(names)
-    spans = [block[:2] for block in blocks if block.kind is BlockKind.FUNCTION]
+    outer_kinds = (BlockKind.CLASS, BlockKind.FUNCTION) if classes else (BlockKind.FUNCTION,)
+    spans = [block[:2] for block in blocks if block.kind in outer_kinds]
     if sorted_names:
         spans += find_hidden(document.text, document.syntax)
     later, end = deque(sorted(spans)), 0  # the end of the last span so far

@@ -164,6 +164,44 @@ _TRIPLE = r'"""(?:[^"\\]+|(?s:\\.)|"(?!""))*(?:""")?'
 _PYTHON_MARKS = rf"\#[^\n]*|[()\[\]{{}}]|{_TRIPLE}|{_TRIPLE.replace(chr(34), chr(39))}|{_STRINGS}"
 
 
+# The first line of a definition, as a query: def print, class Live, func (s *Server) Start().
+# A plain word behind "function" may be prose, and so may a word without a capital behind "class".
+_QUERY_MODIFIER = (
+    r"(?:abstract|async|case|const|data|declare|default|export|extern|fileprivate|final|inline"
+    r"|internal|local|open|override|partial|private|protected|pub(?:\([\w :]{1,40}\))?|public"
+    r"|sealed|static|suspend|unsafe|virtual)\s+"
+)
+_QUERY_OWNER = (
+    r"(?:\((?:\w+\s+)?[*&]?(?P<receiver>\w+)(?:\[[\w, ]{1,80}\])?\)\s*"
+    r"|(?:self|(?P<owner>\w+)(?:<[\w<>, ]{1,80}>)?)(?:\.|::))?"
+)
+_CODE_REST = r"\s*[(<\[{:].*"
+_QUERY_TYPE = (
+    r"(?:(?<=\s)\w+|auto|bool|char|double|float|int|long|short|unsigned|void)"
+    r"(?:<[\w<>,.?& ]{1,80}>|\[\])?"
+)
+_TYPE_WORD = r"(?:class|enum|interface|object|protocol|record|struct|trait|type|union)"
+_TYPE_REST = (
+    r"[(<\[].*|\s*(?:<[\w<>, ]{1,80}>\s*)?[={].*|\s+(?:extends|implements)\b.*"
+    r"|\s*:\s*[A-Z][\w.:<>]*(?:\s*,\s*[A-Z][\w.:<>]*)*\W*"
+)
+_QUERY_DEFINITIONS = tuple(
+    rf"(?:{_QUERY_MODIFIER}){{,5}}{source}"
+    for source in (
+        rf"(?:def|fn|func)\s+{_QUERY_OWNER}(?P<name>[^\W\d]\w*)(?:\W*|{_CODE_REST}|\s+do\b.*)",
+        rf"(?:fun|function|sub)\b\s*\*?\s*{_QUERY_OWNER}(?P<name>[^\W\d]\w*)\s*[(<{{].*",
+        r"(?:async|declare|default|export|local)\s+function\s+(?P<name>[^\W\d]\w*)\W*",
+        rf"(?:enum\s+)?{_TYPE_WORD}\s+(?P<name>[A-Z]\w*)(?:\W*|{_TYPE_REST})",
+        r"type\s+(?P<name>[^\W\d]\w*)(?:\[[\w, ]{1,80}\])?\s+(?:interface|struct)\b\W*",
+        r"(?:class|struct)\s+(?P<name>[^\W\d]\w*)\s*(?:\{|\([\w., ]*\)\s*:)\W*",
+        r"(?:const|let|static|va[lr])\s+(?P<name>[^\W\d]\w*)\s*(?::[^=]{1,80})?=.*",
+        # Behind a type and without a keyword: public void run(int x), int Session::send(int a).
+        rf"{_QUERY_TYPE}[\s*&]+(?:(?P<owner>\w+)::)?(?P<name>[^\W\d]\w*)\(.*",
+    )
+)
+_MAX_QUERY_CHARACTERS = 400  # of a first line of a definition
+
+
 class Symbol(NamedTuple):
     """A name in a query, and the class before it: `send` and `Session` in Session.send.
 
@@ -172,6 +210,20 @@ class Symbol(NamedTuple):
 
     name: str
     owner: str = ""
+
+
+def declared_symbol(query: str) -> Symbol | None:
+    """The symbol that a query defines, if it is the first line of a definition; else None."""
+    line = query.strip()
+    if len(line) > _MAX_QUERY_CHARACTERS:
+        return None
+    for pattern in _QUERY_DEFINITIONS:
+        if match := re.fullmatch(pattern, line):
+            groups = match.groupdict()
+            owner = groups.get("owner") or ""  # a name of a class, or a variable of any class
+            is_class = owner[:1].isupper()
+            return Symbol(groups["name"], groups.get("receiver") or (owner if is_class else ""))
+    return None
 
 
 class Definition(NamedTuple):

@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from posixpath import commonprefix, normpath
 
 from rerank_cli.ranking import FileFacts
-from rerank_cli.ranking.definitions import DefinitionSearch, Symbol
+from rerank_cli.ranking.definitions import DefinitionSearch, Symbol, declared_symbol
 from rerank_cli.structure import is_code, syntax_of
 from rerank_cli.types import Chunk, Document, Prior
 from rerank_cli.words import COMMON_WORDS, Words, identifier_words, normalise
@@ -55,11 +55,6 @@ _CODE_WORD = re.compile(
 )
 # What joins a name to its class: Session.send, Session::send.
 _JOINTS = frozenset((".", "::", "->", "#"))
-# A query that is the beginning of a definition: def print, class Live. The name of a type needs a
-# capital, because "class action" is not code.
-_DECLARATION = re.compile(
-    r"(?:(?:def|fn|func)\s+([^\W\d]\w*)|(?:class|enum|interface|struct|trait|type)\s+([A-Z]\w*))\W*"
-)
 # A query that is one name, perhaps behind the names around it: app.handle, Session::new, use().
 _NAME_QUERY = re.compile(r"(?:\w+(?:\.|::|->|#|\\))*([^\W\d]\w*)(?:\(\))?[,.:;?]?", re.ASCII)
 _MAX_NAME_CHARACTERS = 100
@@ -224,8 +219,8 @@ def _name_in_query(query: str) -> str:
     path = QueryPath(query)
     if path.has_suffix:
         return "" if "://" in query else path.place.name
-    if declaration := _DECLARATION.fullmatch(query):
-        return declaration[1] or declaration[2]
+    if symbol := declared_symbol(query):
+        return symbol.name
     match = _NAME_QUERY.fullmatch(query)
     return "" if match is None or normalise(match[1]) in COMMON_WORDS else match[1]
 
@@ -392,7 +387,8 @@ class PlacePrior:
         self._versions = frozenset(_VERSION_NAME.findall(query.lower()))
         symbols = _symbols(query)
         self._is_name = bool(symbols) and _name_in_query(query.strip()) != ""
-        self._definitions = DefinitionSearch(symbols, members=len(query.split()) == 1)
+        is_member_name = len(query.split()) == 1 or declared_symbol(query) is not None
+        self._definitions = DefinitionSearch(symbols, members=is_member_name)
 
     def weigh(
         self, document: Document, chunks: Sequence[Chunk], logits: Sequence[float]
@@ -510,11 +506,11 @@ def _symbols(query: str) -> frozenset[Symbol]:
 
     A query without blanks is a name, unless it can only be a path. Among several words names are
     the compound ones, the last part of a word with dots (app.handle), a word with parentheses
-    (use()), and the word behind the keyword of its definition (class Live).
+    (use()). The first line of a definition names what it defines, and nothing else counts.
     """
     words = query.split()
-    if declaration := _DECLARATION.fullmatch(query.strip()):
-        return frozenset((Symbol(declaration[1] or declaration[2]),))
+    if symbol := declared_symbol(query):
+        return frozenset((symbol,))
     symbols = _qualified_names(query)
     if len(words) == 1:
         return frozenset(symbols[-1:] if QueryPath(query).is_name else ())

@@ -11,6 +11,7 @@ from rerank_cli.ranking.definitions import (
     DefinitionSearch,
     Symbol,
     _find_bodies,
+    declared_symbol,
     find_direct_code,
 )
 from rerank_cli.structure import Block, BlockKind, code, syntax_of
@@ -518,3 +519,84 @@ def test_direct_code_keeps_each_character_at_its_place(syntax: str, text: str) -
     spans = find_direct_code(text, 0, len(text), syntax)
     assert len(spans) == len(text)
     assert all(own in (" ", other) for own, other in zip(spans, text, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("query", "name", "owner"),
+    [
+        ("def print", "print", ""),
+        ("class Live", "Live", ""),
+        ("async def run", "run", ""),
+        ("def __init__(self)", "__init__", ""),
+        ("  def run(self, x) -> int:", "run", ""),
+        ("def self.open(path)", "open", ""),
+        ("def go(x) do", "go", ""),
+        ("type Server struct", "Server", ""),
+        ("type cache[T any] struct {", "cache", ""),
+        ("func (s *Server) Start", "Start", "Server"),
+        ("func (c *cache[T]) evict(n int) error {", "evict", "cache"),
+        ("func Start(x int)", "Start", ""),
+        ("pub fn serve", "serve", ""),
+        ("pub(crate) async unsafe fn serve<'a>(x: &'a T) -> R {", "serve", ""),
+        ("fn call(&self) -> u32;", "call", ""),
+        ("function evict(n) {", "evict", ""),
+        ("function* evict(n) {", "evict", ""),
+        ("export default function App() {", "App", ""),
+        ("async function evict", "evict", ""),
+        ("public static function run(int $x): void;", "run", ""),
+        ("fun String.twice() = this", "twice", "String"),
+        ("function app.evict(n)", "evict", ""),
+        ("sub evict {", "evict", ""),
+        ("class Live(Base):", "Live", ""),
+        ("class cache(Base):", "cache", ""),
+        ("struct cache {", "cache", ""),
+        ("export class Live<T> extends Base implements A {", "Live", ""),
+        ("enum class Live {", "Live", ""),
+        ("data class Live(val x: Int)", "Live", ""),
+        ("class Live : Base, A {", "Live", ""),
+        ("pub type Reply<T> = Result<T, Error>;", "Reply", ""),
+        ("export const size: number = 5", "size", ""),
+        ("public static void main(String[] args)", "main", ""),
+        ("public async Task<int> Run(string x)", "Run", ""),
+        ("void Session::send(int a)", "send", "Session"),
+        ("int main(void)", "main", ""),
+    ],
+)
+def test_the_first_line_of_a_definition_names_its_symbol(query: str, name: str, owner: str) -> None:
+    assert declared_symbol(query) == (name, owner)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *(
+            "class action",
+            "class Live is slow",
+            "class Live: how does it end",
+            "where is class Live",
+        ),
+        *("function call", "function overloading", "static function analysis", "fun games"),
+        *("type error", "type of errors", "interface design", "struct padding", "object storage"),
+        *("let me know", "const correctness", "public transport (bus)", "public key(s) rotate"),
+        *("run(x)", "app.handle()", "how does int go(x) work", "return go(x)", "import go", "def"),
+        *("new Live(x)", "throw new Live(x)", "def " * 200, "public " * 50),
+    ],
+)
+def test_a_question_and_a_call_are_no_definition(query: str) -> None:
+    assert declared_symbol(query) is None
+
+
+@pytest.mark.parametrize(
+    ("query", "name", "text", "value"),
+    [
+        ("def run(self, x):", "a.py", "class A:\n    def run(self, x):\n        pass\n", 1.0),
+        ("async def run", "a.py", "async def run():\n    pass\n", 1.0),
+        ("type Server struct", "a.go", "type Server struct {\n\tx int\n}\n", 1.0),
+        ("func (s *Server) Start", "a.go", "func (s *Server) Start() {\n}\n", 1.0),
+        ("func (s *Server) Start", "b.go", "func (c *Client) Start() {\n}\n", 0.5),
+        ("fn call(&self) -> u32;", "a.rs", "trait A {\n    fn call(&self) -> u32;\n}\n", 0.75),
+        ("pub fn serve", "a.rs", "pub fn serve() {\n}\n", 1.0),
+    ],
+)
+def test_a_first_line_finds_its_definition(query: str, name: str, text: str, value: float) -> None:
+    assert values(query, name, text)["definition"] == value

@@ -104,7 +104,6 @@ def _language(syntax: str) -> _Language:
 
 _LAST_NAME = re.compile(r"(?:(?:[\w$]+(?:<[^<>]*>)?::)*~?[#\w$]+|operator[^\w\s]+)\Z")
 
-_FUNCTION_VALUES = {"arrow_function", "function_expression", "generator_function", "function"}
 _TYPES_BEFORE_NAMES = {"c", "cpp", "java", "csharp"}  # where a function's type is before its name
 _BODILESS = {"python", "ruby", "lua", "bash"}  # where nodes without a body are definitions too
 
@@ -130,20 +129,22 @@ def knows_grammar(syntax: str) -> bool:
 
 def find_blocks(text: str, syntax: str) -> Sequence[Block]:
     """The classes, functions and statements of source code."""
-    language = _language(syntax)
     plain = _LINE_END.sub("\n", text) if "\r" in text else text
-    lines = _CodeLines(plain, text, language)
+    lines = _CodeLines(plain, text, _language(syntax))
     definitions = None
     if (grammar := _grammar(syntax)) is not None and len(plain) <= _MAX_PARSED_CHARACTERS:
         definitions = _parse(plain, syntax, grammar)
     if definitions is None:
-        definitions = _find_definitions(plain, lines, language)
+        definitions = _find_definitions(plain, lines, syntax)
     return [*_lay_blocks(lines, _nest(lines, definitions))]
 
 
 def find_hidden(text: str, syntax: str) -> Iterator[tuple[int, int]]:
     """The strings and comments of several lines in source code: where they begin and end."""
-    return _find_hidden(text, _language(syntax))
+    hidden = _language(syntax).hidden
+    for match in re.finditer(hidden, text, re.MULTILINE) if hidden else ():
+        if match.lastgroup is not None and "\n" in match[0]:
+            yield match.span()
 
 
 class _CodeLines:
@@ -254,8 +255,7 @@ def _parse(text: str, syntax: str, grammar: "Language") -> Sequence[_Definition]
         tree = parse(lambda byte, _: source[byte : byte + _PIECE_BYTES], progress_callback=is_late)
     except ValueError:
         return None
-    # A walk over the nodes with several lines, and those around a definition of one line: queries
-    # take quadratic time on errors.
+    # A walk over nodes with several lines and over wrappers: queries take quadratic time on errors.
     definitions, kinds, cursor = list[_Definition](), _node_kinds(), tree.walk()
     wrappers = frozenset(_content()["wrappers"].get(syntax, "").split())
     if not cursor.goto_first_child():
@@ -286,9 +286,9 @@ def _is_definition(node: "Node", syntax: str) -> bool:
     """Whether a node is more than a declaration, and no variable with a function of one line."""
     type_, variables = node.type, _content()["variables"]
     if type_ in variables:
-        value = node.child_by_field_name(variables[type_]["value"])
-        is_short = node.start_point[0] == node.end_point[0]
-        return value is not None and value.type in _FUNCTION_VALUES and not is_short
+        value = _child(node, variables[type_]["value"])
+        is_function = value is not None and value.type in _content()["nodes"]["values"].split()
+        return is_function and node.start_point[0] < node.end_point[0]
     if type_ == "type_definition":
         inner = node.child_by_field_name("type")
         if inner is None or inner.child_by_field_name("body") is None:
@@ -308,8 +308,9 @@ def _name_of(node: "Node", source: bytes, kind: BlockKind, syntax: str) -> str |
     head = source[start : start + _MAX_HEADER_CHARACTERS]
     if type_ == "impl_item":
         return _impl_name(head.decode("utf-8", "replace"))
-    field = _content()["variables"].get(type_, {"name": "name"})["name"]
-    name = node.child_by_field_name(field) or _declared_name(node)
+    variable = _content()["variables"].get(type_)
+    name = _child(node, variable["name"]) if variable else node.child_by_field_name("name")
+    name = name or _declared_name(node)
     if name is None:
         word = _NAMELESS.search(head)
         return None if type_.endswith("_specifier") else word[0].decode() if word else ""
@@ -326,6 +327,12 @@ def _name_of(node: "Node", source: bytes, kind: BlockKind, syntax: str) -> str |
     elif kind is BlockKind.FUNCTION and syntax in _TYPES_BEFORE_NAMES:
         keyword = b""
     return _name(keyword.decode("utf-8", "replace"), text.decode("utf-8", "replace"))
+
+
+def _child(node: "Node", field: str) -> "Node | None":
+    """A field of a node, or of a list in it, as the names of an assignment of Lua."""
+    nodes = (inner.child_by_field_name(field) for inner in (node, *node.named_children))
+    return next(filter(None, nodes), None)
 
 
 def _declared_name(node: "Node") -> "Node | None":
@@ -355,9 +362,9 @@ class _OpenDefinition(NamedTuple):
     name: str
 
 
-def _find_definitions(text: str, lines: _CodeLines, language: _Language) -> Sequence[_Definition]:
+def _find_definitions(text: str, lines: _CodeLines, syntax: str) -> Sequence[_Definition]:
     """The definitions of a text, by the words of their first lines and by indentation."""
-    hidden_kinds = _hidden_lines(text, lines.starts, language)
+    language, hidden_kinds = _language(syntax), _hidden_lines(text, lines.starts, syntax)
     headers = _find_headers(text, lines, hidden_kinds, language)
     reader = _IndentationReader(lines, language)
     for number, indent in enumerate(lines.indents):
@@ -423,20 +430,14 @@ class _IndentationReader:
         self.definitions.append(_Definition(definition.first, last, definition.kind, name))
 
 
-def _hidden_lines(text: str, starts: Sequence[int], language: _Language) -> bytearray:
+def _hidden_lines(text: str, starts: Sequence[int], syntax: str) -> bytearray:
     """For each line 1 if it begins within a string, 2 if within a comment, else 0."""
     kinds = bytearray(len(starts))
-    for start, end in _find_hidden(text, language):
+    for start, end in find_hidden(text, syntax):
         first, last = bisect_right(starts, start), bisect_right(starts, end - 1)
         mark = b"\1" if text[start] in "\"'`r" else b"\2"
         kinds[first:last] = mark * (last - first)
     return kinds
-
-
-def _find_hidden(text: str, language: _Language) -> Iterator[tuple[int, int]]:
-    for match in re.finditer(language.hidden, text, re.MULTILINE) if language.hidden else ():
-        if match.lastgroup is not None and "\n" in match[0]:
-            yield match.span()
 
 
 def _find_headers(

@@ -46,6 +46,10 @@ def test_variables_of_functions_are_no_definitions(name: str, text: str, value: 
         ("a.rb", "module A\n  User = 5\nend"),
         ("a.lua", "local other, user = 1, 2"),
         ("a.lua", "M.user = 1"),
+        ("a.lua", "M.user = function(x)\n  return x\nend"),
+        ("a.lua", "M.user = function(x) return x end"),
+        ("a.lua", "local user = function(x)\n  return x\nend"),
+        ("a.lua", "local A = {\n  user = function(x)\n    return x\n  end,\n}"),
         ("a.go", "const user int = 1"),
         ("a.go", "var user = 1"),
         ("a.go", "var user map[string]int"),
@@ -125,7 +129,12 @@ def test_variables_of_functions_are_no_definitions(name: str, text: str, value: 
         ("a.cpp", "template <typename T>\nconcept user = sizeof(T) > 1;"),
     ],
 )
-def test_what_gets_a_value_outside_of_functions_is_defined(name: str, text: str) -> None:
+@pytest.mark.parametrize("has_grammar", [True, False])
+def test_what_gets_a_value_outside_of_functions_is_defined(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str, has_grammar: bool
+) -> None:
+    if not has_grammar:
+        monkeypatch.setattr(code, "_grammar", lambda _: None)
     query = "User" if name == "a.rb" else "user"
     assert values(query, name, f"{text}\n").get("definition") == 1.0
 
@@ -173,7 +182,12 @@ def test_what_gets_a_value_outside_of_functions_is_defined(name: str, text: str)
         ("a.sql", "insert into user values (1);"),
     ],
 )
-def test_what_only_names_a_symbol_does_not_define_it(name: str, text: str) -> None:
+@pytest.mark.parametrize("has_grammar", [True, False])
+def test_what_only_names_a_symbol_does_not_define_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str, has_grammar: bool
+) -> None:
+    if not has_grammar:
+        monkeypatch.setattr(code, "_grammar", lambda _: None)
     assert "definition" not in values("user", name, f"{text}\n")
 
 

@@ -413,8 +413,33 @@ EXAMPLES: dict[str, tuple[str, list[str]]] = {
         end
 
         function M.run(x) return x end
+
+        -- Sends it.
+        M.send = function(x)
+          return x
+        end
+
+        local add = function(a, b)
+          return a + b
+        end
+
+        local handlers = {
+          stop = function()
+            return 1
+          end,
+          short = function() return 2 end,
+        }
+
+        M.short = function() return 3 end
+        M.other = run(function() return 4 end)
         """,
-        ["4-8 function evict", "10-10 function M.run"],
+        [
+            "4-8 function evict",
+            "10-10 function M.run",
+            "12-15 M.send",
+            "17-19 add",
+            "22-24 stop",
+        ],
     ),
 }
 INDENTED_TEXTS = {

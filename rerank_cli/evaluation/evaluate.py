@@ -247,7 +247,7 @@ def _evaluate(
     for name, counts in passages.items():
         if counts.remembered:
             terminal.say(
-                f"{name}: {counts.in_words()}: its times are shorter than those of one query"
+                f"{name}: {counts.in_words()}; a single query takes longer than the table says"
             )
     for name, scorer in services.items():
         if scorer.requests.sent and isinstance(scorer, ConcurrentScorer):

@@ -227,7 +227,7 @@ class Comparison:
         return (
             f"{alike} (Kendall's tau {self.tau:.3f}, rank-biased overlap {self.overlap:.3f}); "
             f"from the one to the other {measure} changes by {gained.mean:+z.4f} "
-            f"(95 % interval {gained.low:+z.4f} to {gained.high:+z.4f})"
+            f"(95 % interval {gained.describe_interval()})"
         )
 
 

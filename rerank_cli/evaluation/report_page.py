@@ -258,8 +258,8 @@ def _headline(leader: Standing, measure: str) -> str:
     """The verdict on the best system, in a sentence."""
     difference = leader.against[measure]
     name = shorten(leader.name, _NAME_CHARACTERS)
-    interval = f"95 % interval {difference.low:+z.3f} to {difference.high:+z.3f}"
-    change = f"{measure} {difference.mean:+z.3f}, {interval}"
+    interval = difference.describe_interval(3)
+    change = f"{measure} {difference.mean:+z.3f}, 95 % interval {interval}"
     match difference.verdict:
         case Verdict.SAME:
             return f"{name} changed nothing"
@@ -426,7 +426,7 @@ def _figure_cells(row: SystemRow | Standing, measure: str) -> Sequence[str]:
         f"{mean:.4f}",
         f"{difference.mean:+z.4f}",
         f"{_MARKS[difference.verdict]} {difference.verdict.value}",
-        f"{difference.low:+z.4f} to {difference.high:+z.4f}",
+        difference.describe_interval(),
         *(f"{count:,}" for count in (difference.wins, difference.ties, difference.losses)),
     ]
 
@@ -434,7 +434,7 @@ def _figure_cells(row: SystemRow | Standing, measure: str) -> Sequence[str]:
 def _change(difference: Difference | None) -> str:
     if difference is None:
         return _NO_FIGURE
-    return f"{difference.mean:+z.4f} ({difference.low:+z.4f} to {difference.high:+z.4f})"
+    return f"{difference.mean:+z.4f} ({difference.describe_interval()})"
 
 
 def _mark_classes() -> dict[str, str]:

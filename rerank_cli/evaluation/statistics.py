@@ -59,6 +59,13 @@ class Difference:
             return Verdict.UNKNOWN
         return Verdict.HELPED if self.mean > 0 else Verdict.HURT
 
+    def describe_interval(self, digits: int = 4) -> str:
+        """The interval as text; unknown if a few queries have all the same gain."""
+        has_width = self.high - self.low > _SMALLEST_GAIN
+        if self.verdict is Verdict.UNKNOWN and not has_width:
+            return "unknown"
+        return f"{self.low:+z.{digits}f} to {self.high:+z.{digits}f}"
+
 
 def difference(ours: Sequence[float], theirs: Sequence[float], seed: int = 0) -> Difference:
     """Compare figures of the same queries, in one order."""

@@ -28,6 +28,7 @@ from rerank_cli.terminal import (
 )
 
 _GAP = 2
+_COUNTS, _COUNTED = "+ = -", "the queries that became better, stayed the same or became worse"
 # Styles that can be read on white and on black: green cannot on white.
 _COLOURS = {Verdict.HELPED: "bold", Verdict.HURT: "bold red"}
 
@@ -56,9 +57,13 @@ def draw_report(
     )
     with console.capture() as capture:
         tables = _tables(sets, means, measures, console.width)
+        has_counts = False
         for table in tables if all_measures else islice(tables, 1):
             console.print(table)
             console.print()
+            has_counts |= any(str(column.header) == _COUNTS for column in table.columns)
+        if has_counts and any(row.against for results in sets for row in results.rows):
+            console.print(Text(f"{_COUNTS} counts {_COUNTED}."), soft_wrap=False)
         for sentence in verdict_sentences(sets, means, measures[0]):
             console.print(Text(sentence), soft_wrap=False)
         for sentence in stage_sentences(sets):
@@ -91,7 +96,7 @@ def _tables(
     """
     rows = [cells for results in sets for cells in _set_cells(results, measures)]
     rows += _mean_cells(means, len(sets), measures)
-    heads = ["set", "system", measures[0], "change", "95 % interval", "", "+ = -"]
+    heads = ["set", "system", measures[0], "change", "95 % interval", "", _COUNTS]
     heads += [*measures[1:], "s", "passages/s", "unjudged"]
     # Columns without room are removed from the end: other measures before costs.
     seconds, rate, unjudged = range(len(heads) - 3, len(heads))
@@ -182,7 +187,7 @@ def _figure_cells(mean: float, against: Difference | None) -> list[str]:
     return [
         f"{mean:.4f}",
         f"{against.mean:+z.4f}",
-        f"{against.low:+z.4f} to {against.high:+z.4f}",
+        against.describe_interval(),
         against.verdict.value,
         f"{against.wins} {against.ties} {against.losses}",
     ]
@@ -223,8 +228,9 @@ def _verdict(name: str, measure: str, difference: Difference, first: str) -> str
     """The verdict on a difference from the first order, in a sentence."""
     queries = difference.wins + difference.losses + difference.ties
     figures = (
-        f"{measure} {difference.mean:+z.4f} over {first} (95 % interval {difference.low:+z.4f} to "
-        f"{difference.high:+z.4f}, p {difference.p:.2g}); of {format_count(queries, 'query')} "
+        f"{measure} {difference.mean:+z.4f} over {first} (95 % interval "
+        f"{difference.describe_interval()}, p {difference.p:.2g}); of "
+        f"{format_count(queries, 'query')} "
         f"{difference.wins:,} better, {difference.losses:,} worse."
     )
     if difference.verdict is Verdict.SAME:

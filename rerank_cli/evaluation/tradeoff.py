@@ -247,7 +247,7 @@ def _rows(curve: Curve, measures: Sequence[str]) -> Iterator[list[str]]:
 def _cells_of(against: Difference) -> list[str]:
     return [
         f"{against.mean:+z.4f}",
-        f"{against.low:+z.4f} to {against.high:+z.4f}",
+        against.describe_interval(),
         against.verdict.value,
     ]
 

@@ -125,7 +125,7 @@ class PassageCounts(NamedTuple):
     def in_words(self) -> str:
         """Both counts, for a person."""
         passages = "passage" if self.read == 1 else "passages"
-        return f"{self.read:,} {passages} read, {self.remembered:,} known from memory"
+        return f"{self.read:,} {passages} read, {self.remembered:,} remembered from other queries"
 
 
 @runtime_checkable

@@ -593,8 +593,12 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("memory", "expected", "words"),
     [
-        ([], {"read": 4, "remembered": 8}, "4 passages read, 8 known from memory"),
-        (["--passage-memory", "1MiB"], {"read": 4, "remembered": 8}, "4 passages read, 8 known"),
+        ([], {"read": 4, "remembered": 8}, "4 passages read, 8 remembered from other queries"),
+        (
+            ["--passage-memory", "1MiB"],
+            {"read": 4, "remembered": 8},
+            "4 passages read, 8 remembered",
+        ),
         (["--passage-memory", "0"], None, ""),
     ],
 )

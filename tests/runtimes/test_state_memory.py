@@ -243,7 +243,7 @@ def test_a_living_reranker_reads_a_passage_once(parts: Path) -> None:
         texts = len(TEXTS) - 1  # one is blank
         assert scorer.passage_counts == PassageCounts(texts, (len(QUERIES) - 1) * texts)
         account = scorer.account()  # type: ignore[attr-defined]
-        assert account.endswith("; 6 passages read, 18 known from memory")
+        assert account.endswith("; 6 passages read, 18 remembered from other queries")
 
 
 def test_all_threads_and_the_wide_graph_share_what_is_known(parts: Path) -> None:

@@ -141,7 +141,8 @@ def _run(options: BatchOptions, terminal: Terminal) -> ExitCode:
             if is_retry or _passing_errors(start.figures):
                 return _run_retry(plan, start, source, identity, terminal)
             terminal.say(
-                f"{options.output.path} has no error that may pass: nothing is scored again"
+                f"nothing to retry in {options.output.path}: no record failed for a reason that "
+                "may be gone now"
             )
         _skip_done_items(source, plan)
         output = options.output_path

@@ -64,7 +64,7 @@ def batch_options(
         bool,
         _common(
             "--retry-errors",
-            help="With --resume, score failed records again. Only those whose error may pass: the "
+            help="With --resume, score failed records again, if the reason may be gone now: the "
             "service was away, gave no ranking, or scoring failed.",
         ),
     ] = False,

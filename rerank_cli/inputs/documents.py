@@ -552,8 +552,8 @@ def warn_of_inputs(inputs: Inputs, terminal: Terminal) -> None:
         terminal.warn(
             f"{name_of(path)} looks like {name}; "
             f"{'it was divided' if is_divided else 'its lines were ranked'} as plain text",
-            hint=f"{hint}; {'--input-format text' if is_divided else '--unit line'} stops this "
-            "message",
+            hint=f"{hint}; {'--input-format text' if is_divided else '--unit line'} says that it "
+            "is plain text",
         )
 
 

@@ -183,7 +183,9 @@ def find_remark(ranking: Ranking, style: Style) -> Remark | None:
     """A remark if rows of a table are mixed with records of another or of none; or a hint."""
     if style.passages or len(set(map(_table_key, set(_envelopes_in(ranking))))) <= 1:
         return Remark("", _FILES_HINT) if has_named_files(ranking, style) else None
-    return Remark("records of different tables are mixed, and have no header", _HINT)
+    return Remark(
+        "not all results are rows of one table, so they are written without a header", _HINT
+    )
 
 
 def _envelopes_in(ranking: Ranking) -> Sequence[Envelope]:

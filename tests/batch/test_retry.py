@@ -126,7 +126,7 @@ def test_what_failed_is_done_again_and_nothing_else(
     assert other_files(tmp_path / "failed") == set()
     again = job.retry()
     assert (again.code, service.take_queries()) == (3, [])
-    assert "nothing is scored again" in again.err
+    assert "nothing to retry in" in again.err
     assert job("--resume").code == 3
 
 

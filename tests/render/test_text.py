@@ -116,7 +116,9 @@ def test_records_of_different_tables_have_no_header(other: Envelope, message: st
     assert render_bytes(ranking, scores=True) == b"1\t1,fox\n0\tno\n"
     remark = TEXT.find_remark(ranking, STYLE)
     assert remark is not None
-    assert remark.text == "records of different tables are mixed, and have no header"
+    assert (
+        remark.text == "not all results are rows of one table, so they are written without a header"
+    )
     assert "-f csv and --json" in remark.hint
     alike = rank_documents(document("fox", other), document("no", other))
     assert TEXT.find_remark(alike, STYLE) is None

@@ -222,7 +222,7 @@ def _settings_sentence(settings: Mapping[str, Setting]) -> str:
     flag = next(key for key, setting in settings.items() if setting.kind.type is bool)
     return (
         f"Settings: {', '.join(settings)}. `rerank config` shows all there are, and `rerank config "
-        f"set` sets one for every run. So does the environment: {example.variable} for "
-        f"{example.key}. An option on the command line counts more than both; --no-{flag} undoes "
-        f"{flag}."
+        f"set` sets one for every run. So does an environment variable, such as {example.variable} "
+        f"for {example.key}. An option on the command line counts more than both; --no-{flag} "
+        f"undoes {flag}."
     )

@@ -218,8 +218,8 @@ def input_options(
             "--unit",
             help="What one document is. auto, the default: a record of .jsonl, .ndjson, .json, "
             ".csv and .tsv files; a line of .txt and .log files and of standard input; of other "
-            "kinds the whole file. section, and function of code: what is below a heading, or a "
-            "function. paragraph: also an entry of a log, and statements of code.",
+            "kinds the whole file. section: the text below a heading. function: a function of "
+            "code. paragraph: a paragraph, an entry of a log, or a few statements of code.",
         ),
     ] = Unit.AUTO,
     input_format: Annotated[
@@ -275,7 +275,8 @@ def input_options(
             "-0",
             "--null",
             help="Lines end with NUL, in input and output. With --files-from, -r, -f paths or "
-            "-f grep: the names in LIST and the output, but not the lines of files.",
+            "-f grep, the names in LIST and what is written end with NUL, and the lines of files "
+            "end as usual.",
         ),
     ] = False,
 ) -> None:
@@ -332,7 +333,8 @@ def model_options(
         _model_setting(
             "--cache-size",
             metavar="SIZE",
-            help="The most that the scores on disk may take. What was not used longest goes.",
+            help="The most that the scores on disk may take. Scores that were not used for longest "
+            "are removed.",
         ),
     ] = format_size(DEFAULT_CACHE_BYTES).replace(" ", ""),
 ) -> None:
@@ -348,7 +350,7 @@ def passage_memory_options(
             help="Remember what the model has read of passages, in this much memory. A query over "
             "the same passages is then several times as fast. Only for models in two parts; with "
             "--candidates, a quarter of it at most is for the choice of passages, with any model. "
-            "What was not used for longest goes; 0 remembers nothing.",
+            "Passages that were not used for longest are forgotten; 0 remembers nothing.",
         ),
     ] = format_size(DEFAULT_PASSAGE_MEMORY_BYTES).replace(" ", ""),
 ) -> None:
@@ -363,9 +365,9 @@ def candidate_options(
             metavar="N|auto|all",
             help="The model reads only the N most promising passages. auto: with -n, and in a "
             f"table on a terminal, {MIN_AUTO_CANDIDATES} passages, or {AUTO_CANDIDATES_PER_RESULT} "
-            f"for each result if that is more, and up to {MAX_AUTO_CANDIDATES} of a large input. "
-            "It is all passages in other cases, with --min-score, --within or --keep-empty, and "
-            "with a provider. -v says how many were read. Default: auto.",
+            f"for each result if that is more, and up to {MAX_AUTO_CANDIDATES} of a large input; "
+            "without -n all of them. With --min-score, --within or --keep-empty, and with a "
+            "provider, auto reads all too. -v says how many were read. Default: auto.",
         ),
     ] = CandidateRule.AUTO.value,
     first_stage: Annotated[
@@ -380,10 +382,10 @@ def candidate_options(
         PriorRule,
         _model_setting(
             "--prior",
-            help="Add to each passage's score what is known of its file. That is its name, what it "
-            "defines, how many of its passages answer. auto: if more files are code than are not. "
-            "code: to every document. none: the model's score alone. For models of this machine, "
-            "but not for bm25.",
+            help="Raise or lower the scores of passages by what is known of their files. That is "
+            "the name of a file, what it defines, and how many of its passages answer. auto: if "
+            "most files are code. code: for every document. none: the model's score alone. For "
+            "models of this machine, but not for bm25.",
         ),
     ] = PriorRule.AUTO,
     keep: Annotated[
@@ -393,7 +395,8 @@ def candidate_options(
             metavar="K,…",
             help="With several models, as in -m mini,bge-reranker-base: the next one reads only "
             "the best K results. A number for each model but the first. Default: "
-            f"{DEFAULT_KEEP}, and {KEEP_FACTOR} times as many for each model before the last.",
+            f"{DEFAULT_KEEP} for the last model, and for each one before it {KEEP_FACTOR} times as "
+            "many as for the next.",
         ),
     ] = None,
     max_time: Annotated[

@@ -64,8 +64,8 @@ def batch_options(
         bool,
         _common(
             "--retry-errors",
-            help="With --resume, score failed records again, if the reason may be gone now: the "
-            "service was away, gave no ranking, or scoring failed.",
+            help="With --resume, score failed records again. Only those whose reason may be gone: "
+            "the service was away, gave no ranking, or scoring failed.",
         ),
     ] = False,
     results: Annotated[

@@ -19,7 +19,7 @@ from tests.support.reading import feed_fifo
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="FIFOs of POSIX")
 
-_NAMES_A_FILE = re.compile(r"FILE|LIST|\bIN\b|OUT\b|DIR|FOLDER")
+_NAMES_A_FILE = re.compile(r"FILE|DATASET|LABELS|LIST|\bIN\b|OUT\b|DIR|FOLDER")
 RUN = b"q1 Q0 d1 1 2 x\nq1 Q0 d2 2 1 x\n"
 QUERIES = b"q1\tlate parcel\n"
 CORPUS = b'{"_id": "d1", "text": "Open."}\n{"_id": "d2", "text": "The parcel comes late."}\n'

@@ -76,7 +76,9 @@ def test_a_table_says_what_its_counts_are(tmp_path: Path, rerank: Run) -> None:
 
 
 def test_of_equal_gains_of_few_queries_no_interval_is_shown(tmp_path: Path, rerank: Run) -> None:
-    outcome = rerank("eval", str(make_set(tmp_path)), "-m", "bm25", "--sample", "2", "--measure", "P@1")
+    outcome = rerank(
+        "eval", str(make_set(tmp_path)), "-m", "bm25", "--sample", "2", "--measure", "P@1"
+    )
     text = " ".join(outcome.out.split())
     assert "(95 % interval unknown, p 0.5)" in text
     assert not re.search(r"(\+\d\.\d+) to \1", text)
@@ -415,7 +417,8 @@ def test_passages_of_several_queries_are_read_once(tmp_path: Path, rerank: Run) 
     outcome = rerank("eval", str(path), "-m", f"{model} --max-chunks 1", "--json")
     assert outcome.code == 0
     assert (
-        "3 passages read, 6 remembered from other queries; a single query takes longer" in outcome.err
+        "3 passages read, 6 remembered from other queries; a single query takes longer"
+        in outcome.err
     )
     report = json.loads(outcome.out)
     assert report["passages"] == {f"{model} --max-chunks 1": {"read": 3, "remembered": 6}}

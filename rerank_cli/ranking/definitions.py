@@ -34,8 +34,8 @@ _MODIFIER = (
 # Atomic: A<B> C<D> is read in one way, up to the last >.
 _GENERIC = r"(?>(?:<[^=;(){{}}\n]{{1,120}}>)?)"
 _TARGETS = (
-    r"\(?(?:[$\w.*]+[ \t]*[,=][ \t]*){{,8}}[$@%*]?(?={0}(?:[ \t]*,[ \t]*[$\w.*]+){{,8}}"
-    r"[ \t]*(?:\)[ \t]*)?(?::[^=\n]{{1,80}})?=(?![=~>]))"
+    r"[(\[]?(?:[$\w.*]+[ \t]*[,=][ \t]*){{,8}}[$@%*]?(?={0}(?:[ \t]*,[ \t]*[$\w.*]+){{,8}}"
+    r"[ \t]*(?:[)\]][ \t]*)?(?::[^=\n]{{1,80}})?=(?![=~>]))"
 )
 _ASSIGNMENT = (
     rf"^(?:\#[ \t]*define[ \t]+(?={{0}})|(?:[ \t]*(?:{_MODIFIER})+"
@@ -47,10 +47,16 @@ _DECLARATOR = (
     rf"(?:(?!return\b|typedef\b)[a-z_][\w:]*{_GENERIC}[ \t*&]+){{{{1,6}}}}"
     r"(?={0}[ \t]*(?:\[[^\]\n]{{,80}}\][ \t]*){{,3}}"
 )
+_NO_TYPE = (  # words that are no type of the name behind them
+    r"(?:await|case|class|co_\w+|delete|do|else|enum|friend|goto|import|library|namespace|new"
+    r"|package|part|return|sizeof|throws?|typedef|use|using|where|yield)\b"
+)
+_FORWARD = r"(?:struct|union)[ \t]+\w+[ \t]*;"  # struct a;
 # A variable behind its type, perhaps with * or []; a variable behind the body of its type; the name
 # of a typedef.
 _C_ASSIGNMENT = (
-    rf"^(?:(?:[ \t]*(?={_MODIFIER}))?{_DECLARATOR}=(?!=))|(?=static\b){_DECLARATOR};)"
+    rf"^(?:(?:[ \t]*(?={_MODIFIER}))?{_DECLARATOR}=(?!=))"
+    rf"|(?!{_NO_TYPE}|{_FORWARD}|extern\b){_DECLARATOR};)"
     r"|\}}[ \t]*\**(?={0}[ \t]*(?:\[[^\]\n]{{,80}}\][ \t]*){{,3}}=)"
     r"|typedef\b[^;{{}}\n]{{1,200}}[\s*(](?={0}[ \t]*[;)\[])"
     r"|^[ \t]*(?:template[ \t]*<[^;{{}}\n]{{,200}}>[ \t]*)?(?:concept|using)[ \t]+(?={0}[ \t]*=)"
@@ -66,14 +72,28 @@ OTHER_ASSIGNMENTS: Mapping[str, str] = {
     "c": _C_ASSIGNMENT,
     "cpp": _C_ASSIGNMENT,
     "dart": _C_ASSIGNMENT,
-    "bash": r"(?<!\\\n)^[ \t]+({0})\+?=(?!=)",
+    "bash": r"(?<!\\\n)^(?:[ \t]+({0})\+?=(?!=)|[ \t]*(?:alias[ \t]+(?:-\w+[ \t]+)*({0})="
+    r"|:[ \t]+\"?\$\{{({0}):?=))",
     "clojure": r"^\(def(?:once)?[ \t]+(?:\^\S+[ \t]+)*({0})",
+    # Keys of YAML, targets and variables of make, names in files of Docker, CMake and Terraform.
+    "configuration": r"^(?:({0})[ \t]*(?::(?![=:\w/])|(?::{{1,3}}|[?+!])=)|define[ \t]+({0})"
+    r"|(?-i:ARG)[ \t]+({0})\b|(?-i:ENV)[ \t]+(?:\w+=\S*[ \t]+){{,8}}({0})[ \t=]"
+    r"|(?-i:FROM)[ \t]+\S+[ \t]+AS[ \t]+({0})"
+    r"|(?:add_(?:custom_target|executable|library)|function|macro|option|set)[ \t]*\([ \t]*({0})"
+    r"|(?:data|module|output|provider|resource|variable)[ \t]+(?:\"[\w-]+\"[ \t]+)?\"({0})\")",
+    "csharp": rf"^[ \t]*(?:{_MODIFIER}|sealed[ \t]+)*(?:record[ \t]+(?:class[ \t]+|struct[ \t]+)?"
+    rf"({{0}})[ \t]*[(;<]|delegate[ \t]+[\w.?]+{_GENERIC}[\[\]?]*[ \t]+({{0}})[ \t]*[(<])",
     "elixir": r"^[ \t]+@(?:(?:opaque|typep?)[ \t]+({0})|({0})[ \t]+(?=\S))",
     "erlang": r"^-(?:define|opaque|record|type)\([ \t]*({0})|^-(?:opaque|type)[ \t]+({0})",
     "go": r"^(?:const|type|var)[ \t]+(?:\w+,[ \t]*){{,8}}({0})(?![.(])",
     "haskell": r"^(?:({0})[ \t]*::|(?:class|data|newtype|type)[ \t]+(?:[^\n=]*=>[ \t]*)?({0}))",
     "javascript": r"^(?:[ \t]*(?:module\.)?exports\.({0})[ \t]*=(?![=>])"
-    r"|export[ \t]+(?:const|let|var)[ \t]*[{{\[][^}}\]=\n]{{,400}}({0})(?![ \t]*:)[^=\n]{{,400}}=)",
+    r"|export[ \t]+(?:const|let|var)[ \t]*[{{\[][^}}\]=\n]{{,400}}({0})(?![ \t]*:)[^=\n]{{,400}}="
+    # Functions as values: window.go = () => 1, and go: function () {…} in an object.
+    r"|(?:[$\w]+\.){{1,4}}({0})[ \t]*=[ \t]*(?:async[ \t]+)?"
+    r"(?:function\b|(?:\([^()\n]{{,200}}\)|\w+)[ \t]*=>)"
+    r"|[ \t]+({0})[ \t]*:[ \t]*(?:async[ \t]+)?"
+    r"(?:function\b|(?:\([^()\n]{{,200}}\)|\w+)[ \t]*=>[ \t]*\{{))",
     "kotlin": r"^[ \t]*(?:\w+[ \t]+)*va[lr][ \t]+({0})[ \t]*(?::[^=\n]{{1,80}})?\bby\b",
     "julia": r"^[ \t]*(?:const[ \t]+)?({0})\{{[^=(){{}}\n]{{1,80}}\}}[ \t]*=(?!=)",
     "lua": r"^[ \t]*(?:\w+[.]){{1,3}}({0})[ \t]*=(?!=)",
@@ -82,25 +102,21 @@ OTHER_ASSIGNMENTS: Mapping[str, str] = {
     "php": r"^[ \t]*(?:define[ \t]*\([ \t]*['\"]({0})"
     r"|\$({0})[ \t]*=(?![=~>])[^\n]*[;\[({{][ \t\r]*$)",
     "r": r"^[ \t]*({0})[ \t]*<-",
-    "ruby": r"^[ \t]+(?=(?-i:[A-Z]))({0})[ \t]*=(?![=~>])",
+    "ruby": r"^[ \t]*(?:(?:\w+::){{,4}}(?=(?-i:[A-Z]))({0})[ \t]*=(?![=~>])"
+    r"|(?:alias_method|define_method|scope)[ \t(]+:({0})\b|alias[ \t]+:?({0})[ \t]+:?\w)",
+    "rust": r"^[ \t]*(?:pub(?:\([\w :]+\))?[ \t]+)?struct[ \t]+({0})[ \t]*[(;<]",
     "sql": r"^[ \t]*create[ \t]+(?:\w+[ \t]+){{1,4}}?(?:if[ \t]+not[ \t]+exists[ \t]+)?"
     r"(?:[\"`\[]?\w+[\"`\]]?\.)?[\"`\[]?({0})",
 }
 # The rest of a line and the indented lines below it.
 _INDENTED_LINES = r"[^\n]*\n(?:[ \t\r][^\n]*\n|\n)*"
-# A group of Go: const (…).
-_GO_GROUP = re.compile(rf"^(?:const|type|var)[ \t]*\({_INDENTED_LINES}", re.MULTILINE)
 # Where a member gets its name in the code that is directly in a class, an enum or a group. In most
 # languages the type is before the name, in others behind it; {0} is the name.
 _MEMBER_START = r"(?:^|[{{(}};,])[ \t]*"
 _ENUM_MEMBER = rf"{_MEMBER_START}(?:case[ \t]+)?({{0}})(?=[ \t\r]*(?:[=,;({{{{}}}}]|$))"
-_NO_TYPE = (  # words that are no type of the name behind them
-    r"(?:await|case|class|co_\w+|delete|do|else|enum|friend|goto|import|new|package|return|sizeof"
-    r"|throws?|typedef|use|using|where|yield)\b"
-)
 _FIELD = (
-    rf"{_MEMBER_START}(?!{_NO_TYPE}"
-    r"|(?:struct|union)[ \t]+\w+[ \t]*;)(?:[\w:.?$]+(?:\[ *\])?[ \t*&]+){{1,6}}\$?({0})"
+    rf"{_MEMBER_START}(?!{_NO_TYPE}|{_FORWARD})"
+    r"(?:[\w:.?$]+(?:\[ *\])?[ \t*&]+){{1,6}}\$?({0})"
     r"(?=[ \t]*(?:[=;,()\[{{]|:(?!:)))|[}},][ \t*]*({0})(?=[ \t]*[=;,)\[])"
 )
 _TYPED_FIELD = (
@@ -115,7 +131,10 @@ _WORD_FIELD = (
     rf"{_TYPED_FIELD}|{_MEMBER_START}(?:\w+(?:\( *\))?[ \t]+){{{{,4}}}}?"
     r"(?:associatedtype|def|fn|fun|func|type)[ \t]+({0})"
 )
-_GO_MEMBER = r"^\t(?:\w+,[ \t]*){{,8}}({0})(?![.(])"
+# The items of an impl or a mod of Rust in one line; those of more lines are found by themselves.
+_RUST_ITEM = (
+    rf"{_MEMBER_START}(?:\w+(?:\( *\))?[ \t]+){{{{,4}}}}?(?:const|fn|static|type)[ \t]+({{0}})"
+)
 _FIELDS: Mapping[str, str] = {
     **dict.fromkeys(("c", "cpp", "csharp", "dart", "java", "php"), _FIELD),
     **dict.fromkeys(("kotlin", "rust", "scala", "swift"), _WORD_FIELD),
@@ -132,6 +151,17 @@ _NAMELESS_CLASSES: Mapping[str, tuple[re.Pattern[str], str]] = {
     **dict.fromkeys(("c", "cpp"), _ENUM),
     "javascript": (re.compile(_TYPE, re.MULTILINE), _SCRIPT_FIELD),
 }
+# Groups of names that get values: const (…) in Go, use constant {…} in Perl.
+_GROUPS: Mapping[str, tuple[re.Pattern[str], str]] = {
+    "go": (
+        re.compile(rf"^(?:const|type|var)[ \t]*\({_INDENTED_LINES}", re.MULTILINE),
+        r"^\t(?:\w+,[ \t]*){{,8}}({0})(?![.(])",
+    ),
+    "perl": (
+        re.compile(r"^[ \t]*use[ \t]+constant[ \t]*\{[^}]*", re.MULTILINE),
+        rf"{_MEMBER_START}({{0}})[ \t]*=>",
+    ),
+}
 # Functions without a body outside of classes: in C a type is before the name, which no call has.
 _PROTOTYPE = (
     r"^[ \t]*(?>(?:(?:const|extern|inline|static|virtual|\"C\")[ \t]+)*)"
@@ -139,11 +169,13 @@ _PROTOTYPE = (
     rf"[ \t*&]+(?:[a-z_]\w*(?:::\w+)*{_GENERIC}[ \t*&]+){{{{,5}}}}"
     r"({0})(?=[ \t]*\([^;{{}}]{{,2000}};)"
 )
+_C_DECLARATION = rf"{_PROTOTYPE}|^[ \t]*extern[ \t]+{_DECLARATOR};)({{0}})"
 _DECLARATIONS: Mapping[str, str] = {
-    "c": _PROTOTYPE,
-    "cpp": _PROTOTYPE,
+    "c": _C_DECLARATION,
+    "cpp": _C_DECLARATION,
     "javascript": rf"^[ \t]*(?:{_MODIFIER}|default[ \t]+)*function[ \t*]+({{0}})[ \t]*[(<]",
     "ocaml": r"^[ \t]*(?:external|val)[ \t]+({0})[ \t]*:",
+    "ruby": r"^[ \t]*attr(?:_accessor|_reader|_writer)?[ \t(]+(?::\w+,[ \t]*){{,8}}:({0})\b",
     "rust": rf"^[ \t]*(?:{_MODIFIER}|unsafe[ \t]+)*fn[ \t]+({{0}})[ \t]*[(<]",
 }
 _NO_CLASS = re.compile(r"(?:extension|impl|mod|module|namespace|package)\b")
@@ -298,9 +330,10 @@ class DefinitionSearch:
         general = None if syntax == "go" else _ASSIGNMENT
         for source in (general, OTHER_ASSIGNMENTS.get(syntax)):
             yield from self._find_names(source or "", text)
-        if syntax == "go":
-            groups = [(*match.span(), _GO_MEMBER) for match in _GO_GROUP.finditer(text)]
-            yield from self._find_members(text, groups, syntax)
+        if syntax in _GROUPS:
+            group, member = _GROUPS[syntax]
+            bodies = [(*match.span(), member) for match in group.finditer(text)]
+            yield from self._find_members(text, bodies, syntax)
 
     def _find_members(
         self, text: str, bodies: Iterable[tuple[int, int, str]], syntax: str
@@ -342,10 +375,12 @@ def _find_bodies(text: str, blocks: Iterable[Block], syntax: str) -> Iterator[tu
     """The bodies with members in a text: start, end, and the pattern of a member."""
     field = _FIELDS.get(syntax, "")
     for block in blocks if field else ():
-        is_class = block.kind is BlockKind.CLASS and not _NO_CLASS.match(block.name)
-        if is_class and block.depth < _MAX_CLASS_DEPTH:
+        source = _ENUM_MEMBER if block.name.startswith("enum ") else field
+        if _NO_CLASS.match(block.name):
+            source = _RUST_ITEM if syntax == "rust" else ""
+        if source and block.kind is BlockKind.CLASS and block.depth < _MAX_CLASS_DEPTH:
             start = max(block.start, text.find(block.name, block.start, block.end))
-            yield start, block.end, _ENUM_MEMBER if block.name.startswith("enum ") else field
+            yield start, block.end, source
     pattern, source = _NAMELESS_CLASSES.get(syntax, (None, ""))
     if pattern is not None:
         yield from ((*match.span(), source) for match in pattern.finditer(text))

@@ -62,21 +62,16 @@ _C_ASSIGNMENT = (
     r"|^[ \t]*(?:template[ \t]*<[^;{{}}\n]{{,200}}>[ \t]*)?(?:concept|using)[ \t]+(?={0}[ \t]*=)"
     r")({0})"
 )
-# In a block of Python: under if, try, with and the like, or in its line.
-_BLOCK_ASSIGNMENT = (
-    r"^[ \t]*(?:(?:elif|else|except|finally|for|if|try|while|with)\b[^:\n]{{,200}}:[ \t]*)?"
-    rf"{_TARGETS}({{0}})"
-)
 # Other forms of assignments and definitions in some languages.
 OTHER_ASSIGNMENTS: Mapping[str, str] = {
     "c": _C_ASSIGNMENT,
     "cpp": _C_ASSIGNMENT,
     "dart": _C_ASSIGNMENT,
-    "bash": r"(?<!\\\n)^(?:[ \t]+({0})\+?=(?!=)|[ \t]*(?:alias[ \t]+(?:-\w+[ \t]+)*({0})="
-    r"|:[ \t]+\"?\$\{{({0}):?=))",
+    "bash": r"^[ \t]*(?:alias[ \t]+(?:-\w+[ \t]+)*({0})=|:[ \t]+\"?\$\{{({0}):?=)",
     "clojure": r"^\(def(?:once)?[ \t]+(?:\^\S+[ \t]+)*({0})",
-    # Keys of YAML, targets and variables of make, names in files of Docker, CMake and Terraform.
-    "configuration": r"^(?:({0})[ \t]*(?::(?![=:\w/])|(?::{{1,3}}|[?+!])=)|define[ \t]+({0})"
+    # Variables of make, its targets with a recipe, names in files of Docker, CMake and Terraform.
+    "configuration": r"^(?:({0})[ \t]*(?:(?::{{1,3}}|[?!])=|::?(?![=:])[^\n]*\n\t)"
+    r"|define[ \t]+({0})"
     r"|(?-i:ARG)[ \t]+({0})\b|(?-i:ENV)[ \t]+(?:\w+=\S*[ \t]+){{,8}}({0})[ \t=]"
     r"|(?-i:FROM)[ \t]+\S+[ \t]+AS[ \t]+({0})"
     r"|(?:add_(?:custom_target|executable|library)|function|macro|option|set)[ \t]*\([ \t]*({0})"
@@ -151,8 +146,17 @@ _NAMELESS_CLASSES: Mapping[str, tuple[re.Pattern[str], str]] = {
     **dict.fromkeys(("c", "cpp"), _ENUM),
     "javascript": (re.compile(_TYPE, re.MULTILINE), _SCRIPT_FIELD),
 }
-# Groups of names that get values: const (…) in Go, use constant {…} in Perl.
+# Groups of names that get values: const (…) in Go, use constant {…} in Perl, and the blocks under
+# if, try, with and the like of Python and of bash that are in no function.
+_PYTHON_BLOCK = r"(?:elif|else|except|finally|for|if|match|try|while|with)\b"
+_BLOCK_LINES = r"[^\n]*\n(?:[ \t\r#)\]}][^\n]*\n|\n)*"
 _GROUPS: Mapping[str, tuple[re.Pattern[str], str]] = {
+    "bash": (
+        re.compile(
+            rf"^(?:case|do|elif|else|for|if|select|then|until|while)\b{_BLOCK_LINES}", re.MULTILINE
+        ),
+        r"(?<!\\\n)^[ \t]+({0})=(?!=)",
+    ),
     "go": (
         re.compile(rf"^(?:const|type|var)[ \t]*\({_INDENTED_LINES}", re.MULTILINE),
         r"^\t(?:\w+,[ \t]*){{,8}}({0})(?![.(])",
@@ -160,6 +164,10 @@ _GROUPS: Mapping[str, tuple[re.Pattern[str], str]] = {
     "perl": (
         re.compile(r"^[ \t]*use[ \t]+constant[ \t]*\{[^}]*", re.MULTILINE),
         rf"{_MEMBER_START}({{0}})[ \t]*=>",
+    ),
+    "python": (
+        re.compile(rf"^{_PYTHON_BLOCK}{_BLOCK_LINES}", re.MULTILINE),
+        rf"^[ \t]*(?:{_PYTHON_BLOCK}[^:\n]{{{{,200}}}}:[ \t]*)?{_TARGETS}({{0}})",
     ),
 }
 # Functions without a body outside of classes: in C a type is before the name, which no call has.
@@ -291,13 +299,10 @@ class DefinitionSearch:
             return ()
         syntax = "javascript" if document.syntax in _SCRIPT_SYNTAXES else document.syntax
         blocks = find_blocks(text, document.syntax)
-        variables = _leave_inner(document, blocks, self._find_assignments(text, syntax))
-        if syntax == "python":
-            code = [(0, len(text), _BLOCK_ASSIGNMENT)]
-            inner_variables = self._find_members(text, code, syntax)
-            variables = chain(
-                variables, _leave_inner(document, blocks, inner_variables, classes=True)
-            )
+        variables = chain(
+            _leave_inner(document, blocks, self._find_assignments(text, syntax)),
+            _leave_inner(document, blocks, self._find_grouped(text, syntax), classes=True),
+        )
         names = [
             (place, name, 1.0 if name in self._symbols else _OTHER_CASE)
             for place, name in chain(_find_definitions(text, blocks), variables)
@@ -330,9 +335,12 @@ class DefinitionSearch:
         general = None if syntax == "go" else _ASSIGNMENT
         for source in (general, OTHER_ASSIGNMENTS.get(syntax)):
             yield from self._find_names(source or "", text)
+
+    def _find_grouped(self, text: str, syntax: str) -> Iterator[tuple[int, str]]:
+        """The same for names in a group or in a block, which is in no function."""
         if syntax in _GROUPS:
-            group, member = _GROUPS[syntax]
-            bodies = [(*match.span(), member) for match in group.finditer(text)]
+            group, source = _GROUPS[syntax]
+            bodies = [(*match.span(), source) for match in group.finditer(text)]
             yield from self._find_members(text, bodies, syntax)
 
     def _find_members(
@@ -438,7 +446,7 @@ def find_direct_code(text: str, start: int, end: int, syntax: str) -> str:
     The class begins at `start` and ends at `end`. Comments and strings are blank too. The brackets
     around blank code stay. Takes time in proportion to the text.
     """
-    own_depth = int(syntax != "python")
+    own_depth = int(syntax not in ("bash", "python"))
     pieces, depth, place = list[str](), 0, start
     for mark in _marks(syntax).finditer(text, start, end):
         code, place = text[place : mark.start()], mark.end()

@@ -145,7 +145,6 @@ def test_variables_of_functions_are_no_definitions(name: str, text: str, value: 
         ("a.dockerfile", "ENV a=1 user=3"),
         ("a.dockerfile", "ARG user"),
         ("a.dockerfile", "FROM other:3 AS user"),
-        ("a.yaml", "user:\n  a: b"),
         ("a.cmake", "function(user a)\nendfunction()"),
         ("a.cmake", "set(user 3)"),
         ("a.tf", 'resource "a" "user" {\n}'),
@@ -209,7 +208,10 @@ def test_what_gets_a_value_outside_of_functions_is_defined(
         ("a.rs", "impl A { fn new() -> user { user() } }"),
         ("a.rs", "struct A(user);"),
         ("a.mk", "all: user\n\tuser: a\n\techo user=1\n.PHONY: user"),
-        ("a.yaml", "other:\n  user: 1\n# user: 1\nurl: user:1"),
+        ("a.mk", "user += 1"),
+        ("a.yaml", "user: 1\nother:\n  user: 1"),
+        ("a.pyx", "cdef int f():\n    user = 1"),
+        ("a.sh", "other 'a' '\n  user=1\n'"),
         ("a.dockerfile", "FROM user\nRUN user\nENV A=user\nCOPY --from=user a b"),
         ("a.c", "int f(void) {\n    static int user = 1;\n}"),
         ("a.cpp", "using namespace user;"),
@@ -563,6 +565,7 @@ def test_long_lines_and_groups_end_no_search_for_definitions(name: str, part: st
     text = "\n".join(lines)
     syntax = "javascript" if syntax == "typescript" else syntax
     assert len([*search._find_assignments(text, syntax)]) < 30
+    assert len([*search._find_grouped(text, syntax)]) < 30
     assert len([*search._find_names(_DECLARATIONS.get(syntax, ""), text)]) < 30
 
 

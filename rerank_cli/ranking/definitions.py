@@ -243,9 +243,9 @@ _MAX_QUERY_CHARACTERS = 400  # of a first line of a definition
 
 
 class Symbol(NamedTuple):
-    """A name in a query, and the class before it: `send` and `Session` in Session.send.
+    """A name in a query, and the name before it: `send` and `Session` in Session.send.
 
-    The owner is empty if the query names no class.
+    The owner is empty if there is none.
     """
 
     name: str
@@ -283,10 +283,15 @@ class DefinitionSearch:
     def __init__(self, symbols: Collection[Symbol], *, members: bool) -> None:
         self._symbols = frozenset(symbol.name for symbol in symbols)
         self._with_members = members
-        self._owners: dict[str, set[str]] = {}  # by the name, both normalised
+        # The owners by the name of the symbol, all normalised. An owner that begins with a capital
+        # is a class; "" stands for any. Another owner may be a package, or a variable.
+        self._classes: dict[str, set[str]] = {}
+        self._packages: dict[str, set[str]] = {}
         for symbol in symbols:
-            owners = self._owners.setdefault(normalise(symbol.name), set())
-            owners.add(normalise(symbol.owner))
+            name, is_class = normalise(symbol.name), symbol.owner[:1].isupper()
+            owner = normalise(symbol.owner)
+            self._classes.setdefault(name, set()).add(owner if is_class else "")
+            self._packages.setdefault(name, set()).update(() if is_class or not owner else (owner,))
         self._symbol_source = rf"\b(?:{'|'.join(map(re.escape, self._symbols)) or '(?!)'})\b"
         self._symbol = re.compile(self._symbol_source, re.IGNORECASE)
 
@@ -306,7 +311,7 @@ class DefinitionSearch:
         names = [
             (place, name, 1.0 if name in self._symbols else _OTHER_CASE)
             for place, name in chain(_find_definitions(text, blocks), variables)
-            if normalise(name) in self._owners
+            if normalise(name) in self._classes
         ]
         if self._with_members:
             members = self._find_members(text, _find_bodies(text, blocks, syntax), syntax)
@@ -317,17 +322,22 @@ class DefinitionSearch:
                 if name in self._symbols
             ]
         names.sort()
+        owners = _find_owners(document, blocks, names)
         return [
-            Definition(place, value if self._has_owner(name, owners) else _OTHER_OWNER * value)
-            for (place, name, value), owners in zip(
-                names, _owner_names(document, blocks, names), strict=True
-            )
+            Definition(place, value if self._may_have(name, own) else _OTHER_OWNER * value)
+            for (place, name, value), own in zip(names, owners, strict=True)
         ]
 
-    def _has_owner(self, name: str, owners: Collection[str]) -> bool:
-        """Whether the query names one of the owners of a definition, or no owner."""
-        query_owners = self._owners[normalise(name)]
-        return "" in query_owners or not query_owners.isdisjoint(owners)
+    def _may_have(self, name: str, owners: "Owners") -> bool:
+        """Whether a definition may have the owner that the query names, if it names any.
+
+        A function of a package, asyncio.run, is in no class.
+        """
+        name = normalise(name)
+        if not self._packages[name].isdisjoint(owners.folders):
+            return not owners.has_class
+        classes = self._classes[name]
+        return "" in classes or not classes.isdisjoint(owners.names)
 
     def _find_assignments(self, text: str, syntax: str) -> Iterator[tuple[int, str]]:
         """The places in a text where symbols of the query get values, with their names there."""
@@ -394,26 +404,44 @@ def _find_bodies(text: str, blocks: Iterable[Block], syntax: str) -> Iterator[tu
         yield from ((*match.span(), source) for match in pattern.finditer(text))
 
 
-def _owner_names(
-    document: Document, blocks: Iterable[Block], names: Iterable[tuple[int, str, float]]
-) -> Iterator[frozenset[str]]:
-    """The names, normalised, that may stand before each name of a document in a query.
+class Owners(NamedTuple):
+    """What may stand before a definition in a query, with all names normalised.
 
-    These are the names of the blocks around it, the text before it in its line, and the names of
-    the file and its folders.
+    names      those of its file, of the blocks around it, and the words before it in its line
+    folders    those of the folders that its file is in
+    has_class  whether it is in a class
     """
+
+    names: frozenset[str]
+    folders: frozenset[str]
+    has_class: bool
+
+
+def _find_owners(
+    document: Document, blocks: Iterable[Block], names: Iterable[tuple[int, str, float]]
+) -> Iterator[Owners]:
+    """Yield the owners of each name in a document."""
     text, source = document.text, document.source or ""
+    folders = _names_in(source[: max(source.rfind("/"), source.rfind("\\")) + 1])
     later = deque(blocks)
     around: list[Block] = []
-    for place, _, _ in names:
+    for place, name, _ in names:
         while later and later[0].start <= place:
             block = later.popleft()
             del around[block.depth :]
             around.append(block)
         start = max(text.rfind("\n", 0, place) + 1, place - _MAX_OWNER_CHARACTERS)
-        outer_names = (b.name for b in around[-_MAX_CLASS_DEPTH:] if place < b.end)
-        words = _NAME.findall(" ".join((source, *outer_names, text[start:place])))
-        yield frozenset(map(normalise, words))
+        outer = [block for block in around[-_MAX_CLASS_DEPTH:] if place < block.end]
+        has_class = any(
+            block.kind is BlockKind.CLASS and normalise(name) not in _names_in(block.name)
+            for block in outer
+        )
+        words = " ".join((source, *(block.name for block in outer), text[start:place]))
+        yield Owners(_names_in(words), folders, has_class)
+
+
+def _names_in(text: str) -> frozenset[str]:
+    return frozenset(map(normalise, _NAME.findall(text)))
 
 
 def _leave_inner(

@@ -524,15 +524,12 @@ def _symbols(query: str) -> frozenset[Symbol]:
 
 
 def _qualified_names(query: str) -> list[Symbol]:
-    """All names in a query, each with the class that it is joined to.
-
-    A name of a class begins with a capital: the variable in app.handle may be of any class.
-    """
+    """All names in a query, each with the name that it is joined to."""
     symbols: list[Symbol] = []
     end = 0
     for match in _TOKEN.finditer(query):
         owner = symbols[-1].name if symbols and query[end : match.start()] in _JOINTS else ""
-        symbols.append(Symbol(match[0], owner if owner[:1].isupper() else ""))
+        symbols.append(Symbol(match[0], owner))
         end = match.end()
     return symbols
 

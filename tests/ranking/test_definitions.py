@@ -526,6 +526,25 @@ def test_a_definition_in_the_class_of_the_query_comes_before_others(name: str, t
         assert values(query, name, f"{other}\n")["definition"] == 1.0
 
 
+@pytest.mark.parametrize(
+    ("query", "name", "text", "value"),
+    [
+        ("tasks.run", "lib/tasks/a.py", "def run():\n    pass\n", 1.0),
+        ("tasks.run", "lib/tasks/a.py", "class A:\n    def run(self):\n        pass\n", 0.5),
+        ("tasks.Run", "lib/tasks/a.py", "class Run:\n    x = 1\n", 1.0),
+        ("lib.tasks.run", "lib\\tasks\\a.py", "class A:\n    def run(self):\n        pass\n", 0.5),
+        ("app.run", "lib/app.py", "class A:\n    def run(self):\n        pass\n", 1.0),
+        ("Tasks.run", "lib/tasks/a.py", "class A:\n    def run(self):\n        pass\n", 1.0),
+        ("run", "lib/tasks/a.py", "class A:\n    def run(self):\n        pass\n", 1.0),
+    ],
+)
+def test_a_function_of_a_package_is_in_no_class(
+    query: str, name: str, text: str, value: float
+) -> None:
+    """Before a name there may also be a variable, and it may be called as the file."""
+    assert values(query, name, text)["definition"] == value
+
+
 def test_a_name_before_or_behind_its_class_has_another_owner() -> None:
     text = "def send():\n    pass\n\n\nclass Session:\n    x = 1\n\n\ndef send():\n    pass\n"
     document = file("a.py", text)

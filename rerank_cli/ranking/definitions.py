@@ -37,11 +37,10 @@ _TARGETS = (
     r"[(\[]?(?:[$\w.*]+[ \t]*[,=][ \t]*){{,8}}[$@%*]?(?={0}(?:[ \t]*,[ \t]*[$\w.*]+){{,8}}"
     r"[ \t]*(?:[)\]][ \t]*)?(?::[^=\n]{{1,80}})?=(?![=~>]))"
 )
+_PARAMETERS = r"(?:(?<=type[ \t])|(?<=alias[ \t]))(?={0}[ \t]*[<\[])"  # type Reply<T> = Result<T>
 _ASSIGNMENT = (
     rf"^(?:\#[ \t]*define[ \t]+(?={{0}})|(?:[ \t]*(?:{_MODIFIER})+"
-    rf"(?:\??[\w.:]+{_GENERIC}[\[\]]*\??[ \t]+){{{{,3}}}})?{_TARGETS})({{0}})"
-    # A type with parameters: type Reply<T> = Result<T, Error>.
-    rf"|^[ \t]*(?:{_MODIFIER})*?type(?:alias)?[ \t]+({{0}})[ \t]*[<\[]"
+    rf"(?:\??[\w.:]+{_GENERIC}[\[\]]*\??[ \t]+){{{{,3}}}})?(?:{_TARGETS}|{_PARAMETERS}))({{0}})"
 )
 _DECLARATOR = (
     rf"(?:(?!return\b|typedef\b)[a-z_][\w:]*{_GENERIC}[ \t*&]+){{{{1,6}}}}"
@@ -57,9 +56,9 @@ _FORWARD = r"(?:struct|union)[ \t]+\w+[ \t]*;"  # struct a;
 _C_ASSIGNMENT = (
     rf"^(?:(?:[ \t]*(?={_MODIFIER}))?{_DECLARATOR}=(?!=))"
     rf"|(?!{_NO_TYPE}|{_FORWARD}|extern\b){_DECLARATOR};)"
+    r"|[ \t]*(?:template[ \t]*<[^;{{}}\n]{{,200}}>[ \t]*)?(?:concept|using)[ \t]+(?={0}[ \t]*=)"
     r"|\}}[ \t]*\**(?={0}[ \t]*(?:\[[^\]\n]{{,80}}\][ \t]*){{,3}}=)"
     r"|typedef\b[^;{{}}\n]{{1,200}}[\s*(](?={0}[ \t]*[;)\[])"
-    r"|^[ \t]*(?:template[ \t]*<[^;{{}}\n]{{,200}}>[ \t]*)?(?:concept|using)[ \t]+(?={0}[ \t]*=)"
     r")({0})"
 )
 # Other forms of assignments and definitions in some languages.
@@ -171,13 +170,13 @@ _GROUPS: Mapping[str, tuple[re.Pattern[str], str]] = {
     ),
 }
 # Functions without a body outside of classes: in C a type is before the name, which no call has.
-_PROTOTYPE = (
-    r"^[ \t]*(?>(?:(?:const|extern|inline|static|virtual|\"C\")[ \t]+)*)"
+_C_DECLARATION = (
+    rf"^[ \t]*(?:extern[ \t]+{_DECLARATOR};)({{0}})|"
+    r"(?>(?:(?:const|extern|inline|static|virtual|\"C\")[ \t]+)*)"
     rf"(?!{_NO_TYPE})(?:[a-z_]\w*(?:::\w+)*{_GENERIC}|(?-i:[A-Z]\w*)\([\w \t*]{{{{,80}}}}\))"
     rf"[ \t*&]+(?:[a-z_]\w*(?:::\w+)*{_GENERIC}[ \t*&]+){{{{,5}}}}"
-    r"({0})(?=[ \t]*\([^;{{}}]{{,2000}};)"
+    r"({0})(?=[ \t]*\([^;{{}}]{{,2000}};))"
 )
-_C_DECLARATION = rf"{_PROTOTYPE}|^[ \t]*extern[ \t]+{_DECLARATOR};)({{0}})"
 _DECLARATIONS: Mapping[str, str] = {
     "c": _C_DECLARATION,
     "cpp": _C_DECLARATION,

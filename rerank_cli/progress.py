@@ -23,6 +23,7 @@ _REFRESH_SECONDS = 0.1
 _WIDE_BAR, _NARROW_BAR = 20, 8  # characters
 _MIN_SHARE = 0.005  # of the work that must be done before the time left is shown
 _MIN_SECONDS = 1.0  # of a run, before the time left is shown
+_LONG_SECONDS = 5.0  # of a run, after which the time left is shown whatever share is done
 _GRACE_SECONDS = 2.0  # after Ctrl-C, for a block that has no results
 _HORIZON_SECONDS = 10.0  # the shortest span of time that the pace is measured over
 T = TypeVar("T")
@@ -200,7 +201,9 @@ class TimeLeft:
         """How long the rest will take; None if too little is done for an estimate."""
         now = time.monotonic()
         own = total - (self._first or 0.0)
-        if now - self._began < _MIN_SECONDS or amount - (self._first or 0.0) < _MIN_SHARE * own:
+        elapsed, done = now - self._began, amount - (self._first or 0.0)
+        is_small = done < _MIN_SHARE * own and elapsed < _LONG_SECONDS
+        if elapsed < _MIN_SECONDS or is_small or not done:
             return None
         rest, begin = max(0.0, total - amount), (self._began, self._first or 0.0)
         seconds = 0.0

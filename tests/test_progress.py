@@ -252,6 +252,12 @@ def test_nothing_is_told_before_something_is_known(clock: Clock) -> None:
     assert times_left(clock, [0.0, 0.0, 0.4, 10.0])[:3] == [None, None, None]
 
 
+def test_of_a_long_run_the_time_left_is_told_however_little_is_done(clock: Clock) -> None:
+    seconds_left = times_left(clock, [0.01] * 8)
+    assert seconds_left[:4] == [None] * 4
+    assert seconds_left[4:] == pytest.approx([9995, 9994, 9993, 9992])
+
+
 def test_what_was_done_before_counts_for_no_pace(clock: Clock) -> None:
     time_left = TimeLeft()
     time_left.see(0.8)  # of a job that goes on

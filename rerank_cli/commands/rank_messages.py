@@ -48,7 +48,7 @@ class CandidateAdvice:
         if passages < _LARGE_FACTOR * self._count.among(passages):
             return
         self._count = None
-        number = "passages" if total is None else f"about {float(f'{total:.1g}'):,.0f} passages"
+        number = "passages" if total is None else f"of about {float(f'{total:.1g}'):,.0f} passages"
         terminal.wipe_line()
         terminal.say(
             f"hint: the model reads all {number}; -n {TABLE_RESULTS} reads only the most promising"

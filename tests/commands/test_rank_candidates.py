@@ -62,7 +62,7 @@ def test_a_long_ranking_of_all_passages_says_once_that_n_reads_fewer(
     def remarks(*options: str, source: str = str(path)) -> int:
         ran = rerank("soil", source, *SMALL, "-f", "text", *options, terminal=terminal)
         assert ran.code == 0
-        return len(re.findall(r"the model reads all about [\d,]+ passages; -n 10 reads", ran.err))
+        return len(re.findall(r"the model reads all of about [\d,]+ passages; -n 10", ran.err))
 
     assert remarks() == 1
     silent = (["-n", "0"], ["-n", "5"], ["--candidates", "all"], ["--candidates", "9"])

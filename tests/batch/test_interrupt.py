@@ -6,17 +6,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rerank_cli.batch import job, local
-from rerank_cli.runtimes.network import TokenRow
-from rerank_cli.runtimes.onnxruntime_graph import Graph
 from tests.conftest import Run
 from tests.support.batches import SMALL, read, record, start_batch, write
+from tests.support.fakes import wrap_runs
 from tests.support.loopback import Delay, serve
 from tests.support.reading import wait_until_full
 
@@ -50,17 +49,17 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         last: float = float("inf")
         runs = 0
 
-    slow, over, score = SlowModel(), threading.Event(), Graph.scores
+    slow, over = SlowModel(), threading.Event()
 
-    def scores(graph: Graph, rows: Sequence[TokenRow]) -> list[float]:
+    def interrupt_run(run: Callable[[], list[float]]) -> list[float]:
         slow.runs += 1
         if slow.runs == slow.last:
             interrupt()
         if slow.runs >= slow.last:
             over.wait()
-        return score(graph, rows)
+        return run()
 
-    monkeypatch.setattr(Graph, "scores", scores)
+    wrap_runs(monkeypatch, interrupt_run)
     monkeypatch.setattr(job, "GRACE_SECONDS", 0.2)
     yield slow
     over.set()
@@ -122,12 +121,12 @@ def test_a_pipe_that_nobody_writes_to_is_left_and_what_it_had_is_done(
 ) -> None:
     reading, writing = os.pipe()
     os.write(writing, source.read_bytes())
-    score, lock = Graph.scores, threading.Lock()
+    lock = threading.Lock()
     pairs_left, out = RECORDS * DOCUMENTS, tmp_path / "out"
 
-    def scores(graph: Graph, rows: Sequence[TokenRow]) -> list[float]:
+    def interrupt_last(run: Callable[[], list[float]]) -> list[float]:
         nonlocal pairs_left
-        values = score(graph, rows)
+        values = run()
         with lock:
             pairs_left -= len(values)
             is_last = not pairs_left
@@ -135,7 +134,7 @@ def test_a_pipe_that_nobody_writes_to_is_left_and_what_it_had_is_done(
             interrupt()
         return values
 
-    monkeypatch.setattr(Graph, "scores", scores)
+    wrap_runs(monkeypatch, interrupt_last)
     outcome = rerank("batch", f"/dev/fd/{reading}", "-o", str(out), "-m", SMALL)
     os.close(writing)
     assert outcome.code == 130

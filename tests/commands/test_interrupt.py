@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -18,10 +18,9 @@ from typing import IO
 import pytest
 
 from rerank_cli.output_files import OutputFile
-from rerank_cli.runtimes.network import TokenRow
-from rerank_cli.runtimes.onnxruntime_graph import Graph
 from rerank_cli.terminal import PipeClosed
 from tests.conftest import MODELS, ROOT, Run
+from tests.support.fakes import wrap_runs
 from tests.support.loopback import Delay, serve
 from tests.support.reading import wait_until_full
 
@@ -38,14 +37,14 @@ def interrupt() -> None:
 @pytest.fixture
 def ends_after(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
     """Have Ctrl-C come after so many runs of the model, and none of those behind them end."""
-    over, score = threading.Event(), Graph.scores
+    over = threading.Event()
 
     def end_after(runs: int) -> None:
         lock = threading.Lock()
         batch_count = 0
         gc.collect()  # Python ignores Ctrl-C in what it calls for garbage, such as old thread pools
 
-        def scores(graph: Graph, rows: Sequence[TokenRow]) -> list[float]:
+        def interrupt_run(run: Callable[[], list[float]]) -> list[float]:
             nonlocal batch_count
             with lock:
                 batch_count += 1
@@ -54,9 +53,9 @@ def ends_after(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None
                 interrupt()
             if number > runs:
                 over.wait()
-            return score(graph, rows)
+            return run()
 
-        monkeypatch.setattr(Graph, "scores", scores)
+        wrap_runs(monkeypatch, interrupt_run)
 
     yield end_after
     over.set()

@@ -3,8 +3,13 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
+
+import pytest
 
 from rerank_cli.ranking.powers import Part
+from rerank_cli.runtimes.network import Network, open_network
+from rerank_cli.scorers import cross_encoder
 from rerank_cli.types import Pair, Scored, ScorerInfo, Tokens
 
 WORD = re.compile(r"\S+")
@@ -111,3 +116,20 @@ class GateJob:
 
     def cancel(self) -> None:
         self.is_cancelled = True
+
+
+def wrap_runs(
+    monkeypatch: pytest.MonkeyPatch, wrap: Callable[[Callable[[], list[float]]], list[float]]
+) -> None:
+    """Let `wrap` do each run of the models that are opened from now on; it is given the run.
+
+    What is tried of a model before it is opened is no such run.
+    """
+
+    def open_wrapped(*arguments: Any) -> Network:
+        network = open_network(*arguments)
+        scores = network.scores
+        network.scores = lambda rows: wrap(lambda: scores(rows))  # type: ignore[method-assign]
+        return network
+
+    monkeypatch.setattr(cross_encoder, "open_network", open_wrapped)

@@ -4,7 +4,7 @@
     files             paths, lists and folders to sources
     source            an open source to documents
     text, records     its content to lines, paragraphs and records
-    conversion, grep  other formats: HTML, PDF and DOCX; the output of grep and rg
+    conversion, grep  other formats: HTML, PDF, DOCX and notebooks; the output of grep and rg
     trec              the files of BEIR and TREC collections
 
 Nothing here scores documents. Below are the choices that a user has for the input: its format, its
@@ -58,6 +58,7 @@ class InputFormat(StrEnum):
     HTML = "html"
     PDF = "pdf"
     DOCX = "docx"
+    IPYNB = "ipynb"
 
 
 class PipeListing(StrEnum):

@@ -1,4 +1,4 @@
-"""Converts HTML, PDF and DOCX files to text.
+"""Converts HTML, PDF and DOCX files and notebooks to text.
 
 A new format needs a member of `InputFormat`, and a row in the table `CONVERTERS`. No conversion
 takes more time than the size of a file allows, or gives more text than a document may have.
@@ -12,6 +12,7 @@ takes little more time than the import of the library.
 import atexit
 import json
 import os
+import re
 import sys
 import threading
 import time
@@ -30,7 +31,7 @@ from rerank_cli.inputs.text import (
     DocumentTooSlow,
     Fault,
 )
-from rerank_cli.structure import Block, BlockKind, pause_collection
+from rerank_cli.structure import MARKDOWN, PLAIN, Block, BlockKind, find_blocks, pause_collection
 from rerank_cli.terminal import encodable
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 # The time that a file may take. Ordinary ones take a tenth of it.
 _SECONDS = 4.0
 _SECONDS_PER_BYTE = 2.5e-6
+_BACKTICKS = re.compile(r"`{2,}")
 _MARKED_BYTES = 1024  # in which readers of PDF look for its mark
 
 
@@ -54,6 +56,7 @@ class Conversion:
     blocks        its structure; None if it has none but that of its text
     source_lines  the line of the file for each line of the text; None if there are none
     page_starts   the characters at which its pages begin; None if it has no pages
+    syntax        what the text is written in; plain if it has no marks
     """
 
     text: str
@@ -63,6 +66,7 @@ class Conversion:
     blocks: Sequence[Block] | None = None
     source_lines: Sequence[int] | None = None
     page_starts: Sequence[int] | None = None
+    syntax: str = PLAIN
 
 
 class Converter(NamedTuple):
@@ -156,10 +160,50 @@ def _read_docx(data: bytes, allowance: Allowance) -> Conversion:
     return Conversion(text, losses=losses, blocks=blocks)
 
 
+def _read_notebook(data: bytes, allowance: Allowance) -> Conversion:
+    """Read a notebook as Markdown: its texts, and its code in fences. Outputs are left out.
+
+    The formats are versions 3 and 4 of nbformat (https://nbformat.readthedocs.io).
+    """
+    notebook = json.loads(data)
+    try:
+        cells = [
+            cell for sheet in notebook.get("worksheets", [notebook]) for cell in sheet["cells"]
+        ]
+        metadata = notebook.get("metadata", {})
+        language = str(metadata.get("language_info", {}).get("name", "")).partition("\n")[0]
+        parts = [_read_cell(cell, language, allowance) for cell in cells]
+        outputs = sum(len(cell.get("outputs", ())) for cell in cells)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError("it is no notebook") from error
+    text = "".join(f"{part}\n\n" for part in parts if part.strip())
+    return Conversion(
+        text,
+        str(metadata.get("title", "")),
+        Counter({"output": outputs} if outputs else {}),
+        blocks=find_blocks(text, MARKDOWN),
+        syntax=MARKDOWN,
+    )
+
+
+def _read_cell(cell: Mapping[str, Any], language: str, allowance: Allowance) -> str:
+    """The text of a cell as Markdown; it may be blank."""
+    content = cell.get("source", cell.get("input", ""))
+    text = (content if isinstance(content, str) else "".join(content)).strip("\n")
+    allowance.take(len(text.encode("utf-8", "replace")))
+    if cell["cell_type"] == "code" and text:
+        fence = "`" * (1 + max(map(len, _BACKTICKS.findall(text)), default=2))
+        return f"{fence}{language}\n{text}\n{fence}"
+    if cell["cell_type"] == "heading":  # of version 3
+        return f"{'#' * min(cell.get('level', 1), 6)} {text}"
+    return text
+
+
 CONVERTERS: Mapping[InputFormat, Converter] = {
     InputFormat.HTML: Converter((".html", ".htm", ".xhtml"), _read_html, is_binary=False),
     InputFormat.PDF: Converter((".pdf",), _read_pdf, "docs", mark=b"%PDF-"),
     InputFormat.DOCX: Converter((".docx",), _read_docx, mark=b"PK"),
+    InputFormat.IPYNB: Converter((".ipynb",), _read_notebook, is_binary=False),
 }
 
 

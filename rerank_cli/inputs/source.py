@@ -250,6 +250,7 @@ class SourceReader:
             data = read_whole(content, self.path, max_bytes)
             conversion = convert(data, format_, self.path, max_bytes)
             self.title, self.losses = conversion.title, conversion.losses
+            self._syntax = conversion.syntax
             self._blocks, self._source_lines = conversion.blocks, conversion.source_lines
             self._has_lines, self._page_starts = (
                 conversion.source_lines is not None,

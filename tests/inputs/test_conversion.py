@@ -1,8 +1,10 @@
-"""HTML, PDF and DOCX: their text and their title, and files that are damaged or not to be read."""
+"""HTML, PDF, DOCX and notebooks: their text and title, and files that cannot be read."""
 
+import json
 import sys
 import tomllib
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,10 @@ from rerank_cli.inputs.conversion import CONVERTERS, Conversion
 from rerank_cli.inputs.records import RECORD_READERS
 from rerank_cli.inputs.source import FORMATS, SYNTAXES
 from rerank_cli.inputs.text import BoundExceeded, DocumentTooLarge, DocumentTooSlow
+from rerank_cli.structure import BlockKind
 from tests.conftest import ROOT, Run, process
 from tests.support.converted import docx, package, page, part, pdf, run
+from tests.support.json_values import VALUES as JSON_VALUES
 from tests.support.reading import inputs_of, read
 
 
@@ -442,3 +446,70 @@ def test_what_a_file_holds_is_given_back_as_text(tmp_path: Path) -> None:
         b"First\n\nSecond\n",
         "T",
     )
+
+
+def notebook(*cells: dict[str, object], **more: object) -> bytes:
+    content = {"cells": cells, "metadata": {"language_info": {"name": "julia"}}, "nbformat": 4}
+    return json.dumps(content | more).encode()
+
+
+def cell(kind: str, source: object, **more: object) -> dict[str, object]:
+    return {"cell_type": kind, "source": source, "metadata": {}} | more
+
+
+def test_a_notebook_is_its_texts_and_its_code() -> None:
+    conversion = convert(
+        notebook(
+            cell("markdown", ["# Foxes\n", "\n", "They sleep.\n"]),
+            cell("code", ["x = 1\n", 'y = "```"'], outputs=[{"data": {"image/png": "iVBOR"}}, {}]),
+            cell("code", "", outputs=[]),
+            cell("raw", "as it is"),
+            cell("markdown", "## By night\nThey run."),
+        ),
+        InputFormat.IPYNB,
+    )
+    assert conversion.text == (
+        '# Foxes\n\nThey sleep.\n\n````julia\nx = 1\ny = "```"\n````\n\nas it is\n\n'
+        "## By night\nThey run.\n\n"
+    )
+    assert conversion.losses == {"output": 2}
+    sections = [block.name for block in conversion.blocks or () if block.kind is BlockKind.SECTION]
+    assert sections == ["Foxes", "By night"]
+
+
+def test_an_older_notebook_has_sheets() -> None:
+    cells = [
+        {"cell_type": "heading", "level": 2, "source": ["Foxes"]},
+        {"cell_type": "code", "input": ["x = 1"], "language": "python", "outputs": []},
+    ]
+    data = json.dumps({"worksheets": [{"cells": cells}], "nbformat": 3}).encode()
+    assert convert(data, InputFormat.IPYNB).text == "## Foxes\n\n```\nx = 1\n```\n\n"
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{}", b"[]", b'{"cells": [1]}', b'{"cells": 1}', b"[" * 100_000, b"text"]
+)
+def test_a_file_that_is_no_notebook_is_an_error(data: bytes) -> None:
+    with pytest.raises(InputError, match=r"a\.file: cannot be read as IPYNB: "):
+        convert(data, InputFormat.IPYNB)
+
+
+CELLS = st.fixed_dictionaries(
+    {"cell_type": st.sampled_from(["code", "markdown", "heading"]) | JSON_VALUES},
+    optional=dict.fromkeys(("source", "input", "level", "outputs"), JSON_VALUES),
+)
+
+
+@given(JSON_VALUES | CELLS)
+def test_any_json_is_a_notebook_or_an_error(value: object) -> None:
+    for content in (value, {"cells": value}, {"cells": [value]}, {"cells": [], "metadata": value}):
+        with suppress(InputError):
+            convert(json.dumps(content).encode(), InputFormat.IPYNB)
+
+
+def test_a_notebook_in_a_folder_is_ranked_by_its_sections(tmp_path: Path, rerank: Run) -> None:
+    data = notebook(cell("markdown", "# Dogs\nx\n\n# Cats\nA fox."), cell("code", "fox = 1"))
+    (tmp_path / "a.ipynb").write_bytes(data)
+    outcome = rerank("fox", "-r", str(tmp_path), "-m", "bm25", "--unit", "section", "-f", "text")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.startswith("# Cats\nA fox.\n\n```julia\nfox = 1\n```\n")

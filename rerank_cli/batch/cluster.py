@@ -259,12 +259,7 @@ class BatchManifest:
         return len(results) - len(self.results)
 
     def _check_job(self, content: Mapping[str, Any]) -> None:
-        """Count the runs of a job; raises `InputError` for another job, or an older version's."""
-        if "parts" in content:
-            raise InputError(
-                f"{self.folder}: was begun by an older version of rerank",
-                hint="start again with another -o, or remove the folder",
-            )
+        """Count the runs of a job; raises `InputError` for another job."""
         job, runs = content["job"], content["runs"]
         if changed := [name for name in self.job if job.get(name) != self.job[name]]:
             raise InputError(

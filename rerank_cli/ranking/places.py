@@ -190,7 +190,7 @@ class NameSearch:
         return self._look(documents) if self._name and not self._is_whole else documents
 
     def absent_name(self, *, in_code: bool) -> str:
-        """The name if the whole input was read and lacks it in upper and lower case; else empty.
+        """The name if the whole input was read and lacks it, also with other capitals; else empty.
 
         With the line of the query if the input has the file, and the file has no such line.
         """

@@ -370,14 +370,6 @@ def test_a_job_that_died_while_it_began_begins_again(tmp_path: Path) -> None:
         begin_manifest(tmp_path, 3).resume()
 
 
-def test_the_manifest_of_an_older_version_says_what_to_do(tmp_path: Path) -> None:
-    content = {"job": {"options": {}}, "shards": [], "parts": []}
-    (tmp_path / "manifest.json").write_text(json.dumps(content, indent=1))
-    with pytest.raises(InputError, match="was begun by an older version of rerank") as error:
-        begin_manifest(tmp_path, 3).resume()
-    assert error.value.hint == "start again with another -o, or remove the folder"
-
-
 @pytest.fixture
 def closed(monkeypatch: pytest.MonkeyPatch) -> list[Reranker]:
     """The rerankers that were closed."""

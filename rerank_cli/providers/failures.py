@@ -48,7 +48,7 @@ _ID_IN_WORDS = re.compile(r"(?i)\(request[ _-]?id:? *([^()\s\"\\]{1,200})\)")
 _TRANSIENT_STATUSES = frozenset({408, 409, 425, 429})  # 409: a lock that was not had in time
 _LASTING_STATUSES = frozenset({501, 505, 511})  # no such method, no such version, a login page
 # The key, the account or the address is wrong.
-_PERMANENT_STATUSES = frozenset({401, 402, 403, 404, 405, 410})
+_PERMANENT_STATUSES = frozenset({401, 403, 404, 405, 410})
 # Statuses that mean "too large" if the words say so.
 _SIZE_STATUSES = frozenset({400, 413, 422, 500})
 _UNITS = r"(documents|texts|inputs|passages|items|chunks|records|tokens|characters)"
@@ -72,10 +72,13 @@ _MODEL_WORDS = re.compile(
     r"(?i)no available channel|model[ _]not[ _]found|(no such|unknown) model|无可用渠道"
     r"|model\b.{0,120}\b(not found|(does not|doesn't|not) exist)|模型不存在"
 )
+_MONEY_WORDS = re.compile(
+    r"(?i)insufficient[ _](user[ _])?(quota|balance|credits?|funds)|exceeded your current quota"
+    r"|quota is not enough|余额不足"
+)
 _PERMANENT_WORDS = re.compile(
     rf"{_MODEL_WORDS.pattern}|not[ _]implemented|(does|do) not support|not[ _]supported|unsupported"
     r"|not a re-?ranker|input is too (large|long)"
-    r"|insufficient[ _](quota|balance|credits?|funds)|exceeded your current quota|余额不足"
 )
 
 
@@ -111,10 +114,17 @@ class Failure:
         return _COUNT_WORDS.search(self.message) is not None
 
     @property
+    def is_about_money(self) -> bool:
+        """Whether the account has nothing left to pay with; a rate limit is something else."""
+        return self.status == 402 or _MONEY_WORDS.search(self.message) is not None
+
+    @property
     def is_permanent(self) -> bool:
         """Whether all other requests will fail too, whatever documents they have."""
         return (
-            self.status in _PERMANENT_STATUSES or _PERMANENT_WORDS.search(self.message) is not None
+            self.status in _PERMANENT_STATUSES
+            or self.is_about_money
+            or _PERMANENT_WORDS.search(self.message) is not None
         )
 
     @property
@@ -124,6 +134,8 @@ class Failure:
         Gateways answer 503 for a model that they do not have, and llama.cpp 500 for a text that is
         too long. Servers whose SDKs are made by Stainless say in a header what an SDK should do.
         """
+        if self.is_about_money:
+            return Remedy.NONE
         too_large = _SIZE_WORDS.search(self.message) and not _NOT_SIZE_WORDS.search(self.message)
         if self.status == 413 or (self.status in _SIZE_STATUSES and too_large):
             return Remedy.SMALLER
@@ -169,12 +181,12 @@ def failure_hint(failure: Failure, address: Address) -> str | None:
         return f"a web page came from {address.public_url}: check --base-url, which may lack /v1"
     if failure.remedy is Remedy.SMALLER:
         return "--chunk local cuts long documents here"
+    if failure.is_about_money:
+        return f"the account at {address.provider} has to be paid for"
     match failure.status:
         case 401 | 403:
             place = f"{address.key_place}, or " if address.key_place else ""
             return f"check the key: {place}rerank config set-key {address.provider}"
-        case 402:
-            return f"the account at {address.provider} has to be paid for"
         case 404 | 405:
             return (
                 f"the endpoint was {address.public_url}: check the model's name and --base-url, "

@@ -252,6 +252,25 @@ def test_what_a_server_says_of_trying_again_is_followed(
     assert "model" not in (failure_hint(failure, address) or "")
 
 
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (402, ""),
+        (403, "no balance (AUTHZ_INSUFFICIENT_BALANCE)"),
+        (403, "user quota is not enough (insufficient_user_quota)"),
+        (429, "You exceeded your current quota (insufficient_quota)"),
+        (500, "账户余额不足"),
+        (400, "Insufficient balance: the request exceeds it by 7 credits"),
+    ],
+)
+def test_an_account_without_money_is_said_whatever_the_status(status: int, message: str) -> None:
+    failure = Failure(status, message)
+    assert failure.remedy is Remedy.NONE
+    assert failure.is_permanent
+    hint = failure_hint(failure, Address("p", "https://h/rerank", {}))
+    assert hint == "the account at p has to be paid for"
+
+
 @pytest.mark.parametrize("status", [400, 422, 503])
 def test_a_model_that_is_not_there_is_said_whatever_the_status(status: int) -> None:
     content = b'{"code": 20012, "message": "Model does not exist. Please check it carefully."}'

@@ -60,7 +60,8 @@ CASES: dict[str, tuple[str, int, Any, str, str]] = {
         "invalid api token (request c-1)", "check the key: CO_API_KEY, or "),
     "Cohere 498": ("cohere", 498, {"message": "blocked"}, "blocked", ""),
     "Jina": ("jina", 403, {"detail": "no balance", "code": "AUTHZ_INSUFFICIENT_BALANCE",
-        "request_id": "j-1"}, "no balance (AUTHZ_INSUFFICIENT_BALANCE) (request j-1)", "check the"),
+        "request_id": "j-1"}, "no balance (AUTHZ_INSUFFICIENT_BALANCE) (request j-1)",
+        "the account at jina has to be paid for"),
     "Jina 422": ("jina", 422, {"detail": "Validation failed", "errors": [
         {"field": "top_n", "message": "must be positive", "type": "int", "input": -1}]},
         "Validation failed: top_n: must be positive", ""),

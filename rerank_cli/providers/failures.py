@@ -177,7 +177,7 @@ def read_failure(status: int, headers: Mapping[str, str], content: bytes) -> Fai
 
 def failure_hint(failure: Failure, address: Address) -> str | None:
     """Advice on a failure, in words for the user; None if there is none."""
-    if failure.web_page:
+    if failure.web_page and failure.remedy is not Remedy.LATER:  # or a gateway's page: it is busy
         return f"a web page came from {address.public_url}: check --base-url, which may lack /v1"
     if failure.remedy is Remedy.SMALLER:
         return "--chunk local cuts long documents here"

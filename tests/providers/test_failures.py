@@ -271,6 +271,13 @@ def test_an_account_without_money_is_said_whatever_the_status(status: int, messa
     assert hint == "the account at p has to be paid for"
 
 
+@pytest.mark.parametrize(("status", "is_wrong_url"), [(404, True), (403, True), (502, False)])
+def test_a_gateways_page_says_nothing_against_the_url(status: int, *, is_wrong_url: bool) -> None:
+    content = b"<html><head><title>502 Bad Gateway</title></head></html>"
+    hint = failure_hint(read_failure(status, {}, content), Address("p", "https://h/rerank", {}))
+    assert ("check --base-url" in (hint or "")) is is_wrong_url
+
+
 @pytest.mark.parametrize("status", [400, 422, 503])
 def test_a_model_that_is_not_there_is_said_whatever_the_status(status: int) -> None:
     content = b'{"code": 20012, "message": "Model does not exist. Please check it carefully."}'

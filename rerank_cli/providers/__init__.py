@@ -1,12 +1,13 @@
 """Rerank APIs as data. This module holds `RemoteOptions`, and the values they may have."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from rerank_cli.errors import UsageError, check_choice, check_fields
+from rerank_cli.errors import UsageError, check_choice, check_fields, check_type
 from rerank_cli.user_files import is_nested_deeper
 
 DEFAULT_CONCURRENCY_REQUESTS = 4
@@ -16,6 +17,26 @@ DEFAULT_CONNECT_TIMEOUT_SECONDS = 10.0
 MAX_FIELD_LEVELS = 64  # of a request's body; no API nests so deep
 _EXCERPT_CHARACTERS = 60
 _PENDING_REQUESTS_PER_CONNECTION = 4  # so that no connection is idle
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110's token
+_HEADER_VALUE = re.compile(r"(?:[!-~](?:[\t -~]*[!-~])?)?")  # visible characters, blanks inside
+# The HTTP client sets these.
+_CLIENT_HEADERS = frozenset({"content-length", "transfer-encoding", "connection"})
+
+
+def check_header_name(name: str) -> str:
+    """Raise `ValueError` for what is no name of a header that a request may have; return it."""
+    if not _HEADER_NAME.fullmatch(name):
+        raise ValueError("not the name of a header")
+    if name.lower() in _CLIENT_HEADERS:
+        raise ValueError("the request sets this header itself")
+    return name
+
+
+def check_header_value(value: str) -> str:
+    """Raise `ValueError` for what cannot be the value of a header, or return it."""
+    if not _HEADER_VALUE.fullmatch(value):
+        raise ValueError("not the value of a header")
+    return value
 
 
 class Cutting(StrEnum):
@@ -104,6 +125,7 @@ class RemoteOptions:
                 json.dumps(value, allow_nan=False)
             except (TypeError, ValueError) as error:  # values from Python, such as a date
                 raise UsageError(f"{option} {name}=…: not JSON: {error}") from None
+        self._check_headers()
         least = {"concurrency": 1, "retries": 0, "rpm": 1, "tpm": 1, "max_document_tokens": 1}
         for name, minimum in least.items():
             value = getattr(self, name)
@@ -112,6 +134,20 @@ class RemoteOptions:
         for name in ("timeout", "connect_timeout"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} is more than 0 seconds, not {getattr(self, name)}")
+
+    def _check_headers(self) -> None:
+        for name, value in self.headers.items():
+            check_type("the name of a header", name, str)
+            # A text that is not a name may be a key.
+            shown_name = name if _HEADER_NAME.fullmatch(name) else "…"
+            check_type(f"the header {shown_name}", value, str)
+            try:
+                check_header_name(name)
+                check_header_value(value)
+            except ValueError as error:
+                raise UsageError(
+                    f"--header {shown_name}: {error}", hint="as in --header 'X-Team: search'"
+                ) from None
 
     @property
     def max_pending_requests(self) -> int:

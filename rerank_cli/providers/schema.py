@@ -26,7 +26,7 @@ from pydantic import (
 
 from rerank_cli.costs import Price
 from rerank_cli.errors import UsageError, near_words
-from rerank_cli.providers import Truncate
+from rerank_cli.providers import Truncate, check_header_name, check_header_value
 from rerank_cli.providers.endpoints import origin, parse_server_url
 from rerank_cli.providers.responses import AnswerShape
 from rerank_cli.terminal import hide_user
@@ -40,7 +40,6 @@ _UNIT_NAMES = {
     "thousand searches": ("search_units", "rerank_units"),
 }
 _MAX_PATH_CHARACTERS = 500  # of a dotted path; no API nests so deep
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110's token
 # The options that an entry may say how to send, by their command-line names, and their values.
 REQUEST_OPTIONS: Mapping[str, type] = {
     "instruction": str,
@@ -89,26 +88,14 @@ def _check_path(path: str) -> str:
     return path
 
 
-def _check_header_name(name: str) -> str:
-    if not _HEADER_NAME.fullmatch(name):
-        raise ValueError("not the name of a header")
-    return name
-
-
-def _check_header_value(value: str) -> str:
-    if not (value.isascii() and value.isprintable()):
-        raise ValueError("not the value of a header")
-    return value
-
-
 Count = Annotated[int, Field(gt=0, le=_MAX_COUNT)]
 Limit = Annotated[int, Field(ge=0, le=_MAX_COUNT)]
 DottedPath = Annotated[str, Field(max_length=_MAX_PATH_CHARACTERS)]
 Template = Annotated[Any, AfterValidator(_check_json)]
 Url = Annotated[str, AfterValidator(_check_url)]
 UrlPath = Annotated[str, AfterValidator(_check_path)]
-HeaderName = Annotated[str, AfterValidator(_check_header_name)]
-HeaderValue = Annotated[str, AfterValidator(_check_header_value)]
+HeaderName = Annotated[str, AfterValidator(check_header_name)]
+HeaderValue = Annotated[str, AfterValidator(check_header_value)]
 
 
 class StrictTable(BaseModel):

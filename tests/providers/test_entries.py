@@ -163,6 +163,8 @@ WRONG = [
     ('poll = "https://h/$id"', "poll: $id is not a placeholder: $request_id?"),
     ("price = true", "price: is a table"),
     ("headers = { X = 1 }", "headers.X: "),
+    ("headers = { X = ' 1' }", "headers.X: not the value of a header"),
+    ("headers = { Content-Length = '3' }", "the request sets this header itself"),
     ("request.body = 3", "request.body: is a table"),
     ('key = "KEY"', "key: is a list"),
     ("urll = false", "urll = false: there is nothing of that name"),

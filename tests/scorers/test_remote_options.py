@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from rerank_cli import Reranker
+from rerank_cli.errors import UsageError
 from rerank_cli.providers import RemoteOptions
 from rerank_cli.providers.catalogue import find_provider, provider_names
 from tests.conftest import Outcome, Run
@@ -323,6 +324,23 @@ def test_any_other_header(rerank: Run) -> None:
         assert run_command(rerank, server, "openai-like/m", *more).code == 0
     headers = server.requests[0].headers
     assert (headers["x-team"], headers["user-agent"], headers["a"]) == ("search", "mine", "b: c")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("X-Team", "é", "--header X-Team: not the value of a header"),
+        ("X-Team", "a\nb: c", "--header X-Team: not the value of a header"),
+        ("X-Team", " a", "--header X-Team: not the value of a header"),
+        ("X-Team", 3, "the header X-Team is a string, and not of type int"),
+        ("X Team", "a", "--header …: not the name of a header"),
+        ("content-length", "3", "--header content-length: the request sets this header itself"),
+    ],
+)
+def test_python_cannot_send_a_malformed_header_either(name: str, value: Any, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        RemoteOptions(headers={name: value}).check()
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(

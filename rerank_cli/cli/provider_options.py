@@ -11,6 +11,7 @@ from rerank_cli.providers import (
     DEFAULT_CONNECT_TIMEOUT_SECONDS,
     DEFAULT_RETRIES,
     DEFAULT_TIMEOUT_SECONDS,
+    MAX_TIMEOUT_SECONDS,
     OnError,
     Truncate,
 )
@@ -19,7 +20,7 @@ _GROUP = "Providers"
 _provider = partial(typer.Option, rich_help_panel=_GROUP)
 _provider_setting = partial(setting, rich_help_panel=_GROUP)
 _count = partial(_provider_setting, metavar="N", min=1)
-_seconds = partial(_provider_setting, metavar="SECONDS", min=0.001, max=86_400)
+_seconds = partial(_provider_setting, metavar="SECONDS", min=0.001, max=MAX_TIMEOUT_SECONDS)
 
 
 def provider_options(

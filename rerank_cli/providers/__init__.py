@@ -14,6 +14,7 @@ DEFAULT_CONCURRENCY_REQUESTS = 4
 DEFAULT_RETRIES = 5
 DEFAULT_TIMEOUT_SECONDS = 60.0
 DEFAULT_CONNECT_TIMEOUT_SECONDS = 10.0
+MAX_TIMEOUT_SECONDS = 86_400  # sockets do not take much longer ones
 MAX_FIELD_LEVELS = 64  # of a request's body; no API nests so deep
 _EXCERPT_CHARACTERS = 60
 _PENDING_REQUESTS_PER_CONNECTION = 4  # so that no connection is idle
@@ -132,8 +133,9 @@ class RemoteOptions:
             if value is not None and value < minimum:
                 raise UsageError(f"{name} is at least {minimum}, not {value}")
         for name in ("timeout", "connect_timeout"):
-            if not getattr(self, name) > 0:
-                raise UsageError(f"{name} is more than 0 seconds, not {getattr(self, name)}")
+            if not 0 < (seconds := getattr(self, name)) <= MAX_TIMEOUT_SECONDS:
+                expected = f"more than 0 seconds and at most {MAX_TIMEOUT_SECONDS:,}"
+                raise UsageError(f"{name} is {expected}, not {seconds}")
 
     def _check_headers(self) -> None:
         for name, value in self.headers.items():

@@ -1,6 +1,7 @@
 """One `Reranker` for many threads: equal scores, any order, and nothing left of the cancelled."""
 
 import asyncio
+import math
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -386,6 +387,8 @@ def test_pairs_are_scored_as_they_are() -> None:
         (lambda: Reranker(remote=RemoteOptions(concurrency=0)), "concurrency is at least 1"),
         (lambda: Reranker(remote=RemoteOptions(rpm=0)), "rpm is at least 1"),
         (lambda: Reranker(remote=RemoteOptions(retries=-1)), "retries is at least 0"),
+        (lambda: Reranker(remote=RemoteOptions(timeout=math.inf)), "timeout is more than 0"),
+        (lambda: Reranker(remote=RemoteOptions(connect_timeout=9e9)), "at most 86,400, not 9000000"),
         (lambda: Reranker(remote=RemoteOptions(timeout=0)), "timeout is more than 0"),
     ],
 )

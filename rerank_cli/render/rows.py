@@ -371,5 +371,9 @@ def passage_link(url: str, chunk: Chunk) -> str:
         url += f"#page={chunk.page}"
     if chunk.line is None:  # and an editor would take a page for a line
         url = url.removesuffix(_LINE_FRAGMENT)
-    host = quote(os.uname().nodename) if "{host}" in url else ""
+    host = ""
+    if "{host}" in url:
+        import platform  # rich imports it too, and most formats have no links
+
+        host = quote(platform.node())
     return url.format(host=host, path=path, line=chunk.line)

@@ -1,6 +1,7 @@
 """What is drawn on terminals of every width, and when it is coloured."""
 
 import os
+import platform
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from rich.cells import cell_len
 from rerank_cli import Document, Ranking, Reranker, Selection, rank
 from rerank_cli.ranking.sentences import find_sentences
 from rerank_cli.render import Format, Style, render
+from rerank_cli.render.rows import passage_link
 from rerank_cli.structure import syntax_of
 from rerank_cli.terminal import printable, readable
 from rerank_cli.types import Chunk, ScoredChunk
@@ -513,6 +515,19 @@ def test_a_place_is_a_link_where_the_terminal_takes_it(
     assert (
         b"]8;" not in rerank("fox", "-m", "bm25", str(file), "-f", "table", "--color", "always").raw
     )
+
+
+def test_a_link_has_its_host_where_the_system_has_no_uname(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows, where some terminals take links with a host too."""
+    host = platform.node()
+    monkeypatch.delattr(os, "uname")
+    file = tmp_path / "a.txt"
+    file.write_text("fox")
+    chunk = Chunk(Document("fox", source=str(file)), 0, 3, "fox", 0)
+    link = passage_link("file://{host}{path}", chunk)
+    assert link == f"file://{quote(host)}{file.as_uri().removeprefix('file://')}"
 
 
 def test_the_link_of_a_pdf_has_its_page_but_for_editors(rerank: Run, tmp_path: Path) -> None:

@@ -167,11 +167,13 @@ class BatchFigures:
         return Candidates(self.passages_read, self.passages_total, is_estimate, first_stage)
 
     def as_dict(self) -> dict[str, Any]:
-        """All counts, as a journal holds them."""
+        """A copy of all counts, as a journal holds them."""
         requests = self.requests.as_dict() if self.requests.sent else {}
-        names = ("errors", "usage", "stage_pairs", "stage_documents")
-        counts = {name: dict(getattr(self, name)) for name in names}
-        return {**vars(self), **counts, "requests": requests}
+        counts = {
+            name: dict(value) if isinstance(value, dict) else value
+            for name, value in vars(self).items()
+        }
+        return {**counts, "requests": requests}
 
     def stages(self, scorers: Sequence[Scorer]) -> list[dict[str, Any]]:
         """The counts of each model of a cascade; empty for one model."""

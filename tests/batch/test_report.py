@@ -84,6 +84,15 @@ def doubled(value: Any) -> Any:
     return value * 2
 
 
+def test_the_counts_that_a_journal_holds_stay_as_they_were() -> None:
+    values: dict[str, Any] = {"records": 1, "errors": {"not_json": 1}, "notes": {"cut": 1}}
+    figures = BatchFigures(values)
+    noted = figures.as_dict()
+    figures.merge(BatchFigures(values))
+    assert (noted["errors"], noted["notes"]) == ({"not_json": 1}, {"cut": 1})
+    assert figures.as_dict()["notes"] == {"cut": 2}
+
+
 def test_parts_of_a_job_add_up_in_every_count() -> None:
     part = BatchFigures()
     for name, value in vars(part).items():

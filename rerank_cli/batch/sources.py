@@ -508,7 +508,7 @@ class LineReader:
     def sample_lines(self) -> Iterator[tuple[float, Line | None]]:
         """The line in the middle of each stretch of a file, and the bytes of the stretch.
 
-        None stands for a line that is too long. A stream has no samples.
+        None stands for a line that is too long or is gone. A stream has no samples.
         """
         size, path = self._input.size, Path(self.path)
         if not size or not path.is_file():
@@ -522,7 +522,7 @@ class LineReader:
                 stream.seek(start + before.rfind(b"\n") + 1)
                 raw = stream.readline(_SAMPLE_BYTES)
                 whole = Line(raw.rstrip(b"\r\n"), 0, len(raw), _SAMPLE_BYTES)
-                yield size / _SAMPLES, whole if len(raw) < _SAMPLE_BYTES else None
+                yield size / _SAMPLES, whole if 0 < len(raw) < _SAMPLE_BYTES else None
 
 
 def read_lines(stream: BinaryIO, name: str, max_bytes: int) -> Iterator[Line]:

@@ -299,7 +299,7 @@ class Inputs:
             text = sample.decode("utf-8", "ignore")
             syntax = self.options.syntax(path, sample, stream=False)
             parts = divide_text(text, find_blocks(text, syntax), paragraphs=False)
-            lengths = [part.end - part.start for part in parts] or [len(sample)]
+            lengths = [part.end - part.start for part in parts] or [max(1, len(sample))]
         else:
             # Documents that are cut at the ends would count as shorter ones.
             documents = sample.split(mark)[1 if begin else 0 : -1] or [sample]

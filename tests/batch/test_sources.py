@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -262,3 +263,11 @@ def test_an_element_of_a_corpus_that_is_none_is_named(tmp_path: Path) -> None:
     path.write_text('[{"_id": "a", "text": "x"}, {"_id": "b"}]')
     with pytest.raises(InputError, match=r"c\.json: element 2: no document"):
         TextLookup(path, "document", lambda: tmp_path)
+
+
+def test_a_file_that_shrinks_meanwhile_does_not_stop_the_estimate(tmp_path: Path) -> None:
+    path = write(tmp_path / "in.jsonl", [record(0)] * 100)
+    source = JsonLinesSource(str(path), RecordFields(), 10_000)
+    os.truncate(path, 0)
+    assert source.work_ahead(ScorerInfo("m", "", "logit"), lambda _: 1.0) is None
+    source.close()

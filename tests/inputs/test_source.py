@@ -449,6 +449,21 @@ def test_large_binary_files_are_no_work_ahead(tmp_path: Path) -> None:
     assert texts.work_ahead(float) == (0.0, 100_006.0)
 
 
+@pytest.mark.parametrize("unit", [Unit.LINE, Unit.SECTION])
+def test_a_file_that_shrinks_meanwhile_does_not_stop_the_estimate(
+    unit: Unit, tmp_path: Path
+) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("a line\n\n" * 10_000)
+
+    def shrink(size: float) -> float:
+        os.truncate(file, 0)
+        return size
+
+    inputs = inputs_of(file, unit=unit)
+    assert inputs.work_ahead(shrink) is not None
+
+
 def test_the_work_ahead_is_known_for_all_units(tmp_path: Path) -> None:
     place = tmp_path / "a.md"
     place.write_text(GUIDE * 400)

@@ -388,7 +388,10 @@ def test_pairs_are_scored_as_they_are() -> None:
         (lambda: Reranker(remote=RemoteOptions(rpm=0)), "rpm is at least 1"),
         (lambda: Reranker(remote=RemoteOptions(retries=-1)), "retries is at least 0"),
         (lambda: Reranker(remote=RemoteOptions(timeout=math.inf)), "timeout is more than 0"),
-        (lambda: Reranker(remote=RemoteOptions(connect_timeout=9e9)), "at most 86,400, not 9000000"),
+        (
+            lambda: Reranker(remote=RemoteOptions(connect_timeout=9e9)),
+            "at most 86,400, not 9000000",
+        ),
         (lambda: Reranker(remote=RemoteOptions(timeout=0)), "timeout is more than 0"),
     ],
 )

@@ -30,7 +30,7 @@ import httpx2
 
 from rerank_cli.errors import UnusableProxy
 from rerank_cli.providers.bodies import BodyError, decode_body
-from rerank_cli.providers.endpoints import public_url, user_secrets
+from rerank_cli.providers.endpoints import origin, public_url, user_secrets
 
 AUTHENTICATION_STATUS = "407"  # the status of a proxy, and of nobody else
 PROXY_STATUSES = (403, 502, 503, 504)  # a proxy's own answers, and those of servers as well
@@ -110,11 +110,10 @@ def without_number(message: str) -> str:
 
 def find_proxy(url: str) -> Proxy | None:
     """Find the proxy for a URL; None for none. Raises `UnusableProxy`."""
-    parts, proxies = urlsplit(url), getproxies()
-    kind = parts.scheme if proxies.get(parts.scheme) else "all"
+    (scheme, host, port), proxies = origin(url), getproxies()
+    kind = scheme if proxies.get(scheme) else "all"
     place, excepted = proxies.get(kind, ""), proxies.get("no", "")
-    host = parts.hostname or ""
-    if not place or proxy_bypass(host) or proxy_bypass(f"{host}:{parts.port}"):
+    if not place or proxy_bypass(f"{host}:{port}"):
         return None
     if _is_in_networks(host, excepted):
         return None

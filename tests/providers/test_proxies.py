@@ -54,6 +54,22 @@ def test_this_machine_is_asked_without_a_proxy(
         assert (proxy is not None) == (is_proxied and host != "127.0.0.9")
 
 
+@pytest.mark.parametrize(
+    ("excepted", "is_proxied"),
+    [
+        ("example.org", False), (".org", False), ("*", False), ("example.org:443", False),
+        ("example.org:8443", True), ("ample.org", True), ("10.0.0.0/8", True),
+    ],
+)  # fmt: skip
+def test_no_proxy_may_name_a_port_which_the_url_need_not(
+    excepted: str, *, is_proxied: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
+    monkeypatch.setenv("NO_PROXY", excepted)
+    assert (find_proxy("https://Example.org/v1") is not None) == is_proxied
+    assert (find_proxy("https://example.org:443/v1") is not None) == is_proxied
+
+
 def test_a_proxy_is_shown_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", f"http://user:{PASSWORD}@proxy:3128")
     proxy = find_proxy("https://example.org")

@@ -593,7 +593,7 @@ def _call_in_time(spending: Spending, seconds: float, action: Callable[[], None]
         yield
         return
     old_handler = signal.signal(signal.SIGALRM, lambda *_: action())
-    signal.setitimer(signal.ITIMER_REAL, max(_LEAST_SECONDS, seconds))
+    signal.setitimer(signal.ITIMER_REAL, min(max(_LEAST_SECONDS, seconds), threading.TIMEOUT_MAX))
     try:
         yield
     finally:

@@ -202,20 +202,31 @@ def failure_hint(failure: Failure, address: Address) -> str | None:
 
 
 def retry_after_seconds(headers: Mapping[str, str], now: datetime) -> float | None:
-    """The seconds to wait from `now` that a server asks for; None if it names no valid time."""
+    """The seconds to wait that a server asks for; None if it names no valid time.
+
+    A date counts from the answer's own, because the clock of one of the two may be wrong, and from
+    `now` if the answer has none.
+    """
     lower_headers = {name.lower(): value for name, value in headers.items()}
     if (milliseconds := as_number(lower_headers.get("retry-after-ms"))) is not None:
         return max(0.0, milliseconds / 1000)
     value = lower_headers.get("retry-after", "")
     if (seconds := as_number(value)) is not None:
         return max(0.0, seconds)
+    if (date := _parse_date(value)) is None:
+        return None
+    began = _parse_date(lower_headers.get("date", "")) or now
+    return max(0.0, (date - began).total_seconds())
+
+
+def _parse_date(value: str) -> datetime | None:
+    """The date in a header; None for anything else."""
     try:
         date = parsedate_to_datetime(value)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
     # A date whose time zone is unknown (-0000) is in UTC.
-    date = date if date.tzinfo else date.replace(tzinfo=UTC)
-    return max(0.0, (date - now).total_seconds())
+    return date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
 def trace_id_in(headers: Mapping[str, str]) -> str | None:

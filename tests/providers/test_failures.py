@@ -286,6 +286,7 @@ def test_a_model_that_is_not_there_is_said_whatever_the_status(status: int) -> N
 
 
 NOW = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
+LATER_DATE = "Fri, 20 Nov 2026 12:01:30 GMT"
 
 
 @pytest.mark.parametrize(
@@ -297,10 +298,14 @@ NOW = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
         ({"retry-after": "-3"}, 0.0),
         ({"Retry-After-Ms": "250", "Retry-After": "9"}, 0.25),
         ({"retry-after-ms": "soon", "retry-after": "9"}, 9.0),
-        ({"retry-after": "Fri, 20 Nov 2026 12:01:30 GMT"}, 90.0),
+        ({"retry-after": LATER_DATE}, 90.0),
         ({"retry-after": "Fri, 20 Nov 2026 12:01:30 -0000"}, 90.0),
         ({"retry-after": "Fri, 20 Nov 2026 14:00:01 +0200"}, 1.0),
         ({"retry-after": "Fri, 20 Nov 2026 11:00:00 GMT"}, 0.0),
+        ({"retry-after": LATER_DATE, "Date": "Fri, 20 Nov 2026 12:01:00 GMT"}, 30.0),
+        ({"retry-after": LATER_DATE, "Date": "Sat, 21 Nov 2026 12:00:00 GMT"}, 0.0),
+        ({"retry-after": LATER_DATE, "Date": "today"}, 90.0),
+        ({"retry-after": "3", "Date": "Sat, 21 Nov 2026 12:00:00 GMT"}, 3.0),
         ({"retry-after": "Fri, 99 Nov 2026 11:00:00 GMT"}, None),
         ({"retry-after": "soon"}, None),
         ({"retry-after": "nan"}, None),

@@ -30,6 +30,7 @@ from rerank_cli.types import (
     Prior,
     Ranked,
     Ranking,
+    Scored,
     ScoredChunk,
     ScorerInfo,
 )
@@ -45,8 +46,8 @@ class RankingBuilder:
     """Builds one ranking, a document at a time, in the order of the input.
 
     `query` is the whole query, which the plan may have cut. `find_advice` says what to do where the
-    model does not read a language. `duplicates`, `missing`, `cached`, `incomplete`, `usage` and
-    `notes` go into the ranking. `files` is what the prior knows of all files.
+    model does not read a language. `duplicates`, `incomplete`, `notes` and `totals` go into the
+    ranking. `files` is what the prior knows of all files.
     """
 
     def __init__(
@@ -59,14 +60,10 @@ class RankingBuilder:
         find_advice: Callable[[], str] = str,
     ) -> None:
         self.duplicates = 0
-        self.missing = 0
-        self.cached = 0
         self.incomplete = False
-        self.usage: Counter[str] = Counter()
-        self.notes: dict[str, None] = {}
+        self.totals = ScoringTotals()
+        self.notes = self.totals.notes
         self._choice: Choice | None = None
-        self._requests = RequestList()
-        self._costs: dict[str, Price] = {}  # by currency
         self._query = query
         self._plan = plan
         self._info = info
@@ -194,19 +191,6 @@ class RankingBuilder:
             self._documents += 1
             self._chunks += len(split.chunks)
 
-    def add_requests(self, place: tuple[int, int], requests: Sequence[ServiceRequest]) -> None:
-        """Take requests to a service; those with a lower `place` come first."""
-        self._requests.add(place, requests)
-        for price in (request.price for request in requests if request.price is not None):
-            earlier = self._costs.get(price.currency)
-            total = price if earlier is None else Price.total((earlier, price))
-            self._costs[price.currency] = total or price
-
-    @property
-    def requests(self) -> Sequence[ServiceRequest]:
-        """The requests so far, in the order of their places."""
-        return self._requests.ordered()
-
     def ranking(self) -> Ranking:
         """The ranking of all documents so far."""
         order, choice, n = self._final_order(), self._choice, self._selection.n
@@ -230,21 +214,21 @@ class RankingBuilder:
             tokens=self._tokens,
             cut=self._cut,
             dropped=self._dropped,
-            usage=dict(self.usage),
+            usage=dict(self.totals.usage),
             query_cut=self._plan.query != self._query,
             notes=tuple(dict.fromkeys((*self._plan.notes, *self.notes, *language))),
             blanks=blanks,
-            missing=self.missing,
+            missing=self.totals.missing,
             unmatched=self._unmatched,
-            requests=self.requests,
-            cost=Price.total(self._costs.values()),
+            requests=self.totals.requests,
+            cost=Price.total(self.totals.costs.values()),
             weak=self._is_weak(results),
             absent=self._name.absent_name(in_code=order.prior is not None),
             more=more,
             incomplete=self.incomplete,
             unscored=self._unscored,
             best_below=None if results else order.top.best_below,
-            cached=self.cached,
+            cached=self.totals.cached,
             candidates=None if choice is None else choice.candidates,
             is_blended=self._selection.blend,
             prior_field=self._selection.prior_field,
@@ -271,24 +255,45 @@ class RankingBuilder:
         return max(result.passage_score for result in results) < self._weak_below
 
 
-class RequestList:
-    """The first requests to a service in the order of their places, in whatever order they come."""
+class ScoringTotals:
+    """What a scorer reports beside the scores, added up over parts that come in any order.
+
+    `requests` are the first ones to a service, in the order of their parts, and `costs` are sums by
+    currency.
+    """
 
     def __init__(self) -> None:
+        self.usage: Counter[str] = Counter()
+        self.notes: dict[str, None] = {}
+        self.missing = self.cached = 0
+        self.costs: dict[str, Price] = {}
         self._entries: list[tuple[tuple[int, ...], ServiceRequest]] = []
 
-    def add(self, place: tuple[int, ...], requests: Sequence[ServiceRequest]) -> None:
-        """Take requests that belong to one place, in their order."""
+    def add(self, place: tuple[int, ...], scored: Scored) -> None:
+        """Add a part; the requests of those with a lower `place` come first."""
+        self.usage.update(scored.usage)
+        self.notes.update(dict.fromkeys(scored.notes))
+        self.missing += scored.missing
+        self.cached += scored.cached
+        for price in (request.price for request in scored.requests if request.price is not None):
+            earlier = self.costs.get(price.currency)
+            total = price if earlier is None else Price.total((earlier, price))
+            self.costs[price.currency] = total or price
         entries = self._entries
-        entries += [((*place, number), request) for number, request in enumerate(requests)]
+        entries += [((*place, number), request) for number, request in enumerate(scored.requests)]
         if len(entries) >= 2 * MAX_REQUESTS:
             entries.sort(key=itemgetter(0))
             del entries[MAX_REQUESTS:]
 
-    def ordered(self) -> Sequence[ServiceRequest]:
+    @property
+    def requests(self) -> Sequence[ServiceRequest]:
         """The first `MAX_REQUESTS` of them."""
         entries = sorted(self._entries, key=itemgetter(0))[:MAX_REQUESTS]
         return tuple(request for _, request in entries)
+
+    def scored(self, values: Sequence[float | None]) -> Scored:
+        """All parts as one."""
+        return Scored(values, self.usage, (*self.notes,), self.missing, self.requests, self.cached)
 
 
 class TopN:

@@ -199,7 +199,6 @@ class RankingTask:
         self.is_over = False
         self.watch_thread = threading.get_ident()
         self.given_pairs = self.scored_pairs = 0
-        self._is_private = self.store is not None
         self._store = self.store or self.pool.store
         self._changed = threading.Condition(self.pool.lock)
         self._blocks: deque[DocumentBlock] = deque()
@@ -293,7 +292,7 @@ class RankingTask:
         if adopted_runs is None:
             return False
         if isinstance(error, ProviderError):
-            error.requests = (*self.builder.requests, *error.requests)
+            error.requests = (*self.builder.totals.requests, *error.requests)
         start_runs(adopted_runs)
         self.call_finish(error)
         return True
@@ -348,13 +347,7 @@ class RankingTask:
         """Take a part of a run's scores. Returns the rankings that are complete with it."""
         values = check_scores(part.scored, len(part.places), is_remote=self.scorer.info.remote)
         run.check_places(part.places)
-        self.builder.missing += part.scored.missing
-        self.builder.cached += part.scored.cached
-        self.builder.usage.update(part.scored.usage)
-        self.builder.notes.update(dict.fromkeys(part.scored.notes))
-        if part.scored.requests:
-            place = (run.number, min(part.places, default=0))
-            self.builder.add_requests(place, part.scored.requests)
+        self.builder.totals.add((run.number, min(part.places, default=0)), part.scored)
         complete = run.fill(part.places, values)
         self.scored_pairs += len(part.places)
         if run.work:

@@ -8,7 +8,7 @@ runs alone learns that, because it may use all cores.
 """
 
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from heapq import heappop, heappush, heapreplace
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from rerank_cli.errors import ProviderError, ScorerError
 from rerank_cli.ranking.powers import ConcurrentScorer, Part
-from rerank_cli.ranking.results import RequestList
+from rerank_cli.ranking.results import ScoringTotals
 from rerank_cli.types import Pair, Scored
 
 
@@ -167,27 +167,20 @@ def _costliest_first(piece: Piece) -> int:
 def wait_for_scores(scorer: ConcurrentScorer, pairs: Sequence[Pair], keep: int | None) -> Scored:
     """Score pairs with a concurrent scorer, and wait for all scores; raises what it raises."""
     values: list[float | None] = [None] * len(pairs)
-    usage: Counter[str] = Counter()
-    notes: dict[str, None] = {}
-    requests = RequestList()
-    missing_pairs, missing, cached = len(pairs), 0, 0
+    totals, missing_pairs = ScoringTotals(), len(pairs)
     errors: list[BaseException] = []
     changed = threading.Condition()
 
     def receive(part: Part | BaseException) -> None:
-        nonlocal missing_pairs, missing, cached
+        nonlocal missing_pairs
         with changed:
             if isinstance(part, BaseException):
                 errors.append(part)
             else:
                 for place, value in zip(part.places, part.scored.values, strict=True):
                     values[place] = value
-                usage.update(part.scored.usage)
-                notes.update(dict.fromkeys(part.scored.notes))
-                requests.add((min(part.places, default=0),), part.scored.requests)
+                totals.add((min(part.places, default=0),), part.scored)
                 missing_pairs -= len(part.places)
-                missing += part.scored.missing
-                cached += part.scored.cached
             if errors or not missing_pairs:
                 changed.notify_all()
 
@@ -200,6 +193,6 @@ def wait_for_scores(scorer: ConcurrentScorer, pairs: Sequence[Pair], keep: int |
             job.cancel()
     if errors:
         if isinstance(errors[0], ProviderError):
-            errors[0].requests = (*requests.ordered(), *errors[0].requests)
+            errors[0].requests = (*totals.requests, *errors[0].requests)
         raise errors[0]
-    return Scored(values, usage, (*notes,), missing, requests.ordered(), cached)
+    return totals.scored(values)

@@ -16,9 +16,9 @@ from rerank_cli.errors import ProviderError
 from rerank_cli.providers import RemoteOptions, client
 from rerank_cli.providers.responses import read_answer, read_request
 from rerank_cli.ranking.reranker import Reranker
-from rerank_cli.ranking.results import MAX_REQUESTS, RequestList
+from rerank_cli.ranking.results import MAX_REQUESTS, ScoringTotals
 from rerank_cli.scorers import open_scorer
-from rerank_cli.types import Document, Pair
+from rerank_cli.types import Document, Pair, Scored
 from tests.conftest import Run
 from tests.providers.oddities.command import KEY, RESULTS, ask, ask_with_faults
 from tests.providers.test_responses import BODIES
@@ -223,11 +223,12 @@ def test_sums_of_a_damaged_journal_are_refused(values: Any) -> None:
 
 
 def test_requests_are_in_the_order_of_documents_and_not_too_many() -> None:
-    requests = RequestList()
+    totals = ScoringTotals()
     for place in reversed(range(5 * MAX_REQUESTS)):
-        requests.add((place,), [ServiceRequest(documents=place), ServiceRequest(documents=-place)])
-        assert len(requests._entries) < 2 * MAX_REQUESTS + 2
-    entries = requests.ordered()
+        requests = [ServiceRequest(documents=place), ServiceRequest(documents=-place)]
+        totals.add((place,), Scored((), requests=requests))
+        assert len(totals._entries) < 2 * MAX_REQUESTS + 2
+    entries = totals.requests
     assert len(entries) == MAX_REQUESTS
     assert [request.documents for request in entries[:5]] == [0, 0, 1, -1, 2]
 

@@ -7,14 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rerank_cli.costs import ServiceRequest
 from rerank_cli.ranking import Aggregation, Selection
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.ranking.results import (
     AGGREGATES,
     ResultCounter,
+    ScoringTotals,
     TopN,
 )
-from rerank_cli.types import Blank, Chunk, Document, Ranked
+from rerank_cli.types import Blank, Chunk, Document, Ranked, Scored
 from tests.support.fakes import OverlapScorer
 
 scores = st.lists(st.sampled_from([-2.0, -0.5, 0.0, 0.25, 1.0, 1.5]), max_size=30)
@@ -146,3 +148,14 @@ def test_score_and_deciding_chunk(
 
 def test_every_way_has_a_name() -> None:
     assert set(AGGREGATES) == set(Aggregation)
+
+
+def test_all_that_a_scorer_reports_is_in_the_totals() -> None:
+    part = Scored([1.0], {"total_tokens": 2}, ("a note",), 3, (ServiceRequest(documents=1),), 4)
+    assert all(vars(part).values())  # a new field needs a value here
+    totals = ScoringTotals()
+    totals.add((0,), part)
+    assert totals.scored([1.0]) == part
+    totals.add((1,), part)
+    requests = (*part.requests, *part.requests)
+    assert totals.scored([1.0]) == Scored([1.0], {"total_tokens": 4}, part.notes, 6, requests, 8)

@@ -47,8 +47,8 @@ from rerank_cli.evaluation.statistics import difference
 from rerank_cli.models import find
 from rerank_cli.models.folder import ENCODER
 from rerank_cli.progress import Progress, StopRanking
-from rerank_cli.ranking import CandidateCount, ChunkOptions, FirstStage
-from rerank_cli.ranking.first_stage import CandidateLimits, choose_passages
+from rerank_cli.ranking import CandidateCount, ChunkOptions, FirstStage, Selection
+from rerank_cli.ranking.first_stage import choose_passages
 from rerank_cli.ranking.powers import LastingScorer
 from rerank_cli.scorers import open_scorer
 from rerank_cli.scorers.static_vectors import FILE_NAME, open_query_meaning
@@ -167,7 +167,8 @@ class Bench:
             choice = choose_passages(
                 lambda: sample.documents,
                 self._reranker.plan(sample.queries[query]),
-                CandidateLimits(CandidateCount(count), stage),
+                Selection(first_stage=stage),
+                CandidateCount(count),
                 open_meaning=open_query_meaning,
             )
             seconds = time.process_time() - start

@@ -33,9 +33,9 @@ import numpy as np
 
 from rerank_cli import Document
 from rerank_cli.inputs.documents import Inputs
-from rerank_cli.ranking import CandidateCount, ChunkOptions, FileFacts, FirstStage
+from rerank_cli.ranking import CandidateCount, ChunkOptions, FileFacts, Selection
 from rerank_cli.ranking.chunking import plan_chunks
-from rerank_cli.ranking.first_stage import CandidateLimits, choose_passages
+from rerank_cli.ranking.first_stage import choose_passages
 from rerank_cli.ranking.places import REPEAT_PART, WEIGHTS, FileCounter, PlacePrior
 from rerank_cli.ranking.results import take_adjusted_best
 from rerank_cli.scorers import open_scorer
@@ -128,8 +128,8 @@ def collect(data: Path, name: str, count: int) -> None:
         if question["query"] in queries:
             continue
         plan = plan_chunks(question["query"], scorer.info, ChunkOptions(truncate_query=True))
-        limits = CandidateLimits(CandidateCount(count), FirstStage.HYBRID)
-        choice = choose_passages(lambda: documents, plan, limits, open_meaning=open_query_meaning)
+        limits = Selection(), CandidateCount(count)
+        choice = choose_passages(lambda: documents, plan, *limits, open_meaning=open_query_meaning)
         chunks_of_splits = [(split, chunk) for split in choice.splits for chunk in split.chunks]
         values = scorer.score([Pair(plan.query, chunk) for _, chunk in chunks_of_splits]).values
         passages = [

@@ -37,7 +37,7 @@ def fill_in_order(task: RankingTask, order: PassageOrder, documents: Iterable[Do
     size = info.preferred_batch if info.remote else _BATCH_PASSAGES
     paced = not isinstance(task.scorer, ConcurrentScorer)
     feed = InputFeed(documents, order.spending)
-    task.count_documents = lambda: order.documents
+    task.count_documents = lambda: order.counter.documents
     batches = order.batches(feed, task.builder.choose, size, paced=paced)
     if order.spending.is_timed:
         _fill_in_time(task, batches, order.spending)
@@ -123,12 +123,11 @@ class PassageCollector(RankingBuilder):
             reason = UnreadReason.MAX_TIME
         if reason is not None and not self._scored_chunks and not self.incomplete:
             raise self._nothing_scored(reason)
-        documents, empty = order.documents, order.empty
-        self._more_blanks = order.count_more_blanks()
+        documents, empty = order.counter.documents, order.counter.empty
+        self._more_blanks = order.counter.more_blanks
         self.notes.update(dict.fromkeys(order.notes))
         entries: list[tuple[int, Split, Sequence[float | None]]] = [
-            (index, Split(blank, (), 0, 0, document_index=index), ())
-            for index, blank in [*order.blanks]
+            (blank.document_index or 0, blank, ()) for blank in [*order.counter.blanks]
         ]
         scores: Sequence[float | None]
         for index, scores in self._scores.items():
@@ -173,7 +172,7 @@ class PassageCollector(RankingBuilder):
                 f"{budget.max_cost:g} {CURRENCY}",
                 hint="a larger --max-cost; --dry-run says what requests cost",
             )
-        what = "scored" if self._order.documents else "read"
+        what = "scored" if self._order.counter.documents else "read"
         failure = f": {self._spending.failure}" if self._spending.failure else ""
         return NothingScored(
             f"time was over before anything was {what}{failure}", hint="a longer --max-time"

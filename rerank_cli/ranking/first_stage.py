@@ -25,6 +25,7 @@ from rerank_cli.ranking.surveys import (
     FoundBlock,
     Meaning,
     MeaningSurvey,
+    PassageCounter,
     WordSurvey,
     batch_documents,
     fuse,
@@ -53,34 +54,6 @@ _WAYS = {
     FirstStage.INPUT: "the first ones",
 }
 _NO_WORDS_NOTE = "no passage has a word of the query: the model read only the first ones"
-
-
-class CandidateLimits(NamedTuple):
-    """How many passages are chosen and by what, and how many blank documents are kept.
-
-    If `blanks` is None, all blank documents are kept. With a `prior_field`, the first passages are
-    those of the documents with the highest earlier scores, and not those at the start of the input.
-    A count that `grows` does not grow for a first stage that takes the first passages.
-    """
-
-    passages: CandidateCount
-    first_stage: FirstStage
-    blanks: int | None = 0
-    prior_field: str | None = None
-
-    def count_more_blanks(self, empty: int, kept_count: int) -> int:
-        """How many blank documents were not kept only because there was no room."""
-        return 0 if self.blanks == 0 else empty - kept_count
-
-
-def limits_of(selection: Selection, passages: CandidateCount) -> CandidateLimits:
-    """The limits of a selection, with `count` passages."""
-    return CandidateLimits(
-        passages,
-        FirstStage(selection.first_stage),
-        selection.n if selection.keep_empty else 0,
-        selection.prior_field,
-    )
 
 
 class Choice(NamedTuple):
@@ -114,76 +87,101 @@ def describe_candidates(candidates: Candidates) -> str:
 def choose_passages(
     read: Callable[[], Iterable[Document]],
     plan: Plan,
-    limits: CandidateLimits,
+    selection: Selection,
+    count: CandidateCount,
     watch: Watch | None = None,
     open_meaning: MeaningOpener | None = None,
     memory: TextMemory = NO_MEMORY,
 ) -> Choice:
-    """Choose passages of documents, which `read` reads from their beginning at each call.
+    """Choose `count` passages of documents, by the first stage of a selection.
 
-    `read` is called a second time only for a choice by words, and only if much of a long input has
-    words of the query. A hybrid stage calls `open_meaning` with the query if there is anything to
-    compare. If that returns None, words alone choose. `memory` holds what earlier queries made of
-    texts.
+    `read` reads the documents from their beginning at each call. It is called a second time only
+    for a choice by words, and only if much of a long input has words of the query. A hybrid stage
+    calls `open_meaning` with the query if there is anything to compare. If that returns None, words
+    alone choose. `memory` holds what earlier queries made of texts.
+
+    A first stage of "input" takes the first passages, or with a `prior_field` those of the
+    documents with the highest earlier scores. A count that `grows` does not grow for it.
     """
     memory.begin_query()
-    reading = _DocumentStream(read, limits, watch)
-    search = _PassageSearch(reading, plan, limits, open_meaning, memory)
-    is_input = limits.first_stage is FirstStage.INPUT
-    splits = search.take_first(limits.prior_field) if is_input else search.find_best()
-    count = sum(len(split.chunks) for split in splits)
+    reading = _DocumentStream(read, selection, watch)
+    search = _PassageSearch(reading, plan, selection, count, open_meaning, memory)
+    is_input = selection.first_stage == FirstStage.INPUT
+    splits = search.take_first(selection.prior_field) if is_input else search.find_best()
+    chosen_count = sum(len(split.chunks) for split in splits)
     total, is_estimate = search.count_passages()
     candidates = None
-    if is_estimate or count < total:
-        candidates = Candidates(count, total, is_estimate, search.first_stage.value)
-    blanks = [Split(blank, (), 0, 0, document_index=index) for index, blank in reading.blanks]
+    if is_estimate or chosen_count < total:
+        candidates = Candidates(chosen_count, total, is_estimate, search.first_stage.value)
+    counter = reading.counter
     return Choice(
-        sorted([*splits, *blanks], key=lambda split: split.document_index or 0),
-        reading.documents,
-        reading.empty,
+        sorted([*splits, *counter.blanks], key=lambda split: split.document_index or 0),
+        counter.documents,
+        counter.empty,
         candidates,
         search.notes,
-        limits.count_more_blanks(reading.empty, len(blanks)),
+        counter.more_blanks,
     )
 
 
-class _DocumentStream:
-    """Reads documents with their places, and counts them. Blank ones are kept apart."""
+class DocumentCounter:
+    """Counts the documents of an input, and keeps the blank ones that may be results.
 
-    def __init__(
-        self, read: Callable[[], Iterable[Document]], limits: CandidateLimits, watch: Watch | None
-    ) -> None:
+    documents  how many were read; `empty` of these are blank
+    blanks     the blank ones that are kept, without chunks
+    """
+
+    def __init__(self, selection: Selection) -> None:
         self.documents = self.empty = 0
-        self.blanks: list[tuple[int, Document]] = []
-        self._read = read
-        self._max_blanks = math.inf if limits.blanks is None else limits.blanks
-        self._watch = watch
+        self.blanks: list[Split] = []
+        self._max_blanks = (selection.n or math.inf) if selection.keep_empty else 0
 
-    def first(self) -> Iterator[tuple[int, Document]]:
-        """All documents that are not blank, with their places in the input."""
-        for index, document in self._all(is_again=False):
+    @property
+    def more_blanks(self) -> int:
+        """How many blank documents are not kept only because there is no room."""
+        return self.empty - len(self.blanks) if self._max_blanks else 0
+
+    def take(self, documents: Iterable[Document]) -> Iterator[tuple[int, Document]]:
+        """Yield the next documents that are not blank, with their places in the input."""
+        for index, document in enumerate(documents, self.documents):
             self.documents = index + 1
             if document.text and not document.text.isspace():
                 yield index, document
                 continue
             self.empty += 1
             if len(self.blanks) < self._max_blanks:
-                self.blanks.append((index, document))
+                self.blanks.append(Split(document, (), 0, 0, document_index=index))
+
+
+class _DocumentStream:
+    """Reads documents that are not blank, with their places in the input."""
+
+    def __init__(
+        self, read: Callable[[], Iterable[Document]], selection: Selection, watch: Watch | None
+    ) -> None:
+        self.counter = DocumentCounter(selection)
+        self._read = read
+        self._watch = watch
+
+    def first(self) -> Iterator[tuple[int, Document]]:
+        """Read and count all documents."""
+        return self.counter.take(self._all(is_again=False))
 
     def again(self) -> Iterator[tuple[int, Document]]:
-        """All documents that are not blank, with their places, read once more."""
-        for index, document in self._all(is_again=True):
-            if document.text and not document.text.isspace():
-                yield index, document
+        """Read all documents once more."""
+        return DocumentCounter(Selection()).take(self._all(is_again=True))
 
-    def _all(self, *, is_again: bool) -> Iterator[tuple[int, Document]]:
+    def _all(self, *, is_again: bool) -> Iterator[Document]:
         for index, document in enumerate(self._read()):
             if index % _WATCH_DOCUMENTS == 0:
-                self.call_watch(index, is_again=is_again)
-            yield index, document
+                self._call_watch(index, is_again=is_again)
+            yield document
 
-    def call_watch(self, index: int, *, is_again: bool = False) -> None:
-        """Call the watch, if there is one, with the number of documents read so far."""
+    def call_watch(self) -> None:
+        """Call the watch, if there is one, after all documents were read."""
+        self._call_watch(self.counter.documents, is_again=True)
+
+    def _call_watch(self, index: int, *, is_again: bool) -> None:
         if self._watch is not None:
             self._watch(Progress(0, 0, index, choosing=2 if is_again else 1))
 
@@ -195,31 +193,26 @@ class _PassageSearch:
         self,
         reading: _DocumentStream,
         plan: Plan,
-        limits: CandidateLimits,
+        selection: Selection,
+        limit: CandidateCount,
         open_meaning: MeaningOpener | None,
         memory: TextMemory,
     ) -> None:
         self.notes: tuple[str, ...] = ()
-        self.first_stage = limits.first_stage  # later, the stage that really chose
+        self.first_stage = FirstStage(selection.first_stage)  # later, the stage that really chose
         self._open_meaning = open_meaning
         self._memory = memory
         self._reading = reading
         self._plan = plan
-        self._limit = limits.passages
-        self._count = self._limit.number  # grows once all passages are counted
+        self._limit = limit
+        self._count = limit.number  # grows once all passages are counted
         self._sizes = BlockSizes(plan)
+        self._counter = PassageCounter(self._sizes)  # of all documents
         self._splits: dict[int, Split] = {}  # of the documents that were cut, by their places
-        self._blocks = self._doubtful = 0  # of all documents
 
     def count_passages(self) -> tuple[int, bool]:
         """The number of all passages, and whether it is an estimate: not all documents are cut."""
-        if not self._splits:
-            return self._blocks, self._doubtful > 0
-        documents = [split.document for split in self._splits.values()]
-        blocks = sum(self._sizes.counts([document.text for document in documents]))
-        chunks = sum(len(split.chunks) for split in self._splits.values())
-        is_estimate = self._sizes.count_doubtful(documents) < self._doubtful
-        return self._blocks - blocks + chunks, is_estimate
+        return self._counter.count([*self._splits.values()])
 
     def take_first(self, prior_field: str | None) -> Sequence[Split]:
         """The first passages in the order of the input, or in that of earlier scores."""
@@ -236,7 +229,7 @@ class _PassageSearch:
 
         def read() -> Iterator[tuple[int, Document]]:
             for index, document in self._reading.first():
-                self._count_blocks(document)
+                self._counter.add([document])
                 yield index, document
 
         if prior_field is None:
@@ -262,8 +255,7 @@ class _PassageSearch:
         splits = [self._split(index, document) for index, document in first]
         if sum(len(split.chunks) for split in splits) > self._count:
             return self._choose(first)
-        for _, document in first:
-            self._count_blocks(document)
+        self._counter.add([document for _, document in first])
         return [
             split._replace(document_index=index)
             for (index, _), split in zip(first, splits, strict=True)
@@ -278,8 +270,7 @@ class _PassageSearch:
             self.notes += tuple(notes)
         first, named_files = list[tuple[int, Document]](), NamedFiles(query, most)
         for batch in batch_documents(documents, self._sizes, memory):
-            self._blocks += sum(batch.blocks)
-            self._doubtful += self._sizes.count_doubtful(batch.documents)
+            self._counter.add(batch.documents, batch.blocks)
             entries = [*zip(batch.places, batch.documents, strict=True)]
             if len(first) < most:
                 first += entries
@@ -287,7 +278,7 @@ class _PassageSearch:
             words.add(batch)
             if meaning is not None:
                 meaning.add(batch)
-        self._count = self._limit.among(self._blocks)
+        self._count = self._limit.among(self._counter.blocks)
         if meaning is not None and not meaning.knows_language:
             meaning = None
         if meaning is not None:
@@ -327,7 +318,7 @@ class _PassageSearch:
             if len(heap) == self._count and heap[0][0] >= block_score:
                 break  # other documents' best chunks are hardly better than their best blocks
             split = self._split(-negative_index, document)
-            self._reading.call_watch(self._reading.documents, is_again=True)
+            self._reading.call_watch()
             texts = searched_chunks(split.chunks, self._memory)
             for place, (chunk, text) in enumerate(zip(split.chunks, texts, strict=True)):
                 entry = (survey.score_chunk(chunk, text), negative_index, -place)
@@ -363,7 +354,7 @@ class _PassageSearch:
             is_enough = chunks >= _CHUNK_FACTOR * self._count
             if is_enough and characters >= _CUT_CHARACTERS * self._count:
                 break
-            self._reading.call_watch(self._reading.documents, is_again=True)
+            self._reading.call_watch()
             split = self._split(index, documents[index])
             splits.append((index, split))
             chunks += min(len(split.chunks), most)
@@ -388,11 +379,6 @@ class _PassageSearch:
         if split is None:
             split = self._splits[index] = self._memory.split(self._plan, document)
         return split
-
-    def _count_blocks(self, document: Document) -> None:
-        (blocks,) = self._sizes.counts([document.text])
-        self._blocks += blocks
-        self._doubtful += self._sizes.count_doubtful([document])
 
 
 def open_meaning_survey(

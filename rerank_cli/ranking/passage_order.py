@@ -17,17 +17,17 @@ from rerank_cli.ranking import CandidateCount, FirstStage, Selection
 from rerank_cli.ranking.budget import Spending
 from rerank_cli.ranking.chunking import Plan, Split
 from rerank_cli.ranking.first_stage import (
-    CandidateLimits,
     Choice,
+    DocumentCounter,
     MeaningOpener,
     choose_passages,
-    limits_of,
     open_meaning_survey,
 )
 from rerank_cli.ranking.places import NamedFiles
 from rerank_cli.ranking.surveys import (
     BlockSizes,
     MeaningSurvey,
+    PassageCounter,
     WordSurvey,
     batch_documents,
     fuse,
@@ -128,45 +128,42 @@ class InputFeed:
 class PassageOrder:
     """The passages of an input in the order of their promise, in batches for the model.
 
-    documents    how many were read; `empty` of these are blank
-    blanks       the blank ones that are kept, with their places in the input
+    counter      counts the documents that were read
     splits       the documents that were divided, by their places
     equals       the places of documents that equal an earlier one, each with the place of that one
     spending     what is left of the budget
     notes        for the user
 
-    `count` is the most passages that a first stage chooses beforehand; None for all. `key_of` tells
-    which documents have the same scores; None if none do.
+    If `candidates` of the selection are a number, a first stage chooses them beforehand. `key_of`
+    tells which documents have the same scores; None if none do.
     """
 
     def __init__(
         self,
         plan: Plan,
-        limits: CandidateLimits,
+        selection: Selection,
         spending: Spending,
-        *,
-        count: int | None,
         key_of: Callable[[Split], object | None],
         open_meaning: MeaningOpener,
         memory: TextMemory,
     ) -> None:
         self.notes: Sequence[str] = ()
-        self.documents = self.empty = 0
-        self.blanks: list[tuple[int, Document]] = []
+        self.counter = DocumentCounter(selection)
         self.splits: dict[int, Split] = {}
         self.equals: dict[int, int] = {}
         self._plan = plan
-        self._limits = limits
+        self._selection = selection
         self.spending = spending
-        self._count = count
+        count = selection.candidates
+        self._count = CandidateCount(count) if isinstance(count, int) else None
         self._key_of = key_of
-        is_hybrid = limits.first_stage is FirstStage.HYBRID
+        is_hybrid = selection.first_stage == FirstStage.HYBRID
         self._open_meaning = open_meaning if is_hybrid else None
         self._memory = memory
         self._sizes = BlockSizes(plan)
+        self._passages = PassageCounter(self._sizes)
         self._feed: InputFeed | None = None
         self._documents: list[tuple[int, Document]] = []  # that are not blank
-        self._blocks = self._doubtful = 0  # of these
         self._keys: dict[object, int] = {}
         self._chosen_splits: dict[int, Split] | None = None
         self._named_places: Collection[Place] = ()
@@ -187,7 +184,7 @@ class PassageOrder:
         self._most = size
         self._size = 1 if paced else size
         self._is_paced = paced
-        if self._count is None and self._limits.first_stage is FirstStage.INPUT:
+        if self._count is None and self._selection.first_stage == FirstStage.INPUT:
             streams: Iterator[Iterable[Place]] = (
                 chain.from_iterable(self._divide(*entry) for entry in self._take(block))
                 for block in feed.blocks(self.spending.deadline)
@@ -201,17 +198,13 @@ class PassageOrder:
         if self._count is None:
             self._survey(self._take(block) for block in blocks)
         else:
-            choose(self._choose(blocks))
+            choose(self._choose(blocks, self._count))
         yield from self._batch(chain.from_iterable(self._rounds()))
 
     @property
     def is_whole(self) -> bool:
         """Whether all of the input was read."""
         return self._feed is not None and self._feed.is_whole
-
-    def count_more_blanks(self) -> int:
-        """How many blank documents are not kept only for want of room."""
-        return self._limits.count_more_blanks(self.empty, len(self.blanks))
 
     def count_documents(self) -> int:
         """How many documents there are to score."""
@@ -221,29 +214,13 @@ class PassageOrder:
         """How many passages there are to score, and whether that is an estimate."""
         if self._chosen_splits is not None:
             return sum(len(split.chunks) for split in self._chosen_splits.values()), False
-        chunks = blocks = doubtful = 0
         splits = [*self.splits.values()]  # another thread may divide documents meanwhile
-        if splits:
-            documents = [split.document for split in splits]
-            chunks = sum(len(split.chunks) for split in splits)
-            blocks = sum(self._sizes.counts([document.text for document in documents]))
-            doubtful = self._sizes.count_doubtful(documents)
-        return self._blocks - blocks + chunks, doubtful < self._doubtful
+        return self._passages.count(splits)
 
     def _take(self, block: Iterable[Document]) -> list[tuple[int, Document]]:
         """Note documents that were read; return those that are not blank, with their places."""
-        entries = []
-        for index, document in enumerate(block, self.documents):
-            if document.text and not document.text.isspace():
-                entries.append((index, document))
-            else:
-                self.empty += 1
-                if self._limits.blanks is None or len(self.blanks) < self._limits.blanks:
-                    self.blanks.append((index, document))
-            self.documents = index + 1
-        if entries:
-            self._blocks += sum(self._sizes.counts([document.text for _, document in entries]))
-            self._doubtful += self._sizes.count_doubtful([document for _, document in entries])
+        entries = [*self.counter.take(block)]
+        self._passages.add([document for _, document in entries])
         self._documents += entries
         return entries
 
@@ -264,7 +241,7 @@ class PassageOrder:
         if self._meaning is not None and not self._meaning.knows_language:
             self._meaning = None
 
-    def _choose(self, blocks: Iterable[Sequence[Document]]) -> Choice:
+    def _choose(self, blocks: Iterable[Sequence[Document]], count: CandidateCount) -> Choice:
         """Have a first stage choose passages, then compare these with the query to order them."""
         documents: list[Document] = []
 
@@ -275,12 +252,18 @@ class PassageOrder:
                 yield from block
 
         readings = iter([read_blocks()])
-        parts = (self._plan, self._limits, None, self._open_meaning, self._memory)
-        choice = choose_passages(lambda: next(readings, documents), *parts)
+        choice = choose_passages(
+            lambda: next(readings, documents),
+            self._plan,
+            self._selection,
+            count,
+            open_meaning=self._open_meaning,
+            memory=self._memory,
+        )
         self._chosen_splits = {
             split.document_index or 0: split for split in choice.splits if split.chunks
         }
-        if self._limits.first_stage is not FirstStage.INPUT:
+        if self._selection.first_stage != FirstStage.INPUT:
             self._survey([self._candidates()])
         return choice
 
@@ -390,24 +373,3 @@ class PassageOrder:
             left_out=split.left_out + len(split.chunks) - len(places),
             places=places,
         )
-
-
-def order_passages(
-    plan: Plan,
-    selection: Selection,
-    spending: Spending,
-    key_of: Callable[[Split], object],
-    open_meaning: MeaningOpener,
-    memory: TextMemory,
-) -> PassageOrder:
-    """The order in which passages are scored within a budget."""
-    count = selection.candidates if isinstance(selection.candidates, int) else None
-    return PassageOrder(
-        plan,
-        limits_of(selection, CandidateCount(count or 0)),
-        spending,
-        count=count,
-        key_of=key_of,
-        open_meaning=open_meaning,
-        memory=memory,
-    )

@@ -35,8 +35,8 @@ from rerank_cli.ranking.document_values import (
     read_documents,
     read_query,
 )
-from rerank_cli.ranking.first_stage import CandidateLimits, Choice, choose_passages, limits_of
-from rerank_cli.ranking.passage_order import order_passages
+from rerank_cli.ranking.first_stage import Choice, choose_passages
+from rerank_cli.ranking.passage_order import PassageOrder
 from rerank_cli.ranking.powers import (
     ConcurrentScorer,
     RememberingScorer,
@@ -284,7 +284,7 @@ class Reranker:
         else:
             key_of = partial(score_key, plan.key, info=info)
             opener = partial(_open_meaning, scorer)
-            order = order_passages(plan, selection, spending, key_of, opener, self._texts)
+            order = PassageOrder(plan, selection, spending, key_of, opener, self._texts)
             builder = PassageCollector(order, spending, *parts)
         readable = partial(
             _prepare, info=info, root=self._media_root, builder=builder, selection=selection
@@ -322,8 +322,8 @@ class Reranker:
         if count is None:
             splits = map(partial(cut, plan), readable(documents))
         else:
-            limits = limits_of(selection, count)
-            splits = _choose(task, partial(readable, documents), limits, self._texts)
+            read = partial(readable, documents)
+            splits = _choose(task, read, selection, count, self._texts)
         batches = batch_splits(splits, info.preferred_batch, everything=is_set)
         _add_batches(task, batches, max_pairs)
         return pending
@@ -421,9 +421,8 @@ class Reranker:
         count = self.max_candidates(selection)
         if count is None:
             return None
-        limits = limits_of(selection, count)
         opener = partial(_open_meaning, self.scorer)
-        return choose_passages(lambda: documents, plan, limits, None, opener, self._texts)
+        return choose_passages(lambda: documents, plan, selection, count, None, opener, self._texts)
 
     @property
     def is_busy(self) -> bool:
@@ -638,11 +637,12 @@ def _open_meaning(scorer: Scorer, query: str, memory: TextMemory) -> Meaning | N
 def _choose(
     task: RankingTask,
     read: Callable[[], Iterable[Document]],
-    limits: CandidateLimits,
+    selection: Selection,
+    count: CandidateCount,
     memory: TextMemory,
 ) -> Iterator[Split]:
     """The documents with the passages that a first stage chooses for a ranking."""
     opener = partial(_open_meaning, task.scorer)
-    choice = choose_passages(read, task.plan, limits, task.watch, opener, memory)
+    choice = choose_passages(read, task.plan, selection, count, task.watch, opener, memory)
     task.builder.choose(choice)
     yield from choice.splits

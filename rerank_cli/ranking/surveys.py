@@ -16,7 +16,7 @@ from itertools import accumulate, chain, pairwise
 from operator import add, mul
 from typing import NamedTuple, Protocol, TypeVar
 
-from rerank_cli.ranking.chunking import TOKEN_CHARACTERS, Plan, segments
+from rerank_cli.ranking.chunking import TOKEN_CHARACTERS, Plan, Split, segments
 from rerank_cli.ranking.text_memory import NO_MEMORY, TextGroup, TextMemory, text_size
 from rerank_cli.structure import is_code
 from rerank_cli.types import Chunk, Document
@@ -106,7 +106,7 @@ class BlockSizes:
 
     def counts(self, texts: Sequence[str]) -> list[int]:
         """The number of blocks of each text."""
-        if self.block is None or max(map(len, texts)) <= self.block:
+        if self.block is None or max(map(len, texts), default=0) <= self.block:
             return [1] * len(texts)
         most = math.inf if self.most is None else self.most
         return [max(1, math.ceil(min(len(text), most) / self.block)) for text in texts]
@@ -126,6 +126,29 @@ class BlockSizes:
                 length += len(text.encode("utf-8", "replace"))  # a token has a byte at least
             doubtful += length > sure
         return doubtful
+
+
+class PassageCounter:
+    """Counts the passages of documents: those that were cut exactly, the others by their blocks."""
+
+    def __init__(self, sizes: BlockSizes) -> None:
+        self.blocks = 0
+        self._doubtful = 0  # documents that might have another number of passages
+        self._sizes = sizes
+
+    def add(self, documents: Sequence[Document], blocks: Sequence[int] | None = None) -> None:
+        """Add documents; `blocks` has the number of blocks of each, if that is known."""
+        if blocks is None:
+            blocks = self._sizes.counts([document.text for document in documents])
+        self.blocks += sum(blocks)
+        self._doubtful += self._sizes.count_doubtful(documents)
+
+    def count(self, splits: Sequence[Split]) -> tuple[int, bool]:
+        """The number of all passages, and whether it is an estimate; `splits` are cut documents."""
+        cut = PassageCounter(self._sizes)
+        cut.add([split.document for split in splits])
+        chunks = sum(len(split.chunks) for split in splits)
+        return self.blocks - cut.blocks + chunks, cut._doubtful < self._doubtful
 
 
 class DocumentBatch(NamedTuple):

@@ -6,9 +6,9 @@ from functools import cache
 import pytest
 
 from rerank_cli import ChunkOptions, Document
-from rerank_cli.ranking import CandidateCount, FirstStage
+from rerank_cli.ranking import CandidateCount, FirstStage, Selection
 from rerank_cli.ranking.chunking import plan_chunks
-from rerank_cli.ranking.first_stage import CandidateLimits, choose_passages
+from rerank_cli.ranking.first_stage import choose_passages
 from rerank_cli.scorers.static_vectors import open_query_meaning
 from rerank_cli.words import Words, without_common_words
 from tests.conftest import ROOT
@@ -33,7 +33,8 @@ def is_found(question: str, answer: str, stage: FirstStage) -> bool:
     choice = choose_passages(
         lambda: documents,
         plan_chunks(question, words_info(128), ChunkOptions()),
-        CandidateLimits(CandidateCount(CANDIDATES), stage),
+        Selection(first_stage=stage),
+        CandidateCount(CANDIDATES),
         open_meaning=open_query_meaning,
     )
     return answer in {split.document.text for split in choice.splits}

@@ -12,7 +12,7 @@ from rerank_cli.errors import ModelError, UsageError
 from rerank_cli.progress import Progress, StopRanking
 from rerank_cli.ranking import CandidateCount, FirstStage, Selection, first_stage, surveys
 from rerank_cli.ranking.chunking import Plan, plan_chunks
-from rerank_cli.ranking.first_stage import CandidateLimits, Choice, choose_passages
+from rerank_cli.ranking.first_stage import Choice, choose_passages
 from rerank_cli.ranking.surveys import BlockSizes, TermCollection
 from rerank_cli.scorers.bm25 import BM25Scorer
 from rerank_cli.types import Candidates, Media
@@ -54,7 +54,7 @@ class Birds:
 
 def choose(texts: Sequence[Document], count: int, stage: FirstStage = FirstStage.BM25) -> Choice:
     return choose_passages(
-        lambda: texts, plan(), CandidateLimits(CandidateCount(count), stage), None, Birds
+        lambda: texts, plan(), Selection(first_stage=stage), CandidateCount(count), None, Birds
     )
 
 
@@ -158,7 +158,7 @@ def test_to_read_a_long_input_again_changes_nothing(
             return given_documents
 
         again = choose_passages(
-            read, plan(), CandidateLimits(CandidateCount(count), stage), None, Birds
+            read, plan(), Selection(first_stage=stage), CandidateCount(count), None, Birds
         )
     assert again == choice
     assert read_count <= 2
@@ -179,7 +179,7 @@ def test_a_number_that_grows_is_that_of_all_passages(
     number = least if stage is FirstStage.INPUT else limit.among(passages)
     assume(number == least or number < passages)
     larger_choice = choose_passages(
-        lambda: given_documents, plan(), CandidateLimits(limit, stage), None, Birds
+        lambda: given_documents, plan(), Selection(first_stage=stage), limit, None, Birds
     )
     assert larger_choice == choose(given_documents, number, stage)
 
@@ -217,8 +217,8 @@ def test_one_good_passage_in_a_long_document_is_found() -> None:
 def test_a_document_is_looked_at_as_far_as_it_is_scored() -> None:
     late = Document("word " * 8 + "cats " * 8)
     first = plan(aggregate="first")
-    limits = CandidateLimits(CandidateCount(1), FirstStage.BM25)
-    choice = choose_passages(lambda: [Document("word"), late], first, limits)
+    limits = Selection(first_stage=FirstStage.BM25), CandidateCount(1)
+    choice = choose_passages(lambda: [Document("word"), late], first, *limits)
     assert chosen_texts(choice) == ["word"]
 
 
@@ -245,9 +245,9 @@ def test_meaning_is_that_of_a_block() -> None:
 
 def test_words_choose_where_meaning_is_not_known() -> None:
     given_documents = [Document(text) for text in ("dog", "bird", "fish", "cats", "cow")]
-    limits = CandidateLimits(CandidateCount(2), FirstStage.HYBRID)
+    limits = Selection(), CandidateCount(2)
     choice = choose_passages(
-        lambda: given_documents, plan(), limits, None, lambda _query, _memory: None
+        lambda: given_documents, plan(), *limits, None, lambda _query, _memory: None
     )
     assert chosen_texts(choice) == ["dog", "cats"]
     assert choice.candidates == Candidates(2, 5, False, "bm25")
@@ -259,8 +259,8 @@ def test_words_choose_where_the_vectors_are_damaged() -> None:
         raise ModelError("static.npz: cannot be read", hint="install it again")
 
     given_documents = [Document(text) for text in ("dog", "bird", "cats")]
-    limits = CandidateLimits(CandidateCount(1), FirstStage.HYBRID)
-    choice = choose_passages(lambda: given_documents, plan(), limits, None, fail)
+    limits = Selection(), CandidateCount(1)
+    choice = choose_passages(lambda: given_documents, plan(), *limits, None, fail)
     assert chosen_texts(choice) == ["cats"]
     assert choice.candidates == Candidates(1, 3, False, "bm25")
     (note,) = choice.notes
@@ -492,6 +492,6 @@ def test_in_prose_the_words_within_an_identifier_do_not_count(stage: FirstStage)
     texts.append(Document("get_redirect"))
     query = plan_chunks("get_redirect", scorer().info, ChunkOptions())
     choice = choose_passages(
-        lambda: texts, query, CandidateLimits(CandidateCount(2), stage), None, Birds
+        lambda: texts, query, Selection(first_stage=stage), CandidateCount(2), None, Birds
     )
     assert [split.document_index for split in choice.splits] == [0, 11]

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_cli import ChunkOptions, Document, Reranker
-from rerank_cli.ranking import CandidateCount, FirstStage
+from rerank_cli.ranking import CandidateCount, FirstStage, Selection
 from rerank_cli.ranking.chunking import Split, plan_chunks
-from rerank_cli.ranking.first_stage import CandidateLimits, Choice, choose_passages
+from rerank_cli.ranking.first_stage import Choice, choose_passages
 from rerank_cli.ranking.text_memory import _ENTRY_BYTES, NO_MEMORY, TextMemory
 from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.runtimes.state_memory import PassageMemory
@@ -53,8 +53,8 @@ def choose(
     query: str, documents: Sequence[Document], count: int, stage: FirstStage, memory: TextMemory
 ) -> Choice:
     plan = plan_chunks(query, words_info(8), ChunkOptions(prepend_headings=count % 2 == 0 or None))
-    limits = CandidateLimits(CandidateCount(count), stage)
-    return choose_passages(lambda: documents, plan, limits, None, Length, memory)
+    limits = Selection(first_stage=stage), CandidateCount(count)
+    return choose_passages(lambda: documents, plan, *limits, None, Length, memory)
 
 
 @pytest.mark.slow  # three seconds

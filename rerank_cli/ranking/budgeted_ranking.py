@@ -1,6 +1,6 @@
 """A ranking that ends when its budget is spent.
 
-    PassageOrder.batches ─ fill_in_order ─ RankingTask ─ PassageCollector ─ Ranking
+    PassageOrder.batches ─ batch_in_order ─ RankingTask ─ PassageCollector ─ Ranking
 
 Passages are scored in another order than that of the input. `PassageCollector` puts the scores
 where they belong, and builds the ranking in the order of the input. So the documents that are
@@ -8,14 +8,13 @@ scored whole have the results of a ranking without a budget.
 """
 
 import threading
-from collections.abc import Generator, Iterable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing, suppress
 from dataclasses import replace
 from operator import itemgetter
 from typing import Any
 
 from rerank_cli.errors import NothingScored
-from rerank_cli.progress import StopRanking
 from rerank_cli.ranking.budget import CURRENCY, Spending
 from rerank_cli.ranking.chunking import Split
 from rerank_cli.ranking.passage_order import InputFeed, PassageOrder
@@ -28,33 +27,28 @@ from rerank_cli.types import Document, Ranking, Unread, UnreadReason
 _BATCH_PASSAGES = 64
 
 
-def fill_in_order(task: RankingTask, order: PassageOrder, documents: Iterable[Document]) -> None:
-    """Add documents to a ranking, the most promising passages first, until a limit is reached.
-
-    If time is limited, it returns at once, and a thread of its own adds the documents.
-    """
-    info = task.scorer.info
+def batch_in_order(
+    task: RankingTask, order: PassageOrder, documents: Iterable[Document]
+) -> Generator[list[Split], None, None]:
+    """Yield the documents of a ranking, the most promising passages first, until a limit comes."""
+    info, spending = task.scorer.info, order.spending
     size = info.preferred_batch if info.remote else _BATCH_PASSAGES
     paced = not isinstance(task.scorer, ConcurrentScorer)
-    feed = InputFeed(documents, order.spending)
-    task.count_documents = lambda: order.counter.documents
-    batches = order.batches(feed, task.builder.choose, size, paced=paced)
-    if order.spending.is_timed:
-        _fill_in_time(task, batches, order.spending)
+    feed = InputFeed(documents, spending)
+    with closing(order.batches(feed, task.builder.choose, size, paced=paced)) as batches:
+        for batch in batches:
+            if spending.is_over:
+                break
+            yield batch
+    if spending.is_over:
+        spending.end(UnreadReason.MAX_TIME)  # unless another limit was reached before
+
+
+def fill_in_time(task: RankingTask, fill: Callable[[], None], spending: Spending) -> None:
+    """Add documents to a ranking: in another thread, and until a deadline, if time is limited."""
+    if not spending.is_timed:
+        fill()
         return
-    try:
-        _add_until_limit(task, batches, order.spending)
-    except StopRanking:
-        task.stop_early()
-    except BaseException:
-        task.cancel()
-        raise
-
-
-def _fill_in_time(
-    task: RankingTask, batches: Generator[Sequence[Split], None, None], spending: Spending
-) -> None:
-    """Begin to add documents in another thread, and end the ranking at its deadline."""
     finish = task.finish
 
     def end() -> None:
@@ -67,40 +61,21 @@ def _fill_in_time(
         cancel()
         finish(result)
 
-    def fill() -> None:
-        try:
-            _add_until_limit(task, batches, spending)
-        except StopRanking:
-            task.stop_early()
-        except BaseException as error:  # noqa: BLE001 - `Pending.result` raises it
-            task.stop(error)
+    def fill_quietly() -> None:
+        with suppress(BaseException):  # `Pending.result` raises it
+            fill()
 
     task.finish = finish_in_time
-    threading.Thread(target=fill, name="fill", daemon=True).start()
-
-
-def _add_until_limit(
-    task: RankingTask, batches: Generator[Sequence[Split], None, None], spending: Spending
-) -> None:
-    """Add batches of documents until a limit is reached."""
-    with closing(batches):  # and the files that they read
-        for batch in batches:
-            if spending.is_over or task.is_over:
-                break
-            task.add(batch)
-            task.wait_for_room(task.scorer.info.max_pending_pairs)
-    if spending.is_over:
-        spending.end(UnreadReason.MAX_TIME)  # unless another limit was reached before
-    task.end()
+    threading.Thread(target=fill_quietly, name="fill", daemon=True).start()
 
 
 class PassageCollector(RankingBuilder):
     """Collects scores as they come, and builds the ranking in the order of the input."""
 
-    def __init__(self, order: PassageOrder, spending: Spending, *arguments: Any) -> None:
+    def __init__(self, order: PassageOrder, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._order = order
-        self._spending = spending
+        self._spending = order.spending
         self._scores: dict[int, list[float | None]] = {}  # of documents, by their places
         self._scored_chunks = 0
 

@@ -26,7 +26,7 @@ from rerank_cli.ranking import (
 )
 from rerank_cli.ranking.blending import check_priors
 from rerank_cli.ranking.budget import Budget, Clock, Spending, limit_scorer, make_budget, time_left
-from rerank_cli.ranking.budgeted_ranking import PassageCollector, fill_in_order
+from rerank_cli.ranking.budgeted_ranking import PassageCollector, batch_in_order, fill_in_time
 from rerank_cli.ranking.chunking import Plan, Split, batch_splits, plan_chunks
 from rerank_cli.ranking.document_values import (
     check_arguments,
@@ -272,9 +272,6 @@ class Reranker:
         plan = plan_chunks(query, info, self.chunks, passages=selection.passages)
         # With a budget the passages have an order, and all may be read if there is time.
         count = None if spending is not None else self.max_candidates(selection)
-        max_pairs = info.max_pending_pairs
-        if isinstance(documents, Sequence) or count is not None:
-            max_pairs *= _LIST_FACTOR
         is_set = info.scope == "set"
         # A service that returns the best ones only may leave out what another ranking needs.
         is_private = is_set or (info.remote and selection.keep is not None)
@@ -285,7 +282,7 @@ class Reranker:
             key_of = partial(score_key, plan.key, info=info)
             opener = partial(_open_meaning, scorer)
             order = PassageOrder(plan, selection, spending, key_of, opener, self._texts)
-            builder = PassageCollector(order, spending, *parts)
+            builder = PassageCollector(order, *parts)
         readable = partial(
             _prepare, info=info, root=self._media_root, builder=builder, selection=selection
         )
@@ -307,25 +304,29 @@ class Reranker:
             keep=selection.keep if order is None else None,
             passages=selection.passages,
             is_set=is_set,
-            store=ScoreStore() if is_private or order is not None else None,
+            store=ScoreStore() if is_private else None,
             key=(*plan.key, *key),
             client=client,
             watch=watch,
+            counter=None if order is None else order.counter,
         )
         if self._is_closed:
             task.cancel()
             raise UsageError("the Reranker is closed")
-        splits: Iterable[Split]
         if order is not None:
-            fill_in_order(task, order, readable(documents))
+            batches = batch_in_order(task, order, readable(documents))
+            fill = partial(_add_batches, task, batches, info.max_pending_pairs)
+            fill_in_time(task, fill, order.spending)
             return pending
+        splits: Iterable[Split]
         if count is None:
             splits = map(partial(cut, plan), readable(documents))
         else:
             read = partial(readable, documents)
             splits = _choose(task, read, selection, count, self._texts)
         batches = batch_splits(splits, info.preferred_batch, everything=is_set)
-        _add_batches(task, batches, max_pairs)
+        factor = _LIST_FACTOR if isinstance(documents, Sequence) or count is not None else 1
+        _add_batches(task, batches, factor * info.max_pending_pairs)
         return pending
 
     def batch(
@@ -612,7 +613,7 @@ def _prepare(
 def _add_batches(
     task: RankingTask, batches: Generator[Sequence[Split], None, None], max_pairs: int
 ) -> None:
-    """Add documents; wait while `max_pairs` pairs are being scored."""
+    """Add documents; wait while `max_pairs` pairs are being scored. Raises what reading raises."""
     try:
         with closing(batches):  # and the files that they read, before an error is reported
             for batch in batches:
@@ -623,8 +624,8 @@ def _add_batches(
         task.end()
     except StopRanking:
         task.stop_early()
-    except BaseException:
-        task.cancel()
+    except BaseException as error:
+        task.stop(error)
         raise
 
 

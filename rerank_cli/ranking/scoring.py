@@ -21,6 +21,7 @@ from rerank_cli.errors import ProviderError, ScorerError
 from rerank_cli.media import media_stamp, sent_size
 from rerank_cli.progress import Progress, StopRanking, Watch, Work
 from rerank_cli.ranking.chunking import TOKEN_CHARACTERS, Plan, Split, fixed_work
+from rerank_cli.ranking.first_stage import DocumentCounter
 from rerank_cli.ranking.powers import ConcurrentScorer, Part, ScoringJob, check_scores
 from rerank_cli.ranking.results import RankingBuilder
 from rerank_cli.structure import is_code
@@ -177,8 +178,8 @@ class RankingTask:
               it raises `StopRanking`, the caller must call `stop_early`
 
     `watch_thread` is the thread that makes the task, or else the one that waits for its result.
-    `count_documents` counts the documents that are read before the first one is added; None if
-    there are none.
+    `counter` counts the documents that are read before the first one is added; None if there are
+    none.
     """
 
     pool: ScorePool
@@ -193,7 +194,7 @@ class RankingTask:
     key: tuple[object, ...] = ()
     client: object = None
     watch: Watch | None = None
-    count_documents: Callable[[], int] | None = None
+    counter: DocumentCounter | None = None
 
     def __post_init__(self) -> None:
         self.is_over = False
@@ -274,8 +275,8 @@ class RankingTask:
                     work=self.work.done,
                     read_work=self.work.read,
                 )
-            if self.count_documents is not None and not progress.read:
-                progress = Progress(0, 0, self.count_documents(), choosing=1)
+            if self.counter is not None and not progress.read:
+                progress = Progress(0, 0, self.counter.documents, choosing=1)
             self.watch(progress)
 
     def cancel(self) -> bool:

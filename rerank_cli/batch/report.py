@@ -16,7 +16,7 @@ from rerank_cli.errors import ExitCode, OutputError
 from rerank_cli.output_files import OutputFile, PlannedOutput
 from rerank_cli.progress import ProgressLine, State, TimeLeft, show_progress
 from rerank_cli.ranking.first_stage import describe_candidates
-from rerank_cli.ranking.powers import ConcurrentScorer, PricedScorer, RememberingScorer
+from rerank_cli.ranking.powers import ConcurrentScorer, NetworkScorer, PricedScorer
 from rerank_cli.terminal import (
     PipeClosed,
     Terminal,
@@ -362,7 +362,7 @@ def make_report(job: "BatchJob", identity: Mapping[str, Any], *, done: bool) -> 
     counts = [
         scorer.passage_counts
         for scorer in scorers
-        if isinstance(scorer, RememberingScorer) and scorer.passage_counts is not None
+        if isinstance(scorer, NetworkScorer) and scorer.passage_counts is not None
     ]
     if counts:
         report["passages"] = {

@@ -52,7 +52,7 @@ from rerank_cli.output_files import PlannedOutput, settle_outputs
 from rerank_cli.progress import State, remark_on_interrupt, show_progress, status_line
 from rerank_cli.ranking.budget import Budget, Spending, limit_scorers
 from rerank_cli.ranking.cascade import Ranker, set_scorers
-from rerank_cli.ranking.powers import ConcurrentScorer, PricedScorer, RememberingScorer
+from rerank_cli.ranking.powers import ConcurrentScorer, NetworkScorer, PricedScorer
 from rerank_cli.scorers import BM25, model_files
 from rerank_cli.scorers.calibrations import model_key
 from rerank_cli.terminal import (
@@ -226,7 +226,7 @@ def _evaluate(
     passages = {
         name: scorer.passage_counts
         for _, scorer, name in scorers
-        if isinstance(scorer, RememberingScorer) and scorer.passage_counts is not None
+        if isinstance(scorer, NetworkScorer) and scorer.passage_counts is not None
     }
     curves = [
         curve

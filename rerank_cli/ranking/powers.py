@@ -128,12 +128,17 @@ class PassageCounts(NamedTuple):
         return f"{self.read:,} {passages} read, {self.remembered:,} remembered from other queries"
 
 
-@runtime_checkable
-class RememberingScorer(Scorer, Protocol):
-    """A scorer that may read passages alone, and remember them for other queries.
+# Makes a unit vector (hidden,) of a text, which is given by its token ids; raises `ScorerError`.
+Encoder = Callable[[Sequence[int]], "np.ndarray"]
 
-    `passage_counts` are those of all scoring so far; None if it remembers none. `text_memory` is
-    the part of its memory for the first stage's work on texts; None if it has none.
+
+@runtime_checkable
+class NetworkScorer(Scorer, Protocol):
+    """A scorer that may run a network on this machine. Each value is None if it has no such thing.
+
+    passage_counts   the passages that it read alone and remembered, in all scoring so far
+    text_memory      the part of its memory for the first stage's work on texts
+    shipped_encoder  makes a query's vector, if the network is the model that ships
     """
 
     @property
@@ -141,18 +146,6 @@ class RememberingScorer(Scorer, Protocol):
 
     @property
     def text_memory(self) -> TextMemory | None: ...
-
-
-# Makes a unit vector (hidden,) of a text, which is given by its token ids; raises `ScorerError`.
-Encoder = Callable[[Sequence[int]], "np.ndarray"]
-
-
-@runtime_checkable
-class EncodingScorer(Scorer, Protocol):
-    """A scorer that may have the model that ships open.
-
-    `shipped_encoder` makes that model's vector of a query; None if this is another model.
-    """
 
     @property
     def shipped_encoder(self) -> Encoder | None: ...

@@ -39,7 +39,7 @@ from rerank_cli.ranking.first_stage import Choice, choose_passages
 from rerank_cli.ranking.passage_order import PassageOrder
 from rerank_cli.ranking.powers import (
     ConcurrentScorer,
-    RememberingScorer,
+    NetworkScorer,
     SurveyingScorer,
     instruct,
     pairs_to_survey,
@@ -128,7 +128,7 @@ class Reranker:
         self._max_requests = None  # that are prepared at once
         if self._owns_scorer and self.info.remote:
             self._max_requests = (remote or RemoteOptions()).max_pending_requests
-        texts = self.scorer.text_memory if isinstance(self.scorer, RememberingScorer) else None
+        texts = self.scorer.text_memory if isinstance(self.scorer, NetworkScorer) else None
         self._texts = texts or TextMemory(options.passage_memory // MEMORY_SHARE)
         self._pool = ScorePool()
         self._instructed_scorers: OrderedDict[str, Scorer] = OrderedDict()

@@ -18,11 +18,10 @@ from rerank_cli.media import has_lasting_content
 from rerank_cli.ranking.budget import Spending
 from rerank_cli.ranking.powers import (
     Encoder,
-    EncodingScorer,
     LastingScorer,
+    NetworkScorer,
     Part,
     PassageCounts,
-    RememberingScorer,
     ScoringJob,
 )
 from rerank_cli.ranking.text_memory import TextMemory
@@ -125,17 +124,17 @@ class CachedScorer:
     @property
     def passage_counts(self) -> PassageCounts | None:
         """How often the scorer read a passage, and knew it from before."""
-        return self.scorer.passage_counts if isinstance(self.scorer, RememberingScorer) else None
+        return self.scorer.passage_counts if isinstance(self.scorer, NetworkScorer) else None
 
     @property
     def shipped_encoder(self) -> Encoder | None:
         """Makes the vector of a query, if the scorer has the model that ships open."""
-        return self.scorer.shipped_encoder if isinstance(self.scorer, EncodingScorer) else None
+        return self.scorer.shipped_encoder if isinstance(self.scorer, NetworkScorer) else None
 
     @property
     def text_memory(self) -> TextMemory | None:
         """The scorer's memory of texts."""
-        return self.scorer.text_memory if isinstance(self.scorer, RememberingScorer) else None
+        return self.scorer.text_memory if isinstance(self.scorer, NetworkScorer) else None
 
     def account(self) -> str:
         """The scorer's account, and how many scores were known."""

@@ -24,7 +24,7 @@ import tokenizers
 from rerank_cli.errors import ModelError, ScorerError
 from rerank_cli.models import find
 from rerank_cli.models.folder import CHECKSUMS
-from rerank_cli.ranking.powers import Encoder, EncodingScorer
+from rerank_cli.ranking.powers import Encoder, NetworkScorer
 from rerank_cli.ranking.text_memory import NO_MEMORY, TextGroup, TextMemory, text_size
 from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.scorers.cross_encoder import open_local
@@ -350,7 +350,7 @@ def open_query_meaning(
     may_be_english = query.isascii() and _DIGIT.search(query) is None
     if share is None or (share < _LEAST_KNOWN_SHARE and not may_be_english):
         return None
-    encode = scorer.shipped_encoder if isinstance(scorer, EncodingScorer) else None
+    encode = scorer.shipped_encoder if isinstance(scorer, NetworkScorer) else None
     if encode is None:
         with _opening_lock:  # several threads would each open a model
             encode = _open_encoder()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rerank_cli import Reranker
 from rerank_cli.errors import ScorerError, UsageError
-from rerank_cli.ranking.powers import PassageCounts, RememberingScorer
+from rerank_cli.ranking.powers import NetworkScorer, PassageCounts
 from rerank_cli.runtimes import RuntimeOptions, parted_graph
 from rerank_cli.runtimes.state_memory import (
     ENTRY_BYTES,
@@ -239,7 +239,7 @@ def test_a_living_reranker_reads_a_passage_once(parts: Path) -> None:
         for query in QUERIES:
             reranker.rank(query, TEXTS)
         scorer = reranker.scorer
-        assert isinstance(scorer, RememberingScorer)
+        assert isinstance(scorer, NetworkScorer)
         texts = len(TEXTS) - 1  # one is blank
         assert scorer.passage_counts == PassageCounts(texts, (len(QUERIES) - 1) * texts)
         account = scorer.account()  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from rerank_cli.errors import ModelError, ScorerError
 from rerank_cli.models import find
-from rerank_cli.ranking.powers import Encoder, EncodingScorer
+from rerank_cli.ranking.powers import Encoder, NetworkScorer
 from rerank_cli.ranking.text_memory import NO_MEMORY, TextGroup, TextMemory
 from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.scorers import static_vectors
@@ -228,6 +228,7 @@ class OtherModel:
     """A scorer that is not the model that ships, or whose runs fail."""
 
     info = words_info(128)
+    passage_counts = text_memory = None
     error: ScorerError | None = None
 
     def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
@@ -246,7 +247,7 @@ def test_whichever_scorer_is_open_the_default_model_reads_the_query(tmp_path: Pa
     lines = ["kernel: OOM killer ended process 812, RAM exhausted", "Anna eats nuts."]
     scores = []
     mini = open_local(find(None), RuntimeOptions())
-    assert isinstance(mini, EncodingScorer)
+    assert isinstance(mini, NetworkScorer)
     for scorer in (None, mini, CachedScorer(mini, ScoreFile(tmp_path)), OtherModel()):
         meaning = open_query_meaning("the computer ran out of memory", NO_MEMORY, scorer)
         assert meaning is not None

@@ -3,7 +3,8 @@
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import CancelledError
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from rerank_cli import Cascade, Document, Ranked, Ranking, Reranker, Selection
 from rerank_cli.errors import ScorerError, UsageError
 from rerank_cli.progress import Progress, StopRanking
+from rerank_cli.ranking.results import RankingBuilder
 from rerank_cli.scorers.bm25 import BM25Scorer
 from rerank_cli.types import Pair, Scored
 from tests.support.fakes import Gate, OverlapScorer, number_in, words_info
@@ -269,6 +271,28 @@ def test_equal_pairs_are_scored_once() -> None:
     last = Reranker(CountingScorer(words_info(8, name="last")))
     ranking = Cascade([small_reranker(), last], 4).rank(QUERY, ["cats", "cats", "memory", "dog"])
     assert (len(pairs_scored), ranking.stages[1].pairs, ranking.stages[1].results) == (3, 3, 4)
+
+
+def test_each_count_is_joined_or_is_that_of_the_first_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A new count of a ranking needs a row here, and perhaps a line in the cascade."""
+    build = RankingBuilder.ranking
+    names = [field.name for field in fields(Ranking) if field.type is int]
+    rankings = iter((2, 3))  # all counts of each model
+
+    def count(builder: RankingBuilder) -> Ranking:
+        counts: dict[str, Any] = dict.fromkeys(names, next(rankings))
+        return replace(build(builder), **counts)
+
+    monkeypatch.setattr(RankingBuilder, "ranking", count)
+    ranking = Cascade([small_reranker(), large_reranker()], 1).rank("cats", ["cats", "dogs"])
+    assert {name: getattr(ranking, name) for name in names} == {
+        **dict.fromkeys(("documents", "empty", "duplicates", "chunks", "tokens"), 2),
+        **dict.fromkeys(("cut", "dropped", "unscored"), 3),
+        **dict.fromkeys(("missing", "unmatched", "cached"), 2 + 3),
+        "more": 0,
+    }
 
 
 @settings(max_examples=25)

@@ -234,15 +234,14 @@ def set_scorers(ranker: Ranker, scorers: Iterable[Scorer]) -> None:
 class PendingCascade:
     """A ranking on its way through the models of a `Cascade`: see `Cascade.submit`.
 
-    is_over    whether it has a ranking or an error, or was cancelled
-    is_halted  whether no next model is to begin, as an interrupt came
+    `is_halted` says whether no next model is to begin, as an interrupt came.
     """
 
     def __init__(
         self, cascade: Cascade, stages: "_Stages", client: object, watch: Watch | None
     ) -> None:
         """Begin with the first model; raises as `Reranker.submit` does."""
-        self.is_over = self.is_halted = self._is_cancelled = False
+        self.is_halted = self._is_cancelled = False
         self._cascade = cascade
         self._stages = stages
         self._client = client
@@ -250,6 +249,11 @@ class PendingCascade:
         self._error: Exception | None = None
         self._pendings: list[Pending] = []
         self._begin_next()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has a ranking or an error, or was cancelled."""
+        return self._is_cancelled or self._error is not None or not self._stages.has_next
 
     @property
     def work(self) -> Work:
@@ -298,12 +302,11 @@ class PendingCascade:
 
     def cancel(self) -> bool:
         """Score nothing more for this ranking; False if it is done already, as for `Pending`."""
-        if self.is_over:
-            return self._is_cancelled
-        self.is_over = self._is_cancelled = True
-        for pending in reversed(self._pendings):
-            pending.cancel()
-        return True
+        if not self.is_over:
+            self._is_cancelled = True
+            for pending in reversed(self._pendings):
+                pending.cancel()
+        return self._is_cancelled
 
     def advance(self) -> None:
         """Take the results of a model once it is done, and begin the next one."""
@@ -312,17 +315,15 @@ class PendingCascade:
                 return
             try:
                 self._stages.take(self._pendings[-1], self._pendings[-1].result(0))
-                self.is_over = not self._stages.has_next
-                if not self.is_over:
+                if self._stages.has_next:
                     self._begin_next()
             except StopRanking as error:  # the model under way had scored nothing
-                self.is_over = True
                 if self._stages.place:
                     self._stages.stop()
                 else:
                     self._error = error
             except Exception as error:  # noqa: BLE001 - `result` raises it
-                self._error, self.is_over = error, True
+                self._error = error
 
     def _begin_next(self) -> None:
         self._pendings.append(self._stages.begin(client=self._client, watch=self._watch))

@@ -44,7 +44,16 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 def command(
     number: Annotated[
         int,
-        typer.Option("--number", "-n", min=1, max=9, envvar="N", rich_help_panel="P", help="H."),
+        typer.Option(
+            "--number",
+            "-n",
+            min=1,
+            max=9,
+            envvar="N",
+            rich_help_panel="P",
+            help="H.",
+            show_default="D",
+        ),
     ] = 1,
     flag: Annotated[bool, typer.Option("--flag/--no-flag", hidden=True)] = False,
     names: Annotated[
@@ -114,6 +123,7 @@ PARAMETERS = {
     "secondary_opts": [],
     "envvar": "N",
     "help": "H.",
+    "show_default": "D",
     "hidden": False,
     "is_flag": False,
     "multiple": False,
@@ -146,7 +156,7 @@ TYPER: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "Parameter.default": (
         lambda: parameters()[0].default == 1,
-        "have `help_record` in rerank_cli/cli/help.py find an option's default in another way",
+        f"have `describe_default` in {_FILE} find an option's default in another way",
     ),
     "Parameter.shell_complete": (
         lambda: (

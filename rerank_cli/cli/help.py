@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from rerank_cli.cli.parameters import (
     COMMON_GROUP,
     OTHER_GROUP,
+    describe_default,
     lazy_commands,
     panel_of,
     settings_in,
@@ -125,12 +126,10 @@ def option_groups(command: Any, ctx: Any) -> dict[str, list[Any]]:
 
 def help_record(option: Any) -> tuple[str, str]:
     """An option as help shows it: its names with the value that it takes, and all of its text."""
-    usage, text, default = ", ".join(option.opts), option.help, option.default
+    usage, default = ", ".join(option.opts), describe_default(option)
     if not option.is_flag:
         usage += f" {option.metavar or '<' + '|'.join(value_kind(option).choices) + '>'}"
-        if "efault" not in text and default not in (None, [], ()):
-            text += f" Default: {default:g}." if type(default) is float else f" Default: {default}."
-    return usage, text
+    return usage, f"{option.help} Default: {default}." if default else option.help
 
 
 def short_help_record(option: Any) -> tuple[str, str]:

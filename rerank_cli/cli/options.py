@@ -5,6 +5,8 @@
                      groups of options; a command takes them by `parameters.with_options`
     setting          declares an option that config.toml and the environment can set too
 
+What holds without a value is `show_default` where the value itself does not say it.
+
 A parameter has the name of its option, and of the field that `option_values` makes of it.
 """
 
@@ -42,13 +44,13 @@ from rerank_cli.render import EXPLAIN_FORMATS, TABLE_RESULTS, Format
 from rerank_cli.runtimes import DEFAULT_PASSAGE_MEMORY_BYTES, Device, Runtime
 from rerank_cli.terminal import STDOUT, Color, format_size
 
+DEFAULT_MODEL = "mini@3"  # of the catalogue, which takes long to read
+
 
 def setting(*names: str, **rest: Any) -> Any:
     """Declare an option that is a setting; a flag also needs its `--no-` form."""
     long = next(name for name in names if name.startswith("--"))
     key = long.removeprefix("--").partition("/")[0]
-    if "/" in long:
-        rest.setdefault("show_default", False)  # typer would write it as no-strict
     return typer.Option(*names, envvar=variable_of(key), show_envvar=False, **rest)
 
 
@@ -67,7 +69,8 @@ IdField = Annotated[
     _input(
         "--id-field",
         metavar="NAME",
-        help="The field with a record's id. Default: id or _id.",
+        help="The field with a record's id.",
+        show_default="id or _id",
     ),
 ]
 
@@ -108,8 +111,8 @@ def common_options(
             "--top-n",
             min=0,
             metavar="N",
-            help="Keep only the best N results, 0 for all. Default: all, and "
-            f"{TABLE_RESULTS} in a table on a terminal.",
+            help="Keep only the best N results, 0 for all.",
+            show_default=f"all, and {TABLE_RESULTS} in a table on a terminal",
         ),
     ] = None,
     model: Annotated[
@@ -121,7 +124,8 @@ def common_options(
             autocompletion=complete_model,
             help="The model: one of `rerank models`, or PROVIDER/MODEL. A provider gets the "
             "query and the documents. Also bm25, ./FOLDER with an ONNX cross-encoder, and several "
-            "in a row: A,B (see --keep). Default: mini@3.",
+            "in a row: A,B (see --keep).",
+            show_default=DEFAULT_MODEL,
         ),
     ] = None,
     recursive: Annotated[
@@ -138,8 +142,8 @@ def common_options(
         _common_setting(
             "-f",
             "--format",
-            help="How results are written. Default: table on a terminal, else text, which is the "
-            "records as they came.",
+            help="How results are written.",
+            show_default="table on a terminal, else text, which is the records as they came",
         ),
     ] = None,
     as_json: Annotated[bool, _common("--json", help="Short for -f json.")] = False,
@@ -159,8 +163,9 @@ def common_options(
             "--field",
             metavar="NAME",
             help="The field with a record's text. A dot leads into an object: meta.title. If "
-            "repeated, the fields are joined. Default: the first of text, content, body, passage "
-            "and document that the record has, and image or video if the model reads them.",
+            "repeated, the fields are joined.",
+            show_default="the first of text, content, body, passage and document that the record "
+            "has, and image or video if the model reads them",
         ),
     ] = None,
     grep: Annotated[
@@ -216,7 +221,7 @@ def input_options(
         Unit,
         _input(
             "--unit",
-            help="What one document is. auto, the default: a record of .jsonl, .ndjson, .json, "
+            help="What one document is. auto: a record of .jsonl, .ndjson, .json, "
             ".csv and .tsv files; a line of .txt and .log files and of standard input; of other "
             "kinds the whole file. section: the text below a heading. function: a function of "
             "code. paragraph: a paragraph, an entry of a log, or a few statements of code.",
@@ -226,7 +231,8 @@ def input_options(
         InputFormat | None,
         _input(
             "--input-format",
-            help="The format of the input. Default: the one that the file's name says, else text.",
+            help="The format of the input.",
+            show_default="the one that the file's name says, else text",
         ),
     ] = None,
     id_field: IdField = None,
@@ -236,8 +242,8 @@ def input_options(
             "--media-root",
             metavar="DIR",
             help="The folder with the images and videos that records name. Paths are relative to "
-            "it, and may not leave it. Default: the folder of the file with the records; records "
-            "in a pipe may name none.",
+            "it, and may not leave it.",
+            show_default="the folder of the file with the records; records in a pipe may name none",
         ),
     ] = None,
     prepend: Annotated[
@@ -247,7 +253,8 @@ def input_options(
             rich_help_panel="Input",
             help="What is put before each passage when it is scored. title: that of a record, an "
             "HTML page or a PDF, or the first heading in Markdown; heading: the sections, classes "
-            "and functions that it is in. Default: heading for code, none for other texts.",
+            "and functions that it is in.",
+            show_default="heading for code, none for other texts",
         ),
     ] = None,
     text: Annotated[
@@ -290,7 +297,8 @@ def model_options(
             "--threads",
             min=1,
             metavar="N",
-            help="CPU threads. Default: all cores this process may use.",
+            help="CPU threads.",
+            show_default="all cores this process may use",
         ),
     ] = None,
     runtime: Annotated[
@@ -303,8 +311,8 @@ def model_options(
         Device,
         _model_setting(
             "--device",
-            help="Where a local model runs. auto, the default: on a GPU if onnxruntime-gpu is "
-            "installed and finds one, else on the CPU.",
+            help="Where a local model runs. auto: on a GPU if onnxruntime-gpu is installed and "
+            "finds one, else on the CPU.",
         ),
     ] = Device.AUTO,
     pull: Annotated[
@@ -367,7 +375,7 @@ def candidate_options(
             f"table on a terminal, {MIN_AUTO_CANDIDATES} passages, or {AUTO_CANDIDATES_PER_RESULT} "
             f"for each result if that is more, and up to {MAX_AUTO_CANDIDATES} of a large input; "
             "without -n all of them. With --min-score, --within or --keep-empty, and with a "
-            "provider, auto reads all too. -v says how many were read. Default: auto.",
+            "provider, auto reads all too. -v says how many were read.",
         ),
     ] = CandidateRule.AUTO.value,
     first_stage: Annotated[
@@ -394,9 +402,9 @@ def candidate_options(
             "--keep",
             metavar="K,…",
             help="With several models, as in -m mini,bge-reranker-base: the next one reads only "
-            "the best K results. A number for each model but the first. Default: "
-            f"{DEFAULT_KEEP} for the last model, and for each one before it {KEEP_FACTOR} times as "
-            "many as for the next.",
+            "the best K results. A number for each model but the first.",
+            show_default=f"{DEFAULT_KEEP} for the last model, and for each one before it "
+            f"{KEEP_FACTOR} times as many as for the next",
         ),
     ] = None,
     max_time: Annotated[
@@ -436,7 +444,8 @@ def blend_options(
             "--prior-field",
             metavar="NAME",
             help="The field with a record's earlier score, the higher the better. For --blend, and "
-            "for --first-stage input. Default: the order in which the records come.",
+            "for --first-stage input.",
+            show_default="the order in which the records come",
         ),
     ] = None,
 ) -> None:
@@ -472,9 +481,8 @@ def chunking_options(
         Cutting,
         _chunking(
             "--chunk",
-            help="Who splits long documents: local, this machine, or remote, the provider. auto, "
-            "the default: the provider if it can, else this machine if the model's limit is "
-            "known.",
+            help="Who splits long documents: local, this machine, or remote, the provider. auto: "
+            "the provider if it can, else this machine if the model's limit is known.",
         ),
     ] = Cutting.AUTO,
     tokenizer: Annotated[
@@ -482,7 +490,8 @@ def chunking_options(
         _chunking(
             "--tokenizer",
             metavar="FILE",
-            help="Count a provider's tokens with this tokenizer.json. Default: an estimate.",
+            help="Count a provider's tokens with this tokenizer.json.",
+            show_default="an estimate",
         ),
     ] = None,
     encoding: Annotated[
@@ -498,8 +507,8 @@ def chunking_options(
         _chunking_setting(
             "--chunk-tokens",
             metavar="N",
-            help="Split documents into chunks of at most N tokens. Default: as many as the model "
-            "reads well beside the query.",
+            help="Split documents into chunks of at most N tokens.",
+            show_default="as many as the model reads well beside the query",
         ),
     ] = None,
     overlap_tokens: Annotated[
@@ -507,7 +516,8 @@ def chunking_options(
         _chunking_setting(
             "--overlap-tokens",
             metavar="N",
-            help="Tokens that neighbouring chunks share. Default, and most: a quarter of a chunk.",
+            help="Tokens that neighbouring chunks share, at most a quarter of a chunk.",
+            show_default="a quarter of a chunk",
         ),
     ] = None,
     max_chunks: Annotated[
@@ -575,8 +585,9 @@ def output_options(
         _output(
             "--by",
             help="What a result is. file: a file with its best passages, up to "
-            f"{PASSAGES_PER_FILE}. passage: the same as --passages. Default: file with -r in a "
-            "table on a terminal, else a document with its best passage.",
+            f"{PASSAGES_PER_FILE}. passage: the same as --passages.",
+            show_default="file with -r in a table on a terminal, else a document with its best "
+            "passage",
         ),
     ] = None,
     output: Annotated[
@@ -586,7 +597,8 @@ def output_options(
             "--output",
             metavar="FILE",
             help="Write to FILE, whole or not at all. If FILE alone is ranked, its records are "
-            "sorted in place, and all are kept. Default: standard output.",
+            "sorted in place, and all are kept.",
+            show_default="standard output",
         ),
     ] = STDOUT,
     scores: Annotated[

@@ -1,6 +1,8 @@
 """The parameters of Typer's commands: how their values are read, and which of them are settings.
 
     with_options    adds options that several commands share
+    describe_default
+                    what holds if an option has no value
     read_plainly    reads options without pydantic, and settings from config.toml
     settings_in, setting_values
                     the options that are settings, and their values
@@ -17,7 +19,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, TypeVar, cast, get_args
+from typing import Annotated, Any, NamedTuple, TypeVar, cast, get_args
 
 import typer
 
@@ -41,8 +43,15 @@ OTHER_GROUP = "Other"  # the group of options that name none
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+class OptionHelp(NamedTuple):
+    """What an option means in a command, and what holds there if it has no value."""
+
+    text: str
+    default: str
+
+
 def with_options(
-    *groups: Callable[..., None], only: str = "", helps: Mapping[str, str] | None = None
+    *groups: Callable[..., None], only: str = "", helps: Mapping[str, OptionHelp] | None = None
 ) -> Callable[[Command], Command]:
     """Add the options of some groups to a command.
 
@@ -76,12 +85,12 @@ def with_options(
     return add
 
 
-def _replace_help(parameter: inspect.Parameter, text: str | None) -> inspect.Parameter:
-    if text is None:
+def _replace_help(parameter: inspect.Parameter, own: OptionHelp | None) -> inspect.Parameter:
+    if own is None:
         return parameter
     kind, option = get_args(parameter.annotation)
     option = copy.copy(option)
-    option.help = text
+    option.help, option.show_default = own
     return parameter.replace(annotation=Annotated[kind, option])
 
 
@@ -103,6 +112,7 @@ def settings_in(commands: Iterable[Any]) -> dict[str, Setting]:
             parameter=parameter.name,
             kind=value_kind(parameter),
             help=parameter.help or "",
+            default=describe_default(parameter),
         )
         for command in commands
         for parameter in command.params
@@ -184,6 +194,19 @@ def lazy_commands(ctx: Any) -> dict[str, tuple[str, str]]:
 def value_type(parameter: Any) -> Any:
     """The type of a parameter's values, by its annotation."""
     return parameter.type_descriptor.annotation
+
+
+def describe_default(option: Any) -> str:
+    """What holds if an option has no value, in words: its `show_default`, or its default value.
+
+    Empty for flags without such words, and where nothing holds.
+    """
+    words, value = option.show_default, option.default
+    if isinstance(words, str):
+        return words
+    if option.is_flag or value in (None, [], ()):
+        return ""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def panel_of(option: Any) -> str:

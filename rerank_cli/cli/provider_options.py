@@ -136,8 +136,9 @@ def provider_options(
         _count(
             "--retries",
             min=0,
-            help="Repeat a failed request up to N times, if that may help. Default: "
-            f"{DEFAULT_RETRIES}, or 1 after a 500, a timeout or no connection before any success.",
+            help="Repeat a failed request up to N times, if that may help.",
+            show_default=f"{DEFAULT_RETRIES}, or 1 after a 500, a timeout or no connection before "
+            "any success",
         ),
     ] = None,
     timeout: Annotated[

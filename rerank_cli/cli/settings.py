@@ -161,12 +161,16 @@ class ValueKind:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """An option that is a setting. `key` is its long name, `parameter` its name in Python."""
+    """An option that is a setting. `key` is its long name, `parameter` its name in Python.
+
+    `default` says in words what holds if it has no value; it may be empty.
+    """
 
     key: str
     parameter: str
     kind: ValueKind
     help: str
+    default: str
 
     @property
     def variable(self) -> str:

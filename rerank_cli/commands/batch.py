@@ -10,7 +10,13 @@ import typer
 
 from rerank_cli.batch import BatchEngine, ResultsShape
 from rerank_cli.cli import option_values, options
-from rerank_cli.cli.parameters import COMMON_GROUP, is_chosen, is_given, with_options
+from rerank_cli.cli.parameters import (
+    COMMON_GROUP,
+    OptionHelp,
+    is_chosen,
+    is_given,
+    with_options,
+)
 from rerank_cli.cli.provider_options import provider_options
 from rerank_cli.cli.settings import parse_size
 from rerank_cli.cli.typer_commands import PlainCommand, make_app
@@ -53,8 +59,8 @@ def batch_options(
             "--output",
             metavar="OUT",
             help="Write to OUT, as JSONL. An OUT that ends in .gz or .zst is compressed. If IN is "
-            "Parquet, an OUT that ends in .parquet is a folder of Parquet files. Default: standard "
-            "output.",
+            "Parquet, an OUT that ends in .parquet is a folder of Parquet files.",
+            show_default="standard output",
         ),
     ] = STDOUT,
     resume: Annotated[
@@ -99,7 +105,8 @@ def batch_options(
         _input(
             "--documents-field",
             metavar="NAME",
-            help="The field with the documents. Default: documents; with --pairs, document.",
+            help="The field with the documents.",
+            show_default="documents; with --pairs, document",
         ),
     ] = None,
     text_field: Annotated[
@@ -107,9 +114,9 @@ def batch_options(
         _input(
             "--text-field",
             metavar="NAME",
-            help="The field with a document's text. If repeated, the fields are joined. Default: "
-            "the first of text, content, body, passage and document that the document has, and "
-            "image or video if the model reads them.",
+            help="The field with a document's text. If repeated, the fields are joined.",
+            show_default="the first of text, content, body, passage and document that the document "
+            "has, and image or video if the model reads them",
         ),
     ] = None,
     id_field: options.IdField = None,
@@ -140,9 +147,9 @@ def batch_options(
         bool | None,
         _output(
             "--fail-fast/--no-fail-fast",
-            help="Stop at the first record that fails. Default: stop only if the first 100 all "
-            "fail in the same way, or if no record has the named fields; then nothing is written. "
-            "--no-fail-fast never stops.",
+            help="Stop at the first record that fails. --no-fail-fast never stops.",
+            show_default="stop only if the first 100 all fail in the same way, or if no record has "
+            "the named fields; then nothing is written",
         ),
     ] = None,
     report: Annotated[
@@ -211,10 +218,13 @@ def batch_options(
     options.candidate_options,
     only="candidates first_stage keep",
     helps={
-        "candidates": "The model reads only the N most promising passages of a record. auto: with "
-        f"-n, {MIN_AUTO_CANDIDATES} passages, or {AUTO_CANDIDATES_PER_RESULT} for each result if "
-        f"that is more, and up to {MAX_AUTO_CANDIDATES} of a large record. -v says how many were "
-        "read. Default: all.",
+        "candidates": OptionHelp(
+            "The model reads only the N most promising passages of a record. auto: with -n, "
+            f"{MIN_AUTO_CANDIDATES} passages, or {AUTO_CANDIDATES_PER_RESULT} for each result if "
+            f"that is more, and up to {MAX_AUTO_CANDIDATES} of a large record. -v says how many "
+            "were read.",
+            default="all",
+        ),
     },
 )
 @with_options(options.preset_options)
@@ -224,7 +234,9 @@ def batch_options(
 @with_options(
     options.common_options,
     only="top_n model min_score",
-    helps={"top_n": "Keep only the best N results of a record, 0 for all. Default: all."},
+    helps={
+        "top_n": OptionHelp("Keep only the best N results of a record, 0 for all.", default="all")
+    },
 )
 def batch(ctx: typer.Context) -> int:
     """Rank the documents of many queries: JSONL in, the same lines out with their results.

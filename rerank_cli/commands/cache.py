@@ -82,8 +82,8 @@ def prune(
         typer.Option(
             "--size",
             metavar="SIZE",
-            help="Remove what was not used longest, until the file is no larger. Default: the "
-            "setting cache-size.",
+            help="Remove what was not used longest, until the file is no larger.",
+            show_default="the setting cache-size",
         ),
     ] = None,
     unused: Annotated[

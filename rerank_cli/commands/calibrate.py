@@ -40,7 +40,8 @@ def calibrate(
             "--model",
             metavar="MODEL",
             autocompletion=options.complete_model,
-            text="The model. Default: mini@3.",
+            text="The model.",
+            show_default=options.DEFAULT_MODEL,
         ),
     ] = None,
     show: Annotated[bool, _option("--show", text="Show the calibrations that there are.")] = False,
@@ -56,8 +57,8 @@ def calibrate(
         _option(
             "--keep-recall",
             metavar="X",
-            text="The share of the relevant documents that --min-score auto shall keep. Default: "
-            f"{_DEFAULT_RECALL}.",
+            text="The share of the relevant documents that --min-score auto shall keep.",
+            show_default=f"{_DEFAULT_RECALL}",
         ),
     ] = None,
     keep_precision: Annotated[

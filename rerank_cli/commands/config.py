@@ -4,7 +4,6 @@
 """
 
 import os
-import re
 import signal
 import sys
 from contextlib import suppress
@@ -39,8 +38,7 @@ class SettingsGroup(ListGroup):
 
 app = make_app(SettingsGroup)
 _HUB_NAMES = ("hf", "huggingface", "hugging-face")
-_DEFAULT = re.compile(r"Default[^:.]*: (.+?)\.(?=\s|$)")  # in the help of an option
-_DEFAULT_CHARACTERS = 48  # of it in the list
+_DEFAULT_CHARACTERS = 48  # of a default in the list
 _NO_VALUE, _REST = "-", "…"
 _BASE_URL, _MODEL = "base-url", "model"  # settings
 
@@ -180,7 +178,7 @@ def list_(
         rows = [
             (
                 key,
-                format_value(_value_for_list(key, value)) or _describe_default(settings.get(key)),
+                format_value(_value_for_list(key, value)) or _short_default(settings.get(key)),
                 origin,
             )
             for key, (value, origin) in values.items()
@@ -199,17 +197,14 @@ def list_(
     return ExitCode.OK
 
 
-def _describe_default(setting: Setting | None) -> str:
-    """For a person, what holds if a setting has no value, as its help says it; a dash if not.
+def _short_default(setting: Setting | None) -> str:
+    """For a person, what holds if a setting has no value; a dash if nothing does.
 
     A program gets nothing.
     """
     if setting is None:
         return ""
-    match = _DEFAULT.search(setting.help)
-    if match is None:
-        return _NO_VALUE
-    parts = match[1].split(", ")
+    parts = (setting.default or _NO_VALUE).split(", ")
     while len(", ".join(parts)) > _DEFAULT_CHARACTERS and len(parts) > 1:
         parts = [*parts[: -1 - (parts[-1] == _REST)], _REST]
     return ", ".join(parts)

@@ -41,7 +41,8 @@ Models = Annotated[
         metavar="MODEL",
         autocompletion=options.complete_model,
         help="A model to measure, or several in a row: A,B (see --keep). May be repeated, and have "
-        "options of its own: 'mini@3 --max-chunks 1'. Default: mini@3.",
+        "options of its own: 'mini@3 --max-chunks 1'.",
+        show_default=options.DEFAULT_MODEL,
     ),
 ]
 Compare = Annotated[
@@ -55,8 +56,8 @@ Depth = Annotated[
     _common(
         "--depth",
         metavar="N,…",
-        help="How many documents to rerank, or all. Several depths are compared. Default: "
-        f"{_DEFAULT_DEPTH}, and with --candidates or --max-time all.",
+        help="How many documents to rerank, or all. Several depths are compared.",
+        show_default=f"{_DEFAULT_DEPTH}, and with --candidates or --max-time all",
     ),
 ]
 Candidates = Annotated[
@@ -74,8 +75,7 @@ FirstStages = Annotated[
     _data(
         "--first-stage",
         metavar="NAME,…",
-        help="What chooses these passages: hybrid, the default, bm25 or input. Several are "
-        "compared.",
+        help="What chooses these passages: hybrid, bm25 or input. Several are compared.",
     ),
 ]
 MaxTimes = Annotated[
@@ -101,8 +101,8 @@ Measures = Annotated[
     _common(
         "--measure",
         metavar="NAME",
-        help="A measure, as ir-measures names it. May be repeated; the first decides the verdict. "
-        "Default: nDCG@10, RR@10, AP.",
+        help="A measure, as ir-measures names it. May be repeated; the first decides the verdict.",
+        show_default="nDCG@10, RR@10, AP",
     ),
 ]
 Sample = Annotated[
@@ -202,7 +202,8 @@ def evaluate(
             "-o",
             "--output",
             metavar="FILE",
-            help="Write to FILE, whole or not at all. Default: standard output.",
+            help="Write to FILE, whole or not at all.",
+            show_default="standard output",
         ),
     ] = STDOUT,
 ) -> int:

@@ -134,7 +134,8 @@ def pull(
         typer.Option(
             "--revision",
             metavar="REVISION",
-            help="The branch, tag or commit. Default: the commit that was pulled before, or main.",
+            help="The branch, tag or commit.",
+            show_default="the commit that was pulled before, or main",
         ),
     ] = None,
 ) -> int:
@@ -301,13 +302,13 @@ def package(
             "--output",
             "-o",
             metavar="DIR",
-            show_default=False,
-            help="The folder to write the wheel into. Default: the current one.",
+            help="The folder to write the wheel into.",
+            show_default="the current one",
         ),
     ] = ".",
     name: Annotated[
         str | None,
-        typer.Option("--name", metavar="NAME", help="The name for -m. Default: that it has."),
+        typer.Option("--name", metavar="NAME", help="The name for -m.", show_default="that it has"),
     ] = None,
     version: Annotated[
         str,

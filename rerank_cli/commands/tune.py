@@ -74,8 +74,7 @@ def tune(
         _common(
             "--depth",
             metavar="N",
-            help="How many documents of a query there are to choose from: BM25's best N. Default: "
-            "all.",
+            help="How many documents of a query there are to choose from: BM25's best N.",
         ),
     ] = "all",
     queries: Annotated[

@@ -135,7 +135,8 @@ def test_every_text_is_plain() -> None:
             assert len(text.partition(". ")[0]) <= 100, (name, text)
             assert not re.search(r"x[<>]=|\[default|  ", text), (name, text)
             if not option.is_flag and option.default not in (None, [], ()):
-                assert "efault" in text, (name, text)
+                assert " Default: " in text, (name, text)
+            assert "efault" not in option.help, (name, text)  # `show_default` has it
 
 
 def test_the_version_has_a_short_option_too(rerank: Run) -> None:

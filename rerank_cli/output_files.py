@@ -3,6 +3,7 @@
     OutputFile         a file, a device, a pipe or an open stream, and the way to write it
     PlannedOutput      an output with its side files, and the files that it may replace
     settle_outputs     all that a command will write, compared with all that it reads
+    lock_output        keeps other processes from writing an output
 
 Outputs are settled before anything is scored. Only a disk that becomes full is found later.
 """
@@ -11,8 +12,8 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -21,6 +22,7 @@ from rerank_cli.atomic_files import (
     atomic_write,
     clean_up_on_signal,
     create_file,
+    hold_lock,
     link_mode,
     remove_file,
     temporary_path,
@@ -29,6 +31,7 @@ from rerank_cli.errors import OutputError, UsageError
 from rerank_cli.terminal import STDOUT, Terminal, show_controls, write_all
 from rerank_cli.user_files import own_files
 
+LOCK_END = ".lock"  # of the name of a lock, beside the output
 _OPEN_STREAMS = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 _DESCRIPTOR_FOLDER = re.compile(r"/dev/fd|/proc/(\d+)(/task/\d+)?/fd")
 _MAX_DESCRIPTOR_DIGITS = 9  # what fits in C's int
@@ -185,8 +188,33 @@ class PlannedOutput:
 
 
 def side_path(path: str | Path, end: str) -> Path:
-    """The path of a file beside another, whose name ends in `end`."""
-    return Path(path).with_name(f"{Path(path).name}{end}")
+    """The path of a file beside another, or beside a folder, whose name ends in `end`."""
+    path = Path(path)
+    if path.name in ("", os.pardir):  # a folder that is named by where one is
+        path = path.absolute().resolve()
+    return path.parent / f"{path.name}{end}"
+
+
+@contextmanager
+def lock_output(path: str | Path) -> Iterator[None]:
+    """Let no other process write an output meanwhile, by a file beside it: a `side_files` entry.
+
+    Raises `UsageError` if another process writes it, and `OutputError`.
+    """
+    lock = side_path(path, LOCK_END)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(hold_lock(lock))
+        except TimeoutError as error:
+            raise UsageError(f"{path}: another process writes it") from error
+        except OSError as error:
+            raise OutputError(f"{lock}: {error.strerror}") from error
+        yield
+
+
+def is_empty(path: Path) -> bool:
+    """Whether a file is empty, as locks are; raises `OSError`."""
+    return path.stat().st_size == 0
 
 
 def settle_outputs(outputs: Sequence[PlannedOutput], inputs: Iterable[str | Path]) -> None:

@@ -13,8 +13,8 @@ import logging
 import os
 import time
 import weakref
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -54,7 +54,14 @@ from rerank_cli.errors import (
     UsageError,
 )
 from rerank_cli.inputs.streams import is_stream
-from rerank_cli.output_files import OutputFile, PlannedOutput, settle_outputs
+from rerank_cli.output_files import (
+    LOCK_END,
+    OutputFile,
+    PlannedOutput,
+    is_empty,
+    lock_output,
+    settle_outputs,
+)
 from rerank_cli.progress import remark_on_interrupt
 from rerank_cli.scorers import find_local_folder, is_remote
 from rerank_cli.terminal import Terminal, format_count
@@ -94,19 +101,20 @@ def run_on_ray(
     _settle_outputs(options, folder, is_ordered=is_ordered)
     job = {"version": __version__, "input": input_digest(options.input, shards), **identity}
     manifest = BatchManifest(folder, job, shards)
-    if options.fail_fast is None and not options.resume:
-        _check_first_records(shards, options)
-    _prepare_folder(folder, manifest, options, terminal)
-    if manifest.missing_shards:
-        digests, missing = identity["model"]["files"], manifest.missing_shards
-        with remark_on_interrupt(
-            terminal, lambda: f"interrupted: {manifest.progress} done; --resume continues"
-        ):
-            for result in score_shards(options, digests, folder, missing, address):
-                manifest.add(result)
-                terminal.say(f"{manifest.progress} done")
-    if is_ordered:
-        _join_parts(manifest, Path(options.output.path))
+    with _lock(options.output.path):
+        if options.fail_fast is None and not options.resume:
+            _check_first_records(shards, options)
+        _prepare_folder(folder, manifest, options, terminal)
+        if manifest.missing_shards:
+            digests, missing = identity["model"]["files"], manifest.missing_shards
+            with remark_on_interrupt(
+                terminal, lambda: f"interrupted: {manifest.progress} done; --resume continues"
+            ):
+                for result in score_shards(options, digests, folder, missing, address):
+                    manifest.add(result)
+                    terminal.say(f"{manifest.progress} done")
+        if is_ordered:
+            _join_parts(manifest, Path(options.output.path))
     figures = manifest.figures()
     if options.report is not None:
         counts = report_figures(figures, manifest.latencies, options.selection.first_stage)
@@ -145,8 +153,12 @@ def _check_options(options: BatchOptions, *, is_ordered: bool) -> None:
 def _settle_outputs(options: BatchOptions, folder: str, *, is_ordered: bool) -> None:
     """Refuse outputs that cannot be written or would destroy something; those of URIs are new."""
     outputs = []
+    lock = {LOCK_END: is_empty}  # beside what the user named
     if "://" not in folder:
-        outputs.append(PlannedOutput("-o", OutputFile(folder), is_folder=True))
+        side_files = {} if is_ordered else lock
+        outputs.append(
+            PlannedOutput("-o", OutputFile(folder), is_folder=True, side_files=side_files)
+        )
     if is_ordered:
         outputs.append(
             PlannedOutput(
@@ -154,11 +166,33 @@ def _settle_outputs(options: BatchOptions, folder: str, *, is_ordered: bool) -> 
                 options.output,
                 is_ours=lambda _: options.resume and Path(folder).is_dir(),
                 exists_hint=_EXISTS_HINT,
+                side_files=lock,
             )
         )
     if options.report is not None:
         outputs.append(report_output(options.report))
     settle_outputs(outputs, [] if "://" in options.input else [options.input])
+
+
+@contextmanager
+def _lock(output: str) -> Iterator[None]:
+    """Let no other job write an output of this machine meanwhile; object stores have no locks.
+
+    Raises `UsageError` if another job does, and `OutputError`.
+    """
+    from pyarrow.fs import LocalFileSystem
+
+    location = Location.of(output)
+    if not isinstance(location.system, LocalFileSystem):
+        yield
+        return
+    path = Path(location.path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)  # as that of the parts will be
+    except OSError as error:
+        raise OutputError(f"{output}: {error}") from error
+    with lock_output(path if "://" in output else output):
+        yield
 
 
 def _check_first_records(shards: Sequence[Shard], options: BatchOptions) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from rerank_cli.atomic_files import hold_lock, publish_file, remove_folder
+from rerank_cli.atomic_files import publish_file, remove_folder
 from rerank_cli.batch.flow import PASSING_CODES, AllFailed, Bounds, Flow
 from rerank_cli.batch.job import (
     JOURNAL_END,
@@ -65,7 +65,15 @@ from rerank_cli.errors import (
 )
 from rerank_cli.inputs.documents import warn_of_unread_media
 from rerank_cli.models.folder import ModelFolder
-from rerank_cli.output_files import OutputFile, PlannedOutput, settle_outputs, side_path
+from rerank_cli.output_files import (
+    LOCK_END,
+    OutputFile,
+    PlannedOutput,
+    is_empty,
+    lock_output,
+    settle_outputs,
+    side_path,
+)
 from rerank_cli.progress import Interruption, catch_interrupt, remark_on_interrupt
 from rerank_cli.ranking.budget import Budget, Spending, limit_scorers
 from rerank_cli.ranking.calibration import least_score
@@ -73,7 +81,6 @@ from rerank_cli.ranking.cascade import Ranker, rerankers_of, set_scorers
 from rerank_cli.terminal import PipeClosed, Terminal, format_count
 from rerank_cli.types import UnreadReason
 
-_LOCK_END = ".lock"
 _RETRY_END = ".retry"  # of the output of a job that does failed records again
 _LEAST_SECONDS = 1e-3  # of a timer: 0 would be none
 _END_SECONDS = 1.9  # after Ctrl-C, whatever is being waited for
@@ -104,12 +111,7 @@ def run_here(options: BatchOptions, terminal: Terminal) -> ExitCode:
         early = "interrupted before anything was scored"
         stack.enter_context(remark_on_interrupt(terminal, lambda: early))
         if not output.is_stream:
-            try:
-                stack.enter_context(hold_lock(lock := side_path(output.path, _LOCK_END)))
-            except TimeoutError as error:
-                raise UsageError(f"{output.path}: another process writes it") from error
-            except OSError as error:
-                raise OutputError(f"{lock}: {error.strerror}") from error
+            stack.enter_context(lock_output(output.path))
         return _run(options, terminal)
 
 
@@ -512,7 +514,7 @@ def _outputs_of(options: BatchOptions) -> Sequence[PlannedOutput]:
             exists_hint=hint,
             side_files={
                 JOURNAL_END: is_journal,
-                _LOCK_END: _is_empty,
+                LOCK_END: is_empty,
                 f"{_RETRY_END}{JOURNAL_END}": is_journal,
             },
         )
@@ -522,7 +524,7 @@ def _outputs_of(options: BatchOptions) -> Sequence[PlannedOutput]:
             PlannedOutput(
                 "--errors",
                 options.errors,
-                is_ours=lambda path: resume and (_has_journal(output) or _is_empty(path)),
+                is_ours=lambda path: resume and (_has_journal(output) or is_empty(path)),
                 exists_hint=hint,
             )
         )
@@ -533,10 +535,6 @@ def _outputs_of(options: BatchOptions) -> Sequence[PlannedOutput]:
 
 def _has_journal(output: OutputFile) -> bool:
     return not output.is_stream and journal_path(Path(output.path)).exists()
-
-
-def _is_empty(path: Path) -> bool:
-    return path.stat().st_size == 0
 
 
 def _input_paths(options: BatchOptions) -> Sequence[str | Path]:

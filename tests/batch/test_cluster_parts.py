@@ -32,6 +32,7 @@ from rerank_cli.batch.shards import (
     write_whole,
 )
 from rerank_cli.errors import InputError, ModelError, OutputError
+from rerank_cli.output_files import lock_output
 from rerank_cli.types import ScorerInfo
 from tests.conftest import Run
 from tests.support.batches import OPTIONS, SMALL, record
@@ -257,6 +258,35 @@ def test_runs_and_their_times_add_up(
     rerank(*job, "--resume")
     content = json.loads(report.read_text())
     assert (content["seconds"], content["runs"], content["records"]) == (8, 2, 40)
+
+
+def test_two_jobs_do_not_write_one_file(source: Path, rerank: Run) -> None:
+    """Whether the other one is on Ray or not."""
+    out = source.with_name("out.jsonl")
+    with lock_output(out):
+        for options in (ORDERED, (*ORDERED, "--resume"), ("-m", "bm25")):
+            ran = rerank("batch", str(source), "-o", str(out), *options)
+            assert (ran.code, "another process writes it" in ran.err) == (2, True), ran.err
+    assert [*source.parent.iterdir()] == [source]
+    assert rerank("batch", str(source), "-o", str(out), *ORDERED).code == 3
+    assert [path.suffix for path in source.parent.glob("out*")] == [".jsonl"]
+
+
+def test_two_jobs_do_not_write_one_folder(
+    source: Path, rerank: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However the folder is named."""
+    out = source.with_name("out")
+    out.mkdir()
+    monkeypatch.chdir(out)
+    job = ("batch", str(source), *RAY, "--resume", "-o")
+    with lock_output(out):
+        for name in (str(out), f"{out}/", out.as_uri(), ".", "../out"):
+            ran = rerank(*job, name)
+            assert (ran.code, "another process writes it" in ran.err) == (2, True), ran.err
+    assert [*out.iterdir()] == []
+    assert rerank(*job, ".").code == 3
+    assert not source.with_name("out.lock").exists()
 
 
 def begin_manifest(folder: Path, count: int) -> BatchManifest:

@@ -5,7 +5,7 @@
 An actor opens the model once, and scores one shard after the other by the same `flow` as a batch on
 one machine. Actors of one machine share its prepared copy of the model. The manifest, beside the
 parts, says which shards are done: a job that goes on does the others. With --ordered the parts
-become one file at the end.
+become one file at the end, with the journal of a job that is done.
 """
 
 import json
@@ -23,8 +23,17 @@ from typing import Any, NamedTuple
 from rerank_cli import __version__
 from rerank_cli.atomic_files import atomic_write, remove_folder, sync, temporary_path
 from rerank_cli.batch.flow import Bounds, Flow, stop_if_all_fail
+from rerank_cli.batch.job import (
+    JOURNAL_END,
+    BatchJournal,
+    Mark,
+    find_start,
+    is_complete,
+    is_journal,
+    journal_path,
+)
 from rerank_cli.batch.options import BatchOptions, options_identity
-from rerank_cli.batch.outputs import copy_lines, line_of
+from rerank_cli.batch.outputs import copy_lines, line_of, tail_digest
 from rerank_cli.batch.parquet import Columns, copy_rows
 from rerank_cli.batch.records import PARQUET_SUFFIX, BadRecord, Outcome
 from rerank_cli.batch.report import (
@@ -71,7 +80,7 @@ from rerank_cli.user_files import parse_sealed_json, seal_json
 _SHARDS = 64  # about: enough to keep all cores of a few machines busy to the end
 _MAX_SHARD_BYTES = 64_000_000
 _MANIFEST = "manifest.json"
-_JOURNAL_PREFIX, _JOURNAL_END = "manifest-", ".journal"
+_JOURNAL_PREFIX = "manifest-"
 _JOURNAL_RESULTS = 128  # of one file, which is written anew for each
 _EXISTS_HINT = "--resume continues it; or name another"
 _MAX_MANIFEST_BYTES = 64 << 20
@@ -102,27 +111,45 @@ def run_on_ray(
     job = {"version": __version__, "input": input_digest(options.input, shards), **identity}
     manifest = BatchManifest(folder, job, shards)
     with _lock(options.output.path):
-        if options.fail_fast is None and not options.resume:
-            _check_first_records(shards, options)
-        _prepare_folder(folder, manifest, options, terminal)
-        if manifest.missing_shards:
-            digests, missing = identity["model"]["files"], manifest.missing_shards
-            with remark_on_interrupt(
-                terminal, lambda: f"interrupted: {manifest.progress} done; --resume continues"
-            ):
-                for result in score_shards(options, digests, folder, missing, address):
-                    manifest.add(result)
-                    terminal.say(f"{manifest.progress} done")
-        if is_ordered:
-            _join_parts(manifest, Path(options.output.path))
-    figures = manifest.figures()
+        figures = _run_job(manifest, options, address, terminal, is_ordered=is_ordered)
     if options.report is not None:
         counts = report_figures(figures, manifest.latencies, options.selection.first_stage)
-        parts = {"parts": len(manifest.results), "asked": identity}
+        parts = {"parts": len(shards), "asked": identity}
         body = {"model": identity["model"]["name"], "done": True, **counts, **parts}
         write_report(options.report, body, terminal)
     say_outcome(figures, options.selection.first_stage, terminal)
     return figures.exit_code(strict=options.strict)
+
+
+def _run_job(
+    manifest: "BatchManifest",
+    options: BatchOptions,
+    address: str | None,
+    terminal: Terminal,
+    *,
+    is_ordered: bool,
+) -> BatchFigures:
+    """Do what is left of a job; return the counts of all its runs."""
+    output, folder = options.output.path, manifest.folder
+    notice = f"{output} is complete: there is nothing to do"
+    if is_ordered and options.resume and os.path.exists(output) and not os.path.exists(folder):
+        figures = _joined_figures(manifest, Path(output))
+        terminal.say(notice)
+        return figures
+    if options.fail_fast is None and not options.resume:
+        _check_first_records(manifest.shards, options)
+    _prepare_folder(manifest, options, terminal)
+    if missing := manifest.missing_shards:
+        digests = manifest.job["model"]["files"]
+        with remark_on_interrupt(
+            terminal, lambda: f"interrupted: {manifest.progress} done; --resume continues"
+        ):
+            for result in score_shards(options, digests, folder, missing, address):
+                manifest.add(result)
+                terminal.say(f"{manifest.progress} done")
+    elif not is_ordered:
+        terminal.say(notice)
+    return _join_parts(manifest, Path(output)) if is_ordered else manifest.figures()
 
 
 def _check_options(options: BatchOptions, *, is_ordered: bool) -> None:
@@ -164,9 +191,9 @@ def _settle_outputs(options: BatchOptions, folder: str, *, is_ordered: bool) -> 
             PlannedOutput(
                 "--ordered",
                 options.output,
-                is_ours=lambda _: options.resume and Path(folder).is_dir(),
+                is_ours=lambda path: options.resume and path.exists(),
                 exists_hint=_EXISTS_HINT,
-                side_files=lock,
+                side_files={**lock, JOURNAL_END: is_journal},
             )
         )
     if options.report is not None:
@@ -256,11 +283,11 @@ class BatchManifest:
         self.shards = shards
         self.results: dict[int, ShardResult] = {}
         self.latencies = Latencies()
-        self._runs = 1
+        self._runs = 0
         self._journals = 0  # that are full, or of earlier runs
         self._lines: list[bytes] = []  # of the last journal
         self._earlier_seconds = 0.0
-        self._start_time = time.monotonic()
+        self._start_time: float | None = None  # of this run, if it does something
 
     def resume(self) -> int:
         """Read the results of finished shards. Returns how many of their parts have changed.
@@ -277,7 +304,7 @@ class BatchManifest:
             self._check_job(parse_sealed_json(_read_own_file(place)))
             for name in sorted(filter(_is_journal, sizes)):
                 place = f"{self.folder}/{name}"
-                self._journals = int(name[len(_JOURNAL_PREFIX) : -len(_JOURNAL_END)]) + 1
+                self._journals = int(name[len(_JOURNAL_PREFIX) : -len(JOURNAL_END)]) + 1
                 entries = map(self._read_result, _read_own_file(place).splitlines())
                 results.update({result.shard: result for result in entries})
         except _DAMAGES as error:
@@ -293,7 +320,7 @@ class BatchManifest:
         return len(results) - len(self.results)
 
     def _check_job(self, content: Mapping[str, Any]) -> None:
-        """Count the runs of a job; raises `InputError` for another job."""
+        """Take over the number of runs; raises `InputError` for another job."""
         job, runs = content["job"], content["runs"]
         if changed := [name for name in self.job if job.get(name) != self.job[name]]:
             raise InputError(
@@ -302,7 +329,7 @@ class BatchManifest:
                 hint="give the same input and options as before; or start again with another -o",
             )
         BatchFigures.check({"runs": runs})
-        self._runs = runs + 1
+        self._runs = runs
 
     def _read_result(self, line: bytes) -> ShardResult:
         """Read a line of a journal; raises errors of `_DAMAGES` for what this job has not noted."""
@@ -319,6 +346,8 @@ class BatchManifest:
 
     def begin(self) -> None:
         """Note that a run begins; raises `OSError`."""
+        self._runs += 1
+        self._start_time = time.monotonic()
         self._write(_MANIFEST, seal_json({"job": self.job, "runs": self._runs}))
 
     def add(self, result: ShardResult) -> None:
@@ -328,7 +357,7 @@ class BatchManifest:
         entry = {**result._asdict(), "seconds": self._seconds}
         del entry["latencies"]
         self._lines.append(seal_json(entry))
-        name = f"{_JOURNAL_PREFIX}{self._journals:06}{_JOURNAL_END}"
+        name = f"{_JOURNAL_PREFIX}{self._journals:06}{JOURNAL_END}"
         try:
             self._write(name, b"".join(self._lines))
         except OSError as error:
@@ -343,7 +372,8 @@ class BatchManifest:
     @property
     def _seconds(self) -> float:
         """How long all runs took; of earlier ones, up to their last result."""
-        return self._earlier_seconds + time.monotonic() - self._start_time
+        run_seconds = 0.0 if self._start_time is None else time.monotonic() - self._start_time
+        return self._earlier_seconds + run_seconds
 
     @property
     def progress(self) -> str:
@@ -363,7 +393,7 @@ class BatchManifest:
 
 
 def _is_journal(name: str) -> bool:
-    return name.startswith(_JOURNAL_PREFIX) and name.endswith(_JOURNAL_END)
+    return name.startswith(_JOURNAL_PREFIX) and name.endswith(JOURNAL_END)
 
 
 class ScoringActor:
@@ -479,12 +509,11 @@ def score_shards(
             ray.shutdown()
 
 
-def _prepare_folder(
-    folder: str, manifest: BatchManifest, options: BatchOptions, terminal: Terminal
-) -> None:
+def _prepare_folder(manifest: BatchManifest, options: BatchOptions, terminal: Terminal) -> None:
     """Make the folder of the parts, or read what is done in it."""
     from pyarrow.fs import FileType
 
+    folder = manifest.folder
     location = Location.of(folder)
     kind = location.system.get_file_info(location.path).type
     if kind == FileType.File:
@@ -500,6 +529,8 @@ def _prepare_folder(
     # The parts become one file only when all of them are done.
     if folder != output and manifest.missing_shards and os.path.lexists(output):
         raise OutputError(f"{output}: exists already", hint=_EXISTS_HINT)
+    if not manifest.missing_shards:
+        return
     try:
         location.system.create_dir(location.path)
         manifest.begin()
@@ -529,10 +560,11 @@ def _read_own_file(uri: str) -> bytes:
         return stream.read(_MAX_MANIFEST_BYTES)
 
 
-def _join_parts(manifest: BatchManifest, output: Path) -> None:
+def _join_parts(manifest: BatchManifest, output: Path) -> BatchFigures:
     """Make one file of the parts, in the order of the input, and remove them.
 
-    `output` says by its suffix what they are, and how lines are compressed.
+    `output` says by its suffix what they are, and how lines are compressed. A journal beside it
+    notes that the job is done, and the counts that are returned.
     """
     folder = Path(manifest.folder)
     parts = [folder / manifest.results[number].name for number in sorted(manifest.results)]
@@ -542,7 +574,40 @@ def _join_parts(manifest: BatchManifest, output: Path) -> None:
                 copy_rows(parts, stream)
             else:
                 copy_lines(parts, stream, output.suffix)
-        sync(Path(os.path.realpath(output)).parent)  # from now on the parts are not needed
+        sync(Path(os.path.realpath(output)).parent)
+        figures = manifest.figures()
+        _note_joined(manifest, output, figures)  # from now on the parts are not needed
         remove_folder(folder, aside=temporary_path(folder.parent))
     except OSError as error:
         raise OutputError(f"cannot write {output}: {error.strerror or error}") from error
+    return figures
+
+
+def _note_joined(manifest: BatchManifest, output: Path, figures: BatchFigures) -> None:
+    """Write the journal of a job whose parts are one file; raises `OSError`, `OutputError`."""
+    with output.open("rb") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        tails = (tail_digest(stream, size), "")
+    counts = figures.as_dict()
+    mark = Mark(figures.records, size, figures=counts, done=True, synced=True, tails=tails)
+    with closing(BatchJournal.begin(journal_path(output), _joined_identity(manifest))) as journal:
+        journal.add(mark)
+
+
+def _joined_figures(manifest: BatchManifest, output: Path) -> BatchFigures:
+    """The counts of a job by its journal; raises `InputError` if it has not written the output."""
+    journal = BatchJournal.resume(journal_path(output), _joined_identity(manifest))
+    start = find_start(journal, output, None)
+    if not is_complete(journal, start, output):
+        raise InputError(
+            f"{output}: is not as this job has written it", hint="start again with another -o"
+        )
+    figures = BatchFigures(start.figures)
+    figures.runs -= 1  # this run does nothing, and does not count
+    return figures
+
+
+def _joined_identity(manifest: BatchManifest) -> Mapping[str, Any]:
+    """The identity of a job as journals have it."""
+    job = {**manifest.job}
+    return {"input": {"shards": job.pop("input")}, **job}

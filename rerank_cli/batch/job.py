@@ -502,7 +502,7 @@ def open_journal(
     if not path.exists() and _size_of(output) == 0:  # a process may have died when it began
         return BatchJournal.begin(path, identity), Mark()
     journal = BatchJournal.resume(path, identity)
-    mark = _find_start(journal, output, errors)
+    mark = find_start(journal, output, errors)
     journal.rewind(mark)
     return journal, mark
 
@@ -517,7 +517,7 @@ def _job_identity(source: RecordSource, identity: Mapping[str, Any]) -> Mapping[
     return {"input": source.identity(), "version": __version__, **identity}
 
 
-def _find_start(journal: BatchJournal, output: Path, errors: Path | None) -> Mark:
+def find_start(journal: BatchJournal, output: Path, errors: Path | None) -> Mark:
     """The last mark up to which the output and the errors are whole; raises `InputError`."""
     ends = [(mark.position, mark.tails[0]) for mark in journal.marks]
     mark = journal.last_within(_own_end(output, ends, journal.inodes[:1]))

@@ -125,7 +125,7 @@ def test_parts_of_parquet_become_one_parquet_file(source: Path, rerank: Run) -> 
     assert without_error_texts(rows_in(out)) == without_error_texts(rows_in(here))
     assert pq.ParquetFile(out).num_row_groups == 4 + 3
     assert {path.name for path in source.parent.iterdir()} == {
-        "in", "here.parquet", "here.parquet.journal", "out.parquet",
+        "in", "here.parquet", "here.parquet.journal", "out.parquet", "out.parquet.journal",
     }  # fmt: skip
 
 
@@ -269,7 +269,7 @@ def test_two_jobs_do_not_write_one_file(source: Path, rerank: Run) -> None:
             assert (ran.code, "another process writes it" in ran.err) == (2, True), ran.err
     assert [*source.parent.iterdir()] == [source]
     assert rerank("batch", str(source), "-o", str(out), *ORDERED).code == 3
-    assert [path.suffix for path in source.parent.glob("out*")] == [".jsonl"]
+    assert not source.with_name("out.jsonl.lock").exists()
 
 
 def test_two_jobs_do_not_write_one_folder(
@@ -287,6 +287,49 @@ def test_two_jobs_do_not_write_one_folder(
     assert [*out.iterdir()] == []
     assert rerank(*job, ".").code == 3
     assert not source.with_name("out.lock").exists()
+
+
+@pytest.mark.parametrize("name", ["out", "out.jsonl.gz", "out.parquet"])
+@pytest.mark.parametrize("is_ordered", [True, False])
+def test_a_finished_job_has_nothing_to_do(
+    is_ordered: bool, name: str, source: Path, rerank: Run
+) -> None:
+    """It ends as it did, and its report has the same counts."""
+    out, report = source.with_name(name), source.with_name("report.json")
+    job = ("batch", str(source), "-o", str(out), *(ORDERED if is_ordered else RAY))
+    first = rerank(*job, "--report", str(report))
+    counts = read_report(report)
+    stamps = {path: path.stat().st_mtime_ns for path in source.parent.rglob("*")}
+    again = rerank(*job, "--resume")
+    assert again.code == first.code == 3
+    assert f"{out} is complete: there is nothing to do\n" in again.err
+    assert "1 record of 40 failed" in again.err
+    assert {path: path.stat().st_mtime_ns for path in source.parent.rglob("*")} == stamps
+    rerank(*job, "--resume", "--report", str(report))
+    content = json.loads(report.read_text())
+    assert {name: content[name] for name in counts} == counts
+
+
+def test_a_file_that_a_job_has_not_written_is_not_its_own(source: Path, rerank: Run) -> None:
+    out = source.with_name("out.jsonl")
+    job = ("batch", str(source), "-o", str(out), *ORDERED)
+    out.write_text("mine\n")
+    assert (rerank(*job).code, rerank(*job, "--resume").code) == (2, 2)
+    assert out.read_text() == "mine\n"
+    out.unlink()
+    assert rerank(*job, "--resume").code == 3
+    other = rerank(*job, "--resume", "-n", "1")
+    assert (other.code, "not the job that was begun there" in other.err) == (2, True)
+    here = rerank("batch", str(source), "-o", str(out), "-m", "bm25", "--resume")
+    assert (here.code, "not the job that was begun there, in the input" in here.err) == (2, True)
+    content = out.read_bytes()
+    for change in (b"x" + content[1:-1] + b"x", content + b"{}\n", content[:-9]):
+        out.write_bytes(change)
+        changed = rerank(*job, "--resume")
+        assert (changed.code, f"{out}: " in changed.err, out.read_bytes()) == (2, True, change)
+    out.unlink()
+    assert rerank(*job).code == 3
+    assert out.read_bytes() == content
 
 
 def begin_manifest(folder: Path, count: int) -> BatchManifest:

@@ -9,7 +9,7 @@ alone.
 import re
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import chain
 from typing import NamedTuple
 
@@ -254,8 +254,11 @@ class Symbol(NamedTuple):
 def declared_symbol(query: str) -> Symbol | None:
     """The symbol that a query defines, if it is the first line of a definition; else None."""
     line = query.strip()
-    if len(line) > _MAX_QUERY_CHARACTERS:
-        return None
+    return None if len(line) > _MAX_QUERY_CHARACTERS else _read_declaration(line)
+
+
+@lru_cache(maxsize=64)  # each part of a ranking asks for it, and each model of a cascade
+def _read_declaration(line: str) -> Symbol | None:
     for pattern in _QUERY_DEFINITIONS:
         if match := re.fullmatch(pattern, line):
             groups = match.groupdict()

@@ -11,9 +11,11 @@ from rerank_cli.ranking.definitions import (
     DefinitionSearch,
     Symbol,
     _find_bodies,
+    _read_declaration,
     declared_symbol,
     find_direct_code,
 )
+from rerank_cli.ranking.places import NameSearch
 from rerank_cli.structure import Block, BlockKind, code, syntax_of
 from tests.support.places import file, values
 
@@ -683,6 +685,13 @@ def test_the_first_line_of_a_definition_names_its_symbol(query: str, name: str, 
 )
 def test_a_question_and_a_call_are_no_definition(query: str) -> None:
     assert declared_symbol(query) is None
+
+
+def test_a_query_is_read_as_a_definition_once() -> None:
+    query, before = "def read_once(self):", _read_declaration.cache_info()
+    assert NameSearch(query).absent_name(in_code=True) == ""
+    assert values(query, "a.py", "def read_once(self):\n    pass\n")["definition"] == 1.0
+    assert _read_declaration.cache_info().misses == before.misses + 1
 
 
 @pytest.mark.parametrize(

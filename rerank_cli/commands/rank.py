@@ -59,6 +59,7 @@ from rerank_cli.ranking import (
 from rerank_cli.ranking.budget import Budget
 from rerank_cli.ranking.cascade import Cascade
 from rerank_cli.ranking.chunking import WorkEstimate
+from rerank_cli.ranking.places import read_facts
 from rerank_cli.ranking.powers import SurveyingScorer
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.ranking.results import keep_order
@@ -356,6 +357,8 @@ def _selection(ctx: typer.Context, inputs: Inputs, terminal: Terminal) -> Select
     selection = replace(selection, matched_only=selection.min_score is None)
     if selection.prior == PriorRule.AUTO and not inputs.has_code:
         selection = replace(selection, prior=PriorRule.NONE)  # without looking at each document
+    if selection.prior != PriorRule.NONE and (paths := inputs.file_paths) is not None:
+        selection = replace(selection, files=read_facts(paths))
     if ctx.params["by"] is ResultUnit.PASSAGE or inputs.is_single_file:
         selection = replace(selection, passages=True)
     if _is_by_file(ctx, terminal):

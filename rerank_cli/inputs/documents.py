@@ -195,6 +195,16 @@ class Inputs:
         has_stdin = any(place.path == STDIN for place in self._sources.places)
         return bool(self.texts) or (has_stdin and not self.options.grep)
 
+    @property
+    def file_paths(self) -> Sequence[str] | None:
+        """The path of each source, empty for a text; None if lines name files that are not known.
+
+        These are matches of grep.
+        """
+        if self.options.grep:
+            return None
+        return [*("" for _ in self.texts), *(place.path for place in self._sources.places)]
+
     def envelopes(self) -> list[tuple[str, Envelope]]:
         """The name and envelope of each file that the user named, if one of them is a table.
 

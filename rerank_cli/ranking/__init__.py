@@ -200,8 +200,8 @@ class Selection:
                   the earlier order is that of the input. A first stage of "input" heeds it too
     prior         whether the names of files, definitions and the like count beside the model's
                   logits: "code", "none", or "auto": if more files are code than are not
-    files         what all files of the input say of each, for a prior of documents that an earlier
-                  ranking has chosen; None if it is not known
+    files         what all files of the input say of each, for a prior: known by their paths, or by
+                  an earlier ranking that has chosen the documents; None if it is not known
     """
 
     n: int | None = None

@@ -278,6 +278,14 @@ class FileCounter:
         return FileFacts(root, old_folders, bool(paths) and all(map(_TEST.search, paths)))
 
 
+def read_facts(paths: Iterable[str]) -> FileFacts:
+    """What the paths of all files say of each, before a file is read; a suffix tells a program."""
+    counter = FileCounter()
+    for _ in counter.watch(Document("", source=path, syntax=syntax_of(path)) for path in paths):
+        pass
+    return counter.facts
+
+
 def _find_old_folders(paths: Collection[str]) -> Sequence[str]:
     """The folders of old versions among some files, each with a slash at its end.
 
@@ -363,7 +371,8 @@ def _name_of(place: PurePosixPath) -> str:
 class PlacePrior:
     """Weighs the passages of documents by their files and definitions, for one query.
 
-    `files` says what all files have in common. It is known if a first stage has read them.
+    `files` says what all files have in common. It is known if all paths are known, or if a first
+    stage has read the files.
     """
 
     def __init__(

@@ -49,6 +49,23 @@ def test_a_source_tree_has_a_prior(search: Run) -> None:
         assert result["prior"]["total"] == pytest.approx(sum(parts), abs=1e-5)
 
 
+@pytest.mark.parametrize("choice", ["9", "all"])
+@pytest.mark.parametrize("paths", [["test"], ["test/v2", "test/v1", "test/soil.sh"]])
+def test_the_paths_of_all_files_are_known_before_the_first_score(
+    search: Run, tmp_path: Path, paths: list[str], choice: str
+) -> None:
+    """The folder around all files counts for no part, and old versions are known."""
+    for name in ("v1/soil.py", "v2/soil.py", "v2/tests/soil.py", "soil.sh"):
+        path = tmp_path / "test" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("soil = 1\n")
+    rows = results(search("soil", "-r", *paths, "--json", "--candidates", choice))
+    parts_by_name = {name: row["prior"]["parts"] for name, row in rows.items()}
+    assert [name for name, parts in parts_by_name.items() if "old" in parts] == ["test/v1/soil.py"]
+    tests = [name for name, parts in parts_by_name.items() if "test" in parts]
+    assert tests == ["test/v2/tests/soil.py"]
+
+
 @pytest.mark.parametrize(
     ("models", "names"),
     [

@@ -1,208 +1,31 @@
 """Finds where code defines a symbol: a class or function, the value of a constant, a member.
 
 Classes and functions come from `structure`. Assignments, members and functions without a body are
-found by patterns, in a table by language. {0} in a pattern is the symbol. Lines may be long, and
-code may be hostile: so each repetition in a pattern has a bound, or can match a text in one way
-alone.
+found by the patterns that data/languages.toml has of each language.
 """
 
 import re
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cache, lru_cache
 from itertools import chain
 from typing import NamedTuple
 
-from rerank_cli.structure import Block, BlockKind, find_blocks, find_hidden, is_code
+from rerank_cli.structure import Block, BlockKind, find_blocks, find_hidden, is_code, read_language
 from rerank_cli.types import Document
 from rerank_cli.words import normalise
 
 _MEMBER_VALUE = 0.75  # the value of a member of a class, whose name must be the whole query
 _OTHER_CASE = 0.5  # the value of a definition whose name has another case
 _OTHER_OWNER = 0.5  # the factor of a definition that is not in the class that the query names
-_SCRIPT_SYNTAXES = frozenset(("tsx", "typescript"))  # languages with the patterns of JavaScript
 _LAST_NAME = re.compile(r"(\w+)\W*\Z")
 _NO_DEFINITION = re.compile(r"impl\b")  # does not define another name
-# Where a constant, a variable or a type gets its value: at the beginning of a line, or behind words
-# such as const and a type. {0} is its name. Other names may stand beside it: A, B = 1, 2.
-_MODIFIER = (
-    r"(?:abstract|const|constexpr|data|declare|export|extern|final|global|implicit|inline|internal"
-    r"|late|lazy|let|local|mut|my|newtype|open|our|override|private|protected|pub(?:\([\w :]+\))?"
-    r"|public|readonly|ref|static|thread_local|transient|type|typealias|typeset|using|val|var"
-    r"|volatile)[ \t]+(?:-\w+[ \t]+)*"
-)
-# Atomic: A<B> C<D> is read in one way, up to the last >.
-_GENERIC = r"(?>(?:<[^=;(){{}}\n]{{1,120}}>)?)"
-_TARGETS = (
-    r"[(\[]?(?:[$\w.*]+[ \t]*[,=][ \t]*){{,8}}[$@%*]?(?={0}(?:[ \t]*,[ \t]*[$\w.*]+){{,8}}"
-    r"[ \t]*(?:[)\]][ \t]*)?(?::[^=\n]{{1,80}})?=(?![=~>]))"
-)
-_PARAMETERS = r"(?:(?<=type[ \t])|(?<=alias[ \t]))(?={0}[ \t]*[<\[])"  # type Reply<T> = Result<T>
-_ASSIGNMENT = (
-    rf"^(?:\#[ \t]*define[ \t]+(?={{0}})|(?:[ \t]*(?:{_MODIFIER})+"
-    rf"(?:\??[\w.:]+{_GENERIC}[\[\]]*\??[ \t]+){{{{,3}}}})?(?:{_TARGETS}|{_PARAMETERS}))({{0}})"
-)
-_DECLARATOR = (
-    rf"(?:(?!return\b|typedef\b)[a-z_][\w:]*{_GENERIC}[ \t*&]+){{{{1,6}}}}"
-    r"(?={0}[ \t]*(?:\[[^\]\n]{{,80}}\][ \t]*){{,3}}"
-)
-_NO_TYPE = (  # words that are no type of the name behind them
-    r"(?:await|case|class|co_\w+|delete|do|else|enum|friend|goto|import|library|namespace|new"
-    r"|package|part|return|sizeof|throws?|typedef|use|using|where|yield)\b"
-)
-_FORWARD = r"(?:struct|union)[ \t]+\w+[ \t]*;"  # struct a;
-# A variable behind its type, perhaps with * or []; a variable behind the body of its type; the name
-# of a typedef.
-_C_ASSIGNMENT = (
-    rf"^(?:(?:[ \t]*(?={_MODIFIER}))?{_DECLARATOR}=(?!=))"
-    rf"|(?!{_NO_TYPE}|{_FORWARD}|extern\b){_DECLARATOR};)"
-    r"|[ \t]*(?:template[ \t]*<[^;{{}}\n]{{,200}}>[ \t]*)?(?:concept|using)[ \t]+(?={0}[ \t]*=)"
-    r"|\}}[ \t]*\**(?={0}[ \t]*(?:\[[^\]\n]{{,80}}\][ \t]*){{,3}}=)"
-    r"|typedef\b[^;{{}}\n]{{1,200}}[\s*(](?={0}[ \t]*[;)\[])"
-    r")({0})"
-)
-# Other forms of assignments and definitions in some languages.
-OTHER_ASSIGNMENTS: Mapping[str, str] = {
-    "c": _C_ASSIGNMENT,
-    "cpp": _C_ASSIGNMENT,
-    "dart": _C_ASSIGNMENT,
-    "bash": r"^[ \t]*(?:alias[ \t]+(?:-\w+[ \t]+)*({0})=|:[ \t]+\"?\$\{{({0}):?=)",
-    "clojure": r"^\(def(?:once)?[ \t]+(?:\^\S+[ \t]+)*({0})",
-    # Variables of make, its targets with a recipe, names in files of Docker, CMake and Terraform.
-    "configuration": r"^(?:({0})[ \t]*(?:(?::{{1,3}}|[?!])=|::?(?![=:])[^\n]*\n\t)"
-    r"|define[ \t]+({0})"
-    r"|(?-i:ARG)[ \t]+({0})\b|(?-i:ENV)[ \t]+(?:\w+=\S*[ \t]+){{,8}}({0})[ \t=]"
-    r"|(?-i:FROM)[ \t]+\S+[ \t]+AS[ \t]+({0})"
-    r"|(?:add_(?:custom_target|executable|library)|function|macro|option|set)[ \t]*\([ \t]*({0})"
-    r"|(?:data|module|output|provider|resource|variable)[ \t]+(?:\"[\w-]+\"[ \t]+)?\"({0})\")",
-    "csharp": rf"^[ \t]*(?:{_MODIFIER}|sealed[ \t]+)*(?:record[ \t]+(?:class[ \t]+|struct[ \t]+)?"
-    rf"({{0}})[ \t]*[(;<]|delegate[ \t]+[\w.?]+{_GENERIC}[\[\]?]*[ \t]+({{0}})[ \t]*[(<])",
-    "elixir": r"^[ \t]+@(?:(?:opaque|typep?)[ \t]+({0})|({0})[ \t]+(?=\S))",
-    "erlang": r"^-(?:define|opaque|record|type)\([ \t]*({0})|^-(?:opaque|type)[ \t]+({0})",
-    "go": r"^(?:const|type|var)[ \t]+(?:\w+,[ \t]*){{,8}}({0})(?![.(])",
-    "haskell": r"^(?:({0})[ \t]*::|(?:class|data|newtype|type)[ \t]+(?:[^\n=]*=>[ \t]*)?({0}))",
-    "javascript": r"^(?:[ \t]*(?:module\.)?exports\.({0})[ \t]*=(?![=>])"
-    r"|export[ \t]+(?:const|let|var)[ \t]*[{{\[][^}}\]=\n]{{,400}}({0})(?![ \t]*:)[^=\n]{{,400}}="
-    # Functions as values: window.go = () => 1, and go: function () {…} in an object.
-    r"|(?:[$\w]+\.){{1,4}}({0})[ \t]*=[ \t]*(?:async[ \t]+)?"
-    r"(?:function\b|(?:\([^()\n]{{,200}}\)|\w+)[ \t]*=>)"
-    r"|[ \t]+({0})[ \t]*:[ \t]*(?:async[ \t]+)?"
-    r"(?:function\b|(?:\([^()\n]{{,200}}\)|\w+)[ \t]*=>[ \t]*\{{))",
-    "kotlin": r"^[ \t]*(?:\w+[ \t]+)*va[lr][ \t]+({0})[ \t]*(?::[^=\n]{{1,80}})?\bby\b",
-    "julia": r"^[ \t]*(?:const[ \t]+)?({0})\{{[^=(){{}}\n]{{1,80}}\}}[ \t]*=(?!=)",
-    "lua": r"^[ \t]*(?:\w+[.]){{1,3}}({0})[ \t]*=(?!=)",
-    "ocaml": r"^[ \t]*(?:and|type)[ \t]+(?:[('+\-][\w', +\-]{{1,80}}\)?[ \t]+)?({0})[ \t]*=",
-    "perl": r"^[ \t]*use[ \t]+constant[ \t]+({0})",
-    "php": r"^[ \t]*(?:define[ \t]*\([ \t]*['\"]({0})"
-    r"|\$({0})[ \t]*=(?![=~>])[^\n]*[;\[({{][ \t\r]*$)",
-    "r": r"^[ \t]*({0})[ \t]*<-",
-    "ruby": r"^[ \t]*(?:(?:\w+::){{,4}}(?=(?-i:[A-Z]))({0})[ \t]*=(?![=~>])"
-    r"|(?:alias_method|define_method|scope)[ \t(]+:({0})\b|alias[ \t]+:?({0})[ \t]+:?\w)",
-    "rust": r"^[ \t]*(?:pub(?:\([\w :]+\))?[ \t]+)?struct[ \t]+({0})[ \t]*[(;<]",
-    "sql": r"^[ \t]*create[ \t]+(?:\w+[ \t]+){{1,4}}?(?:if[ \t]+not[ \t]+exists[ \t]+)?"
-    r"(?:[\"`\[]?\w+[\"`\]]?\.)?[\"`\[]?({0})",
-}
-# The rest of a line and the indented lines below it.
-_INDENTED_LINES = r"[^\n]*\n(?:[ \t\r][^\n]*\n|\n)*"
-# Where a member gets its name in the code that is directly in a class, an enum or a group. In most
-# languages the type is before the name, in others behind it; {0} is the name.
-_MEMBER_START = r"(?:^|[{{(}};,])[ \t]*"
-_ENUM_MEMBER = rf"{_MEMBER_START}(?:case[ \t]+)?({{0}})(?=[ \t\r]*(?:[=,;({{{{}}}}]|$))"
-_FIELD = (
-    rf"{_MEMBER_START}(?!{_NO_TYPE}|{_FORWARD})"
-    r"(?:[\w:.?$]+(?:\[ *\])?[ \t*&]+){{1,6}}\$?({0})"
-    r"(?=[ \t]*(?:[=;,()\[{{]|:(?!:)))|[}},][ \t*]*({0})(?=[ \t]*[=;,)\[])"
-)
-_TYPED_FIELD = (
-    rf"{_MEMBER_START}(?:\w+(?:\( *\))?[ \t]+){{{{,4}}}}({{0}})(?=[?!]?[ \t]*(?::(?!:)|=(?![=>])))"
-)
-# A method of a class in JavaScript. Each other language has a word before the name.
-_SCRIPT_FIELD = (
-    rf"{_TYPED_FIELD}|{_MEMBER_START}(?:[\w*]+[ \t]+){{{{,4}}}}({{0}})[?!]?[ \t]*"
-    r"\( *\)[ \t]*[:{{]"
-)
-_WORD_FIELD = (
-    rf"{_TYPED_FIELD}|{_MEMBER_START}(?:\w+(?:\( *\))?[ \t]+){{{{,4}}}}?"
-    r"(?:associatedtype|def|fn|fun|func|type)[ \t]+({0})"
-)
-# The items of an impl or a mod of Rust in one line; those of more lines are found by themselves.
-_RUST_ITEM = (
-    rf"{_MEMBER_START}(?:\w+(?:\( *\))?[ \t]+){{{{,4}}}}?(?:const|fn|static|type)[ \t]+({{0}})"
-)
-_FIELDS: Mapping[str, str] = {
-    **dict.fromkeys(("c", "cpp", "csharp", "dart", "java", "php"), _FIELD),
-    **dict.fromkeys(("kotlin", "rust", "scala", "swift"), _WORD_FIELD),
-    "javascript": _SCRIPT_FIELD,
-    "go": rf"{_MEMBER_START}({{0}})(?=\(|(?:,[ \t]*\w+){{{{,8}}}}[ \t]+[\w*\[(])",
-    "python": r"^[ \t]+(?:\w+[ \t]*[,=][ \t]*){{,8}}({0})(?:[ \t]*,[ \t]*\w+){{,8}}[ \t]*"
-    r"(?:=(?!=)|:[ \t])",
-}
-# Definitions that have members and are not found as classes: an enum without a name, a type of
-# TypeScript.
-_ENUM = re.compile(r"^[ \t]*enum\s*\{[^{}]*", re.MULTILINE), _ENUM_MEMBER
-_TYPE = rf"^(?:export[ \t]+)?type[ \t][^=\n]{{,80}}=[ \t]*\{{{_INDENTED_LINES}"
-_NAMELESS_CLASSES: Mapping[str, tuple[re.Pattern[str], str]] = {
-    **dict.fromkeys(("c", "cpp"), _ENUM),
-    "javascript": (re.compile(_TYPE, re.MULTILINE), _SCRIPT_FIELD),
-}
-# Groups of names that get values: const (…) in Go, use constant {…} in Perl, and the blocks under
-# if, try, with and the like of Python and of bash that are in no function.
-_PYTHON_BLOCK = r"(?:elif|else|except|finally|for|if|match|try|while|with)\b"
-_BLOCK_LINES = r"[^\n]*\n(?:[ \t\r#)\]}][^\n]*\n|\n)*"
-_GROUPS: Mapping[str, tuple[re.Pattern[str], str]] = {
-    "bash": (
-        re.compile(
-            rf"^(?:case|do|elif|else|for|if|select|then|until|while)\b{_BLOCK_LINES}", re.MULTILINE
-        ),
-        r"(?<!\\\n)^[ \t]+({0})=(?!=)",
-    ),
-    "go": (
-        re.compile(rf"^(?:const|type|var)[ \t]*\({_INDENTED_LINES}", re.MULTILINE),
-        r"^\t(?:\w+,[ \t]*){{,8}}({0})(?![.(])",
-    ),
-    "perl": (
-        re.compile(r"^[ \t]*use[ \t]+constant[ \t]*\{[^}]*", re.MULTILINE),
-        rf"{_MEMBER_START}({{0}})[ \t]*=>",
-    ),
-    "python": (
-        re.compile(rf"^{_PYTHON_BLOCK}{_BLOCK_LINES}", re.MULTILINE),
-        rf"^[ \t]*(?:{_PYTHON_BLOCK}[^:\n]{{{{,200}}}}:[ \t]*)?{_TARGETS}({{0}})",
-    ),
-}
-# Functions without a body outside of classes: in C a type is before the name, which no call has.
-_C_DECLARATION = (
-    rf"^[ \t]*(?:extern[ \t]+{_DECLARATOR};)({{0}})|"
-    r"(?>(?:(?:const|extern|inline|static|virtual|\"C\")[ \t]+)*)"
-    rf"(?!{_NO_TYPE})(?:[a-z_]\w*(?:::\w+)*{_GENERIC}|(?-i:[A-Z]\w*)\([\w \t*]{{{{,80}}}}\))"
-    rf"[ \t*&]+(?:[a-z_]\w*(?:::\w+)*{_GENERIC}[ \t*&]+){{{{,5}}}}"
-    r"({0})(?=[ \t]*\([^;{{}}]{{,2000}};))"
-)
-_DECLARATIONS: Mapping[str, str] = {
-    "c": _C_DECLARATION,
-    "cpp": _C_DECLARATION,
-    "javascript": rf"^[ \t]*(?:{_MODIFIER}|default[ \t]+)*function[ \t*]+({{0}})[ \t]*[(<]",
-    "ocaml": r"^[ \t]*(?:external|val)[ \t]+({0})[ \t]*:",
-    "ruby": r"^[ \t]*attr(?:_accessor|_reader|_writer)?[ \t(]+(?::\w+,[ \t]*){{,8}}:({0})\b",
-    "rust": rf"^[ \t]*(?:{_MODIFIER}|unsafe[ \t]+)*fn[ \t]+({{0}})[ \t]*[(<]",
-}
 _NO_CLASS = re.compile(r"(?:extension|impl|mod|module|namespace|package)\b")
+_SYMBOL_MARK = "{{symbol}}"  # in a pattern, of each name that is looked for
 _MAX_CLASS_DEPTH = 8  # of classes in classes; each class is read by itself
 _MAX_OWNER_CHARACTERS = 100  # of a line, before the name that it defines: app.handle = 1
 _NAME = re.compile(r"\w+")
-# Brackets, and the things whose brackets do not count: strings, comments, lines of a preprocessor,
-# generic types, annotations. A string or comment without an end goes up to the end of its line or
-# of the text, so that every character is read once.
-_STRINGS = r""""(?:[^"\\\n]+|\\.)*"?|'(?:[^'\\\n]+|\\.)*'?"""
-_RUST_STRINGS = r""""(?:[^"\\]+|(?s:\\.))*"?|'(?:\\[^'\n]{1,10}|[^'\\\n])'"""  # 'a is no string
-_MARKS = (
-    r"//[^\n]*|/\*(?:[^*]+|\*(?!/))*(?:\*/)?|^[ \t]*\#(?![\[!])[^\n]*|`[^`]*`?|@[\w.]+"
-    r"|<[^=;(){}\n]{1,120}>|[()\[\]{}]|"
-)
 _OPENERS, _CLOSERS = ("(", "[", "{"), (")", "]", "}")
-_TRIPLE = r'"""(?:[^"\\]+|(?s:\\.)|"(?!""))*(?:""")?'
-_PYTHON_MARKS = rf"\#[^\n]*|[()\[\]{{}}]|{_TRIPLE}|{_TRIPLE.replace(chr(34), chr(39))}|{_STRINGS}"
-
-
 # The first line of a definition, as a query: def print, class Live, func (s *Server) Start().
 # A plain word behind "function" may be prose, and so may a word without a capital behind "class".
 _QUERY_MODIFIER = (
@@ -268,6 +91,30 @@ def _read_declaration(line: str) -> Symbol | None:
     return None
 
 
+class SymbolPatterns(NamedTuple):
+    """The patterns of a language's symbols, as data/languages.toml has them; empty for none."""
+
+    assignment: str = ""
+    other_assignment: str = ""
+    group: str = ""
+    group_member: str = ""
+    declaration: str = ""
+    member: str = ""
+    enum_member: str = ""
+    module_member: str = ""
+    holder: str = ""
+    holder_member: str = ""
+    bracket: str = ""
+    depth: int = 0
+
+
+@cache
+def read_patterns(syntax: str) -> SymbolPatterns:
+    """The patterns of a language."""
+    table = read_language(syntax)
+    return SymbolPatterns(**{key: table[key] for key in SymbolPatterns._fields if key in table})
+
+
 class Definition(NamedTuple):
     """The place where a symbol of a query is defined, and how well its name fits."""
 
@@ -304,11 +151,16 @@ class DefinitionSearch:
         text = document.text
         if self._symbol.search(text) is None:
             return ()
-        syntax = "javascript" if document.syntax in _SCRIPT_SYNTAXES else document.syntax
+        patterns = read_patterns(document.syntax)
         blocks = find_blocks(text, document.syntax)
+        sources = (patterns.assignment, patterns.other_assignment)
+        assignments = chain.from_iterable(self._find_names(source, text) for source in sources)
+        groups = _find_spans(patterns.group, patterns.group_member, text)
         variables = chain(
-            _leave_inner(document, blocks, self._find_assignments(text, syntax)),
-            _leave_inner(document, blocks, self._find_grouped(text, syntax), classes=True),
+            _leave_inner(document, blocks, assignments),
+            _leave_inner(
+                document, blocks, self._find_members(text, groups, patterns), classes=True
+            ),
         )
         names = [
             (place, name, 1.0 if name in self._symbols else _OTHER_CASE)
@@ -316,8 +168,8 @@ class DefinitionSearch:
             if normalise(name) in self._classes
         ]
         if self._with_members:
-            members = self._find_members(text, _find_bodies(text, blocks, syntax), syntax)
-            declarations = self._find_names(_DECLARATIONS.get(syntax, ""), text)
+            members = self._find_members(text, _find_bodies(text, blocks, patterns), patterns)
+            declarations = self._find_names(patterns.declaration, text)
             names += [
                 (place, name, _MEMBER_VALUE)
                 for place, name in _leave_inner(document, blocks, chain(members, declarations))
@@ -341,22 +193,8 @@ class DefinitionSearch:
         classes = self._classes[name]
         return "" in classes or not classes.isdisjoint(owners.names)
 
-    def _find_assignments(self, text: str, syntax: str) -> Iterator[tuple[int, str]]:
-        """The places in a text where symbols of the query get values, with their names there."""
-        # In Go a type is behind the name: const size int = 1.
-        general = None if syntax == "go" else _ASSIGNMENT
-        for source in (general, OTHER_ASSIGNMENTS.get(syntax)):
-            yield from self._find_names(source or "", text)
-
-    def _find_grouped(self, text: str, syntax: str) -> Iterator[tuple[int, str]]:
-        """The same for names in a group or in a block, which is in no function."""
-        if syntax in _GROUPS:
-            group, source = _GROUPS[syntax]
-            bodies = [(*match.span(), source) for match in group.finditer(text)]
-            yield from self._find_members(text, bodies, syntax)
-
     def _find_members(
-        self, text: str, bodies: Iterable[tuple[int, int, str]], syntax: str
+        self, text: str, bodies: Iterable[tuple[int, int, str]], patterns: SymbolPatterns
     ) -> Iterator[tuple[int, str]]:
         """The places of members that are symbols of the query, with their names there.
 
@@ -364,18 +202,15 @@ class DefinitionSearch:
         """
         for start, end, source in bodies:
             if self._symbol.search(text, start, end) is not None:
-                code = find_direct_code(text, start, end, syntax)
+                code = find_direct_code(text, start, end, patterns)
                 yield from ((start + place, name) for place, name in self._find_names(source, code))
 
     def _find_names(self, source: str, text: str) -> Iterator[tuple[int, str]]:
-        """The places and names of symbols where a pattern matches; {0} in `source` is a symbol.
-
-        An empty pattern matches nothing.
-        """
+        """The places and names of symbols where a pattern matches; an empty one never does."""
         if not source:
             return
-        pattern = re.compile(source.format(self._symbol_source), re.IGNORECASE | re.MULTILINE)
-        for match in pattern.finditer(text):
+        source = source.replace(_SYMBOL_MARK, self._symbol_source)
+        for match in re.finditer(source, text, re.IGNORECASE | re.MULTILINE):
             group = match.lastindex or 0
             yield match.start(group), match[group]
 
@@ -391,19 +226,24 @@ def _find_definitions(text: str, blocks: Iterable[Block]) -> Iterator[tuple[int,
             yield block.start if place < 0 else place, name[1]
 
 
-def _find_bodies(text: str, blocks: Iterable[Block], syntax: str) -> Iterator[tuple[int, int, str]]:
+def _find_bodies(
+    text: str, blocks: Iterable[Block], patterns: SymbolPatterns
+) -> Iterator[tuple[int, int, str]]:
     """The bodies with members in a text: start, end, and the pattern of a member."""
-    field = _FIELDS.get(syntax, "")
-    for block in blocks if field else ():
-        source = _ENUM_MEMBER if block.name.startswith("enum ") else field
+    for block in blocks if patterns.member else ():
+        source = patterns.enum_member if block.name.startswith("enum ") else patterns.member
         if _NO_CLASS.match(block.name):
-            source = _RUST_ITEM if syntax == "rust" else ""
+            source = patterns.module_member
         if source and block.kind is BlockKind.CLASS and block.depth < _MAX_CLASS_DEPTH:
             start = max(block.start, text.find(block.name, block.start, block.end))
             yield start, block.end, source
-    pattern, source = _NAMELESS_CLASSES.get(syntax, (None, ""))
-    if pattern is not None:
-        yield from ((*match.span(), source) for match in pattern.finditer(text))
+    yield from _find_spans(patterns.holder, patterns.holder_member, text)
+
+
+def _find_spans(source: str, member: str, text: str) -> Iterator[tuple[int, int, str]]:
+    """The same for the places where a pattern matches, if there is one."""
+    for match in re.finditer(source, text, re.MULTILINE) if source else ():
+        yield (*match.span(), member)
 
 
 class Owners(NamedTuple):
@@ -470,15 +310,15 @@ def _leave_inner(
             yield place, name
 
 
-def find_direct_code(text: str, start: int, end: int, syntax: str) -> str:
+def find_direct_code(text: str, start: int, end: int, patterns: SymbolPatterns) -> str:
     """The code of a class, with its inner functions, values and classes blank.
 
     The class begins at `start` and ends at `end`. Comments and strings are blank too. The brackets
     around blank code stay. Takes time in proportion to the text.
     """
-    own_depth = int(syntax not in ("bash", "python"))
+    own_depth = patterns.depth
     pieces, depth, place = list[str](), 0, start
-    for mark in _marks(syntax).finditer(text, start, end):
+    for mark in re.compile(patterns.bracket, re.MULTILINE).finditer(text, start, end):
         code, place = text[place : mark.start()], mark.end()
         pieces.append(code if depth == own_depth else " " * len(code))
         outside = depth
@@ -491,10 +331,3 @@ def find_direct_code(text: str, start: int, end: int, syntax: str) -> str:
     rest = text[place:end]
     pieces.append(rest if depth == own_depth else " " * len(rest))
     return "".join(pieces)
-
-
-@cache
-def _marks(syntax: str) -> re.Pattern[str]:
-    if syntax == "python":
-        return re.compile(_PYTHON_MARKS)
-    return re.compile(_MARKS + (_RUST_STRINGS if syntax == "rust" else _STRINGS), re.MULTILINE)

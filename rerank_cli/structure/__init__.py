@@ -9,12 +9,13 @@ blocks.
 
 import gc
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
+from functools import cache
 from importlib import import_module
-from pathlib import PurePath
-from typing import NamedTuple
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
 
 MARKDOWN, RST, LOG = "markdown", "rst", "log"
 PLAIN = ""
@@ -92,6 +93,7 @@ _SHEBANG = re.compile(
 )
 # The module of each syntax; `plain` is for all others. Modules are imported when they are used.
 _FINDERS = {MARKDOWN: "markdown", RST: "rst", **dict.fromkeys(_CODE, "code")}
+_LANGUAGES_PATH = Path(__file__).parent.parent / "data" / "languages.toml"
 _NAME_CHARACTERS = 120  # the longest name
 _LONE_RETURN = re.compile(r"\r(?!\n)")
 
@@ -147,6 +149,32 @@ def syntax_of(path: str, head: bytes = b"") -> str:
 def is_code(syntax: str) -> bool:
     """Whether a syntax is a language of programs."""
     return syntax in _CODE
+
+
+@cache
+def language_data() -> Mapping[str, Any]:
+    """The content of data/languages.toml."""
+    import tomllib  # only code needs it
+
+    return tomllib.loads(_LANGUAGES_PATH.read_text(encoding="utf-8"))
+
+
+@cache
+def read_language(syntax: str) -> Mapping[str, Any]:
+    """What data/languages.toml has of a language, with that of its family and the fragments."""
+    content = language_data()
+    table = content["languages"][syntax]
+    family = content["families"].get(table.get("family"), {})
+    table = {
+        key: "|".join(value) if isinstance(value, list) else value
+        for key, value in {**content["default"], **family, **table}.items()
+        if key != "family"
+    }
+    for name, fragment in content["fragments"].items():
+        text = "|".join(fragment) if isinstance(fragment, list) else fragment
+        for key, value in table.items():
+            table[key] = value.replace(f"{{{{{name}}}}}", text) if isinstance(value, str) else value
+    return table
 
 
 def find_blocks(text: str, syntax: str = PLAIN) -> Sequence[Block]:

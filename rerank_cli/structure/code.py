@@ -9,21 +9,18 @@ indentation. Both ways find statements by blank lines and indentation.
 
 import re
 import time
-import tomllib
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 from importlib import import_module
 from itertools import accumulate, count, pairwise
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from rerank_cli.structure import Block, BlockKind, heading_name
+from rerank_cli.structure import Block, BlockKind, heading_name, language_data, read_language
 
 if TYPE_CHECKING:
     from tree_sitter import Language, Node
 
-_PATH = Path(__file__).parent.parent / "data" / "languages.toml"
 _MAX_PARSED_CHARACTERS = 1 << 25  # a tree takes some 20 times the memory of its text
 # The time that a parser may be late, and the time for each byte: code takes a tenth of it. Other
 # text may take seconds and gigabytes for 100 kB, and is then read by indentation.
@@ -76,30 +73,19 @@ class _Language(NamedTuple):
 
 
 @cache
-def _content() -> dict[str, Any]:
-    return tomllib.loads(_PATH.read_text(encoding="utf-8"))
-
-
-@cache
 def _node_kinds() -> dict[str, BlockKind]:
-    nodes = _content()["nodes"]
+    nodes = language_data()["nodes"]
     return {
         **dict.fromkeys(nodes["classes"].split(), BlockKind.CLASS),
         **dict.fromkeys(nodes["functions"].split(), BlockKind.FUNCTION),
-        **dict.fromkeys(_content()["variables"], BlockKind.FUNCTION),
+        **dict.fromkeys(language_data()["variables"], BlockKind.FUNCTION),
     }
 
 
 @cache
 def _language(syntax: str) -> _Language:
-    content = _content()
-    table = {**content["languages"][syntax]}
-    table = {**content["families"].get(table.pop("family", ""), {}), **table}
-    for name, fragment in content["fragments"].items():
-        mark = f"{{{{{name}}}}}"
-        for key, value in [*table.items()]:
-            table[key] = value.replace(mark, fragment) if isinstance(value, str) else value
-    return _Language(**table)
+    table = read_language(syntax)
+    return _Language(**{key: table[key] for key in _Language._fields if key in table})
 
 
 _LAST_NAME = re.compile(r"(?:(?:[\w$]+(?:<[^<>]*>)?::)*~?[#\w$]+|operator[^\w\s]+)\Z")
@@ -124,7 +110,7 @@ def has_grammar(syntax: str) -> bool:
 
 def knows_grammar(syntax: str) -> bool:
     """Whether the extra has a language's grammar."""
-    return syntax in _content()["grammars"]
+    return syntax in language_data()["grammars"]
 
 
 def find_blocks(text: str, syntax: str) -> Sequence[Block]:
@@ -227,7 +213,7 @@ def _grammar(syntax: str) -> "Language | None":
     """The grammar of a language; None if no grammar exists or is installed."""
     if not knows_grammar(syntax):
         return None
-    module, _, function = _content()["grammars"][syntax].partition(":")
+    module, _, function = language_data()["grammars"][syntax].partition(":")
     try:
         import tree_sitter
 
@@ -257,7 +243,7 @@ def _parse(text: str, syntax: str, grammar: "Language") -> Sequence[_Definition]
         return None
     # A walk over nodes with several lines and over wrappers: queries take quadratic time on errors.
     definitions, kinds, cursor = list[_Definition](), _node_kinds(), tree.walk()
-    wrappers = frozenset(_content()["wrappers"].get(syntax, "").split())
+    wrappers = frozenset(language_data()["wrappers"].get(syntax, "").split())
     if not cursor.goto_first_child():
         return definitions
     while (node := cursor.node) is not None:
@@ -284,10 +270,10 @@ def _definition_of(
 
 def _is_definition(node: "Node", syntax: str) -> bool:
     """Whether a node is more than a declaration, and no variable with a function of one line."""
-    type_, variables = node.type, _content()["variables"]
+    type_, variables = node.type, language_data()["variables"]
     if type_ in variables:
         value = _child(node, variables[type_]["value"])
-        is_function = value is not None and value.type in _content()["nodes"]["values"].split()
+        is_function = value is not None and value.type in language_data()["nodes"]["values"].split()
         return is_function and node.start_point[0] < node.end_point[0]
     if type_ == "type_definition":
         inner = node.child_by_field_name("type")
@@ -308,7 +294,7 @@ def _name_of(node: "Node", source: bytes, kind: BlockKind, syntax: str) -> str |
     head = source[start : start + _MAX_HEADER_CHARACTERS]
     if type_ == "impl_item":
         return _impl_name(head.decode("utf-8", "replace"))
-    variable = _content()["variables"].get(type_)
+    variable = language_data()["variables"].get(type_)
     name = _child(node, variable["name"]) if variable else node.child_by_field_name("name")
     name = name or _declared_name(node)
     if name is None:
@@ -464,8 +450,8 @@ def _find_headers(
             is_class = match.lastgroup in ("class", "impl", None)
             add(match, _keyword_name(match), BlockKind.CLASS if is_class else BlockKind.FUNCTION)
     if language.calls:
-        exceptions = {*_content()["calls"]["except"].split()}
-        for match in re.finditer(_content()["calls"]["head"], text, re.MULTILINE):
+        exceptions = {*language_data()["calls"]["except"].split()}
+        for match in re.finditer(language_data()["calls"]["head"], text, re.MULTILINE):
             name = _call_name(match["head"].strip(), exceptions)
             add(match, name, BlockKind.FUNCTION)
     return headers

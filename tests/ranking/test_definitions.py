@@ -7,16 +7,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_cli.ranking.definitions import (
-    _DECLARATIONS,
     DefinitionSearch,
     Symbol,
+    SymbolPatterns,
     _find_bodies,
+    _find_spans,
     _read_declaration,
     declared_symbol,
     find_direct_code,
+    read_patterns,
 )
 from rerank_cli.ranking.places import NameSearch
-from rerank_cli.structure import Block, BlockKind, code, syntax_of
+from rerank_cli.structure import (
+    Block,
+    BlockKind,
+    code,
+    language_data,
+    read_language,
+    syntax_of,
+)
 from tests.support.places import file, values
 
 
@@ -111,6 +120,7 @@ def test_variables_of_functions_are_no_definitions(name: str, text: str, value: 
         ("a.sh", "if true; then\n  user=1\nfi"),
         ("a.lua", "if a then\n  M.user = 1\nend"),
         ("a.php", "<?php\nif ($a) {\n  $user = f(1);\n}"),
+        ("a.vue", "<script>\nexports.user = 1\n</script>"),
         ("a.r", "if (a) {\n  user <- 1\n}"),
         # Forms of some languages.
         ("a.py", "[other, user] = 1, 2"),
@@ -492,6 +502,15 @@ def test_a_call_an_import_a_comment_or_a_string_is_no_definition(
         assert "definition" not in values(query, f"a.{suffix}", text)
 
 
+@pytest.mark.parametrize("syntax", sorted(language_data()["languages"]))
+def test_each_pattern_of_a_language_is_one_that_is_read(syntax: str) -> None:
+    table = read_language(syntax)
+    assert table.keys() <= {*code._Language._fields, *SymbolPatterns._fields}
+    for source in (value for value in table.values() if isinstance(value, str)):
+        assert "{{" not in re.sub(r"\\\{\{|\{\{symbol\}\}", "", source)
+        re.compile(source.replace("{{symbol}}", "user"))
+
+
 @given(st.sampled_from(sorted(USES)), st.data(), st.booleans())
 def test_several_uses_are_no_definition(
     suffix: str, data: st.DataObject, has_grammar: bool
@@ -580,14 +599,17 @@ def test_all_names_of_a_query_in_one_group_are_defined() -> None:
 @pytest.mark.parametrize("name", ["a.py", "a.c", "a.go", "a.ts", "a.hs", "a.sql", "a.kt", "a.rs"])
 def test_long_lines_and_groups_end_no_search_for_definitions(name: str, part: str) -> None:
     """A pattern that can match such a text in many ways would not come to its end."""
-    search, syntax = DefinitionSearch([Symbol("user")], members=False), syntax_of(name)
+    search, patterns = (
+        DefinitionSearch([Symbol("user")], members=False),
+        read_patterns(syntax_of(name)),
+    )
     long = part * 20_000
     lines = [f"user {long}", f"{long}user", f"int{long}(user)", f"export const {{ {long}"]
     text = "\n".join(lines)
-    syntax = "javascript" if syntax == "typescript" else syntax
-    assert len([*search._find_assignments(text, syntax)]) < 30
-    assert len([*search._find_grouped(text, syntax)]) < 30
-    assert len([*search._find_names(_DECLARATIONS.get(syntax, ""), text)]) < 30
+    for source in (patterns.assignment, patterns.other_assignment, patterns.declaration):
+        assert len([*search._find_names(source, text)]) < 30
+    groups = _find_spans(patterns.group, patterns.group_member, text)
+    assert len([*search._find_members(text, groups, patterns)]) < 30
 
 
 @pytest.mark.parametrize(
@@ -603,13 +625,12 @@ def test_long_lines_and_brackets_end_no_search_for_members(syntax: str, part: st
     long = part * 2_000
     text = f"class A {{\n\tuser {long}\n  user {long}user"
     blocks = [Block(0, len(text), BlockKind.CLASS, 0, name) for name in ("class A", "enum A")]
-    bodies = [*_find_bodies(text, blocks, syntax)]
+    patterns = read_patterns(syntax)
+    bodies = [*_find_bodies(text, blocks, patterns)]
     # What is read again is bounded: the text twice as it has two classes, and the others once.
     assert sum(end - start for start, end, _ in bodies) <= 3 * len(text)
-    assert (
-        len([*DefinitionSearch([Symbol("user")], members=True)._find_members(text, bodies, syntax)])
-        < 10_000
-    )
+    search = DefinitionSearch([Symbol("user")], members=True)
+    assert len([*search._find_members(text, bodies, patterns)]) < 10_000
 
 
 @given(
@@ -617,7 +638,7 @@ def test_long_lines_and_brackets_end_no_search_for_members(syntax: str, part: st
     st.lists(st.sampled_from([*"(){}[]<>\"'`\\#/*\n ,;=@", "a", "//", '"' * 3])).map("".join),
 )
 def test_direct_code_keeps_each_character_at_its_place(syntax: str, text: str) -> None:
-    spans = find_direct_code(text, 0, len(text), syntax)
+    spans = find_direct_code(text, 0, len(text), read_patterns(syntax))
     assert len(spans) == len(text)
     assert all(own in (" ", other) for own, other in zip(spans, text, strict=True))
 

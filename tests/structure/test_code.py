@@ -13,13 +13,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_cli.structure import Block, BlockKind, code, find_blocks, is_code, syntax_of
+from rerank_cli.structure import (
+    Block,
+    BlockKind,
+    code,
+    find_blocks,
+    is_code,
+    language_data,
+    syntax_of,
+)
 from tests.support.blocks import check_blocks, check_line_ends
 
 PACKAGE = Path(code.__file__).parent.parent
 HAS_GRAMMARS = find_spec("tree_sitter") is not None
 needs_grammars = pytest.mark.skipif(not HAS_GRAMMARS, reason="without the extra code")
-LANGUAGES = sorted(code._content()["languages"])
+LANGUAGES = sorted(language_data()["languages"])
 
 
 @pytest.fixture(params=[pytest.param("grammar", marks=needs_grammars), "indentation"])
@@ -594,7 +602,7 @@ def test_both_ways_agree_on_this_package(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @needs_grammars
 def test_every_grammar_can_be_opened() -> None:
-    for syntax in code._content()["grammars"]:
+    for syntax in language_data()["grammars"]:
         assert code.has_grammar(syntax), syntax
 
 

@@ -21,7 +21,8 @@ _OTHER_OWNER = 0.5  # the factor of a definition that is not in the class that t
 _LAST_NAME = re.compile(r"(\w+)\W*\Z")
 _NO_DEFINITION = re.compile(r"impl\b")  # does not define another name
 _NO_CLASS = re.compile(r"(?:extension|impl|mod|module|namespace|package)\b")
-_SYMBOL_MARK = "{{symbol}}"  # in a pattern, of each name that is looked for
+# In a pattern: each name that is looked for, and each whose class the query names.
+_SYMBOL_MARK, _OWNED_MARK = "{{symbol}}", "{{owned_symbol}}"
 _MAX_CLASS_DEPTH = 8  # of classes in classes; each class is read by itself
 _MAX_OWNER_CHARACTERS = 100  # of a line, before the name that it defines: app.handle = 1
 _NAME = re.compile(r"\w+")
@@ -104,6 +105,8 @@ class SymbolPatterns(NamedTuple):
     module_member: str = ""
     holder: str = ""
     holder_member: str = ""
+    constructor: str = ""
+    constructor_member: str = ""
     bracket: str = ""
     depth: int = 0
 
@@ -141,7 +144,8 @@ class DefinitionSearch:
             owner = normalise(symbol.owner)
             self._classes.setdefault(name, set()).add(owner if is_class else "")
             self._packages.setdefault(name, set()).update(() if is_class or not owner else (owner,))
-        self._symbol_source = rf"\b(?:{'|'.join(map(re.escape, self._symbols)) or '(?!)'})\b"
+        owned = frozenset(symbol.name for symbol in symbols if symbol.owner[:1].isupper())
+        self._symbol_source, self._owned_source = map(_any_of, (self._symbols, owned))
         self._symbol = re.compile(self._symbol_source, re.IGNORECASE)
 
     def find(self, document: Document) -> Sequence[Definition]:
@@ -170,10 +174,14 @@ class DefinitionSearch:
         if self._with_members:
             members = self._find_members(text, _find_bodies(text, blocks, patterns), patterns)
             declarations = self._find_names(patterns.declaration, text)
+            constructors = _find_spans(patterns.constructor, patterns.constructor_member, text)
+            fields = self._find_members(text, constructors, patterns)
+            outer = chain(
+                _leave_inner(document, blocks, chain(members, declarations)),
+                _leave_inner(document, (), fields),  # in the function that makes them
+            )
             names += [
-                (place, name, _MEMBER_VALUE)
-                for place, name in _leave_inner(document, blocks, chain(members, declarations))
-                if name in self._symbols
+                (place, name, _MEMBER_VALUE) for place, name in outer if name in self._symbols
             ]
         names.sort()
         owners = _find_owners(document, blocks, names)
@@ -210,9 +218,14 @@ class DefinitionSearch:
         if not source:
             return
         source = source.replace(_SYMBOL_MARK, self._symbol_source)
+        source = source.replace(_OWNED_MARK, self._owned_source)
         for match in re.finditer(source, text, re.IGNORECASE | re.MULTILINE):
             group = match.lastindex or 0
             yield match.start(group), match[group]
+
+
+def _any_of(names: Collection[str]) -> str:
+    return rf"\b(?:{'|'.join(map(re.escape, names)) or '(?!)'})\b"
 
 
 def _find_definitions(text: str, blocks: Iterable[Block]) -> Iterator[tuple[int, str]]:

@@ -321,6 +321,25 @@ def test_what_only_names_a_symbol_does_not_define_it(
         ("a.java", "class A {\n  native int user(int x,\n    int y);\n}"),
         ("a.ts", "interface A {\n  user(x: number): void;\n  (other: B): C;\n}"),
         ("a.ts", "interface A { user<T>(x: T): T }"),
+        # Variables without a value.
+        ("a.ts", "declare const user: T;"),
+        ("a.ts", "export declare let user: (x: T) => void;"),
+        ("a.d.ts", "declare namespace A {\n  const user: T;\n}"),
+        ("a.ts", "declare global {\n  var user: T;\n}"),
+        ("a.js", "let user;"),
+        ("a.js", "let user, other;\r"),
+        # Fields that are parameters of a constructor.
+        ("a.ts", "class A {\n  constructor(private user: B) {}\n}"),
+        ("a.ts", "class A {\n  constructor(other: C, protected readonly user = 1) {\n  }\n}"),
+        (
+            "a.ts",
+            "class A {\n constructor(\n  private b: D<E, F>,\n  @B(C) public user?: G\n ) {\n }\n}",
+        ),
+        ("a.php", "<?php\nclass A {\n  public function __construct(private ?B $user) {\n  }\n}"),
+        (
+            "a.php",
+            "<?php\nclass A {\n function __construct(\n  $b,\n  private B\\C $user\n ) {\n }\n}",
+        ),
         ("a.ts", "abstract class A {\n  protected abstract user(): void;\n}"),
         ("a.ts", "export type A = {\n  readonly get: B;\n  user?(x: number): void;\n}"),
         ("a.d.ts", "declare class A {\n  static user(\n    x: number,\n  ): void;\n}"),
@@ -417,13 +436,58 @@ def test_what_is_in_a_member_or_beside_one_is_no_definition(name: str, text: str
         assert "definition" not in values(query, name, f"{text}\n")
 
 
-# What names `user` in each language, in whole lines, and defines nothing.
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.py", "class A:\n    def __init__(self):\n        self.user = 1"),
+        (
+            "a.py",
+            "class A:\n  def __init__(\n    self, x\n  ) -> None:\n    self.user: B = x",
+        ),
+        ("a.py", "class A:\n    def __init__(self):\n        if x:\n            self.user = 1"),
+        ("a.py", "class A:\n\tdef __init__(self):\n\n\t\tself.other, self.user = 1, 2\n\n"),
+        (
+            "a.py",
+            "class A:\n    def __init__(self):\n        self.other = self.user = (\n            1)",
+        ),
+        ("a.js", "class A {\n  constructor(x) {\n    super();\n    this.user = x;\n  }\n}"),
+        ("a.js", "class A {\n  constructor(x) { this.other = 1; this.user = x; }\n}"),
+        (
+            "a.php",
+            "<?php\nclass A {\n  function __construct($x)\n  {\n    $this->user = $x;\n  }\n}",
+        ),
+        ("a.go", "type A struct {\n\tother int\n\t*user\n}"),
+        ("a.go", 'type A struct {\n\tB.user `json:"x"` // of it\n}'),
+        ("a.go", "type A struct { user[int] }"),
+    ],
+)
+@pytest.mark.parametrize("has_grammar", [True, False])
+def test_a_field_that_a_class_makes_is_defined_for_a_query_with_the_class(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str, has_grammar: bool
+) -> None:
+    if not has_grammar:
+        monkeypatch.setattr(code, "_grammar", lambda _: None)
+    assert values("A.user", name, f"{text}\n").get("definition") == 0.75
+    assert values("C.user", name, f"{text}\n").get("definition") == 0.375
+    for query in ("user", "self.user", "a.user", "how does A.user work"):
+        assert "definition" not in values(query, name, f"{text}\n")
+
+
+# What names `user` in each language, in whole lines, and defines nothing, also in a class A.
 _SCRIPT_USES = (
     *("user();", "user(1, () => {\n});", "new user(1);", "await user(1);", "other = user(1);"),
     *("if (user(1)) {\n  user();\n}", "other(user, user => user);", "other({ user });"),
     *('import user from "user";', 'import { other as user } from "a";', "export { user };"),
     *("// user = 1", "/*\nuser = 1\nfunction user() {\n}\n*/", "/**\n * user(1): a\n */"),
     *("other = `\nuser = 1\nfunction user() {\n}\n`;", '"user = 1";', "other = 'user()';"),
+    "class A {\n  constructor(user, b = user(1)) {\n    this.user();\n    b.user = 1;\n  }\n}",
+    "class A {\n  go() {\n    this.user = 1;\n  }\n}",
+    "class A {\n  /*\n  constructor(private user) {\n  }\n  */\n}",
+    "class A {\n  constructor(x) {\n    // this.user = 1\n    this.b.user = 1;\n  }\n}",
+    "class A {\n  constructor(x) {\n    f('; this.user = 1');\n    f(this.user = 1);\n  }\n}",
+    "class A {\n  constructor(x) {\n    if (this.user == 1) this.b = this.user;\n  }\n}",
+    "const other = `\n  constructor(private user) {\n    this.user = 1;\n  }\n`;",
+    *("for (let user of other) {\n}", "// declare const user: A;", "/*\nlet user;\n*/"),
 )
 _C_USES = (
     *("// user = 1", "/*\nint user(int a);\nint user = 1;\n*/", '#include "user.h"'),
@@ -437,6 +501,12 @@ USES: dict[str, tuple[str, ...]] = {
         *("from a import other as user", "# user = 1", '"""\nuser = 1\ndef user():\n"""'),
         *("other = '''\nclass user:\n    user = 1\n'''", "other(\n    user=1,\n)", "user(1)[0]"),
         *("if user:\n    user()", "print('user = 1')", "other = [\n    user,\n]", "user.other()"),
+        *("class A:\n    def go(self):\n        self.user = 1", "self.user = 1"),
+        "class A:\n    def __init__(self, user):\n        self.user()\n        self.user.b = user",
+        'class A:\n    """\n    def __init__(self):\n        self.user = 1\n    """',
+        "class A:\n    def __init__(self):\n        # self.user = 1\n        f('self.user = 1')",
+        "class A:\n    def __init__(self):\n        self.user == 1\n        self.other = self.user",
+        "class A:\n    def __init__(self):\n        f(\n        self.user=1)\n\n\nself.user = 1",
     ),
     "js": _SCRIPT_USES,
     "ts": _SCRIPT_USES,
@@ -446,6 +516,8 @@ USES: dict[str, tuple[str, ...]] = {
     "go": (
         *('import user "user"', 'import (\n\tuser "a"\n)', "// user = 1", "/*\nvar user = 1\n*/"),
         *("var other = user(1)", "var other = `\nvar user = 1\n`", "func f() {\n\tuser(1)\n}"),
+        "type A struct {\n\t// user\n\tother user\n\tb *user `user`\n}",
+        "type A interface {\n\tGo(\n\t\tuser,\n\t) int\n\t~int | user\n}",
     ),
     "rs": (
         *("use user;", "use a::{user, other};", "user!(1);", "// user = 1", "/*\nfn user();\n*/"),
@@ -465,6 +537,8 @@ USES: dict[str, tuple[str, ...]] = {
     "php": (
         *("use user;", "user(1);", "// $user = 1;", "$a = user(1);", "class A {\n  use user;\n}"),
         "/*\n$user = 1;\nfunction user();\n*/",
+        "class A {\n  function __construct(B $user) {\n  $this->user();\n  $a->user = 1;\n  }\n}",
+        "class A {\n  function go() {\n    $this->user = 1;\n  }\n}",
     ),
     "rb": (
         *("user", "user 1", "user(1)", "require 'user'", "# user = 1", "include User"),
@@ -498,7 +572,7 @@ def test_a_call_an_import_a_comment_or_a_string_is_no_definition(
     if not has_grammar:
         monkeypatch.setattr(code, "_grammar", lambda _: None)
     text = f"<?php\n{text}\n" if suffix == "php" else f"{text}\n"
-    for query in ("user", "USER"):
+    for query in ("user", "USER", "A.user"):
         assert "definition" not in values(query, f"a.{suffix}", text)
 
 
@@ -507,8 +581,8 @@ def test_each_pattern_of_a_language_is_one_that_is_read(syntax: str) -> None:
     table = read_language(syntax)
     assert table.keys() <= {*code._Language._fields, *SymbolPatterns._fields}
     for source in (value for value in table.values() if isinstance(value, str)):
-        assert "{{" not in re.sub(r"\\\{\{|\{\{symbol\}\}", "", source)
-        re.compile(source.replace("{{symbol}}", "user"))
+        assert "{{" not in re.sub(r"\\\{\{|\{\{(?:owned_)?symbol\}\}", "", source)
+        re.compile(re.sub(r"\{\{(?:owned_)?symbol\}\}", "user", source))
 
 
 @given(st.sampled_from(sorted(USES)), st.data(), st.booleans())
@@ -520,7 +594,8 @@ def test_several_uses_are_no_definition(
     with pytest.MonkeyPatch.context() as patch:
         if not has_grammar:
             patch.setattr(code, "_grammar", lambda _: None)
-        assert "definition" not in values("user", f"a.{suffix}", text)
+        for query in ("user", "A.user"):
+            assert "definition" not in values(query, f"a.{suffix}", text)
 
 
 @pytest.mark.parametrize(
@@ -617,7 +692,8 @@ def test_long_lines_and_groups_end_no_search_for_definitions(name: str, part: st
     [
         *("a, ", "a<", "<", "@a.", " ", "\n", "(", ")", "{", "}", "[a]", "a( ) ", "user,", "user "),
         *("'", '"', "\\'", '\\"', '""', "'" * 3, "`", "/*", "*/", "#", "*a", "a::", "a = ", "'a"),
-        *("enum {", "enum\n", "const (\n\t", "type a = {\n"),
+        *("enum {", "enum\n", "const (\n\t", "type a = {\n", "  constructor(private ", "self.a,"),
+        *("  def __init__(self):\n", "  def __init__(\n    self.a = ", "private ", "(private "),
     ],
 )
 @pytest.mark.parametrize("syntax", ["python", "c", "go", "javascript", "rust"])
@@ -626,10 +702,11 @@ def test_long_lines_and_brackets_end_no_search_for_members(syntax: str, part: st
     text = f"class A {{\n\tuser {long}\n  user {long}user"
     blocks = [Block(0, len(text), BlockKind.CLASS, 0, name) for name in ("class A", "enum A")]
     patterns = read_patterns(syntax)
-    bodies = [*_find_bodies(text, blocks, patterns)]
+    constructors = _find_spans(patterns.constructor, patterns.constructor_member, text)
+    bodies = [*_find_bodies(text, blocks, patterns), *constructors]
     # What is read again is bounded: the text twice as it has two classes, and the others once.
-    assert sum(end - start for start, end, _ in bodies) <= 3 * len(text)
-    search = DefinitionSearch([Symbol("user")], members=True)
+    assert sum(end - start for start, end, _ in bodies) <= 4 * len(text)
+    search = DefinitionSearch([Symbol("user", "A")], members=True)
     assert len([*search._find_members(text, bodies, patterns)]) < 10_000
 
 

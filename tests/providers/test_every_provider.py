@@ -9,7 +9,7 @@ from rerank_cli.providers.catalogue import find_provider, provider_names
 from tests.conftest import Run
 from tests.support.loopback import DIALECTS, logit_of, score_of, serve
 from tests.support.loopback.samples import QUERY, TEXTS
-from tests.support.remote_commands import KEY, dialect_of
+from tests.support.remote_commands import KEY, dialect_of, set_keys
 
 BEST = sorted(range(len(TEXTS)), key=lambda place: -score_of(QUERY, TEXTS[place]))
 
@@ -23,9 +23,7 @@ def arguments(provider: str, url: str) -> list[str]:
 @pytest.fixture(autouse=True)
 def keys_and_no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "_FIRST_POLL_SECONDS", 0.001)
-    for name in provider_names():
-        for variable in find_provider(name).key:
-            monkeypatch.setenv(variable, KEY)
+    set_keys(monkeypatch)
 
 
 def test_every_dialect_is_spoken_by_a_provider() -> None:

@@ -9,11 +9,10 @@ import pytest
 from rerank_cli import Reranker
 from rerank_cli.errors import UsageError
 from rerank_cli.providers import RemoteOptions
-from rerank_cli.providers.catalogue import find_provider, provider_names
 from tests.conftest import Outcome, Run
 from tests.support.loopback import Server, serve
 from tests.support.loopback.samples import TEXTS
-from tests.support.remote_commands import dialect_of, documents, model_options
+from tests.support.remote_commands import dialect_of, documents, model_options, set_keys
 
 BGE = "siliconflow/BAAI/bge-reranker-v2-m3"
 QWEN = "siliconflow/Qwen/Qwen3-Reranker-8B"
@@ -21,9 +20,7 @@ QWEN = "siliconflow/Qwen/Qwen3-Reranker-8B"
 
 @pytest.fixture(autouse=True)
 def keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in provider_names():
-        for variable in find_provider(name).key:
-            monkeypatch.setenv(variable, "key")
+    set_keys(monkeypatch, "key")
 
 
 def run_command(rerank: Run, server: Server, model: str, *more: str) -> Outcome:

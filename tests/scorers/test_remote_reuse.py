@@ -24,7 +24,7 @@ from rerank_cli.types import Document, Media, Pair
 from tests.conftest import Run
 from tests.support.json_values import VALUES
 from tests.support.loopback import serve
-from tests.support.remote_commands import model_options
+from tests.support.remote_commands import model_options, set_keys
 
 GivenDocument = Mapping[str, Any] | Document
 
@@ -62,9 +62,7 @@ def score_of(value: Any) -> float:
 
 @pytest.fixture(autouse=True)
 def keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in provider_names():
-        for variable in find_provider(name).key:
-            monkeypatch.setenv(variable, "key")
+    set_keys(monkeypatch, "key")
 
 
 class Service:

@@ -1,8 +1,12 @@
 """Helpers for tests of remote models: the options and the input of a command, and its requests."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
+from rerank_cli.providers.catalogue import find_provider, provider_names
 from tests.support.loopback import DIALECTS, Server
 from tests.support.loopback.samples import TEXTS
 
@@ -21,6 +25,18 @@ def dialect_of(provider: str) -> str:
     """The loopback server's name of the dialect that a provider speaks."""
     dialect = _DIALECTS.get(provider, provider)
     return dialect if dialect in DIALECTS else "openai-like"
+
+
+@functools.cache
+def key_variables() -> tuple[str, ...]:
+    """The variables that hold the keys of the providers that ship."""
+    return tuple(variable for name in provider_names() for variable in find_provider(name).key)
+
+
+def set_keys(monkeypatch: pytest.MonkeyPatch, key: str = KEY) -> None:
+    """Give every provider this key."""
+    for variable in key_variables():
+        monkeypatch.setenv(variable, key)
 
 
 def model_options(server: Server, model: str = "openai-like/m") -> list[str]:

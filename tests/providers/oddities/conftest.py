@@ -3,15 +3,13 @@
 import pytest
 
 from rerank_cli.providers import client
-from rerank_cli.providers.catalogue import find_provider, provider_names
 from tests.providers.oddities.command import KEY
+from tests.support.remote_commands import set_keys
 
 
 @pytest.fixture(autouse=True)
 def keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in provider_names():
-        for variable in find_provider(name).key:
-            monkeypatch.setenv(variable, KEY)
+    set_keys(monkeypatch, KEY)
 
 
 @pytest.fixture(autouse=True)

@@ -104,12 +104,13 @@ class BlockSizes:
         # A document of no more characters is one block and one chunk.
         self._sure = self.block if room is None else min(room, self.block or room)
 
-    def counts(self, texts: Sequence[str]) -> list[int]:
-        """The number of blocks of each text."""
-        if self.block is None or max(map(len, texts), default=0) <= self.block:
-            return [1] * len(texts)
+    def counts(self, documents: Sequence[Document]) -> list[int]:
+        """The number of blocks of each document."""
+        lengths = [len(document.text) for document in documents]
+        if self.block is None or not lengths or max(lengths) <= self.block:
+            return [1] * len(lengths)
         most = math.inf if self.most is None else self.most
-        return [max(1, math.ceil(min(len(text), most) / self.block)) for text in texts]
+        return [max(1, math.ceil(min(length, most) / self.block)) for length in lengths]
 
     def count_doubtful(self, documents: Sequence[Document]) -> int:
         """How many documents might have another number of chunks than of blocks."""
@@ -138,9 +139,7 @@ class PassageCounter:
 
     def add(self, documents: Sequence[Document], blocks: Sequence[int] | None = None) -> None:
         """Add documents; `blocks` has the number of blocks of each, if that is known."""
-        if blocks is None:
-            blocks = self._sizes.counts([document.text for document in documents])
-        self.blocks += sum(blocks)
+        self.blocks += sum(self._sizes.counts(documents) if blocks is None else blocks)
         self._doubtful += self._sizes.count_doubtful(documents)
 
     def count(self, splits: Sequence[Split]) -> tuple[int, bool]:
@@ -188,7 +187,7 @@ def _look_at(
     places: Sequence[int], documents: Sequence[Document], sizes: BlockSizes, memory: TextMemory
 ) -> DocumentBatch:
     texts = [document.text for document in documents]
-    blocks = sizes.counts(texts)
+    blocks = sizes.counts(documents)
     if sizes.most is not None and max(map(len, texts)) > sizes.most:
         texts = [text[: sizes.most] for text in texts]
     texts = [

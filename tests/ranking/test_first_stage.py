@@ -459,11 +459,12 @@ def test_sizes_follow_the_plan() -> None:
     assert (sizes.block, sizes.chunk, sizes.most) == (16, 32, 32 * 1024)
     whole = BlockSizes(replace(plan(), room=None))
     assert (whole.block, whole.most) == (None, None)
-    assert whole.counts(["a" * 9999, "a"]) == [1, 1]
+    assert whole.counts([Document("a" * 9999), Document("a")]) == [1, 1]
     assert not whole.count_doubtful([Document("a" * 9999)])
     block_sizes = BlockSizes(replace(plan(), room=None, characters=100))
     assert (block_sizes.block, block_sizes.chunk) == (100, 100)
-    assert block_sizes.counts(["a" * 950, "a", "a" * 101]) == [10, 1, 2]
+    assert block_sizes.counts([Document("a" * size) for size in (950, 1, 101)]) == [10, 1, 2]
+    assert block_sizes.counts([]) == []
     assert block_sizes.count_doubtful([Document("a" * 950), Document("a"), Document("ä" * 50)]) == 2
 
 

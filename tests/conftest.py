@@ -82,19 +82,28 @@ _home_numbers = itertools.count()
 
 
 @pytest.fixture(autouse=True)
-def home(
+def home_path(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Path]:
-    """Keep the developer's own settings, keys and variables out of every test."""
+    """Keep the developer's own settings, keys and variables out of every test.
+
+    Most tests write nothing there, so the folder is made only when something is.
+    """
     for name in [name for name in os.environ if name.startswith("RERANK_")]:
         monkeypatch.delenv(name)
-    # pytest would look for a free number among the folders of all tests before.
-    folder = tmp_path_factory.mktemp(f"home{next(_home_numbers)}", numbered=False)
+    folder = tmp_path_factory.getbasetemp() / f"home{next(_home_numbers)}"
     monkeypatch.setenv("RERANK_HOME", str(folder))
     # Nearly every test may use the prepared copies of earlier tests.
     monkeypatch.setenv("RERANK_PREPARED", str(tmp_path_factory.getbasetemp() / "prepared"))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def home(home_path: Path) -> Path:
+    """The folder of settings and keys of a test, which has neither yet."""
+    home_path.mkdir()
+    return home_path
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -244,6 +244,7 @@ def standard_output(_: Place) -> str:
 
 def own_settings(_: Place) -> str:
     path = Path(os.environ["RERANK_HOME"]) / "config.toml"
+    path.parent.mkdir()
     path.write_text('prepend = "title"\n')
     return str(path)
 

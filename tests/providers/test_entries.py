@@ -23,6 +23,8 @@ from rerank_cli.providers.schema import REQUEST_OPTIONS, Provider, placeholders
 from tests.conftest import ROOT, Run
 from tests.support.loopback import serve
 
+pytestmark = pytest.mark.usefixtures("home")
+
 
 def models_of(provider: str) -> list[str]:
     """Names of models that between them meet every rule of a provider, and some that meet none."""

@@ -678,7 +678,7 @@ def test_long_lines_and_groups_end_no_search_for_definitions(name: str, part: st
         DefinitionSearch([Symbol("user")], members=False),
         read_patterns(syntax_of(name)),
     )
-    long = part * 20_000
+    long = part * 5_000
     lines = [f"user {long}", f"{long}user", f"int{long}(user)", f"export const {{ {long}"]
     text = "\n".join(lines)
     for source in (patterns.assignment, patterns.other_assignment, patterns.declaration):

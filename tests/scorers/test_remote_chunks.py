@@ -27,7 +27,7 @@ def long_text(words: int, seed: int = 0) -> str:
     return f"{seed} " + " ".join(chance.choice(vocabulary) for _ in range(words))
 
 
-LONG = [long_text(words, seed) for seed, words in enumerate([10, 3000, 30, 9000])]
+LONG = [long_text(words, seed) for seed, words in enumerate([10, 1000, 30, 6500])]
 
 
 @pytest.fixture(autouse=True)

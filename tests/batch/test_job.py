@@ -24,10 +24,15 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSI
 RECORDS = 1500
 
 
+def write_source(folder: Path, count: int) -> Path:
+    """So many records, some of them wrong."""
+    records = [record(number) if number % 100 else {"id": number} for number in range(count)]
+    return write(folder / "in.jsonl", records)
+
+
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    records = [record(number) if number % 100 else {"id": number} for number in range(RECORDS)]
-    return write(tmp_path_factory.mktemp("source") / "in.jsonl", records)
+    return write_source(tmp_path_factory.mktemp("source"), RECORDS)
 
 
 def run_killed(source: Path, out: Path, times: int, *, is_piped: bool = False) -> int:
@@ -54,10 +59,13 @@ def run_killed(source: Path, out: Path, times: int, *, is_piped: bool = False) -
 
 
 @pytest.mark.parametrize("is_piped", [False, pytest.param(True, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("times", [2, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("times", "count"), [(2, 400), pytest.param(30, RECORDS, marks=pytest.mark.slow)]
+)
 def test_killed_and_resumed_it_is_what_it_would_have_been(
-    times: int, is_piped: bool, source: Path, tmp_path: Path, rerank: Run
+    times: int, count: int, is_piped: bool, tmp_path: Path, rerank: Run
 ) -> None:
+    source = write_source(tmp_path, count)
     plain, out = tmp_path / "plain.jsonl", tmp_path / "out.jsonl"
     assert (
         rerank("batch", str(source), "-o", str(plain), "-m", SMALL, "--results", "scores").code == 3
@@ -65,7 +73,7 @@ def test_killed_and_resumed_it_is_what_it_would_have_been(
     assert run_killed(source, out, times, is_piped=is_piped) == 3
     assert out.read_bytes() == plain.read_bytes()
     marks = (tmp_path / "out.jsonl.journal").read_text().splitlines()
-    assert json.loads(marks[-1])["figures"]["records"] == RECORDS
+    assert json.loads(marks[-1])["figures"]["records"] == count
 
 
 @pytest.mark.slow

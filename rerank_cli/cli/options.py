@@ -3,7 +3,6 @@
     common_options   those that matter most; help shows them first, and -h no others
     input_options, model_options, …
                      groups of options; a command takes them by `parameters.with_options`
-    setting          declares an option that config.toml and the environment can set too
 
 What holds without a value is `show_default` where the value itself does not say it.
 
@@ -11,12 +10,11 @@ A parameter has the name of its option, and of the field that `option_values` ma
 """
 
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from rerank_cli.cli.parameters import COMMON_GROUP
-from rerank_cli.cli.settings import variable_of
+from rerank_cli.cli.parameters import COMMON_GROUP, setting
 from rerank_cli.inputs import (
     DEFAULT_MAX_DOCUMENT_BYTES,
     InputFormat,
@@ -45,14 +43,6 @@ from rerank_cli.runtimes import DEFAULT_PASSAGE_MEMORY_BYTES, Device, Runtime
 from rerank_cli.terminal import STDOUT, Color, format_size
 
 DEFAULT_MODEL = "mini@3"  # of the catalogue, which takes long to read
-
-
-def setting(*names: str, **rest: Any) -> Any:
-    """Declare an option that is a setting; a flag also needs its `--no-` form."""
-    long = next(name for name in names if name.startswith("--"))
-    key = long.removeprefix("--").partition("/")[0]
-    return typer.Option(*names, envvar=variable_of(key), show_envvar=False, **rest)
-
 
 _common = partial(typer.Option, rich_help_panel=COMMON_GROUP)
 _common_setting = partial(setting, rich_help_panel=COMMON_GROUP)

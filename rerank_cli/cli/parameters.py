@@ -1,5 +1,6 @@
 """The parameters of Typer's commands: how their values are read, and which of them are settings.
 
+    setting         declares an option that config.toml and the environment can set too
     with_options    adds options that several commands share
     describe_default
                     what holds if an option has no value
@@ -31,6 +32,7 @@ from rerank_cli.cli.settings import (
     read_config,
     refusal_hint,
     take_presets,
+    variable_of,
 )
 from rerank_cli.errors import ConfigError, NoHome, near_words
 from rerank_cli.terminal import warn, write_text
@@ -41,6 +43,21 @@ _OTHER_VARIABLES = (HOME_VARIABLE, "RERANK_PREPARED")  # of ours that are no set
 _NEAR = 0.8  # how much alike the names of variables have to be, of 1
 OTHER_GROUP = "Other"  # the group of options that name none
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+_setting_variables: set[str] = set()  # of all options that are settings, of any command
+
+
+def setting(*names: str, **rest: Any) -> Any:
+    """Declare an option that is a setting; a flag also needs its `--no-` form.
+
+    Belongs into a module that every start imports: all variables are then known without importing
+    the commands.
+    """
+    long = next(name for name in names if name.startswith("--"))
+    variable = variable_of(long.removeprefix("--").partition("/")[0])
+    _setting_variables.add(variable)
+    return typer.Option(*names, envvar=variable, show_envvar=False, **rest)
 
 
 class OptionHelp(NamedTuple):
@@ -144,30 +161,16 @@ def setting_values(ctx: Any) -> dict[str, tuple[Any, str]]:
     return values
 
 
-def warn_of_variables(root: Any, environ: Mapping[str, str] = os.environ) -> None:
-    """Say on stderr which variables set nothing and are spelled nearly as a setting's.
-
-    Imports all commands if the first one does not have the setting of some variable.
-    """
-    names = {
-        name.removeprefix(VARIABLE_PREFIX)
-        for name, value in environ.items()
-        if name.startswith(VARIABLE_PREFIX) and value and name not in _OTHER_VARIABLES
-    }
-    if not names or not names - _variable_ends(root.command.commands.values()):
-        return
-    ends = _variable_ends(all_commands(root))
-    for name in sorted(names - ends):
-        if near := near_words(name, ends, likeness=_NEAR, most=1):
-            message = f"{VARIABLE_PREFIX}{name} has no effect: no variable has this name"
+def warn_of_variables(environ: Mapping[str, str] = os.environ) -> None:
+    """Say on stderr which variables set nothing and are spelled nearly as a setting's."""
+    variables = {*_OTHER_VARIABLES, *_setting_variables}
+    names = {name for name, value in environ.items() if name.startswith(VARIABLE_PREFIX) and value}
+    ends = [variable.removeprefix(VARIABLE_PREFIX) for variable in sorted(variables)]
+    for name in sorted(names - variables):
+        near = near_words(name.removeprefix(VARIABLE_PREFIX), ends, likeness=_NEAR, most=1)
+        if near:
+            message = f"{name} has no effect: no variable has this name"
             warn(sys.stderr, message, f"did you mean {VARIABLE_PREFIX}{near[0]}?")
-
-
-def _variable_ends(commands: Iterable[Any]) -> set[str]:
-    """What follows the prefix in the variables of the settings of commands, and in others."""
-    settings = settings_in(commands).values()
-    variables = {*_OTHER_VARIABLES, *(setting.variable for setting in settings)}
-    return {variable.removeprefix(VARIABLE_PREFIX) for variable in variables}
 
 
 def is_given(ctx: Any, parameter: str) -> bool:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rerank_cli.cli.options import setting
+from rerank_cli.cli.parameters import setting
 from rerank_cli.providers import (
     DEFAULT_CONCURRENCY_REQUESTS,
     DEFAULT_CONNECT_TIMEOUT_SECONDS,

@@ -118,7 +118,7 @@ class DefaultGroup(PlainGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Insert the default command if the arguments do not begin with a command."""
         if not ctx.resilient_parsing:
-            warn_of_variables(ctx)
+            warn_of_variables()
         first = args[0] if args else None
         is_known = first == "help" or first in self.list_commands(ctx)
         if is_known and first not in self.file_commands and not ctx.resilient_parsing:

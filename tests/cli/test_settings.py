@@ -63,13 +63,21 @@ def test_other_variables_are_nobodys_business(monkeypatch: pytest.MonkeyPatch) -
     assert documented >= {setting.variable for setting in SETTINGS.values()}
     warn = Mock()
     monkeypatch.setattr(parameters, "warn", warn)
-    root = COMMAND.make_context("rerank", ["--version"], resilient_parsing=True)
     others = ("RERANK_API_KEY", "RERANK_TEST", "RERANK_", "MODEL", "RERANKER_MODLE")
-    parameters.warn_of_variables(root, dict.fromkeys((*documented, *others), "1"))
-    parameters.warn_of_variables(root, {"RERANK_MODLE": ""})
+    parameters.warn_of_variables(dict.fromkeys((*documented, *others), "1"))
+    parameters.warn_of_variables({"RERANK_MODLE": ""})
     assert not warn.called
-    parameters.warn_of_variables(root, {"RERANK_PREPARD": "off"})
+    parameters.warn_of_variables({"RERANK_PREPARD": "off"})
     assert warn.call_args.args[-1] == "did you mean RERANK_PREPARED?"
+
+
+@pytest.mark.parametrize("name", ["RERANK_PASSAGE_MEMORY", "RERANK_PASAGE_MEMORY"])
+def test_variables_are_known_without_importing_other_commands(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The setting of a variable may be another command's, as this one is."""
+    monkeypatch.setenv(name, "1GB")
+    assert "rerank_cli.commands.batch" not in modules_after("--version")
 
 
 def test_flags_beat_the_environment_which_beats_the_file(

@@ -9,15 +9,17 @@ no line is taken apart by itself: the first lines decide together how all are la
     WHOLE     no certain layout: a line is its own text
 
 The files on disk count most: is there one of this name, and is this its line? Without files, parts
-must fit those of the other lines. Only a file can tell the number of a column from the text.
+must fit those of the other lines. Only a file can tell the number of a column from the text, and
+the number of a line that came without one.
 """
 
 import base64
 import os
 import re
+from bisect import bisect
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from functools import cached_property, lru_cache
 from itertools import islice, pairwise
@@ -79,16 +81,17 @@ def grep_matches(
     Calls `count_binary` for each file that a tool only reports as binary.
     """
     reader: _Reader | None = None
+    disk = _Disk()
     for window in _windows(blocks):
         lines = [_parse_block(block) for block in window]
         plain = [line for line in lines if isinstance(line, _Line)]
         if reader is None:
-            reader = _Reader(plain, count_binary)
+            reader = _Reader(plain, disk, count_binary)
         paths = reader.known_paths(plain)
         for line in lines:
             match = reader.read(line, paths) if isinstance(line, _Line) else line
             if match is not None:
-                yield match
+                yield disk.number(match)
 
 
 def _windows(blocks: Iterator[SourceBlock]) -> Iterator[list[SourceBlock]]:
@@ -228,6 +231,33 @@ class _Disk:
         self.is_file: Callable[[str], bool] = lru_cache(4096)(os.path.isfile)
         self._content: Callable[[str], bytes] = lru_cache(1)(_read_content)
         self._lines: Callable[[str], list[bytes]] = lru_cache(1)(self._split_content)
+        self._numbers: Callable[[str], dict[bytes, list[int]]] = lru_cache(1)(self._number_lines)
+        self._last_place = "", 0  # of a line that got its number: its path, and the number
+        self._changed: set[str] = set()  # files that have not every line that was looked for
+
+    def number(self, match: GrepMatch) -> GrepMatch:
+        """A match with the number of its line, if it came without one and its file has it.
+
+        Of equal lines each is a match: the next one counts, as they come in order.
+        """
+        path, text = match.path, match.text.encode("utf-8", "surrogateescape")
+        if match.line is not None or path is None or path in self._changed:
+            return match
+        if not text or not self.is_file(path):
+            return match
+        last_path, last = self._last_place
+        last = last if path == last_path else 0
+        if numbers := self._numbers(path).get(text):
+            number = numbers[bisect(numbers, last) % len(numbers)]
+        else:  # a part of a line, and a line may have several
+            lines = self._lines(path)
+            places = range(max(0, last - 1), len(lines))
+            number = next((place + 1 for place in places if text in lines[place]), 0)
+        if not number:
+            self._changed.add(path)  # looking for every line of a large one would take long
+            return match
+        self._last_place = path, number
+        return replace(match, line=number)
 
     def fits(self, split: _PathSplit) -> dict[_Shape, int]:
         """How well each shape fits the file of a line: 2, 1, or 0 for not at all."""
@@ -277,6 +307,13 @@ class _Disk:
     def _split_content(self, path: str) -> list[bytes]:
         content = _ESCAPE_BYTES.sub(b"", self._content(path))
         return [line.rstrip(b"\r") for line in content.split(b"\n")]
+
+    def _number_lines(self, path: str) -> dict[bytes, list[int]]:
+        """The numbers of the lines that a text is."""
+        numbers: dict[bytes, list[int]] = {}
+        for number, line in enumerate(self._lines(path), 1):
+            numbers.setdefault(line, []).append(number)
+        return numbers
 
 
 def _read_content(path: str) -> bytes:
@@ -329,10 +366,12 @@ class _Layout(Enum):
 class _Reader:
     """Reads lines by the layout that the first ones have."""
 
-    def __init__(self, lines: Sequence[_Line], count_binary: Callable[[], None]) -> None:
+    def __init__(
+        self, lines: Sequence[_Line], disk: _Disk, count_binary: Callable[[], None]
+    ) -> None:
         self._count_binary = count_binary
-        self._disk = _Disk()
-        self._headings = _Headings(self._disk)
+        self._disk = disk
+        self._headings = _Headings(disk)
         lines = [line for line in lines if line.text != _GROUP_SEPARATOR and not line.is_remark]
         self._layout, splits = _choose_layout([line.text for line in lines], self._disk)
         self._shapes = _vote(splits, self._disk)

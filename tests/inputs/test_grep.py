@@ -371,6 +371,31 @@ def test_numbers_that_come_again_are_those_of_lines(
     assert [(match.path, match.line) for match in matches_of(b"1:1:1\n1:1:1\n")] == [("1", 1)] * 2
 
 
+@pytest.mark.parametrize(
+    ("content", "numbers"),
+    [
+        (b"a.txt\0two\na.txt\0one\na.txt\0one\n", [2, 3, 5]),  # as with -Z
+        (b"a.txt\0one\nb.txt\0one\na.txt\0one\n", [1, 4, 1]),
+        (b"a.txt\0two\na.txt\0one\na.txt\0n\na.txt\0r\n", [2, 3, 3, 4]),  # as with -o
+        (b"a.txt\0two\na.txt\0one\na.txt\0new\na.txt\0two\n", [2, 3, None, None]),
+        (b"gone.txt\0one\na.txt\0two\na.txt\0two\n", [None, 2, 2]),
+        (b"a.txt:4:two\na.txt:8:one\n", [2, 3]),  # offsets, as with -b
+        (message("match", path={"text": "a.txt"}, lines={"text": "three\n"}), [4]),
+    ],
+)
+def test_a_line_without_its_number_is_looked_up(
+    content: bytes,
+    numbers: list[int | None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever opens the place should not open line 1."""
+    monkeypatch.chdir(tmp_path)
+    Path("a.txt").write_text("one\ntwo\none\nthree\none\n")
+    Path("b.txt").write_text("x\nnone\ny\none\n")
+    assert [match.line for match in matches_of(content)] == numbers
+
+
 def test_a_part_of_a_line_is_more_likely_at_its_number_than_at_an_offset(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

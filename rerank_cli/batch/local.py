@@ -75,7 +75,7 @@ from rerank_cli.output_files import (
     side_path,
 )
 from rerank_cli.progress import Interruption, catch_interrupt, remark_on_interrupt
-from rerank_cli.ranking.budget import Budget, Spending, limit_scorers
+from rerank_cli.ranking.budget import Budget, Spending, limit_scorers, opened_too_late
 from rerank_cli.ranking.calibration import least_score
 from rerank_cli.ranking.cascade import Ranker, rerankers_of, set_scorers
 from rerank_cli.terminal import PipeClosed, Terminal, format_count
@@ -164,7 +164,8 @@ def _run_plan(
 ) -> ExitCode:
     with ExitStack() as stack:
         spending = Spending(plan.options.budget or Budget())
-        with _call_in_time(spending, spending.seconds_left, _end_too_late):
+        limit = plan.options.limits.get(UnreadReason.MAX_TIME, "")
+        with _call_in_time(spending, spending.seconds_left, partial(_end_too_late, limit)):
             ranker = plan.options.open_ranker()
         stack.callback(ranker.close)
         for folder in filter(None, plan.folders):  # raises if the noted files have changed
@@ -172,7 +173,7 @@ def _run_plan(
         if plan.options.budget is not None:
             set_scorers(ranker, limit_scorers(ranker.scorers, spending))
         if not spending.seconds_left:
-            _end_too_late()
+            _end_too_late(limit)
         last = rerankers_of(ranker)[-1].info  # whose scores are compared with the least
         least_score(plan.options.selection, last)  # raises if there is none for all
         names = plan.options.fields.text
@@ -599,8 +600,8 @@ def _call_in_time(spending: Spending, seconds: float, action: Callable[[], None]
         signal.signal(signal.SIGALRM, old_handler)
 
 
-def _end_too_late() -> NoReturn:
-    raise NothingScored("time was over before the model was open", hint="a longer --max-time")
+def _end_too_late(limit: str) -> NoReturn:
+    raise opened_too_late(limit)
 
 
 @contextmanager

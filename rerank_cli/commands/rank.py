@@ -30,7 +30,6 @@ from rerank_cli.commands.rank_messages import (
 from rerank_cli.errors import (
     ExitCode,
     InputError,
-    NothingScored,
     OutputError,
     ProviderError,
     ScorerError,
@@ -56,7 +55,7 @@ from rerank_cli.ranking import (
     ResultUnit,
     Selection,
 )
-from rerank_cli.ranking.budget import Budget
+from rerank_cli.ranking.budget import Budget, opened_too_late
 from rerank_cli.ranking.cascade import Cascade
 from rerank_cli.ranking.chunking import WorkEstimate
 from rerank_cli.ranking.places import read_facts
@@ -66,7 +65,7 @@ from rerank_cli.ranking.results import keep_order
 from rerank_cli.render import TABLE_RESULTS, WRITERS, Format, Style, render
 from rerank_cli.scorers import model_files, split_models
 from rerank_cli.terminal import PipeClosed, Terminal
-from rerank_cli.types import Chunk, Document, Ranking, Scorer
+from rerank_cli.types import Chunk, Document, Ranking, Scorer, UnreadReason
 from rerank_cli.user_files import spool_directory
 
 _QUIET_SECONDS = 0.7  # a terminal shows a message if opening a model takes longer
@@ -130,7 +129,8 @@ def rank_documents(ctx: typer.Context, openings: Sequence[Future[Scorer]]) -> Ex
         selection = _settle_sorting(output, inputs, style, selection)
         keep = find_keep(ctx, len(openings))
         progress.lap(progress.STARTING)
-        scorers = [_wait_until_open(opening, terminal, budget) for opening in openings]
+        limit = option_values.limits(ctx).get(UnreadReason.MAX_TIME, "")
+        scorers = [_wait_until_open(opening, terminal, budget, limit) for opening in openings]
         if len(scorers) > 1:
             scorers = instruct(scorers, params["instruction"])
         scorer = scorers[0]
@@ -430,10 +430,12 @@ def _style(ctx: typer.Context, terminal: Terminal, *, passages: bool) -> Style:
     return style
 
 
-def _wait_until_open(opening: Future[Scorer], terminal: Terminal, budget: Budget | None) -> Scorer:
+def _wait_until_open(
+    opening: Future[Scorer], terminal: Terminal, budget: Budget | None, limit: str
+) -> Scorer:
     """The scorer, once it is open; a terminal shows a message if that takes long.
 
-    Raises `NothingScored` if the time is over before.
+    Raises `NothingScored`, which names the `limit` of time, if the time is over before.
     """
     seconds = None if budget is None else budget.seconds_left
     try:
@@ -450,9 +452,7 @@ def _wait_until_open(opening: Future[Scorer], terminal: Terminal, budget: Budget
         except TimeoutError:
             if opening.done():
                 raise
-            raise NothingScored(
-                "time was over before the model was open", hint="a longer --max-time"
-            ) from None
+            raise opened_too_late(limit) from None
 
 
 class _Reading:

@@ -17,7 +17,7 @@ from numbers import Real
 from typing import Any, Protocol, runtime_checkable
 
 from rerank_cli.costs import Price
-from rerank_cli.errors import UsageError, check_type
+from rerank_cli.errors import NothingScored, UsageError, check_type
 from rerank_cli.ranking.powers import SurveyingScorer
 from rerank_cli.types import Ranking, Scorer, UnreadReason
 
@@ -230,6 +230,15 @@ def _costs_nothing(model: str) -> UsageError:
     return UsageError(
         f"--max-cost is for services, and {model} costs nothing",
         hint="--max-time limits how long it takes",
+    )
+
+
+def opened_too_late(limit: str) -> NothingScored:
+    """The error for time that is over before the model is open; `limit` as the user gave it."""
+    return NothingScored(
+        f"time was over before the model was open ({limit})",
+        hint="a longer --max-time: it counts from the start, and opening a model takes longest the "
+        "first time, and where other programs are busy",
     )
 
 

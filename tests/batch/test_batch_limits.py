@@ -174,7 +174,7 @@ def test_time_that_is_over_at_once_leaves_nothing(tmp_path: Path) -> None:
     job = start_batch(source, "-o", out, "-m", SMALL, "--max-time", "1ms")
     _, message = job.communicate(timeout=60)
     assert job.returncode == 3
-    assert b"time was over before the model was open" in message
+    assert b"time was over before the model was open (--max-time 1ms)" in message
     assert not out.exists()
 
 

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,17 @@ def test_nothing_in_time_is_exit_code_3(rerank: Run, input_path: str) -> None:
     assert (outcome.code, outcome.out) == (3, "")
     assert "time was over before" in outcome.err
     assert "hint: a longer --max-time" in outcome.err
+
+
+def test_a_model_that_is_not_open_in_time_gives_no_results(
+    rerank: Run, input_path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order of the first stage alone would be no ranking by the model."""
+    monkeypatch.setattr("rerank_cli.scorers.open_in_background", lambda *_, **__: Future())
+    outcome = rerank("soil", input_path, *SMALL, "--max-time", "50ms")
+    assert (outcome.code, outcome.out) == (3, "")
+    assert "time was over before the model was open (--max-time 50ms)\n" in outcome.err
+    assert "hint: a longer --max-time: it counts from the start" in outcome.err
 
 
 @pytest.mark.parametrize(

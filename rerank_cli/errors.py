@@ -32,7 +32,7 @@ from errno import ENOMEM
 from functools import cache
 from numbers import Integral, Real
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 if TYPE_CHECKING:
     from rerank_cli.costs import ServiceRequest
@@ -76,6 +76,15 @@ class RerankError(Exception):
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
         self.hint = hint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Python would call `__init__` with the message alone, and some kinds take other arguments.
+        # A pool of processes breaks if it cannot read an error.
+        return _without_init, (type(self), self.args), vars(self)
+
+
+def _without_init(kind: type[RerankError], args: tuple[Any, ...]) -> RerankError:
+    return kind.__new__(kind, *args)
 
 
 class UsageError(RerankError):

@@ -441,19 +441,19 @@ def _add_neighbours(documents: Iterator[Document], count: int) -> Iterator[Docum
     before, lines, behind = list[bytes](), list[bytes](), list[bytes]()
     for document in documents:
         raw, encoding, number = document.raw or b"", document.envelope.encoding, document.line or 1
-        own = [raw]
+        own, ends = [raw], 1
         if document.blocks is not None:  # a part, which may have blank lines before its text
             errors = "surrogateescape" if encoding == "utf-8" else "replace"
             text = raw.decode(encoding, errors)
             number -= text[: len(text) - len(text.lstrip())].count("\n")
-            split = text.split("\n")[:-1]
-            own = [f"{line}\n".encode(encoding, errors) for line in split]
+            split = re.findall(r"[^\n]*\n|[^\n]+", text)  # it may end within a line, at a return
+            own, ends = [line.encode(encoding, errors) for line in split], text.count("\n")
             is_blank = not split[-1].strip()
         if number != expected:  # a document was left out
             before, lines, behind = [], [], []
         elif len(lines) >= size:
             before, lines, behind = lines, behind, []
-        expected = number + len(own)
+        expected = number + ends
         start = len(lines)
         lines.extend(own)
         yield replace(

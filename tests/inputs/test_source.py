@@ -506,3 +506,26 @@ def test_documents_know_the_lines_around_them(
         assert behind == "".join(source[end : end + count])
         place = end
     assert place == len(source) or not "".join(source).strip()
+
+
+@given(
+    st.lists(st.sampled_from(["a b", "", "- c", "# d", "x\ufeff", "2026-01-02 f"]), max_size=20),
+    st.lists(st.sampled_from(["\n", "\n\n", "\r", "\r\n"]), min_size=20, max_size=20),
+    st.sampled_from((Unit.PARAGRAPH, Unit.SECTION)),
+    st.sampled_from(("a.txt", "a.md", "a.log", "a.py")),
+    st.sampled_from(("utf-8", "utf-16")),
+    st.sampled_from((b"", b"\xfe")),
+)
+def test_parts_that_end_within_a_line_know_all_that_is_around_them(
+    lines: list[str], ends: list[str], unit: Unit, name: str, encoding: str, rest: bytes
+) -> None:
+    """As in the log of a program that writes its progress over and over in one line."""
+    content = "".join(map(str.__add__, lines, ends)).encode(encoding) + rest
+    options = ReadOptions(unit=unit, context=1_000_000)
+    documents = list(SourceReader(name, options, io.BytesIO(content), stream=False).documents())
+    whole = b"".join(document.raw or b"" for document in documents)
+    for document in documents:
+        assert document.neighbours is not None
+        around = b"".join(document.neighbours.around(1_000_000))
+        texts = (each.decode(document.envelope.encoding, "replace") for each in (around, whole))
+        assert len({text.rstrip() for text in texts}) == 1

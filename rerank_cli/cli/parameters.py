@@ -20,7 +20,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, NamedTuple, TypeVar, cast, get_args
+from typing import Annotated, Any, NamedTuple, TypeVar, cast, get_args, get_origin
 
 import typer
 
@@ -195,8 +195,9 @@ def lazy_commands(ctx: Any) -> dict[str, tuple[str, str]]:
 
 
 def value_type(parameter: Any) -> Any:
-    """The type of a parameter's values, by its annotation."""
-    return parameter.type_descriptor.annotation
+    """The class of a parameter's values, by its annotation; `list` for a list of them."""
+    annotation = parameter.type_descriptor.annotation
+    return get_origin(annotation) or annotation
 
 
 def describe_default(option: Any) -> str:

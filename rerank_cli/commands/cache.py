@@ -3,6 +3,7 @@
 The file itself is `scorers.score_file`'s.
 """
 
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,14 +45,15 @@ def list_(ctx: typer.Context, as_json: AsJson = False) -> int:
     rerank cache list
     rerank cache --json | jq .bytes
     """
-    file, terminal = _open_file(ctx, read_only=True), Terminal.current()
-    models = file.models()
+    terminal = Terminal.current()
+    with closing(_open_file(ctx, read_only=True)) as file:
+        models, file_bytes = file.models(), file.size()
     total = sum(model.scores for model in models)
     _say_notes(file, terminal)
     if as_json:
         facts = {
             "path": str(file.path),
-            "bytes": file.size(),
+            "bytes": file_bytes,
             "max_bytes": file.max_bytes,
             "scores": total,
             "models": [
@@ -62,7 +64,7 @@ def list_(ctx: typer.Context, as_json: AsJson = False) -> int:
         return ExitCode.OK
     lines = [
         ("file", hide_user(str(file.path))),
-        ("size", f"{format_size(file.size())} of {format_size(file.max_bytes)}"),
+        ("size", f"{format_size(file_bytes)} of {format_size(file.max_bytes)}"),
         ("scores", f"{total:,}"),
     ]
     for number, model in enumerate(models):
@@ -99,11 +101,10 @@ def prune(
     rerank cache prune --size 100MB
     rerank cache prune --unused 30
     """
-    file = _open_file(ctx)
-    max_bytes = file.max_bytes if size is None else parse_size(size)
     seconds = None if unused is None else unused * _DAY_SECONDS
-    count = file.prune(max_bytes, seconds)
-    _end(file, f"{format_count(count, 'score')} removed")
+    with closing(_open_file(ctx)) as file:
+        max_bytes = file.max_bytes if size is None else parse_size(size)
+        _say_removal(file, file.prune(max_bytes, seconds))
     return ExitCode.OK
 
 
@@ -114,9 +115,8 @@ def clear(ctx: typer.Context) -> int:
     \b
     rerank cache clear
     """
-    file = _open_file(ctx)
-    count = file.clear()
-    _end(file, f"{format_count(count, 'score')} removed")
+    with closing(_open_file(ctx)) as file:
+        _say_removal(file, file.clear())
     return ExitCode.OK
 
 
@@ -130,15 +130,13 @@ def _open_file(ctx: typer.Context, *, read_only: bool = False) -> "ScoreFile":
     return ScoreFile.usual(parse_size(value), read_only=read_only)
 
 
-def _end(file: "ScoreFile", words: str) -> None:
-    """Say what was done; raises `OutputError` if it could not be done."""
+def _say_removal(file: "ScoreFile", count: int) -> None:
+    """Say how many scores were removed; raises `OutputError` if that failed."""
     terminal = Terminal.current()
     _say_notes(file, terminal)
     if file.problem:
         raise OutputError(f"{file.path}: {file.problem}")
-    size = file.size()
-    file.close()
-    terminal.say(f"{words}, {format_size(size)} left")
+    terminal.say(f"{format_count(count, 'score')} removed, {format_size(file.size())} left")
 
 
 def _say_notes(file: "ScoreFile", terminal: Terminal) -> None:

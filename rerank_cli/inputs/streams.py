@@ -21,6 +21,7 @@ import stat
 import sys
 import weakref
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
@@ -110,7 +111,10 @@ class OnePass(io.RawIOBase):
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._closing = ExitStack()  # Python closes this object too if the source cannot be opened
         self._stream = cast("io.BufferedReader", open_input(path))
+        if path != STDIN:
+            self._closing.callback(self._stream.close)
         self._status = None if path == STDIN else _file_status(self._stream)
         self.read_bytes = 0
         self._hash = _new_hash()
@@ -146,8 +150,7 @@ class OnePass(io.RawIOBase):
     def close(self) -> None:
         """Close the source, unless it is standard input."""
         super().close()
-        if self.path != STDIN:
-            self._stream.close()
+        self._closing.close()
 
     def readable(self) -> bool:
         return True

@@ -194,7 +194,7 @@ class Store:
         if self._root is None or is_closed(self._root):
             return []
         pattern = f"{_slug(name) if name else '[!.]*'}/*/{MANIFEST}"
-        return [_read(path) for path in sorted(self.root.glob(pattern))]
+        return [_read(path) for path in sorted(self.root.glob(pattern)) if os.path.exists(path)]
 
     @contextmanager
     def stage_model(self, name: str, precision: str, on_wait: Callable[[], None]) -> Iterator[Path]:

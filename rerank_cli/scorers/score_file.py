@@ -17,6 +17,7 @@ import sqlite3
 import struct
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from math import isfinite
@@ -354,6 +355,7 @@ class ScoreFile:
             self._make()
         connection = _open(self.path, "rw")
         self._connection, self._inode = connection, self._find_inode()
+        self._disconnection = weakref.finalize(self, connection.close)  # if nobody calls `close`
         if connection.execute("PRAGMA user_version").fetchone() != (_FORMAT,):
             raise _DamagedFile("it is not a file of scores")
         connection.execute("PRAGMA synchronous = NORMAL")
@@ -383,7 +385,7 @@ class ScoreFile:
         connection, self._connection, self._inode = self._connection, None, 0
         if connection is not None:
             with suppress(sqlite3.Error):
-                connection.close()
+                self._disconnection()
 
     def _read(self, connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, float]:
         """The scores of some keys; raises `_DamagedFile`."""

@@ -9,7 +9,7 @@ slots make the import slower.
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal, NamedTuple, Protocol, overload
 
@@ -340,6 +340,11 @@ class ScorerInfo:
         """Whether relevance scores are probabilities that somebody has measured."""
         return self.calibration is not None and self.calibration.is_current
 
+    @property
+    def facts(self) -> "ScorerInfo":
+        """The same without its functions, which belong to an open model."""
+        return replace(self, tokenizer=None, query_tokens=None, content_key=None)
+
     def __repr__(self) -> str:
         return f"ScorerInfo({self.model!r}, scale={self.scale!r}, scope={self.scope!r})"
 
@@ -539,6 +544,7 @@ class Ranking(Sequence[Ranked]):
     """The results of one query, best first, and what they took. A sequence of `Ranked`.
 
     query           the query as it was scored; `query_cut` if part of it was cut off
+    info            the `facts` of the model: a ranking can be pickled, and keeps no model in memory
     documents       the number of documents in the input; `empty` are blank, and not scored
     duplicates      the number of documents that got the score of an equal one
     chunks, tokens  those of all documents; with `candidates`, the chosen chunks, and the tokens of

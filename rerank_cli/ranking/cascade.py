@@ -371,7 +371,7 @@ class _Stages:
         self._instructions = _share_instruction(cascade, instruction)
         self._stage_input: Sequence[Ranked] = ()  # to the model that is under way
         self._rankings: list[Ranking] = []
-        self._stages = [Stage(reranker.info, 0, None) for reranker in cascade.rerankers]
+        self._stages = [Stage(reranker.info.facts, 0, None) for reranker in cascade.rerankers]
         self._has_bound = selection.min_score is not None or selection.within is not None
 
     @property

@@ -400,7 +400,7 @@ class Reranker:
         info = self.info
         is_judge = not info.remote and info.scope == "pair" and info.unmatched_score is None
         try:
-            return find_sentences(ranking, n, self.score if is_judge else None)
+            return find_sentences(ranking, n, self if is_judge else None)
         except ScorerError:
             return find_sentences(ranking, n, None)
 

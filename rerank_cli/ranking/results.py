@@ -205,7 +205,7 @@ class RankingBuilder:
             more = order.counter.count + all_blanks - len(results) - len(blanks)
         return Ranking(
             query=self._plan.query,
-            info=self._info,
+            info=self._info.facts,
             results=results,
             documents=self._documents if choice is None else choice.documents,
             empty=self._empty if choice is None else choice.empty,
@@ -563,7 +563,7 @@ def keep_order(
         count += 1
     return Ranking(
         query=query,
-        info=info,
+        info=info.facts,
         results=(),
         documents=count,
         empty=0,

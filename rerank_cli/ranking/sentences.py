@@ -10,10 +10,10 @@ import math
 import re
 from bisect import bisect_right
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain, repeat
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from rerank_cli.errors import check_type
 from rerank_cli.ranking.calibration import Transform, transform_score
@@ -110,6 +110,15 @@ class Sections:
 _NO_SECTIONS = Sections()
 
 
+class Judge(Protocol):
+    """Scores pairs as a model scores passages."""
+
+    @property
+    def info(self) -> ScorerInfo: ...
+
+    def score(self, pairs: Sequence[Pair]) -> Scored: ...
+
+
 class _Sentence(NamedTuple):
     """A sentence of a passage: its span there, and the query's terms that it has."""
 
@@ -118,9 +127,7 @@ class _Sentence(NamedTuple):
     terms: frozenset[str]
 
 
-def find_sentences(
-    ranking: Ranking, n: int, score: Callable[[Sequence[Pair]], Scored] | None
-) -> list[Chunk]:
+def find_sentences(ranking: Ranking, n: int, judge: Judge | None) -> list[Chunk]:
     """The sentence of each of the first `n` passages, as a chunk of its own, with its headings.
 
     If the prior has found what the query names, it is the line that defines it; else the sentence
@@ -128,7 +135,7 @@ def find_sentences(
     """
     check_type("ranking", ranking, Ranking)
     check_type("n", n, int)
-    answers = _find_answers(ranking, n, score)
+    answers = _find_answers(ranking, n, judge)
     places = [
         place
         for place, result in enumerate(ranking.results[:n])
@@ -145,25 +152,23 @@ def find_sentences(
     return answers
 
 
-def _find_answers(
-    ranking: Ranking, n: int, score: Callable[[Sequence[Pair]], Scored] | None
-) -> list[Chunk]:
+def _find_answers(ranking: Ranking, n: int, judge: Judge | None) -> list[Chunk]:
     """The sentence of each passage that answers best.
 
-    `score` scores pairs as the model scores passages. If it is None, no model is used, and the
-    sentence with the most words of the query answers best.
+    Without a judge it is the sentence with the most words of the query.
 
     At most `ScorerInfo.spare_tokens` tokens of sentences are scored for a ranking, or an eighth of
     its own tokens. Each passage has an equal share, and the rest that earlier passages left.
     """
     words = QueryWords(ranking.query)
     sections = _find_sections(ranking, n)
-    info, room = ranking.info, 0
-    if score is not None:
-        most = max(info.spare_tokens, ranking.tokens // _TOKENS_A_SENTENCE_TOKEN)
-        room = min(_MAX_SENTENCE_TOKENS, most)
     passages = [result.passage for result in ranking.results[:n]]
     answers = [sentence_in(*each) for each in zip(passages, repeat(words), sections)]
+    if judge is None:
+        return answers
+    info = judge.info
+    most = max(info.spare_tokens, ranking.tokens // _TOKENS_A_SENTENCE_TOKEN)
+    room = min(_MAX_SENTENCE_TOKENS, most)
     judged_sentences: list[tuple[int, _Sentence, Pair]] = []  # with the place of the result
     for place, passage in enumerate(passages):
         share = room // (len(passages) - place)
@@ -172,9 +177,9 @@ def _find_answers(
         )
         room -= sum(tokens for _, _, tokens in choices)
         judged_sentences += [(place, candidate, pair) for candidate, pair, _ in choices]
-    if score is None or not judged_sentences:
+    if not judged_sentences:
         return answers
-    values = score([pair for _, _, pair in judged_sentences]).values
+    values = judge.score([pair for _, _, pair in judged_sentences]).values
     scored: dict[int, list[tuple[_Sentence, float]]] = {}
     for (place, candidate, _), value in zip(judged_sentences, values, strict=True):
         if value is not None:

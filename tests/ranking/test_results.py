@@ -1,12 +1,16 @@
 """Results: a document's score from those of its chunks, and the best n."""
 
+import copy
 import math
+import pickle
 import tracemalloc
+from dataclasses import asdict
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rerank_cli import Cascade
 from rerank_cli.costs import ServiceRequest
 from rerank_cli.ranking import Aggregation, Selection
 from rerank_cli.ranking.reranker import Reranker
@@ -159,3 +163,22 @@ def test_all_that_a_scorer_reports_is_in_the_totals() -> None:
     totals.add((1,), part)
     requests = (*part.requests, *part.requests)
     assert totals.scored([1.0]) == Scored([1.0], {"total_tokens": 4}, part.notes, 6, requests, 8)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_ranking_is_data_that_can_be_pickled_and_copied(count: int) -> None:
+    ranker = Reranker() if count == 1 else Cascade([Reranker("bm25"), Reranker()], keep=1)
+    ranking = ranker.rank("refund", ["A refund takes a week.", "We sell shoes.", ""])
+    assert pickle.loads(pickle.dumps(ranking)) == copy.deepcopy(ranking) == ranking
+    assert asdict(ranking)["results"][0]["index"] == 0
+    for info in (ranking.info, *(stage.info for stage in ranking.stages)):
+        assert (info.tokenizer, info.query_tokens, info.content_key) == (None, None, None)
+
+
+def test_sentences_are_found_for_a_ranking_from_another_process() -> None:
+    text = "We sell shoes. A refund takes a week. The shop is open on Monday."
+    with Reranker() as reranker:
+        ranking = reranker.rank("how long until my money is back", [text])
+        (sentence,) = reranker.find_sentences(pickle.loads(pickle.dumps(ranking)))
+        assert reranker.find_sentences(ranking) == [sentence]
+    assert sentence.text == "A refund takes a week."

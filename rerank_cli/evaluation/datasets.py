@@ -160,7 +160,9 @@ def read_folder(parts: Parts) -> Collection:
         {name for ranking in run.values() for name, _ in ranking} if run is not None else None
     )
     corpus: dict[str, Document] = {}
+    absent = {name for own in qrels.values() for name, grade in own.items() if grade > 0}
     for name, title, text in read_texts(parts.corpus, "document"):
+        absent.discard(name)
         if run_names is None or name in run_names:
             twice["document"] += name in corpus
             corpus.setdefault(name, Document(text, id=name, title=title))
@@ -171,26 +173,29 @@ def read_folder(parts: Parts) -> Collection:
     ]
     if below:
         notes.append(f"{format_count(below, 'grade')} below zero: not relevant")
+    if absent:
+        what = format_count(len(absent), "relevant document")
+        notes.append(_absence_note(what, sorted(absent), "never found"))
     if run is None:
-        missing = sum(
-            grade > 0 and name not in corpus
-            for grades in qrels.values()
-            for name, grade in grades.items()
-        )
-        if missing:
-            count_text = format_count(missing, "relevant document")
-            notes.append(f"{count_text} not in the corpus, and never found")
         return Collection(parts.name, queries, qrels, corpus, None, notes)
-    candidates, missing = {}, 0
+    candidates: dict[str, Sequence[Candidate]] = {}
+    missing: list[str] = []
     for query, ranking in run.items():
         present = [
             Candidate(name, score, corpus[name]) for name, score in ranking if name in corpus
         ]
-        missing += len(ranking) - len(present)
+        missing += [name for name, _ in ranking if name not in corpus]
         candidates[query] = present
     if missing:
-        notes.append(f"{format_count(missing, 'document')} of the run not in the corpus: left out")
+        what = f"{format_count(len(missing), 'document')} of the run"
+        notes.append(_absence_note(what, missing, "left out"))
     return Collection(parts.name, queries, qrels, corpus, candidates, notes)
+
+
+def _absence_note(what: str, names: Sequence[str], effect: str) -> str:
+    """A note on documents that the corpus lacks, with an id: the ids may be of another kind."""
+    more = ", …" if len(names) > 1 else ""
+    return f"{what} not in the corpus ({names[0]!r}{more}): {effect}"
 
 
 def _judgements(folder: Path) -> Path:

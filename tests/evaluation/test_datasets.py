@@ -151,7 +151,7 @@ def test_what_is_amiss_is_said(tmp_path: Path) -> None:
         "1 judgement with an id that was there before",
         "1 document with an id that was there before",
         "1 grade below zero",
-        "1 relevant document not in the corpus",
+        "1 relevant document not in the corpus ('d9'): never found",
         "1 query of the judgements without a text",
     ):
         assert message in notes
@@ -175,8 +175,23 @@ def test_a_trec_set_takes_its_candidates_from_the_run(tmp_path: Path) -> None:
     assert task.candidates["q2"] == []
     assert task.first == "input"
     notes = "\n".join(task.notes)
-    assert "1 document of the run not in the corpus" in notes
+    assert "1 document of the run not in the corpus ('d8'): left out" in notes
+    assert "relevant document not in the corpus" not in notes  # d2 is there, if not in the run
     assert "1 query without candidates, with figures of 0" in notes
+
+
+def test_ids_that_the_corpus_does_not_have_are_named_with_a_run_too(tmp_path: Path) -> None:
+    (tmp_path / "q.tsv").write_text("q1\twhat eats leaves\n")
+    (tmp_path / "corpus.jsonl").write_bytes(jsonl(CORPUS))
+    (tmp_path / "qrels.txt").write_text("q1 0 D3 2\nq1 0 D1 1\nq1 0 D4 0\n")
+    (tmp_path / "run.trec").write_text("q1 Q0 D4 1 0.7 x\nq1 Q0 d3 2 0.5 x\nq1 Q0 D1 3 0.2 x\n")
+    parts = datasets.Parts(
+        "garden", *(tmp_path / name for name in ("q.tsv", "corpus.jsonl", "qrels.txt", "run.trec"))
+    )
+    assert datasets.read_folder(parts).notes == [
+        "2 relevant documents not in the corpus ('D1', …): never found",
+        "2 documents of the run not in the corpus ('D4', …): left out",
+    ]
 
 
 @pytest.mark.parametrize(

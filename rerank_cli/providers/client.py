@@ -373,8 +373,9 @@ class Client:
         return error
 
     def _error(self, message: str, advice: str | None = None, tries: int = 1) -> ProviderError:
-        again = f", tried {tries} times" if tries > 1 else ""
-        return ProviderError(self._message(message + again), hint=advice and self.redact(advice))
+        if tries > 1:  # a message of the service or of a library may be a whole sentence
+            message = f"{message.rstrip('.')}, tried {tries} times"
+        return ProviderError(self._message(message), hint=advice and self.redact(advice))
 
     def _message(self, message: str) -> str:
         return f"{self.address.provider}: {self.redact(message)}"

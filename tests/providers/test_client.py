@@ -100,6 +100,15 @@ def test_there_is_an_end_to_it(retries: int) -> None:
     assert (", tried 3 times" in str(error_info.value)) == (retries == 2)
 
 
+@pytest.mark.parametrize("fault", [Close(), Status(503, {"message": "Try later."})], ids=str)
+def test_what_was_said_in_a_sentence_is_part_of_another(fault: Fault) -> None:
+    with serve("openai-like", faults=fault) as server:
+        with pytest.raises(ProviderError, match=r"[a-z], tried 2 times$"):
+            InstantClient(server, retries=1).send()
+        with pytest.raises(ProviderError, match=r"[a-z]\.$"):
+            InstantClient(server, retries=0).send()
+
+
 DOUBTFUL = [Status(500), Delay(1)]
 
 

@@ -443,7 +443,7 @@ def json_values(source: TextSource) -> Iterator[tuple[Any, SourceBlock]]:
             continue
         text = encodable(own)
         source.undecodable += text != own
-        raw = join_lines(own).encode(source.encoding, errors)
+        raw = join_lines(own, controls=source.controls).encode(source.encoding, errors)
         yield value, SourceBlock(text, line, raw + "\n".encode(source.encoding))
 
 
@@ -454,10 +454,7 @@ def read_spread_json(source: TextSource) -> Iterator[JsonValue]:
     """
     try:
         for value, text, line in read_json_values(source):
-            # Only with `controls` may a string have line breaks.
-            is_open = source.controls and "\n" in text
-            text = json.dumps(value, ensure_ascii=False) if is_open else join_lines(text)
-            yield JsonValue(value, text, line)
+            yield JsonValue(value, join_lines(text, controls=source.controls), line)
     except DocumentTooLarge:
         raise
     except InputError as error:
@@ -469,9 +466,13 @@ def is_spread_json(start: str) -> bool:
     return _SPREAD_START.match(start) is not None
 
 
-def join_lines(text: str) -> str:
-    """The text of a JSON value on one line."""
-    return _LINE_BREAK.sub(" ", text)
+def join_lines(text: str, *, controls: bool = False) -> str:
+    """The text of a JSON value on one line; with `controls`, its strings may have line breaks."""
+    return _LINE_BREAK.sub(" ", _STRING.sub(_escape_breaks, text) if controls else text)
+
+
+def _escape_breaks(string: re.Match[str]) -> str:
+    return string[0].replace("\n", "\\n").replace("\r", "\\r")
 
 
 def _surrogates(encoding: str) -> str:

@@ -1,6 +1,7 @@
 """Records of JSON, CSV and TSV: the same values as their readers give, and their own bytes."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from rerank_cli.errors import InputError
 from rerank_cli.inputs import InputFormat
 from rerank_cli.inputs import records as module
-from rerank_cli.inputs.records import RECORD_READERS, TextFields, json_values
+from rerank_cli.inputs.records import RECORD_READERS, TextFields, json_values, read_spread_json
 from rerank_cli.inputs.text import DocumentTooLarge, SourceBlock
 from rerank_cli.types import Envelope
 from tests.conftest import Run
@@ -255,6 +256,18 @@ def test_control_characters_are_text_if_that_is_wanted(format_: InputFormat) -> 
     assert records_of(content, format_, controls=True)[0][0] == {"text": "a\0\tb"}
     with pytest.raises(InputError, match="Invalid control character"):
         records_of(content, format_)
+
+
+@given(st.lists(st.text("a \n\r\t\0\ud83d", max_size=6), min_size=1))
+def test_line_breaks_in_strings_stay_where_values_are_put_on_one_line(texts: list[str]) -> None:
+    """The strings of `--text` may have line breaks; surrogates come as escapes."""
+    inner = (text.replace("\ud83d", "\\ud83d") for text in texts)
+    content = ("[\n" + ",\n ".join(f'{{"a": [\n "{text}" ]}}' for text in inner) + "]").encode()
+    for read in (json_values, read_spread_json):
+        lines = [block[1] for block in read(source_of(content, controls=True))]
+        raws = [line.raw.decode() if isinstance(line, SourceBlock) else line for line in lines]
+        assert [json.loads(raw, strict=False) for raw in raws] == [{"a": [text]} for text in texts]
+        assert not any(re.search(r"[\r\n].", raw) for raw in raws)
 
 
 def test_a_value_that_is_too_large_is_told() -> None:

@@ -75,9 +75,23 @@ def warn_of_ranking(ranking: Ranking, terminal: Terminal) -> None:
         )
     if terminal.stderr.isatty():
         _say_candidates(ranking, terminal)
+        if terminal.interactive:
+            _say_repeats(ranking, terminal)
     if ranking.weak and terminal.stderr.isatty():
         best = ranking.results[0].relevance_score
         terminal.say(f"best score {best:.3f}: probably nothing here answers it")
+
+
+def _say_repeats(ranking: Ranking, terminal: Terminal) -> None:
+    """Tell a person how each line is ranked once, if most of the results repeat another one."""
+    documents = [result.document for result in ranking.results]
+    lines = [each.text for each in documents if each.line and not each.whole and not each.fields]
+    repeats = len(lines) - len({*lines})
+    if 2 * repeats > len(documents):
+        terminal.say(
+            f"hint: {repeats:,} of {len(documents):,} results repeat a line: sort -u FILE | rerank "
+            "ranks each line once"
+        )
 
 
 def _say_candidates(ranking: Ranking, terminal: Terminal) -> None:

@@ -277,3 +277,16 @@ def test_a_file_whose_content_is_not_what_its_name_says_is_not_replaced(
     ran = rerank("fox", "a.jsonl", "-o", "a.jsonl", "-m", "bm25")
     assert (ran.code, Path("a.jsonl").read_text()) == (2, content)
     assert "not replaced, because the results are not all that it has" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("lines", "count"),
+    [("error\n" * 3, "2 of 3"), ("error\n" * 2, ""), ("error a\nerror b\nerror c\n", "")],
+)
+def test_a_person_is_told_of_lines_that_come_again(lines: str, count: str, rerank: Run) -> None:
+    ran = rerank("error", "-m", "bm25", stdin=lines.encode(), terminal=80)
+    hint = "results repeat a line: sort -u FILE | rerank ranks each line once\n"
+    assert ("repeat a line" in ran.err) == bool(count)
+    assert not count or f"hint: {count} {hint}" in ran.err
+    assert len(ran.out.splitlines()) == len(lines.splitlines())  # and they stay
+    assert rerank("error", "-m", "bm25", stdin=lines.encode()).err == ""

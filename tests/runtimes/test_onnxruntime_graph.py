@@ -170,7 +170,7 @@ def test_a_file_that_is_no_graph_is_told_of_as_ever(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 @pytest.mark.parametrize(
-    "delays_ms", [[0, 30], pytest.param([10, 20, 40, 50, 60, 70], marks=pytest.mark.slow)]
+    "delays_ms", [[20], pytest.param([0, 10, 30, 40, 50, 60, 70], marks=pytest.mark.slow)]
 )
 def test_a_first_use_that_is_killed_is_no_trouble_later(delays_ms: list[int], root: Path) -> None:
     command = [sys.executable, "-m", "rerank_cli", "refund", "-d", "b", "-d", "a refund"]

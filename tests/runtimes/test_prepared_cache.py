@@ -19,6 +19,7 @@ from rerank_cli.atomic_files import file_digest
 from rerank_cli.runtimes import prepared_cache
 from rerank_cli.runtimes.prepared_cache import PreparationError, PreparedCache
 from tests.conftest import ROOT
+from tests.support.tasks import FileMaker
 
 
 @pytest.fixture
@@ -37,19 +38,6 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def store(tmp_path: Path) -> PreparedCache:
     return PreparedCache(tmp_path / "prepared")
-
-
-class FileMaker:
-    """Makes two files of a source, and counts how often."""
-
-    def __init__(self, source: Path) -> None:
-        self.source = source
-        self.times = 0
-
-    def __call__(self, folder: Path) -> None:
-        self.times += 1
-        (folder / "first").write_bytes(self.source.read_bytes().upper())
-        (folder / "second").write_bytes(b"second" * 1000)
 
 
 def is_right(folder: Path, source: Path) -> bool:
@@ -359,7 +347,8 @@ from pathlib import Path
 from rerank_cli.atomic_files import file_digest
 from rerank_cli.runtimes import prepared_cache
 from rerank_cli.runtimes.prepared_cache import PreparedCache
-import filelock, tests.runtimes.test_prepared_cache
+import filelock
+from tests.support.tasks import FileMaker
 
 root, source, steps_left = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 
@@ -371,7 +360,7 @@ def watch(event, arguments):
             os.kill(os.getpid(), signal.SIGKILL)
 
 sys.addaudithook(watch)
-PreparedCache(root).prepare(source, "a", tests.runtimes.test_prepared_cache.FileMaker(source))
+PreparedCache(root).prepare(source, "a", FileMaker(source))
 """
 
 

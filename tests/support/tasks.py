@@ -1,4 +1,4 @@
-"""Tasks for the child process of a trial; it imports little, and so begins soon."""
+"""Tasks for child processes of tests; this imports little, and so they begin soon."""
 
 import os
 import time
@@ -50,6 +50,19 @@ def note_process(_path: Path, to: Path) -> None:
 def leave_and_wait(_path: Path, to: Path) -> None:
     note_process(_path, to)
     time.sleep(60)
+
+
+class FileMaker:
+    """Makes two files of a source, and counts how often."""
+
+    def __init__(self, source: Path) -> None:
+        self.source = source
+        self.times = 0
+
+    def __call__(self, folder: Path) -> None:
+        self.times += 1
+        (folder / "first").write_bytes(self.source.read_bytes().upper())
+        (folder / "second").write_bytes(b"second" * 1000)
 
 
 def trial(*, is_trusted: bool = False) -> Trial:

@@ -34,8 +34,12 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("brief" if is_brief else "thorough")
 
 
-# Tests that are run in the background may ignore Ctrl-C, and so would the processes they start.
+# Tests that are run in the background may ignore signals, and so would the processes they start. A
+# handler of this process is not theirs: they have the usual one.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+for _name in ("SIGHUP", "SIGQUIT"):
+    if signal.getsignal(_number := getattr(signal, _name, signal.SIGINT)) is signal.SIG_IGN:
+        signal.signal(_number, lambda *_: None)
 
 ROOT = Path(__file__).parent.parent
 MODELS = ROOT / "tests" / "models"

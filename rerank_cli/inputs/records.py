@@ -278,6 +278,8 @@ def _text_in(record: Mapping[str, Any], name: str, where: str) -> str:
     value = _field_value(record, name, where)
     if value is None:
         return ""
+    if isinstance(value, list) and all(isinstance(text, str) for text in value):
+        return "\n".join(value)
     if isinstance(value, dict | list):
         raise InputError(f"{where}: the field {name} holds not text but a {type(value).__name__}")
     return value if isinstance(value, str) else json.dumps(value)

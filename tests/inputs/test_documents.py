@@ -9,7 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -117,11 +117,13 @@ def test_records(tmp_path: Path) -> None:
 
 
 def test_fields_by_name_nested_and_joined(tmp_path: Path) -> None:
-    row = {"title": "T", "meta": {"abstract": "A", "n": 3}, "a.b": "dotted", "none": None}
+    row: dict[str, Any] = {"title": "T", "meta": {"abstract": "A", "n": 3}, "a.b": "dotted"}
+    row |= {"none": None, "tags": ["red", "shoe"]}
     path, content = tmp_path / "a.jsonl", json.dumps(row).encode()
     assert read(path, content, Unit.AUTO, "title", "meta.abstract")[0].text == "T\nA"
     assert read(path, content, Unit.AUTO, "a.b")[0].text == "dotted"
     assert read(path, content, Unit.AUTO, "meta.n", "none")[0].text == "3"
+    assert read(path, content, Unit.AUTO, "title", "tags")[0].text == "T\nred\nshoe"
     assert "title" not in (read(path, content, Unit.AUTO, "title")[0].fields or {})
 
 
@@ -138,7 +140,7 @@ def test_lone_surrogates_of_a_record_are_replaced(tmp_path: Path) -> None:
         (b"{}\n", (), ":1: no field called text, content"),
         (b'{"title": "x"}\n', ("body",), ":1: no field called body"),
         (b'{"meta": "x"}\n', ("meta.body",), ":1: no field called meta.body"),
-        (b'{"text": ["x"]}\n', (), ":1: the field text holds not text but a list"),
+        (b'{"text": ["x", 1]}\n', (), ":1: the field text holds not text but a list"),
         (b"[" * 100_000, (), ":1: not a JSON record"),
     ],
 )

@@ -21,7 +21,8 @@ from tests.conftest import Outcome, Stream
 
 # Pieces that readers look for, so that bytes at random come near to what they take.
 PIECES = [
-    b"\n", b"\r\n", b"\0", b",", b"\t", b'"', b'""', b"{", b"}", b"[", b"]", b":", b"\\", b"text",
+    b"\n", b"\r\n", b"\r", b"\0", b",", b"\t", b'"', b'""', b"{", b"}", b"[", b"]", b":", b"\\",
+    b"text",
     b'{"text": "a fox"}', b'{"text": ', b"null", b"1e999", b"NaN", b'"\\ud800"', b"\\u0000",
     b"id,text\n", b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"\xff\xfe\0\0", b"\x1f\x8b\x08",
     b"BZh91AY&SY", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"%PDF-1.4\n", b"PK\x03\x04", b"<html>",
@@ -44,7 +45,7 @@ CONTENT = st.one_of(
 )
 FLAGS = [
     "--grep", "-0", "-a", "--passages", "--keep-empty", "--scores", "--explain", "-v", "--strict",
-    "--max-document=20",
+    "--max-document=20", "--context=2",
 ]  # fmt: skip
 # Where the input is: standard input, a file that the user names, or one of a folder.
 PLACES = st.sampled_from(
@@ -123,6 +124,60 @@ def test_any_input_ends_in_a_ranking_or_a_message_and_moves_no_cursor(
 ) -> None:
     check_ending(content, options, place)
     check_cursor(content, options)
+
+
+# Records of a batch, and values that are none.
+DOCUMENTS = st.lists(
+    st.sampled_from(
+        ["a fox", "", "a\nb", "\ud800", {"text": "fox", "id": 1}, {"text": None}, {"x": 1}, 3, None]
+    ),
+    max_size=3,
+)
+RECORDS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "query": st.sampled_from(
+                ["fox", "fox", " ", None, {"text": "fox"}, {"image": "a.png"}]
+            ),
+            "documents": DOCUMENTS,
+        },
+        optional={
+            "id": st.sampled_from([1, "a b\n", None, [1]]),
+            "top_n": st.sampled_from([0, 1, "1", None, 10**40]),
+            "min_score": st.sampled_from([0, "auto", None, float("nan"), 10**400]),
+            "results": st.none(),
+        },
+    ),
+    max_size=4,
+)
+BATCHES = st.one_of(
+    CONTENT.map(bytes),  # as often as each of the others
+    RECORDS.map(json.dumps).map(str.encode),
+    RECORDS.map(lambda records: json.dumps(records, indent=1).encode()),
+    RECORDS.map(lambda records: "\r\n".join(map(json.dumps, records)).encode()),
+)
+BATCH_FLAGS = [
+    "--pairs", "--drop-documents", "--no-fail-fast", "--results=ids", "--max-record=40",
+    "--text-field=a.b", "--errors=errors",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@settings(max_examples=300)
+@given(BATCHES, st.booleans(), st.lists(st.sampled_from(BATCH_FLAGS), max_size=3))
+def test_any_records_end_in_results_or_a_message(
+    content: bytes, has_controls: bool, flags: list[str]
+) -> None:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        err = Stream()
+        patch.chdir(folder)
+        patch.setattr(sys, "stderr", err)
+        Path("in.jsonl").write_bytes(content)
+        more = [*["--text"] * has_controls, *dict.fromkeys(flags)]
+        line = ["batch", "in.jsonl", "-m", "bm25", "-o", "out.jsonl", *more]
+        codes = [app.run(line), app.run([*line, "--resume"])]
+    assert "Traceback" not in err.content().decode(), err.content().decode()
+    assert {*codes} <= {0, 1, 2, 3, 4}
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ _MIN_WIDTH, _MAX_WIDTH = 20, 10_000  # columns that are plausible
 _MIN_ROOM = 24  # to wrap text in, in columns
 _MIN_FIRST = 12  # of a table's first column, in columns
 _GAP, _INDENT = 2, 2  # between columns, and before facts below a name
-_MAX_WIDTH_DIGITS = 9
+_MAX_DIGITS = 9  # of a number in a variable
 # The URL of a file, in OSC 8. VS Code takes a host for that of a network share.
 _FILE_URL = "file://{host}{path}"
 _LOCAL_URL = "file://{path}"
@@ -241,7 +241,8 @@ def _version_in(text: str) -> tuple[int, ...]:
 
 
 def _number_in(text: str) -> int:
-    return int(text) if text.isdecimal() and len(text) <= _MAX_WIDTH_DIGITS else 0
+    """The whole number that a text is; 0 for any other text."""
+    return int(text) if text.isdecimal() and len(text) <= _MAX_DIGITS else 0
 
 
 def write_all(stream: BinaryIO, pieces: Iterable[bytes], what: str, *, flush: bool = True) -> None:
@@ -354,10 +355,7 @@ def _write_message(stderr: TextIO, lines: str) -> None:
 
 def _width_in(environ: Mapping[str, str]) -> int:
     """The width of drawings that go to no terminal: COLUMNS, or the same on every machine."""
-    columns = environ.get("COLUMNS", "")
-    if not columns.isdecimal() or len(columns) > _MAX_WIDTH_DIGITS:
-        return _WIDTH_OFF_TERMINAL
-    return int(columns) or _WIDTH_OFF_TERMINAL
+    return _number_in(environ.get("COLUMNS", "")) or _WIDTH_OFF_TERMINAL
 
 
 def format_json(value: Any) -> bytes:

@@ -1,6 +1,7 @@
 """What tests share: the shipped model, the small ones, and a command line to run."""
 
 import functools
+import gc
 import io
 import itertools
 import os
@@ -32,6 +33,16 @@ def pytest_configure(config: pytest.Config) -> None:
     """Try fewer examples where slow tests are left out too."""
     is_brief = config.getoption("markexpr") == "not slow"
     settings.load_profile("brief" if is_brief else "thorough")
+
+
+def pytest_collection() -> None:
+    """Look for no garbage among the tests while they are collected, which live until the end."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 # Tests that are run in the background may ignore signals, and so would the processes they start. A

@@ -51,13 +51,13 @@ PRAGMA journal_mode = WAL;
 """  # the log comes last: the rest is in the file by then, or an error says that it is full
 _COLUMNS = "key, score, model, used, checksum"
 _BESIDE = f"""
-SELECT * FROM (SELECT {_COLUMNS} FROM scores WHERE key < ?1 ORDER BY key DESC LIMIT 1)
+SELECT * FROM (SELECT {_COLUMNS} FROM scores WHERE key < :key ORDER BY key DESC LIMIT 1)
 UNION ALL
-SELECT * FROM (SELECT {_COLUMNS} FROM scores WHERE key > ?1 ORDER BY key LIMIT 1)
+SELECT * FROM (SELECT {_COLUMNS} FROM scores WHERE key > :key ORDER BY key LIMIT 1)
 """  # noqa: S608 - the columns are ours
 _DELETE_OLDEST = """
 DELETE FROM scores WHERE key IN (
-    SELECT key FROM scores WHERE used < ?1 ORDER BY used LIMIT ?2
+    SELECT key FROM scores WHERE used < ? ORDER BY used LIMIT ?
 )
 """
 _NO_TIME = 1 << 40  # later than any use
@@ -404,7 +404,7 @@ class ScoreFile:
                         old.setdefault(model, {})[key] = score
             for key in keys:
                 if key not in found_scores:
-                    for row in connection.execute(_BESIDE, (key,)):
+                    for row in connection.execute(_BESIDE, {"key": key}):
                         _check(row)
             names = dict(connection.execute("SELECT number, name FROM models")) if old else {}
         for number, scores in old.items():

@@ -89,8 +89,8 @@ def _say_repeats(ranking: Ranking, terminal: Terminal) -> None:
     repeats = len(lines) - len({*lines})
     if 2 * repeats > len(documents):
         terminal.say(
-            f"hint: {repeats:,} of {len(documents):,} results repeat a line: sort -u FILE | rerank "
-            "ranks each line once"
+            f"hint: {repeats:,} of {format_count(len(documents), 'result')} repeat a line: "
+            "sort -u FILE | rerank ranks each line once"
         )
 
 

@@ -446,7 +446,8 @@ def _add_neighbours(documents: Iterator[Document], count: int) -> Iterator[Docum
             errors = "surrogateescape" if encoding == "utf-8" else "replace"
             text = raw.decode(encoding, errors)
             number -= text[: len(text) - len(text.lstrip())].count("\n")
-            split = re.findall(r"[^\n]*\n|[^\n]+", text)  # it may end within a line, at a return
+            # It may end within a line, at a return, and have bytes that are no text.
+            split = re.findall(r"[^\n]*\n|[^\n]+", text) or [""]
             own, ends = [line.encode(encoding, errors) for line in split], text.count("\n")
             is_blank = not split[-1].strip()
         if number != expected:  # a document was left out

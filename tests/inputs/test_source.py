@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rerank_cli.errors import InputError
@@ -516,6 +516,7 @@ def test_documents_know_the_lines_around_them(
     st.sampled_from(("utf-8", "utf-16")),
     st.sampled_from((b"", b"\xfe")),
 )
+@example(["a b"] * 3, ["\n", "\n", "\r"], Unit.PARAGRAPH, "a.log", "utf-16", b"\xfe")
 def test_parts_that_end_within_a_line_know_all_that_is_around_them(
     lines: list[str], ends: list[str], unit: Unit, name: str, encoding: str, rest: bytes
 ) -> None:

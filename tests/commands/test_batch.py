@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from backports import zstd
 
 from rerank_cli import open_scorer, rank
+from rerank_cli.inputs.streams import import_zstandard
 from rerank_cli.runtimes import RuntimeOptions
 from tests.conftest import Run
 from tests.support.batches import SMALL, read, record, write
@@ -210,8 +210,8 @@ def test_pairs_get_a_score(rerank: Run) -> None:
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
 def test_compressed_in_and_out(suffix: str, rerank: Run, tmp_path: Path) -> None:
-    unpack = gzip.decompress if suffix == ".gz" else zstd.decompress
-    pack = gzip.compress if suffix == ".gz" else zstd.compress
+    unpack = gzip.decompress if suffix == ".gz" else import_zstandard().decompress
+    pack = gzip.compress if suffix == ".gz" else import_zstandard().compress
     lines = "".join(f"{json.dumps(record(number))}\n" for number in range(30)).encode()
     source, out = tmp_path / f"in.jsonl{suffix}", tmp_path / f"out.jsonl{suffix}"
     source.write_bytes(pack(lines))

@@ -22,7 +22,7 @@ from rerank_cli.errors import InputError
 from rerank_cli.inputs import streams, text
 from rerank_cli.inputs import text as text_module
 from rerank_cli.inputs.records import json_values
-from rerank_cli.inputs.streams import decompress
+from rerank_cli.inputs.streams import decompress, import_zstandard
 from rerank_cli.inputs.text import (
     HEAD_BYTES,
     DocumentTooLarge,
@@ -38,11 +38,7 @@ from rerank_cli.structure.units import TextPart, divide_text
 from rerank_cli.types import Envelope
 from tests.support.reading import read, source_of
 
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
-
+zstd = import_zstandard()
 KINDS: dict[str, Callable[[bytes], bytes]] = {
     "gz": gzip.compress,
     "bz2": bz2.compress,

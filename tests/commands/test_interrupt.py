@@ -304,6 +304,7 @@ def test_a_second_one_ends_at_once_what_nobody_reads() -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "rerank_cli", "soil", "-", "-m", SMALL],
         env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm"},
+        bufsize=0,  # nothing is left to write when the process has ended
         stdin=subprocess.PIPE,
         stdout=stdout,
         stderr=stderr,

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -432,5 +433,6 @@ assert not file.take_notes()
     assert [process.returncode for process in processes] == [0] * 20
     file = ScoreFile(tmp_path / "scores")
     assert file.find([*scores_of(1200)]) == scores_of(1200)
-    assert sqlite3.connect(file.path).execute("PRAGMA integrity_check").fetchone() == ("ok",)
     file.close()
+    with closing(sqlite3.connect(file.path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)

@@ -25,7 +25,7 @@ what to do now. Any other exception is a bug: the program ends with `ExitCode.BU
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum, EnumType, IntEnum
 from errno import ENOMEM
@@ -118,6 +118,13 @@ def check_type(name: str, value: object, *kinds: type | None) -> None:
         ]
         expected = " or ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
         raise UsageError(f"{name} is {expected}, and not of type {type(value).__name__}")
+
+
+def check_several(name: str, values: object, *singles: type) -> None:
+    """Raise `UsageError` if values are not iterable, or are a string, a mapping or of `singles`."""
+    if not isinstance(values, Iterable) or isinstance(values, (str, bytes, Mapping, *singles)):
+        kind = type(values).__name__
+        raise UsageError(f"{name} must be several, as in a list, and not of type {kind}")
 
 
 def check_fields(options: object) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rerank_cli.errors import InputError, UsageError, check_type
+from rerank_cli.errors import InputError, UsageError, check_several, check_type
 from rerank_cli.evaluation.datasets import (
     LabelOptions,
     Task,
@@ -95,12 +95,12 @@ def evaluate(
     """
     check_type("labels", labels, LabelOptions, None)
     labels = LabelOptions() if labels is None else labels
-    if isinstance(measures, str) or not isinstance(measures, Iterable):
-        raise UsageError("measures must be several, as in a list, not one by itself")
+    check_several("measures", measures)
     parsed_measures = parse_measures(measures, labels.min_grade)
+    if not parsed_measures:
+        raise UsageError("at least one measure is needed", hint="as in nDCG@10")
     task = _read_task(data, depth, labels, seed)
-    if isinstance(models, str | Reranker | Cascade) or not isinstance(models, Iterable):
-        raise UsageError("models must be several, as in a list, not one by itself")
+    check_several("models", models, Reranker, Cascade)
     rows = RowBuilder(task, parsed_measures, seed, condensed=labels.condensed)
     systems = [rows.first]
     if BM25 not in (task.first, *models):

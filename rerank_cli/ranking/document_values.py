@@ -3,16 +3,16 @@
 item… ─ read_documents ─ Document…, as the scorer reads them
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from typing import Any
 
-from rerank_cli.errors import InputError, UsageError, check_type
+from rerank_cli.errors import InputError, UsageError, check_several, check_type
 from rerank_cli.media import MEDIA_FIELDS, find_record_media, is_url, media_label, with_article
 from rerank_cli.ranking import ChunkOptions, Selection
 from rerank_cli.ranking.budget import Budget
-from rerank_cli.types import Document, Media, ScorerInfo
+from rerank_cli.types import Document, Media, Pair, ScorerInfo
 
 
 def read_query(query: str | Document) -> tuple[str, Media | None, bool]:
@@ -34,12 +34,28 @@ def check_arguments(
         raise UsageError(f"watch is a function, and not of type {type(watch).__name__}")
     if not isinstance(query, str):
         raise UsageError(f"the query is a string, and not of type {type(query).__name__}")
-    if not isinstance(documents, Iterable):
-        raise UsageError(f"documents are a list or the like, and not {type(documents).__name__}")
     if not query.strip():
         raise UsageError("the query is empty", hint="say what to look for")
-    if isinstance(documents, str | bytes | Document | Mapping):
-        raise UsageError("documents must be several, as in a list, not one by itself")
+    check_several("documents", documents, Document)
+
+
+def read_pairs(pairs: Iterable[Pair | tuple[str, str]]) -> list[Pair]:
+    """The pairs that are to be scored; raises `UsageError` for what is no pair of strings."""
+    check_several("pairs", pairs)
+    return [
+        pair if isinstance(pair, Pair) else _as_pair(pair, place)
+        for place, pair in enumerate(pairs)
+    ]
+
+
+def _as_pair(item: object, place: int) -> Pair:
+    texts = list(item) if isinstance(item, Sequence) and not isinstance(item, str | bytes) else []
+    if len(texts) != 2 or not all(isinstance(text, str) for text in texts):
+        raise UsageError(
+            f"pair {place} must be a query and a text, two strings",
+            hint="as in [(query, text), (query, other_text)]",
+        )
+    return Pair.from_texts(*texts)
 
 
 def check_model(model: object, chunks: object, media_root: object) -> None:

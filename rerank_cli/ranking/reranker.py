@@ -9,7 +9,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from rerank_cli.errors import ScorerError, UsageError
+from rerank_cli.errors import ScorerError, UsageError, check_several
 from rerank_cli.media import media_stamp
 from rerank_cli.progress import StopRanking, Watch, Work
 from rerank_cli.providers import RemoteOptions
@@ -33,6 +33,7 @@ from rerank_cli.ranking.document_values import (
     check_model,
     check_words,
     read_documents,
+    read_pairs,
     read_query,
 )
 from rerank_cli.ranking.first_stage import Choice, choose_passages
@@ -365,8 +366,7 @@ class Reranker:
         selection = Selection(n, min_score, within, keep_empty, passages, explain)
         selection = replace(selection, candidates=candidates, first_stage=first_stage)
         selection.check()
-        if not isinstance(records, Iterable) or isinstance(records, str | bytes | Mapping):
-            raise UsageError("records must be several, as in a list, not one by itself")
+        check_several("records", records)
         self._check_open()
 
         def read() -> Iterator[Mapping[str, Any]]:
@@ -380,10 +380,10 @@ class Reranker:
     def score(self, pairs: Iterable[Pair | tuple[str, str]]) -> Scored:
         """Score pairs of query and text as they are: `values` has a raw score for each, in order.
 
-        Cuts nothing and remembers nothing. Raises `ScorerError`, also for a pair that is longer
-        than the model takes.
+        Cuts nothing and remembers nothing. Raises `UsageError` for what is no pair, and
+        `ScorerError`, also for a pair that is longer than the model takes.
         """
-        whole_pairs = [pair if isinstance(pair, Pair) else Pair.from_texts(*pair) for pair in pairs]
+        whole_pairs = read_pairs(pairs)
         self._check_open()
         if isinstance(self.scorer, ConcurrentScorer):
             return self.scorer.score(whole_pairs)

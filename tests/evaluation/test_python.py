@@ -112,6 +112,7 @@ def test_a_name_may_be_that_of_several_models() -> None:
         (lambda _: evaluate(records(), [cast("Any", 3)]), "a model is .* not of type int"),
         (lambda own: evaluate(records(), [own], measures="RR"), "measures must be several"),
         (lambda own: evaluate(records(), [own], measures=["none"]), "not a measure"),
+        (lambda own: evaluate(records(), [own], measures=[]), "at least one measure"),
         (lambda own: evaluate(records(), [own], depth=0), "at least one candidate"),
         (lambda own: thresholds(records(), own, keep_precision=2), "not between 0 and 1"),
     ],

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_cli import Document, RerankError, rank
+from rerank_cli import Document, Reranker, RerankError, rank
 from rerank_cli.errors import ScorerError, UsageError
 from rerank_cli.ranking.calibration import relevance
 from rerank_cli.types import Pair, Scale, Scored
@@ -171,6 +172,22 @@ def test_senseless_arguments_are_errors(arguments: dict[str, object], message: s
     with pytest.raises(UsageError, match=message) as error_info:
         rank(**{**call, **arguments})  # type: ignore[arg-type]
     assert isinstance(error_info.value, RerankError)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ("ab", "pairs must be several"),
+        (None, "pairs must be several"),
+        (["ab"], "pair 0 must be a query and a text"),
+        ([("q", "a"), ("q",)], "pair 1 must be a query and a text"),
+        ([("q", 5)], "pair 0 must be a query and a text"),
+        ([5], "pair 0 must be a query and a text"),
+    ],
+)
+def test_what_is_no_pair_is_not_scored(pairs: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Reranker(OverlapScorer()).score(pairs)
 
 
 def test_no_documents_give_an_empty_ranking() -> None:

@@ -111,6 +111,8 @@ def test_arguments_are_for_all_and_a_record_has_its_own() -> None:
         reranker.batch(records, n=0)
     with pytest.raises(UsageError, match="records must be several"):
         reranker.batch(records[0])  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"several, .* not of type NoneType"):
+        reranker.batch(None)  # type: ignore[arg-type]
 
 
 def endless_records(numbers: list[int]) -> Iterator[Mapping[str, Any]]:

@@ -1,6 +1,6 @@
 """Makes a query and documents of Python's values: strings, mappings, and `Document`s.
 
-item… ─ read_documents ─ Document…, as the scorer reads them
+item… ─ prepare_documents ─ Document…, as the scorer reads them
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,7 +11,9 @@ from typing import Any
 from rerank_cli.errors import InputError, UsageError, check_several, check_type
 from rerank_cli.media import MEDIA_FIELDS, find_record_media, is_url, media_label, with_article
 from rerank_cli.ranking import ChunkOptions, Selection
+from rerank_cli.ranking.blending import check_priors
 from rerank_cli.ranking.budget import Budget
+from rerank_cli.ranking.results import RankingBuilder
 from rerank_cli.types import Document, Media, Pair, ScorerInfo
 
 
@@ -78,6 +80,20 @@ def check_words(*, is_label: bool, may_be_all: bool) -> None:
             "words choose the candidates, and the query has none",
             hint="--first-stage input" + (", or all candidates" if may_be_all else ""),
         )
+
+
+def prepare_documents(
+    documents: Iterable[str | Document | Mapping[str, Any]],
+    *,
+    info: ScorerInfo,
+    root: str | None,
+    builder: RankingBuilder,
+    selection: Selection,
+) -> Iterator[Document]:
+    """The documents as the scorer reads them, each with its earlier score if that counts."""
+    stream = builder.watch_documents(read_documents(documents, info, root, builder.notes))
+    field = selection.prior_field
+    return iter(stream) if field is None else check_priors(stream, field)
 
 
 def read_documents(

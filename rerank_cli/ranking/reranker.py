@@ -1,13 +1,13 @@
 """`Reranker`, an open model that ranks documents for many queries at once; and `rank`, for one."""
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from rerank_cli.errors import ScorerError, UsageError, check_several
 from rerank_cli.media import media_stamp
@@ -24,7 +24,6 @@ from rerank_cli.ranking import (
     PriorRule,
     Selection,
 )
-from rerank_cli.ranking.blending import check_priors
 from rerank_cli.ranking.budget import Budget, Clock, Spending, limit_scorer, make_budget, time_left
 from rerank_cli.ranking.budgeted_ranking import PassageCollector, batch_in_order, fill_in_time
 from rerank_cli.ranking.chunking import Plan, Split, batch_splits, plan_chunks
@@ -32,7 +31,7 @@ from rerank_cli.ranking.document_values import (
     check_arguments,
     check_model,
     check_words,
-    read_documents,
+    prepare_documents,
     read_pairs,
     read_query,
 )
@@ -134,6 +133,7 @@ class Reranker:
         self._pool = ScorePool()
         self._instructed_scorers: OrderedDict[str, Scorer] = OrderedDict()
         self._is_closed = False
+        self._process = os.getpid()
 
     @property
     def info(self) -> ScorerInfo:
@@ -260,6 +260,7 @@ class Reranker:
         query, media, is_label = read_query(query)
         check_arguments(query, documents, selection, budget, watch)
         selection.check()
+        self._check_open()
         instruction = clean_instruction(instruction)
         scorer = self._scorer_with(instruction)
         key: tuple[object, ...] = (instruction,)
@@ -285,7 +286,11 @@ class Reranker:
             order = PassageOrder(plan, selection, spending, key_of, opener, self._texts)
             builder = PassageCollector(order, *parts)
         readable = partial(
-            _prepare, info=info, root=self._media_root, builder=builder, selection=selection
+            prepare_documents,
+            info=info,
+            root=self._media_root,
+            builder=builder,
+            selection=selection,
         )
         if isinstance(scorer, SurveyingScorer):
             documents = list(documents) if isinstance(documents, Iterator) else documents
@@ -311,7 +316,7 @@ class Reranker:
             watch=watch,
             counter=None if order is None else order.counter,
         )
-        if self._is_closed:
+        if self._is_closed:  # meanwhile
             task.cancel()
             raise UsageError("the Reranker is closed")
         if order is not None:
@@ -445,13 +450,11 @@ class Reranker:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an open Reranker cannot be copied or pickled: open one in each process")
 
     def __repr__(self) -> str:
         return f"Reranker({self.info.model!r})"
@@ -459,6 +462,11 @@ class Reranker:
     def _check_open(self) -> None:
         if self._is_closed:
             raise UsageError("the Reranker is closed")
+        # A fork has none of the scorer's threads: it would wait without end.
+        if isinstance(self.scorer, ConcurrentScorer) and self._process != os.getpid():
+            raise UsageError(
+                "the Reranker was opened in another process", hint="open one in each process"
+            )
 
     def _scorer_with(self, instruction: str | None) -> Scorer:
         """The scorer that has this instruction. Those of recent instructions are kept."""
@@ -594,20 +602,6 @@ def _multilingual_advice() -> str:
     from rerank_cli.models import multilingual_advice  # few runs need it
 
     return multilingual_advice()
-
-
-def _prepare(
-    documents: Iterable[str | Document | Mapping[str, Any]],
-    *,
-    info: ScorerInfo,
-    root: str | None,
-    builder: RankingBuilder,
-    selection: Selection,
-) -> Iterator[Document]:
-    """The documents as the scorer reads them, each with its earlier score if that counts."""
-    stream = builder.watch_documents(read_documents(documents, info, root, builder.notes))
-    field = selection.prior_field
-    return iter(stream) if field is None else check_priors(stream, field)
 
 
 def _add_batches(

@@ -1,11 +1,14 @@
 """One `Reranker` for many threads: equal scores, any order, and nothing left of the cancelled."""
 
 import asyncio
+import copy
 import math
+import pickle
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from multiprocessing import get_all_start_methods, get_context
 from typing import Any
 
 import pytest
@@ -21,6 +24,7 @@ from tests.support.fakes import Gate, GateJob, OverlapScorer, number_in, words_i
 from tests.support.loopback import Delay, every, serve
 
 THREADS, SUBMITS = 32, 50
+HANG_SECONDS = 30.0
 WORDS = (ROOT / "examples" / "garden.md").read_text(encoding="utf-8").split()
 QUERIES = ["when to sow", "slugs eat lettuce", "water the soil", "compost", "frost in spring"]
 
@@ -212,6 +216,53 @@ def test_closed_it_begins_nothing_for_those_that_wait() -> None:
         pending = [reranker.submit("q", ["1"]) for _ in range(50)]
     assert len(gate.jobs) == 1
     assert all(each.cancelled() for each in pending)
+
+
+def call_in_a_fork(call: Callable[[], object]) -> object:
+    """What a call returns in a forked process, or the message of its UsageError."""
+    context = get_context("fork")
+    reader, writer = context.Pipe(duplex=False)
+
+    def report() -> None:
+        try:
+            writer.send(call())
+        except UsageError as error:
+            writer.send(str(error))
+
+    process = context.Process(target=report)
+    process.start()
+    try:
+        assert reader.poll(HANG_SECONDS)
+        return reader.recv()
+    finally:
+        process.kill()
+        process.join()
+
+
+@pytest.mark.skipif("fork" not in get_all_start_methods(), reason="this system has no forks")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_fork_of_the_process_ranks_only_where_that_takes_no_threads() -> None:
+    records = [{"query": "q", "documents": ["1"]}]
+    with Reranker(str(MODELS / "bert")) as reranker:
+        for call in (
+            lambda: len(reranker.rank("q", ["1"])),
+            lambda: len(reranker.score([("q", "1")]).values),
+            lambda: len([*reranker.batch(records)]),
+        ):
+            assert call_in_a_fork(call) == "the Reranker was opened in another process"
+        assert call_in_a_fork(reranker.close) is None
+        assert len(reranker.rank("q", ["1"])) == 1
+    with Reranker(OverlapScorer()) as reranker:
+        assert call_in_a_fork(lambda: len(reranker.rank("q", ["1"]))) == 1
+
+
+@pytest.mark.parametrize("duplicate", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_an_open_reranker_cannot_be_copied(duplicate: Callable[[object], object]) -> None:
+    with (
+        Reranker(OverlapScorer()) as reranker,
+        pytest.raises(TypeError, match="open one in each process"),
+    ):
+        duplicate(reranker)
 
 
 def test_a_watch_that_fails_cancels_the_ranking() -> None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from rerank_cli.evaluation.python import evaluate as evaluate
     from rerank_cli.evaluation.python import thresholds as thresholds
     from rerank_cli.evaluation.thresholds import Thresholds as Thresholds
+    from rerank_cli.progress import Progress as Progress
+    from rerank_cli.progress import StopRanking as StopRanking
     from rerank_cli.providers import RemoteOptions as RemoteOptions
     from rerank_cli.ranking import CacheOptions as CacheOptions
     from rerank_cli.ranking import ChunkOptions as ChunkOptions
@@ -60,6 +62,8 @@ _HOMES = {
     "CacheOptions": "ranking",
     "Cascade": "ranking.cascade",
     "ChunkOptions": "ranking",
+    "Progress": "progress",
+    "StopRanking": "progress",
     "RemoteOptions": "providers",
     "RuntimeOptions": "runtimes",
     "Selection": "ranking",
@@ -90,6 +94,7 @@ __all__ = [
     "Media",
     "Pair",
     "Pending",
+    "Progress",
     "Ranked",
     "Ranking",
     "RemoteOptions",
@@ -101,6 +106,7 @@ __all__ = [
     "ScorerInfo",
     "Selection",
     "ServiceRequest",
+    "StopRanking",
     "Thresholds",
     "evaluate",
     "open_scorer",

@@ -32,11 +32,11 @@ T = TypeVar("T")
 class Progress(NamedTuple):
     """How far a ranking has come: the documents and pairs scored, and the documents read.
 
-    `documents` counts fractions of documents too. `surveying` is true while a `SurveyingScorer`
-    reads the collection: nothing is scored then. `work` is what was scored and `read_work` what was
-    read, in tokens with those of the query; equal documents are counted once. `choosing` is how
-    often documents are being read to choose passages, from 1; 0 once these are scored. `stage` is
-    the place of the model in a cascade, from 0: each model counts anew.
+    `documents` counts fractions of documents too. `surveying` is true while BM25 reads all
+    documents before it scores them. `work` is what was scored and `read_work` what was read, in
+    tokens with those of the query; equal documents are counted once. `choosing` is how often
+    documents are being read to choose passages, from 1; 0 once these are scored. `stage` is the
+    place of the model in a cascade, from 0: each model counts anew.
     """
 
     documents: float

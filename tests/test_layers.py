@@ -1,6 +1,9 @@
 """Imports point one way, the tree is the one that is described, and help imports nothing slow."""
 
 import ast
+import builtins
+import concurrent.futures
+import inspect
 import os
 import re
 import subprocess
@@ -249,6 +252,21 @@ def test_every_public_name_can_be_imported() -> None:
         assert getattr(rerank_cli, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = rerank_cli.nothing
+
+
+def test_what_the_help_of_public_names_names_is_public() -> None:
+    import rerank_cli
+
+    modules = (rerank_cli, rerank_cli.errors, rerank_cli.types, concurrent.futures, builtins)
+    known = {name for module in modules for name in dir(module)}
+    public = [getattr(rerank_cli, name) for name in rerank_cli.__all__]
+    members = [
+        member for each in public for name, member in vars(each).items() if not name.startswith("_")
+    ]
+    pages = [inspect.getdoc(each) or "" for each in (*public, *members)]
+    camels = {name for page in pages for name in re.findall(r"`([A-Z]+[a-z]\w*[A-Z]\w*)", page)}
+    assert {"QueryTooLong", "StopRanking"} <= camels
+    assert camels - known == set()
 
 
 def test_no_pattern_repeats_a_group_possessively() -> None:

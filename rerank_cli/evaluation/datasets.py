@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rerank_cli.errors import InputError, UsageError, require_extra
+from rerank_cli.errors import InputError, UsageError, check_fields, require_extra
 from rerank_cli.inputs.trec import (
     MAX_GRADE,
     check_grade,
@@ -53,6 +53,10 @@ class LabelOptions:
     field: str = "relevant"
     min_grade: int = 1
     condensed: bool = False
+
+    def check(self) -> None:
+        """Raise `UsageError` for a value that makes no sense."""
+        check_fields(self)
 
 
 class Candidate(NamedTuple):

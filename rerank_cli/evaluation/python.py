@@ -95,6 +95,7 @@ def evaluate(
     """
     check_type("labels", labels, LabelOptions, None)
     labels = LabelOptions() if labels is None else labels
+    labels.check()
     check_several("measures", measures)
     parsed_measures = parse_measures(measures, labels.min_grade)
     if not parsed_measures:
@@ -139,6 +140,7 @@ def thresholds(
     options.check()
     check_type("labels", labels, LabelOptions, None)
     labels = LabelOptions() if labels is None else labels
+    labels.check()
     task = _read_task(data, depth, labels, seed)
     job = _score(task, model)
     result = find_thresholds(

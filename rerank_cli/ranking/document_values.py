@@ -64,12 +64,13 @@ def check_model(model: object, chunks: object, media_root: object) -> None:
     """Raise `UsageError` for arguments of a `Reranker` that are of a wrong type."""
     check_type("chunks", chunks, ChunkOptions, None)
     check_type("media_root", media_root, str, PathLike, None)
-    if not isinstance(model, str | None) and not (
-        hasattr(model, "info") and callable(getattr(model, "score", None))
-    ):
+    is_scorer = hasattr(model, "info") and callable(getattr(model, "score", None))
+    if isinstance(model, type) or not (is_scorer or isinstance(model, str | None)):
+        hint = "all but the first arguments are given by their names, as in n=5"
+        if isinstance(model, PathLike):
+            hint = 'the path of a folder is a string, as in "./model"'
         raise UsageError(
-            f"a model is a name or a Scorer, and not of type {type(model).__name__}",
-            hint="all but the first arguments are given by their names, as in n=5",
+            f"a model is a name or a Scorer, and not of type {type(model).__name__}", hint=hint
         )
 
 
@@ -132,7 +133,10 @@ def _as_documents(
     documents: Iterable[str | Document | Mapping[str, Any]], info: ScorerInfo, root: str | None
 ) -> Iterator[Document]:
     for place, item in enumerate(documents):
-        yield item if isinstance(item, Document) else _as_document(item, place, info, root)
+        document = item if isinstance(item, Document) else _as_document(item, place, info, root)
+        if not isinstance(document.text, str):
+            check_type(f"the text of document {place}", document.text, str)
+        yield document
 
 
 def _as_document(item: object, place: int, info: ScorerInfo, root: str | None) -> Document:

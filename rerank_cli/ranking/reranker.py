@@ -103,6 +103,10 @@ class Reranker:
         cache: bool | CacheOptions = False,
         media_root: str | None = None,
     ) -> None:
+        if isinstance(model, Reranker):
+            raise UsageError(
+                "the model is a Reranker already", hint="call its rank, or give its scorer"
+            )
         check_model(model, chunks, media_root)
         self._media_root = media_root
         self.chunks = ChunkOptions() if chunks is None else chunks
@@ -568,8 +572,8 @@ def rank(
 ) -> Ranking:
     """Rank documents for one query, as `Reranker.rank` does.
 
-    Without a `scorer` each call opens the model that ships with the package; a `Reranker` stays
-    open. The other arguments are those of `Reranker.rank` and of `ChunkOptions`.
+    Without a `scorer` each call opens the model that ships with the package. A `Reranker` stays
+    open, and has a `rank` of its own. The other arguments are its own and those of `ChunkOptions`.
     """
     began = Clock().now()
     chunks = ChunkOptions(

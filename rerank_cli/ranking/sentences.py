@@ -15,7 +15,7 @@ from functools import cached_property
 from itertools import chain, repeat
 from typing import NamedTuple, Protocol
 
-from rerank_cli.errors import check_type
+from rerank_cli.errors import UsageError, check_type
 from rerank_cli.ranking.calibration import Transform, transform_score
 from rerank_cli.ranking.places import DEFINITION_PART, PlacePrior
 from rerank_cli.ranking.windows import Span
@@ -135,6 +135,8 @@ def find_sentences(ranking: Ranking, n: int, judge: Judge | None) -> list[Chunk]
     """
     check_type("ranking", ranking, Ranking)
     check_type("n", n, int)
+    if n < 0:
+        raise UsageError(f"a number of sentences is at least 0, not {n}")
     answers = _find_answers(ranking, n, judge)
     places = [
         place

@@ -63,6 +63,7 @@ def open_scorer(
     check_type("model", model, str, None)
     check_type("runtime", runtime, RuntimeOptions, None)
     check_type("remote", remote, RemoteOptions, None)
+    check_type("cache", cache, bool, CacheOptions)
     runtime = RuntimeOptions() if runtime is None else runtime
     remote = RemoteOptions() if remote is None else remote
     runtime.check()

@@ -157,6 +157,8 @@ def test_wrong_arguments_are_named() -> None:
         "a measure is a string": {"measures": [wrong]},
         "depth is a whole number": {"depth": "3"},
         "labels is of type LabelOptions or None": {"labels": "label"},
+        "min_grade is a whole number": {"labels": LabelOptions(min_grade=cast("int", "2"))},
+        "field is a string": {"labels": LabelOptions(cast("str", 3))},
     }.items():
         with pytest.raises(UsageError, match=message):
             evaluate(records(3), **{"models": ["bm25"], **arguments})

@@ -1,8 +1,9 @@
 """The flow from documents to a ranking, with a scorer whose scores can be read off."""
 
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -188,6 +189,27 @@ def test_senseless_arguments_are_errors(arguments: dict[str, object], message: s
 def test_what_is_no_pair_is_not_scored(pairs: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Reranker(OverlapScorer()).score(pairs)
+
+
+@pytest.mark.parametrize(
+    ("call", "message", "hint"),
+    [
+        (lambda ranker: rank("q", ["a"], ranker), "is a Reranker already", "call its rank"),
+        (lambda ranker: Reranker(ranker), "is a Reranker already", "give its scorer"),
+        (lambda _: Reranker(cast("Any", OverlapScorer)), "not of type type", "by their names"),
+        (lambda _: Reranker(cast("Any", Path("m"))), "not of type", 'as in "./model"'),
+        (lambda _: Reranker(cache=cast("Any", "scores.db")), "cache is of type bool or", None),
+        (lambda ranker: ranker.rank("q", ["a", Document(cast("Any", 5))]), "document 1", None),
+        (lambda ranker: ranker.rank(Document(cast("Any", None)), ["a"]), "query is a string", None),
+        (lambda ranker: ranker.find_sentences(ranker.rank("q", ["a"]), -1), "at least 0", None),
+    ],
+)
+def test_what_is_of_another_kind_is_named(
+    call: Callable[[Any], object], message: str, hint: str | None
+) -> None:
+    with pytest.raises(UsageError, match=message) as error_info:
+        call(Reranker(OverlapScorer()))
+    assert (hint or "") in (error_info.value.hint or "")
 
 
 def test_no_documents_give_an_empty_ranking() -> None:

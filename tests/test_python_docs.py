@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from rerank_cli.batch import flow
+from rerank_cli.errors import OutputError, RerankError, ScorerError
 from tests.conftest import ROOT
 from tests.support.console import is_printed
 from tests.support.loopback import serve
@@ -34,6 +35,13 @@ QUIET = {
     "HTTPS_PROXY": "http://127.0.0.1:9",
     "NO_PROXY": "",
 }
+
+
+def test_the_table_of_errors_has_each_kind_that_calls_raise() -> None:
+    kinds = {*RerankError.__subclasses__(), *ScorerError.__subclasses__()} - {OutputError}
+    kinds = {kind for kind in kinds if kind.__module__ == "rerank_cli.errors"}
+    table = PAGE.partition("## Errors")[2]
+    assert [kind.__name__ for kind in kinds if f"| `{kind.__name__}` |" not in table] == []
 
 
 def library_of(code: str) -> str:

@@ -208,7 +208,7 @@ class Reranker:
         With `n` memory does not grow with the number of documents. BM25 reads them twice, as the
         first stage may, and both hold those of an iterator in memory; as a model, BM25 gives
         documents without a word of the query the score 0. Raises `UsageError` for arguments that
-        make no sense, `QueryTooLong`, and `ScorerError` if scoring fails.
+        make no sense, `QueryTooLong`, `ScorerError`, and `NothingScored` if a limit is too small.
         """
         selection = Selection(
             n,
@@ -442,7 +442,10 @@ class Reranker:
             return is_full or self._pool.characters >= MAX_PENDING_CHARACTERS
 
     def close(self) -> None:
-        """Cancel all rankings and, if this object opened the model, end its threads."""
+        """Cancel all rankings and, if this object opened the model, end its threads.
+
+        Waits for requests that were sent. A thread that waits for a ranking gets `CancelledError`.
+        """
         self._is_closed = True
         with self._pool.lock:
             tasks = list(self._pool.tasks)

@@ -244,7 +244,7 @@ def test_files_of_mappings_are_in_a_folder_that_is_given(pictures: Path) -> None
     with pytest.raises(UsageError, match=r"document 0: the image dog\.png is no URL") as error:
         Reranker(Viewer()).rank("fox", documents)
     assert "media_root" in str(error.value.hint)
-    reranker = Reranker(Viewer(), media_root=str(pictures))
+    reranker = Reranker(Viewer(), media_root=pictures)
     (result,) = reranker.rank("fox", documents)
     assert result.document.media == Media("image", str(pictures / "dog.png"))
     with pytest.raises(InputError, match="where records may name files"):

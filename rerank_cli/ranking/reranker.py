@@ -101,14 +101,14 @@ class Reranker:
         chunks: ChunkOptions | None = None,
         remote: RemoteOptions | None = None,
         cache: bool | CacheOptions = False,
-        media_root: str | None = None,
+        media_root: str | os.PathLike[str] | None = None,
     ) -> None:
         if isinstance(model, Reranker):
             raise UsageError(
                 "the model is a Reranker already", hint="call its rank, or give its scorer"
             )
         check_model(model, chunks, media_root)
-        self._media_root = media_root
+        self._media_root = None if media_root is None else os.fspath(media_root)
         self.chunks = ChunkOptions() if chunks is None else chunks
         self.chunks.check()
         instruction = clean_instruction(instruction)
@@ -548,7 +548,7 @@ class Pending(Future[Ranking]):
 
 
 def rank(
-    query: str,
+    query: str | Document,
     documents: Iterable[str | Document | Mapping[str, Any]],
     scorer: Scorer | None = None,
     *,

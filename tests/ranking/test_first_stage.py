@@ -396,8 +396,8 @@ def test_words_cannot_choose_for_a_picture() -> None:
             return self
 
     with pytest.raises(UsageError, match="the query has none"):
-        rank(query, ["a"], Viewer(), candidates=1)  # type: ignore[arg-type]
-    assert len(rank(query, ["a"], Viewer(), candidates=1, first_stage="input")) == 1  # type: ignore[arg-type]
+        rank(query, ["a"], Viewer(), candidates=1)
+    assert len(rank(query, ["a"], Viewer(), candidates=1, first_stage="input")) == 1
 
 
 def test_bm25_scores_all_itself() -> None:

@@ -60,6 +60,7 @@ _WINDOW_CHARACTERS = 1 << 20
 _COMPARED_LINES = 60  # that are looked for in the files on disk
 _MAX_PATH_CHARACTERS = 4096
 _MAX_SPLITS = 64
+_MAX_REREAD_BYTES = 64 << 20  # of files that come again behind others, for numbers of lines
 _MAX_FILE_BYTES = 16 << 20  # the text of larger files is not looked at
 
 
@@ -234,6 +235,9 @@ class _Disk:
         self._numbers: Callable[[str], dict[bytes, list[int]]] = lru_cache(1)(self._number_lines)
         self._last_place = "", 0  # of a line that got its number: its path, and the number
         self._changed: set[str] = set()  # files that have not every line that was looked for
+        self._searched_path = ""  # of the file at hand
+        self._sizes: dict[str, int] = {}  # of all files that were searched, in bytes
+        self._reread_bytes = 0
 
     def number(self, match: GrepMatch) -> GrepMatch:
         """A match with the number of its line, if it came without one and its file has it.
@@ -243,7 +247,7 @@ class _Disk:
         path, text = match.path, match.text.encode("utf-8", "surrogateescape")
         if match.line is not None or path is None or path in self._changed:
             return match
-        if not text or not self.is_file(path):
+        if not text or not self.is_file(path) or not self._may_search(path):
             return match
         last_path, last = self._last_place
         last = last if path == last_path else 0
@@ -258,6 +262,17 @@ class _Disk:
             return match
         self._last_place = path, number
         return replace(match, line=number)
+
+    def _may_search(self, path: str) -> bool:
+        """Whether a file is at hand, or may be read; one that comes again is read anew."""
+        if path == self._searched_path:
+            return True
+        size = self._sizes.get(path, 0)
+        if self._reread_bytes + size > _MAX_REREAD_BYTES:
+            return False
+        self._reread_bytes += size
+        self._searched_path, self._sizes[path] = path, len(self._content(path))
+        return True
 
     def fits(self, split: _PathSplit) -> dict[_Shape, int]:
         """How well each shape fits the file of a line: 2, 1, or 0 for not at all."""

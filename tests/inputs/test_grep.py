@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rerank_cli import rank
-from rerank_cli.inputs import Unit
+from rerank_cli.inputs import Unit, grep
 from rerank_cli.inputs.grep import GrepMatch, grep_matches
 from rerank_cli.inputs.text import SourceBlock
 from rerank_cli.render import Format, Style, render
@@ -394,6 +394,19 @@ def test_a_line_without_its_number_is_looked_up(
     Path("a.txt").write_text("one\ntwo\none\nthree\none\n")
     Path("b.txt").write_text("x\nnone\ny\none\n")
     assert [match.line for match in matches_of(content)] == numbers
+
+
+def test_large_files_whose_lines_alternate_are_not_read_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ["a", "b", "a", "b", "a", "b", "b", "c", "c"]
+    for name in names:
+        Path(name).write_text("one\ntwo\n")
+    content = b"".join(f"{name}\0two\n".encode() for name in names)
+    monkeypatch.setattr(grep, "_MAX_REREAD_BYTES", 16)  # two of these files
+    # The file that was read last is at hand, and a new one may be read.
+    assert [match.line for match in matches_of(content)] == [2, 2, 2, 2, None, 2, 2, 2, 2]
 
 
 def test_a_part_of_a_line_is_more_likely_at_its_number_than_at_an_offset(

@@ -147,9 +147,9 @@ class RemoteOptions:
                 check_header_name(name)
                 check_header_value(value)
             except ValueError as error:
-                raise UsageError(
-                    f"--header {shown_name}: {error}", hint="as in --header 'X-Team: search'"
-                ) from None
+                is_own = name.lower() in _CLIENT_HEADERS
+                hint = "leave it out" if is_own else "as in --header 'X-Team: search'"
+                raise UsageError(f"--header {shown_name}: {error}", hint=hint) from None
 
     @property
     def max_pending_requests(self) -> int:

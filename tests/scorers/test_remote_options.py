@@ -340,6 +340,12 @@ def test_python_cannot_send_a_malformed_header_either(name: str, value: Any, mes
     assert str(caught.value) == message
 
 
+def test_the_hint_on_a_header_of_the_client_is_no_example_of_a_header() -> None:
+    with pytest.raises(UsageError) as caught:
+        RemoteOptions(headers={"Connection": "close"}).check()
+    assert caught.value.hint == "leave it out"
+
+
 @pytest.mark.parametrize(
     ("option", "argument"),
     [

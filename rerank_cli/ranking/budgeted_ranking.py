@@ -9,7 +9,7 @@ scored whole have the results of a ranking without a budget.
 
 import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import replace
 from operator import itemgetter
 from typing import Any
@@ -44,10 +44,18 @@ def batch_in_order(
         spending.end(UnreadReason.MAX_TIME)  # unless another limit was reached before
 
 
-def fill_in_time(task: RankingTask, fill: Callable[[], None], spending: Spending) -> None:
-    """Add documents to a ranking: in another thread, and until a deadline, if time is limited."""
-    if not spending.is_timed:
-        fill()
+def fill_in_time(task: RankingTask, fill: Callable[[], None], spending: Spending | None) -> None:
+    """Add documents to a ranking: in another thread, and until a deadline, if time is limited.
+
+    Without such a limit an error of `fill` ends the ranking, and is raised. The ranking does not
+    keep it: the files that it was reading would stay open.
+    """
+    if spending is None or not spending.is_timed:
+        try:
+            fill()
+        except BaseException:
+            task.cancel()
+            raise
         return
     finish = task.finish
 
@@ -61,12 +69,14 @@ def fill_in_time(task: RankingTask, fill: Callable[[], None], spending: Spending
         cancel()
         finish(result)
 
-    def fill_quietly() -> None:
-        with suppress(BaseException):  # `Pending.result` raises it
+    def fill_in_thread() -> None:
+        try:
             fill()
+        except BaseException as error:  # noqa: BLE001 - `Pending.result` raises it
+            task.stop(error)
 
     task.finish = finish_in_time
-    threading.Thread(target=fill_quietly, name="fill", daemon=True).start()
+    threading.Thread(target=fill_in_thread, name="fill", daemon=True).start()
 
 
 class PassageCollector(RankingBuilder):

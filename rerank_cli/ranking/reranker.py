@@ -323,20 +323,18 @@ class Reranker:
         if self._is_closed:  # meanwhile
             task.cancel()
             raise UsageError("the Reranker is closed")
+        factor = _LIST_FACTOR if isinstance(documents, Sequence) or count is not None else 1
         if order is not None:
-            batches = batch_in_order(task, order, readable(documents))
-            fill = partial(_add_batches, task, batches, info.max_pending_pairs)
-            fill_in_time(task, fill, order.spending)
-            return pending
-        splits: Iterable[Split]
-        if count is None:
+            batches, factor = batch_in_order(task, order, readable(documents)), 1
+        elif count is None:
             splits = map(partial(cut, plan), readable(documents))
+            batches = batch_splits(splits, info.preferred_batch, everything=is_set)
         else:
             read = partial(readable, documents)
-            splits = _choose(task, read, selection, count, self._texts)
-        batches = batch_splits(splits, info.preferred_batch, everything=is_set)
-        factor = _LIST_FACTOR if isinstance(documents, Sequence) or count is not None else 1
-        _add_batches(task, batches, factor * info.max_pending_pairs)
+            chosen = _choose(task, read, selection, count, self._texts)
+            batches = batch_splits(chosen, info.preferred_batch, everything=is_set)
+        fill = partial(_add_batches, task, batches, factor * info.max_pending_pairs)
+        fill_in_time(task, fill, spending)
         return pending
 
     def batch(
@@ -625,9 +623,6 @@ def _add_batches(
         task.end()
     except StopRanking:
         task.stop_early()
-    except BaseException as error:
-        task.stop(error)
-        raise
 
 
 def _open_meaning(scorer: Scorer, query: str, memory: TextMemory) -> Meaning | None:

@@ -1,5 +1,6 @@
 """A scorer that answers in parts, in an order of its own, and leaves out what is not wanted."""
 
+import gc
 import random
 from collections.abc import Callable, Iterator, Sequence
 
@@ -11,7 +12,7 @@ from rerank_cli.errors import InputError
 from rerank_cli.progress import Progress
 from rerank_cli.ranking import scoring
 from rerank_cli.ranking.powers import Part
-from rerank_cli.ranking.reranker import rank
+from rerank_cli.ranking.reranker import Reranker, rank
 from rerank_cli.types import Document, Media, Pair, Scored
 from tests.support.fakes import Gate, OverlapScorer, number_in, shared_words, words_info
 
@@ -127,6 +128,25 @@ def test_what_is_under_way_when_documents_fail_is_cancelled() -> None:
         rank("q", documents(), service)
     assert len(service.jobs) == 9
     assert all(job.is_cancelled for job in service.jobs)
+
+
+@pytest.mark.parametrize("candidates", ["all", 1])
+def test_a_source_that_fails_is_closed_without_a_garbage_collection(candidates: int | str) -> None:
+    closings = []
+
+    def read() -> Iterator[Document]:
+        try:
+            yield Document("no earlier score", fields={})
+        finally:
+            closings.append(1)
+
+    gc.disable()
+    try:
+        with Reranker(Service()) as reranker, pytest.raises(InputError):
+            reranker.rank("1", read(), prior_field="score", blend=True, candidates=candidates)
+        assert closings
+    finally:
+        gc.enable()
 
 
 def test_all_are_asked_for_where_documents_have_several_chunks() -> None:

@@ -21,7 +21,7 @@ _OTHER_OWNER = 0.5  # the factor of a definition that is not in the class that t
 _LAST_NAME = re.compile(r"(\w+)\W*\Z")
 _NO_DEFINITION = re.compile(r"impl\b")  # does not define another name
 _NO_CLASS = re.compile(r"(?:extension|impl|mod|module|namespace|package)\b")
-# In a pattern: each name that is looked for, and each whose class the query names.
+# In a pattern: any name that the query may mean, and a name whose class the query says.
 _SYMBOL_MARK, _OWNED_MARK = "{{symbol}}", "{{owned_symbol}}"
 _MAX_CLASS_DEPTH = 8  # of classes in classes; each class is read by itself
 _MAX_OWNER_CHARACTERS = 100  # of a line, before the name that it defines: app.handle = 1

@@ -279,7 +279,10 @@ class FileCounter:
 
 
 def read_facts(paths: Iterable[str]) -> FileFacts:
-    """What the paths of all files say of each, before a file is read; a suffix tells a program."""
+    """What the paths of all files say of each, before a file is read.
+
+    The suffix alone says whether a file is a program.
+    """
     counter = FileCounter()
     for _ in counter.watch(Document("", source=path, syntax=syntax_of(path)) for path in paths):
         pass

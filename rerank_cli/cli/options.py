@@ -382,8 +382,8 @@ def candidate_options(
             "--prior",
             help="Raise or lower the scores of passages by what is known of their files. That is "
             "the name of a file, what it defines, and how many of its passages answer. auto: if "
-            "most files are code. code: for every document. none: the model's score alone. For "
-            "models of this machine, but not for bm25.",
+            "most of the text is code. code: for every document. none: the model's score alone. "
+            "For models of this machine, but not for bm25.",
         ),
     ] = PriorRule.AUTO,
     keep: Annotated[

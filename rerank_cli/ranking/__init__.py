@@ -199,7 +199,7 @@ class Selection:
     prior_field   the field of a document that has its earlier score, the higher the better; None if
                   the earlier order is that of the input. A first stage of "input" heeds it too
     prior         whether the names of files, definitions and the like count beside the model's
-                  logits: "code", "none", or "auto": if more files are code than are not
+                  logits: "code", "none", or "auto": if most text is code
     files         what all files of the input say of each, for a prior: known by their paths, or by
                   an earlier ranking that has chosen the documents; None if it is not known
     """

@@ -46,6 +46,7 @@ _TEST = re.compile(
 )
 _VERSION = re.compile(r"(?:\A|/)v(\d{1,3})(?=/)")  # the folder of a version: v1/, api/v2/
 _VERSION_NAME = re.compile(r"\bv\d+\b")
+_MAX_COUNTED_CHARACTERS = 10_000  # of a file
 _MAX_PATHS = 100_000  # of programs, which are remembered to find old versions
 _CONFIGURATION = frozenset(("configuration", "css"))  # languages that are not programs
 _TOKEN = re.compile(r"\w+")
@@ -226,13 +227,14 @@ def _name_in_query(query: str) -> str:
 
 
 class FileCounter:
-    """Counts the files of documents, by whether they are code.
+    """Counts the characters of files, by whether they are code.
 
-    Configuration is neither. A document from no file, a record and a line are not code.
+    Configuration is neither. A document from no file, a record and a line are not code. Of each
+    file only the first characters count. So neither many tiny files nor a large one decide alone.
     """
 
     def __init__(self) -> None:
-        self._code_count = self._other_count = 0
+        self._code_characters = self._other_characters = 0
         self._paths: set[str] = set()  # of programs
         self._root: str | None = None  # None until there is a file
         self._is_complete = False
@@ -245,18 +247,23 @@ class FileCounter:
         if self._is_complete:
             yield from documents
             return
-        self._code_count = self._other_count = 0
+        self._code_characters = self._other_characters = 0
         self._paths.clear()
         self._root = None
         source: str | None = None
+        room = 0  # the characters of the file that still count
         for document in documents:
             if document.source is None or document.source != source:
-                source = document.source
+                source, room = document.source, _MAX_COUNTED_CHARACTERS
                 self._root = _shared_folder(self._root, _path_of(document))
                 if is_program(document):
-                    self._code_count += 1
                     self._add_path(_path_of(document))
-                self._other_count += not is_code(document.syntax)
+            characters = min(len(document.text), room)
+            room -= characters
+            if is_program(document):
+                self._code_characters += characters
+            elif not is_code(document.syntax):
+                self._other_characters += characters
             yield document
         self._is_complete = True
 
@@ -266,8 +273,8 @@ class FileCounter:
 
     @property
     def is_code(self) -> bool:
-        """Whether more files are code than are not."""
-        return self._code_count > self._other_count
+        """Whether more characters are code than are not."""
+        return self._code_characters > self._other_characters
 
     @property
     def facts(self) -> FileFacts:

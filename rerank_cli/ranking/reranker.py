@@ -194,7 +194,7 @@ class Reranker:
                      earlier score, for `blend` and for a first stage of "input"; the higher the
                      better
         prior        whether the names of files, definitions and the like count beside the model's
-                     logits: "code", "none", or "auto": if more files are code than are not
+                     logits: "code", "none", or "auto": if most text is code
         instruction  what the model should look for, for this query; a blank one is none
         max_time     seconds after which the ranking ends with the passages scored so far; the most
                      promising ones are scored first, and `Ranking.unread` describes the others.

@@ -3,7 +3,7 @@
 import itertools
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -573,8 +573,8 @@ def test_auto_is_what_the_files_make_it(
     def read() -> Sequence[Document] | Iterator[Document]:
         return iter(documents) if is_stream else documents
 
-    code = sum(document.syntax in ("python", "go") for document in documents)
-    rule = "code" if code > len(documents) - code else "none"
+    code = sum(len(d.text) for d in documents if d.syntax in ("python", "go"))
+    rule = "code" if code > sum(len(d.text) for d in documents) - code else "none"
     assert rank("cats dogs", read(), scorer(), n=n, prior="auto") == rank(
         "cats dogs", documents, scorer(), n=n, prior=rule
     )
@@ -585,6 +585,25 @@ def test_configuration_is_neither_code_nor_prose() -> None:
     assert rank("cats", [program, *others], scorer(), prior="auto").prior == "code"
     assert rank("cats", others, scorer(), prior="auto").prior is None
     assert rank("cats", [program, file("d.md"), *others], scorer(), prior="auto").prior is None
+
+
+def is_code_tree(documents: Iterable[Document]) -> bool:
+    counter = FileCounter()
+    for _ in counter.watch(documents):
+        pass
+    return counter.is_code
+
+
+def test_neither_many_tiny_files_nor_a_large_one_decide_about_a_tree() -> None:
+    programs = [file(f"{number}.py", CODE * 500) for number in range(3)]
+    keys = [file(f"{number}.asc", "key\n") for number in range(50)]
+    log = file("log.txt", "line\n" * 100_000)
+    lines = [Document("line", source="log.txt", line=number) for number in range(1, 20_000)]
+    assert is_code_tree([*programs, *keys])
+    assert is_code_tree([*programs, log])
+    assert is_code_tree([*programs, *lines])
+    assert not is_code_tree([programs[0], log, file("b.txt", log.text)])
+    assert not is_code_tree([programs[0], *map(Document, [log.text, log.text])])
 
 
 def test_files_that_are_read_twice_are_counted_once() -> None:

@@ -603,7 +603,7 @@ def _warn_of_more(count: int, what: str, terminal: Terminal) -> None:
 
 def say_how_code_was_read(counts: Counter[str], terminal: Terminal) -> None:
     """Say how many files of code were read without their grammar."""
-    from rerank_cli.structure.code import has_grammar, knows_grammar
+    from rerank_cli.structure.grammars import has_grammar, knows_grammar
 
     count = sum(n for name, n in counts.items() if knows_grammar(name) and not has_grammar(name))
     if count:

@@ -2,48 +2,33 @@
 
     text ─ lines ─ definitions, by a grammar of tree-sitter or by indentation ─ blocks
 
-Definitions are whole lines, so that both ways give the same kind of spans. Grammars come with the
-extra `code`. Without them, the first line of a definition is found by its words, and its end by
-indentation. Both ways find statements by blank lines and indentation.
+Definitions are whole lines, so that both ways give the same kind of spans. Where `grammars` gives
+none, the first line of a definition is found by its words, and its end by indentation. Both ways
+find statements by blank lines and indentation.
 """
 
 import re
-import time
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Sequence
 from functools import cache
-from importlib import import_module
-from itertools import accumulate, count, pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import accumulate, pairwise
+from typing import NamedTuple
 
-from rerank_cli.structure import Block, BlockKind, heading_name, language_data, read_language
+from rerank_cli.structure import Block, BlockKind, language_data, read_language
+from rerank_cli.structure.grammars import (
+    DefinitionLines,
+    definition_name,
+    impl_name,
+    parse_definitions,
+)
 
-if TYPE_CHECKING:
-    from tree_sitter import Language, Node
-
-_MAX_PARSED_CHARACTERS = 1 << 25  # a tree takes some 20 times the memory of its text
-# The time that a parser may be late, and the time for each byte: code takes a tenth of it. Other
-# text may take seconds and gigabytes for 100 kB, and is then read by indentation.
-_PARSER_SECONDS, _PARSER_SECONDS_PER_BYTE = 0.5, 1e-6
-_PARSER_CALLS = 8  # between two checks of the clock, which take long on some systems
-_PIECE_BYTES = 1 << 16  # of text that a parser gets at once
 _MAX_NESTING = 32  # of definitions; deeper definitions are statements
 _MAX_STATEMENT_NESTING = 12
 _LONG_CHARACTERS = 400  # longer statements get inner blocks, so that they can be cut there
 _MAX_HEADER_LINES, _MAX_HEADER_CHARACTERS = 30, 400  # of a definition up to its body; of its line
-_MAX_NAME_CHARACTERS = 120
 _CLOSERS = re.compile(
     r"[}\])]|end\b|esac\b|fi\b|done\b|(?:else|elif|elsif|except|finally|catch|rescue|ensure|when)\b"
 )
-# The text before the name of a definition in its line, from the keyword on.
-_KEYWORD = re.compile(
-    r"(?:\b(?:enum[ \t]+)?class|\b(?:struct|enum|union|trait|interface|module|namespace|object"
-    r"|protocol|record|extension|actor|mod|type|package|fn|func|function|sub|macro|const|let|var"
-    r"|def\w*)|\bmacro_rules!|@interface|\bdef[ \t]+[\w:]+\."
-    r"|\bfunc[ \t]*\([^()\n]*\)|\bfun(?:[ \t]*<[^>\n]*>)?(?:[ \t]+[\w<>?.]+\.)?|\bfunction[ \t]*\*"
-    r")[ \t&]*\Z"
-)
-_NAMELESS = re.compile(rb"companion object|\b(?:namespace|object|class|function|init|deinit)\b")
 _TYPEDEF_END = re.compile(r"[ \t]*\}[ \t]*(\w+)[ \t]*;")
 # The lines behind the first one of a comment or an attribute of several lines.
 _NO_COMMENT_START, _NO_ATTRIBUTE_START = re.compile(r"(?!\s*/\*)"), re.compile(r"\s*(?![@#\[\s])")
@@ -56,8 +41,9 @@ _HEADER_CONTINUATION = re.compile(
     r"\s*(?:\Z|[{:,]|->|=>|(?:throws|where|const|noexcept|requires|override|final|extends|implements"
     r"|permits|with)\b)"
 )
+_HEADER_END = (",", "<", "&&", "||")  # of a line of a header that goes on in the next line
 _LABEL = re.compile(r"[ \t]*(?:(?:public|private|protected|signals|slots)[ \t]*)+:[ \t]*|[ \t]*\{")
-_WORD, _GENERICS = re.compile(r"\w"), re.compile(r"<[^<>]*>")
+_WORD = re.compile(r"\w")
 
 
 class _Language(NamedTuple):
@@ -70,16 +56,7 @@ class _Language(NamedTuple):
     end: str = ""
     body: str = ""
     calls: bool = False
-
-
-@cache
-def _node_kinds() -> dict[str, BlockKind]:
-    nodes = language_data()["nodes"]
-    return {
-        **dict.fromkeys(nodes["classes"].split(), BlockKind.CLASS),
-        **dict.fromkeys(nodes["functions"].split(), BlockKind.FUNCTION),
-        **dict.fromkeys(language_data()["variables"], BlockKind.FUNCTION),
-    }
+    flat: bool = False
 
 
 @cache
@@ -90,36 +67,12 @@ def _language(syntax: str) -> _Language:
 
 _LAST_NAME = re.compile(r"(?:(?:[\w$]+(?:<[^<>]*>)?::)*~?[#\w$]+|operator[^\w\s]+)\Z")
 
-_TYPES_BEFORE_NAMES = {"c", "cpp", "java", "csharp"}  # where a function's type is before its name
-_BODILESS = {"python", "ruby", "lua", "bash"}  # where nodes without a body are definitions too
-
-
-class _Definition(NamedTuple):
-    """A class or function: its lines from `first` to `last`, both included."""
-
-    first: int
-    last: int
-    kind: BlockKind
-    name: str
-
-
-def has_grammar(syntax: str) -> bool:
-    """Whether a language's code is read by a grammar, which the extra `code` installs."""
-    return _grammar(syntax) is not None
-
-
-def knows_grammar(syntax: str) -> bool:
-    """Whether the extra has a language's grammar."""
-    return syntax in language_data()["grammars"]
-
 
 def find_blocks(text: str, syntax: str) -> Sequence[Block]:
     """The classes, functions and statements of source code."""
     plain = _LINE_END.sub("\n", text) if "\r" in text else text
     lines = _CodeLines(plain, text, _language(syntax))
-    definitions = None
-    if (grammar := _grammar(syntax)) is not None and len(plain) <= _MAX_PARSED_CHARACTERS:
-        definitions = _parse(plain, syntax, grammar)
+    definitions = parse_definitions(plain, syntax)
     if definitions is None:
         definitions = _find_definitions(plain, lines, syntax)
     return [*_lay_blocks(lines, _nest(lines, definitions))]
@@ -192,148 +145,6 @@ class _CodeLines:
         return number
 
 
-def _name(keyword: str, name: str) -> str:
-    """The name of a definition with its keyword, which is in the text before the name."""
-    match = _KEYWORD.search(keyword[-_MAX_NAME_CHARACTERS:])
-    prefix = re.sub(r"[*&]\s*\Z", "", match[0]) if match else ""
-    joint = "" if prefix.endswith((".", ":")) or not prefix or not name else " "
-    return heading_name(f"{prefix.strip()}{joint}{name}")
-
-
-def _impl_name(header: str) -> str:
-    """The name of a Rust `impl`, without the parameters of its types."""
-    header = re.split(r"\bwhere\b|\{|\n", header, maxsplit=1)[0][:_MAX_HEADER_CHARACTERS]
-    for _ in range(4):  # parameters in parameters
-        header = _GENERICS.sub("", header)
-    return heading_name(header)
-
-
-@cache
-def _grammar(syntax: str) -> "Language | None":
-    """The grammar of a language; None if no grammar exists or is installed."""
-    if not knows_grammar(syntax):
-        return None
-    module, _, function = language_data()["grammars"][syntax].partition(":")
-    try:
-        import tree_sitter
-
-        return tree_sitter.Language(getattr(import_module(module), function)())
-    except (ImportError, AttributeError, ValueError):  # not installed, or of another version
-        return None
-
-
-def _parse(text: str, syntax: str, grammar: "Language") -> Sequence[_Definition] | None:
-    """The definitions of a text by its syntax tree; None if parsing takes too long."""
-    source = text.encode("utf-8", "replace")
-    deadline, reach, calls = time.thread_time() + _PARSER_SECONDS, 0, count()
-    parse = import_module("tree_sitter").Parser(grammar).parse  # there may be other languages
-
-    def is_late(place: int, _has_error: bool) -> bool:
-        nonlocal deadline, reach
-        if next(calls) % _PARSER_CALLS:
-            return False
-        now, gain = time.thread_time(), max(0, place - reach)
-        deadline = min(deadline + _PARSER_SECONDS_PER_BYTE * gain, now + _PARSER_SECONDS)
-        reach += gain
-        return now > deadline
-
-    try:
-        tree = parse(lambda byte, _: source[byte : byte + _PIECE_BYTES], progress_callback=is_late)
-    except ValueError:
-        return None
-    # A walk over nodes with several lines and over wrappers: queries take quadratic time on errors.
-    definitions, kinds, cursor = list[_Definition](), _node_kinds(), tree.walk()
-    wrappers = frozenset(language_data()["wrappers"].get(syntax, "").split())
-    if not cursor.goto_first_child():
-        return definitions
-    while (node := cursor.node) is not None:
-        if (kind := kinds.get(type_ := node.type)) is not None:
-            definitions += _definition_of(node, source, kind, syntax)
-        is_long = node.start_point[0] < node.end_point[0]
-        if (is_long or type_ in wrappers) and cursor.goto_first_child():
-            continue
-        while not cursor.goto_next_sibling():
-            if not cursor.goto_parent():
-                return definitions
-    return definitions
-
-
-def _definition_of(
-    node: "Node", source: bytes, kind: BlockKind, syntax: str
-) -> Iterator[_Definition]:
-    """The definition of a node, if it has one."""
-    is_definition = node.is_named and _is_definition(node, syntax)
-    if is_definition and (name := _name_of(node, source, kind, syntax)) is not None:
-        first, (last, column) = node.start_point[0], node.end_point
-        yield _Definition(first, max(first, last - (column == 0)), kind, name)
-
-
-def _is_definition(node: "Node", syntax: str) -> bool:
-    """Whether a node is more than a declaration, and no variable with a function of one line."""
-    type_, variables = node.type, language_data()["variables"]
-    if type_ in variables:
-        value = _child(node, variables[type_]["value"])
-        is_function = value is not None and value.type in language_data()["nodes"]["values"].split()
-        return is_function and node.start_point[0] < node.end_point[0]
-    if type_ == "type_definition":
-        inner = node.child_by_field_name("type")
-        if inner is None or inner.child_by_field_name("body") is None:
-            return False
-        return inner.child_by_field_name("name") is None  # else the inner node is the definition
-    if type_ == "type_spec":
-        inner = node.child_by_field_name("type")
-        return inner is not None and inner.type in ("struct_type", "interface_type")
-    if syntax in _BODILESS or type_ == "macro_definition":
-        return True
-    return any(node.child_by_field_name(field) is not None for field in ("body", "block"))
-
-
-def _name_of(node: "Node", source: bytes, kind: BlockKind, syntax: str) -> str | None:
-    """The name of a definition for a reader; None if it belongs to the code that uses it."""
-    type_, start = node.type, node.start_byte
-    head = source[start : start + _MAX_HEADER_CHARACTERS]
-    if type_ == "impl_item":
-        return _impl_name(head.decode("utf-8", "replace"))
-    variable = language_data()["variables"].get(type_)
-    name = _child(node, variable["name"]) if variable else node.child_by_field_name("name")
-    name = name or _declared_name(node)
-    if name is None:
-        word = _NAMELESS.search(head)
-        return None if type_.endswith("_specifier") else word[0].decode() if word else ""
-    text = source[name.start_byte : name.end_byte][: 4 * _MAX_NAME_CHARACTERS]
-    if b"\n" in text:
-        return None
-    floor = max(0, name.start_byte - _MAX_HEADER_CHARACTERS)
-    keyword = source[max(floor, source.rfind(b"\n", floor, name.start_byte) + 1) : name.start_byte]
-    if type_ == "type_definition":
-        keyword = head.split()[1] + b" "
-    elif type_.endswith("_specifier"):
-        is_class = type_ == "enum_specifier" and b"class" in head[:12]
-        keyword = b"enum class " if is_class else type_.split("_")[0].encode() + b" "
-    elif kind is BlockKind.FUNCTION and syntax in _TYPES_BEFORE_NAMES:
-        keyword = b""
-    return _name(keyword.decode("utf-8", "replace"), text.decode("utf-8", "replace"))
-
-
-def _child(node: "Node", field: str) -> "Node | None":
-    """A field of a node, or of a list in it, as the names of an assignment of Lua."""
-    nodes = (inner.child_by_field_name(field) for inner in (node, *node.named_children))
-    return next(filter(None, nodes), None)
-
-
-def _declared_name(node: "Node") -> "Node | None":
-    """The name within the declarators of C and C++."""
-    name = None
-    for _ in range(_MAX_NESTING):
-        inner = node.child_by_field_name("declarator")
-        if inner is None and node.type in ("reference_declarator", "parenthesized_declarator"):
-            inner = node.named_children[-1] if node.named_child_count else None
-        if inner is None:
-            break
-        node = name = inner
-    return name
-
-
 class _OpenDefinition(NamedTuple):
     """A definition whose end is not yet known.
 
@@ -348,7 +159,7 @@ class _OpenDefinition(NamedTuple):
     name: str
 
 
-def _find_definitions(text: str, lines: _CodeLines, syntax: str) -> Sequence[_Definition]:
+def _find_definitions(text: str, lines: _CodeLines, syntax: str) -> Sequence[DefinitionLines]:
     """The definitions of a text, by the words of their first lines and by indentation."""
     language, hidden_kinds = _language(syntax), _hidden_lines(text, lines.starts, syntax)
     headers = _find_headers(text, lines, hidden_kinds, language)
@@ -373,9 +184,10 @@ class _IndentationReader:
     """Finds the ends of definitions. `last_code` is the line of code before the current line."""
 
     def __init__(self, lines: _CodeLines, language: _Language) -> None:
-        self.definitions: list[_Definition] = []
+        self.definitions: list[DefinitionLines] = []
         self.last_code = 0
         self._lines, self._ends_by_mark = lines, bool(language.body)
+        self._is_flat = language.flat
         self._stack: list[_OpenDefinition] = []  # of open definitions
         self._end = re.compile(rf"[ \t]*(?:{language.end or '(?!)'})")
 
@@ -384,6 +196,12 @@ class _IndentationReader:
         if self._stack and self._stack[-1].header >= definition.first:
             return  # in the header of another definition
         self.close(definition.indent)
+        if (
+            self._is_flat
+            and self._stack
+            and self._stack[-1].kind is definition.kind is BlockKind.FUNCTION
+        ):
+            return  # a macro with a body
         if definition.is_short:
             self._add(definition, definition.header)
         elif len(self._stack) < _MAX_NESTING:
@@ -413,7 +231,7 @@ class _IndentationReader:
         tail = _TYPEDEF_END.match(self._lines.texts[last])
         if tail and definition.kind is BlockKind.CLASS and " " not in name:
             name = f"{name} {tail[1]}"
-        self.definitions.append(_Definition(definition.first, last, definition.kind, name))
+        self.definitions.append(DefinitionLines(definition.first, last, definition.kind, name))
 
 
 def _hidden_lines(text: str, starts: Sequence[int], syntax: str) -> bytearray:
@@ -461,9 +279,9 @@ def _keyword_name(match: re.Match[str]) -> str | None:
     """The name of a line's definition by a keyword; None if it belongs to the code that uses it."""
     group = match.lastgroup
     if group == "impl":
-        return _impl_name(match[group])
+        return impl_name(match[group])
     if group is not None:
-        return _name(match.string[match.start() : match.start(group)], match[group])
+        return definition_name(match.string[match.start() : match.start(group)], match[group])
     words = match[0].split()
     return words[-1] if words[0] == "typedef" or words[-1] == "namespace" else None
 
@@ -471,6 +289,8 @@ def _keyword_name(match: re.Match[str]) -> str | None:
 def _call_name(head: str, exceptions: Collection[str]) -> str | None:
     """The name of a function by the text before its parentheses; None if it is not a function."""
     name = _LAST_NAME.search(head)
+    if head.count("<") > head.count(">") and "operator" not in head:
+        return None  # a type of functions: std::function<void()>
     if name is None or name[0] in exceptions or head.split()[0] in exceptions:
         return None
     return None if head[: name.start()].endswith(".") else name[0]  # else a call
@@ -498,6 +318,7 @@ def _braces_of(texts: Sequence[str], number: int, column: int) -> tuple[int, boo
         line = text[column if last == number else 0 :][: 4 * _MAX_HEADER_CHARACTERS]
         if last > number and depth == 0 and not goes_on:
             goes_on = has_arrow or _HEADER_CONTINUATION.match(line) is not None
+            goes_on |= texts[last - number - 1].endswith(_HEADER_END)
             if not goes_on:
                 return None
         for mark in _MARK.finditer(line):
@@ -535,8 +356,8 @@ def _is_indented(lines: _CodeLines, header: int, indent: int) -> bool:
 
 
 def _nest(
-    lines: _CodeLines, definitions: Sequence[_Definition]
-) -> Iterator[tuple[int, _Definition]]:
+    lines: _CodeLines, definitions: Sequence[DefinitionLines]
+) -> Iterator[tuple[int, DefinitionLines]]:
     """The definitions in their order, with their depths and the comments before them.
 
     A definition that shares a line with another is left out, and so is one at too deep a level.
@@ -548,16 +369,16 @@ def _nest(
             floor = max(floor, lasts.pop() + 1)
         if first < floor or (lasts and last > lasts[-1]) or len(lasts) >= _MAX_NESTING:
             continue
-        yield len(lasts), _Definition(lines.head_start(first, floor), last, kind, name)
+        yield len(lasts), DefinitionLines(lines.head_start(first, floor), last, kind, name)
         lasts.append(last)
         floor = first + 1
 
 
 def _lay_blocks(
-    lines: _CodeLines, definitions: Iterator[tuple[int, _Definition]]
+    lines: _CodeLines, definitions: Iterator[tuple[int, DefinitionLines]]
 ) -> Iterator[Block]:
     """The blocks of definitions, and of the statements between and in them."""
-    open_definitions: list[_Definition] = []
+    open_definitions: list[DefinitionLines] = []
     place = 0  # the first line that is in no block yet
 
     def statements_between(first: int, last: int) -> Iterator[Block]:

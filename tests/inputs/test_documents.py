@@ -21,7 +21,7 @@ from rerank_cli.inputs import Unit, documents, text
 from rerank_cli.inputs.documents import Inputs, ReplayableStream
 from rerank_cli.inputs.records import TextFields
 from rerank_cli.inputs.source import ReadOptions, SourceReader
-from rerank_cli.structure import code
+from rerank_cli.structure import grammars
 from rerank_cli.terminal import Terminal
 from tests.conftest import process
 from tests.support.reading import OneWay, give_stdin, inputs_of
@@ -431,7 +431,7 @@ def test_all_lines_of_a_source_that_are_too_large_are_one_problem(tmp_path: Path
 def test_verbose_says_what_code_the_extra_would_read(monkeypatch: pytest.MonkeyPatch) -> None:
     stderr = io.StringIO()
     terminal = Terminal(io.BytesIO(), stderr, interactive=False, color=False, width=80)
-    monkeypatch.setattr(code, "_grammar", lambda syntax: object() if syntax == "go" else None)
+    monkeypatch.setattr(grammars, "_grammar", lambda syntax: object() if syntax == "go" else None)
     documents.say_how_code_was_read(Counter(go=3, kotlin=2), terminal)
     assert not stderr.getvalue()  # has its grammar; has none
     documents.say_how_code_was_read(Counter(go=3, rust=1, python=1), terminal)

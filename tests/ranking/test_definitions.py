@@ -22,6 +22,7 @@ from rerank_cli.structure import (
     Block,
     BlockKind,
     code,
+    grammars,
     language_data,
     read_language,
     syntax_of,
@@ -185,7 +186,7 @@ def test_what_gets_a_value_outside_of_functions_is_defined(
     monkeypatch: pytest.MonkeyPatch, name: str, text: str, has_grammar: bool
 ) -> None:
     if not has_grammar:
-        monkeypatch.setattr(code, "_grammar", lambda _: None)
+        monkeypatch.setattr(grammars, "_grammar", lambda _: None)
     query = "User" if "User" in text else "user"
     assert values(query, name, f"{text}\n").get("definition") == 1.0
 
@@ -263,7 +264,7 @@ def test_what_only_names_a_symbol_does_not_define_it(
     monkeypatch: pytest.MonkeyPatch, name: str, text: str, has_grammar: bool
 ) -> None:
     if not has_grammar:
-        monkeypatch.setattr(code, "_grammar", lambda _: None)
+        monkeypatch.setattr(grammars, "_grammar", lambda _: None)
     assert "definition" not in values("user", name, f"{text}\n")
 
 
@@ -393,7 +394,7 @@ def test_members_are_defined_for_a_query_that_is_their_name(
     monkeypatch: pytest.MonkeyPatch, name: str, text: str, has_grammar: bool
 ) -> None:
     if not has_grammar:
-        monkeypatch.setattr(code, "_grammar", lambda _: None)
+        monkeypatch.setattr(grammars, "_grammar", lambda _: None)
     is_group = name == "a.go" and text.startswith("const")
     query = re.findall(r"\buser\b", text, re.IGNORECASE)[-1]
     for content in (f"{text}\n", text.replace("\n", "\r\n")):
@@ -474,7 +475,7 @@ def test_a_field_that_a_class_makes_is_defined_for_a_query_with_the_class(
     monkeypatch: pytest.MonkeyPatch, name: str, text: str, has_grammar: bool
 ) -> None:
     if not has_grammar:
-        monkeypatch.setattr(code, "_grammar", lambda _: None)
+        monkeypatch.setattr(grammars, "_grammar", lambda _: None)
     assert values("A.user", name, f"{text}\n").get("definition") == 0.75
     assert values("C.user", name, f"{text}\n").get("definition") == 0.375
     for query in ("user", "self.user", "a.user", "how does A.user work"):
@@ -578,7 +579,7 @@ def test_a_call_an_import_a_comment_or_a_string_is_no_definition(
     monkeypatch: pytest.MonkeyPatch, suffix: str, text: str, has_grammar: bool
 ) -> None:
     if not has_grammar:
-        monkeypatch.setattr(code, "_grammar", lambda _: None)
+        monkeypatch.setattr(grammars, "_grammar", lambda _: None)
     text = f"<?php\n{text}\n" if suffix == "php" else f"{text}\n"
     for query in ("user", "USER", "A.user"):
         assert "definition" not in values(query, f"a.{suffix}", text)
@@ -601,7 +602,7 @@ def test_several_uses_are_no_definition(
     text = data.draw(st.sampled_from(["\n", "\n\n", "\r\n"])).join(["", *uses, ""])
     with pytest.MonkeyPatch.context() as patch:
         if not has_grammar:
-            patch.setattr(code, "_grammar", lambda _: None)
+            patch.setattr(grammars, "_grammar", lambda _: None)
         for query in ("user", "A.user"):
             assert "definition" not in values(query, f"a.{suffix}", text)
 

@@ -18,6 +18,7 @@ from rerank_cli.structure import (
     BlockKind,
     code,
     find_blocks,
+    grammars,
     is_code,
     language_data,
     syntax_of,
@@ -34,7 +35,7 @@ LANGUAGES = sorted(language_data()["languages"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways to read code."""
     if request.param == "indentation":
-        monkeypatch.setattr(code, "_grammar", lambda _: None)
+        monkeypatch.setattr(grammars, "_grammar", lambda _: None)
     return str(request.param)
 
 
@@ -590,12 +591,61 @@ def test_statements_are_cut_where_a_reader_would() -> None:
         assert text[block.start :].startswith("    # About")
 
 
+MACROS = """
+LIB_BEGIN_NAMESPACE
+
+class LIB_API Cache final : public Base<Cache>,
+                            public Other {
+    LIB_FIELDS(Cache)
+ public:
+    LIB_NODISCARD std::pair<int, int> size() const { return {1, 2}; }
+    std::function<void(int)> later{};
+};
+
+template <typename T> struct Count<T,
+                                   enable_if_t<is_list<T>::value>> {
+    static constexpr int value{1};
+};
+
+LIB_INLINE std::map<std::string, int> Cache::evict(int n) LIB_NOEXCEPT {
+    LIB_TRY {
+        foreach_entry(n, entry) {
+            stop();
+        }
+    }
+#ifdef LIB_OLD
+    if (n) {
+#else
+    if (!n) {
+#endif
+        n = 1;
+    }
+}
+
+void after() {
+    run();
+}
+LIB_END_NAMESPACE
+"""
+
+
+def test_macros_hide_no_class_and_no_function(way: str) -> None:
+    blocks = check_line_ends(MACROS, "cpp", ("\r\n", "\r"))
+    assert definitions(MACROS, blocks) == [
+        "4-10 class Cache",
+        "8-8 class Cache › size",
+        "12-15 struct Count",
+        "17-30 Cache::evict",
+        "32-34 after",
+    ], way
+
+
 @needs_grammars
 def test_both_ways_agree_on_this_package(monkeypatch: pytest.MonkeyPatch) -> None:
     paths = random.Random(3).sample(sorted(PACKAGE.rglob("*.py")), 12)
     texts = [path.read_text(encoding="utf-8") for path in paths]
     parsed_definitions = [definitions(text, find_blocks(text, "python")) for text in texts]
-    monkeypatch.setattr(code, "_grammar", lambda _: None)
+    monkeypatch.setattr(grammars, "_grammar", lambda _: None)
     assert [definitions(text, find_blocks(text, "python")) for text in texts] == parsed_definitions
     assert sum(map(len, parsed_definitions)) > 100
 
@@ -603,7 +653,7 @@ def test_both_ways_agree_on_this_package(monkeypatch: pytest.MonkeyPatch) -> Non
 @needs_grammars
 def test_every_grammar_can_be_opened() -> None:
     for syntax in language_data()["grammars"]:
-        assert code.has_grammar(syntax), syntax
+        assert grammars.has_grammar(syntax), syntax
 
 
 def test_code_with_errors_has_sensible_blocks(way: str) -> None:
@@ -659,7 +709,7 @@ def test_blocks_of_any_text_keep_the_promises(text: str, syntax: str) -> None:
 @given(text=random_code, syntax=st.sampled_from(LANGUAGES))
 def test_blocks_by_indentation_keep_the_promises(text: str, syntax: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(code, "_grammar", lambda _: None)
+        patch.setattr(grammars, "_grammar", lambda _: None)
         check_line_ends(text, syntax, ("\r\n", "\r"))
 
 
@@ -681,6 +731,9 @@ def hostile_texts(size: int) -> Iterator[str]:
         "\\'",
         '"\\',
         "/*",
+        "a<",
+        "class A<\n",
+        "a<b, c> f(\n",
     ):
         yield opening * (size // len(opening))
     yield "x" * size
@@ -703,25 +756,26 @@ def test_hostile_text_takes_time_in_proportion(syntax: str) -> None:
 
 
 def test_a_parser_gives_up_on_what_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(code, "_PARSER_SECONDS", 0.0)
-    monkeypatch.setattr(code, "_PARSER_SECONDS_PER_BYTE", 0.0)
+    monkeypatch.setattr(grammars, "_PARSER_SECONDS", 0.0)
+    monkeypatch.setattr(grammars, "_PARSER_SECONDS_PER_BYTE", 0.0)
     text = "def a():\n    pass\n" * 500
     assert len(definitions(text, find_blocks(text, "python"))) == 500
-    monkeypatch.setattr(code, "_PARSER_SECONDS", 60.0)
+    monkeypatch.setattr(grammars, "_PARSER_SECONDS", 60.0)
     assert len(definitions(text, find_blocks(text, "python"))) == 500  # and works again
 
 
 @needs_grammars
-@pytest.mark.parametrize(("syntax", "text"), [("lua", "/*"), ("bash", "<"), ("rust", '"')])
+@pytest.mark.parametrize(
+    ("syntax", "text"),
+    [("lua", "/*"), ("bash", "<"), ("rust", '"'), ("java", "a<a<\n"), ("csharp", "a<a<\n")],
+)
 def test_a_parser_stops_at_what_takes_its_time(
     syntax: str, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some 100 kB would take minutes, and gigabytes."""
-    monkeypatch.setattr(code, "_PARSER_SECONDS", 0.05)
+    monkeypatch.setattr(grammars, "_PARSER_SECONDS", 0.05)
     before = time.thread_time()
-    grammar = code._grammar(syntax)
-    assert grammar is not None
-    assert code._parse(text * 60_000, syntax, grammar) is None
+    assert grammars.parse_definitions(text * 60_000, syntax) is None
     assert time.thread_time() - before < 5
 
 
@@ -730,7 +784,7 @@ def test_threads_read_code_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     interval = sys.getswitchinterval()
     texts = [f"def a{number}():\n    return [{number}]\n\n" * 300 for number in range(8)]
     alone = [find_blocks(text, "python") for text in texts]
-    monkeypatch.setattr(code, "_PIECE_BYTES", 64)
+    monkeypatch.setattr(grammars, "_PIECE_BYTES", 64)
     try:
         sys.setswitchinterval(1e-5)
         with ThreadPoolExecutor(8) as threads:

@@ -39,10 +39,35 @@ _LEAST_BEST_LOGIT = -2.0  # below it nothing in a file answers, and many passage
 _LEAST_COMMON_START = 4  # characters that a word and a longer one have in common: config, configur
 # Names of files that say nothing; the name of their folder counts instead.
 _NAMELESS = frozenset(("__init__", "__main__", "index", "mod", "main", "lib"))
-# Paths of tests: tests/, test_app.py, app_test.go, app.spec.ts, AppTest.java.
+# Paths of tests, by the conventions of many languages. src/main/java and the like have none, as
+# org/spring/test/ is a package there. In Haskell, Perl and PHP Test/ is a namespace.
 _TEST = re.compile(
-    r"(?:\A|/)(?:tests?|__tests__)/|(?:\A|/)(?:conftest|tests?)[._][^/]*\Z|[._-]tests?\.[^/]*\Z"
-    r"|\.spec\.\w+\Z|_spec\.rb\Z|[a-z\d]Tests?\.\w+\Z"
+    r"""
+    \A (?:(?! (?:main|\w+Main)/(?:java|kotlin|scala|groovy)/ ) [^/]*/)*?
+    (?: (?:[Tt]ests|test)/ | [Tt]ests[._-][^/]*/       # tests/, Tests-macOS/
+      | [^/]*(?:[._-]tests|[A-Za-z\d._-]Tests|[a-z\d._-]Test)/      # Foo.Tests/, jvmTest/
+      | (?:unit|integration|functional|regression|acceptance|system|smoke|perf)(?:[_-]test|tests)/
+      | (?:[^/]*[._-])?[Tt]est[_-]?(?i:data|utils?|utilities|helpers?|support|fixtures?|suite)/
+      | __\w*(?:tests?|mocks|fixtures|snapshots)__/
+      | (?:[^/]*[_-])?e2e/ | cypress/ | step_definitions/
+      | src/(?:it|test[^/]*|[^/]*Test[^/]*)/(?:java|kotlin|scala|groovy)/
+      | (?:conftest|tests?)[._-][^/]*\Z | Tests?\.(?!hs|p[lm])[^/]*\Z    # test_app.py, Tests.cs
+      | [^/]*(?:
+            [._-][Tt]ests?\.[^/]* | [A-Za-z\d]Tests?\.\w+      # app_test.go, AppTest.java
+          | [_-](?:unit|g|browser|perf)tests?\.\w+             # app_unittest.cc
+          | \.spec\.\w+ | _spec\.(?:rb|cr|lua|moon|[cm]?[jt]sx?)
+          | \.(?:cy|e2e|e2e-spec|test-d)\.[cm]?[jt]sx?
+          | [a-z\d](?:Spec|Suite)\.(?:scala|groovy) | [a-z\d]IT\.(?:java|kt|scala|groovy)
+          | \.(?:bats|phpt|t|t\.sol)
+        )\Z
+    )
+    | \A (?!.*\.(?:hs|p[lm]|php)\Z) (?:[^/]*/)*? Test/
+    | \A (?=.*\.(?:rb|cr|lua|moon)\Z | .*[sS]pec\.(?:php|[cm]?[jt]sx?)\Z)
+      (?:(?!(?:lib|src)/)[^/]*/)*? spec/
+    | \A (?=.*\.(?:t|p[lm]|sh|[ch])\Z) (?:[^/]*/)*? x?t/
+    | \A (?=.*\.(?:rb|py)\Z) (?:[^/]*/)*? features/(?:steps|support)/
+    """,
+    re.VERBOSE,
 )
 _VERSION = re.compile(r"(?:\A|/)v(\d{1,3})(?=/)")  # the folder of a version: v1/, api/v2/
 _VERSION_NAME = re.compile(r"\bv\d+\b")

@@ -108,23 +108,60 @@ def test_what_is_no_program_counts_less() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("tests/app.py", 1.0),
-        ("src/__tests__/app.js", 1.0),
-        ("src/test_app.py", 1.0),
-        ("app_test.go", 1.0),
-        ("app.spec.ts", 1.0),
-        ("AppTests.java", 1.0),
-        ("src/testing.py", 0.0),
-        ("src/latest/spec.py", 0.0),
-        ("contest.py", 0.0),
-    ],
-)
-def test_a_test_counts_less_if_none_is_wanted(name: str, value: float) -> None:
-    assert values("cats", name).get("test", 0.0) == value
+# Paths of tests, by language, and paths that only look like some.
+TESTS = {
+    "Python": "tests/app.py src/test_app.py unit/conftest.py src/app/tests.py src/_tests/app.py",
+    "Go": "app_test.go pkg/testdata/app.go internal/testutil/app.go",
+    "Rust": "src/app/tests.rs tests/app.rs src/test_helpers/mod.rs",
+    "JavaScript": "src/__tests__/app.js src/__mocks__/app.js app.cy.js cypress/support/app.js"
+    " e2e/app.js spec/operators/app-spec.js",
+    "TypeScript": "app.spec.ts app_spec.ts app.e2e-spec.ts app.test-d.ts apps/app-e2e/src/app.ts",
+    "C": "test_app.c test-app.c t/helper/app.c gcc/testsuite/app.c",
+    "C++": "app_test.cc app_unittest.cc app_gtest.cpp unittests/ADT/App.cpp unit_tests/app.cpp",
+    "Java": "AppTest.java AppIT.java app/src/test/java/Helper.java src/it/java/App.java"
+    " src/testDebug/java/App.java src/testFixtures/java/App.java src/androidTest/java/App.java",
+    "Kotlin": "src/jvmTest/kotlin/App.kt src/commonTest/kotlin/App.kt",
+    "Scala": "src/AppSpec.scala src/AppSuite.scala perftests/App.scala",
+    "C#": "src/Tests.cs AppTests.cs App.Tests/Helper.cs test/App.Test/Helper.cs"
+    " App.IntegrationTests/Helper.cs App.TestUtilities/Helper.cs",
+    "Swift": "Tests/AppTests/Helper.swift AppUITests/Helper.swift Tests-macOS/App.swift"
+    " URLTests.swift",
+    "Ruby": "spec/app_spec.rb spec/support/app.rb gems/app/spec/helper.rb features/support/env.rb"
+    " features/step_definitions/app.rb",
+    "PHP": "tests/AppTest.php spec/AppSpec.php src/Symfony/Tests/App.php tests/App.phpt",
+    "Perl": "t/lib/App.pm xt/app.t",
+    "shell": "test/app.bats t/0000-app.sh App.Tests.ps1",
+    "others": "test/app_test.exs integration_test/support/app.ex integration_test/app_test.dart"
+    " test/AppSpec.hs src/test.zig spec/helper.lua src/app_spec.lua App.t.sol",
+}
+NO_TESTS = {
+    "Python": "testing.py testing/app.py latest.py latest/app.py spec.py unittest/case.py",
+    "Go": "attestation.go job_spec.go",
+    "Rust": "tokio-test/src/lib.rs",
+    "TypeScript": "isLatest.ts openapi-spec.ts src/it/messages.ts features/steps/app.tsx"
+    " app/t/page.tsx lib/test_runner/app.ts",
+    "C": "contest.c greatest/app.c",
+    "Java": "src/main/java/org/spring/test/App.java src/main/java/org/junit/Test.java"
+    " java/security/spec/KeySpec.java FastestRoute.java",
+    "Kotlin": "src/commonMain/kotlin/org/app/test/App.kt src/jvmMain/kotlin/TypeSpec.kt",
+    "Swift": "Sources/XCTest/App.swift Sources/Testing/App.swift",
+    "Ruby": "spec.rb lib/app/command/spec/cat.rb lib/app/testable.rb",
+    "PHP": "src/Framework/TestCase.php src/Symfony/Test/WebTestCase.php",
+    "Perl": "lib/Test/More.pm lib/Result/Test.pm",
+    "others": "src/Test/Hspec/Core.hs flutter_test/app.dart Test-Path.ps1 specs/app.md"
+    " inspector/app.ex",
+}
+
+
+@pytest.mark.parametrize("name", " ".join(TESTS.values()).split())
+def test_a_test_counts_less_if_none_is_wanted(name: str) -> None:
+    assert values("cats", name)["test"] == 1
     assert "test" not in values("where are cats tested", name)
+
+
+@pytest.mark.parametrize("name", " ".join(NO_TESTS.values()).split())
+def test_a_path_that_only_looks_like_that_of_a_test_is_none(name: str) -> None:
+    assert "test" not in values("cats", name)
 
 
 @pytest.mark.parametrize(
@@ -375,10 +412,12 @@ def test_the_first_model_of_a_cascade_knows_what_is_absent() -> None:
     assert ranking.absent == ""
 
 
-@pytest.mark.parametrize("part", [":1", ":", "1", "/", "a/", "../", "\\"])
+@pytest.mark.parametrize(
+    "part", [":1", ":", "1", "/", "a/", "../", "\\", "t/", "spec/", "Test/", "Tests.", "_test", "-"]
+)
 def test_a_long_query_is_read_in_no_time(part: str) -> None:
     start = time.process_time()
-    QueryPath(part * 30_000 + "x")
+    PlacePrior(part * 30_000 + "x.py")
     assert time.process_time() - start < 2
 
 
@@ -448,7 +487,7 @@ def test_an_old_version_counts_less_if_the_query_does_not_name_it(
         (["tests/a.py", "src/a.py"], ["tests/a.py"]),
         (["tests/a.py", "tests/unit/b.py"], []),
         (["tests/test_a.py", "tests/README.md"], []),
-        (["proj/tests/a.py", "proj/testsuite/a.py"], ["proj/tests/a.py"]),
+        (["proj/tests/a.py", "proj/contests/a.py"], ["proj/tests/a.py"]),
         (["..\\test\\proj\\a.py", "..\\test\\proj\\a_test.py"], ["..\\test\\proj\\a_test.py"]),
         (["test_a.py"], []),
         (["/tests/a.py", "b.py"], ["/tests/a.py"]),

@@ -38,7 +38,11 @@ _LINE_LEAD = 1.0  # the lead of that passage before the best one, in logits
 _LEAST_BEST_LOGIT = -2.0  # below it nothing in a file answers, and many passages add little
 _LEAST_COMMON_START = 4  # characters that a word and a longer one have in common: config, configur
 # Names of files that say nothing; the name of their folder counts instead.
-_NAMELESS = frozenset(("__init__", "__main__", "index", "mod", "main", "lib"))
+_NAMELESS = re.compile(
+    r"(?:__init__|__main__|index|mod|main|lib|\+\w+)(?:\..*)?"
+    r"|init\.lua|root\.zig|package\.scala|internal\.hs|program\.cs|default\.nix",
+    re.IGNORECASE,
+)
 # Paths of tests, by the conventions of many languages. src/main/java and the like have none, as
 # org/spring/test/ is a package there. In Haskell, Perl and PHP Test/ is a namespace.
 _TEST = re.compile(
@@ -343,9 +347,7 @@ def _find_old_folders(paths: Collection[str]) -> Sequence[str]:
 
 def _has_most(paths: Collection[str], folder: str, names: Iterable[str]) -> bool:
     """Whether a folder has most of some files; names that many folders have do not count."""
-    distinct_names = [
-        name for name in names if _stem_of(PurePosixPath(name)).lower() not in _NAMELESS
-    ]
+    distinct_names = [name for name in names if not _NAMELESS.fullmatch(PurePosixPath(name).name)]
     return 2 * sum(folder + name in paths for name in distinct_names) > len(distinct_names)
 
 
@@ -399,8 +401,7 @@ def _stem_of(place: PurePosixPath) -> str:
 
 def _name_of(place: PurePosixPath) -> str:
     """The name of a file without suffixes; that of its folder if the file's own says nothing."""
-    stem = _stem_of(place)
-    return place.parent.name if stem.lower() in _NAMELESS else stem
+    return place.parent.name if _NAMELESS.fullmatch(place.name) else _stem_of(place)
 
 
 class PlacePrior:

@@ -11,6 +11,7 @@ import math
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import PurePosixPath
 from posixpath import commonprefix, normpath
 
@@ -490,9 +491,20 @@ class PlacePrior:
         return rows
 
     def _name_value(self, path: str) -> float:
-        """The share of the words of a file's name that are in the query."""
-        stems = self._stems_of(_name_of(PurePosixPath(path)))
-        return sum(map(self._has, stems)) / len(stems) if stems else 0.0
+        """The share of the words of a file's name that are in the query.
+
+        Two words beside each other are there too if the query writes them as one: GitHub, github.
+        """
+        name = _name_of(PurePosixPath(path))
+        joined = {
+            self._words.stem(word)
+            for pair in pairwise(_words_of(name))
+            if self._words.stem("".join(pair)) in self._stems
+            for word in pair
+        }
+        stems = self._stems_of(name)
+        had_count = sum(stem in joined or self._has(stem) for stem in stems)
+        return had_count / len(stems) if stems else 0.0
 
     def _is_unwanted_test(self, path: str) -> bool:
         """Whether a file is a test, unless the query names tests or all files are tests."""

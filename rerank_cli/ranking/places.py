@@ -74,6 +74,7 @@ _TEST = re.compile(
     """,
     re.VERBOSE,
 )
+_TEST_WORDS = "spec mock fixture snapshot"  # words for some kinds of tests and their helpers
 _VERSION = re.compile(r"(?:\A|/)v(\d{1,3})(?=/)")  # the folder of a version: v1/, api/v2/
 _VERSION_NAME = re.compile(r"\bv\d+\b")
 _MAX_COUNTED_CHARACTERS = 10_000  # of a file
@@ -429,7 +430,9 @@ class PlacePrior:
         name = _name_of(self._path.place) if self._path.has_suffix else ""
         self._stems = self._stems_of(name or query)
         is_test = _TEST.search(str(self._path.place)) is not None
-        self._wants_tests = is_test or "test" in self._stems_of(query)
+        query_stems = self._stems_of(query)
+        self._wants_tests = is_test or "test" in query_stems
+        self._wanted_test_stems = query_stems & self._stems_of(_TEST_WORDS)
         self._versions = frozenset(_VERSION_NAME.findall(query.lower()))
         symbols = _symbols(query)
         self._is_name = bool(symbols) and _name_in_query(query.strip()) != ""
@@ -507,11 +510,17 @@ class PlacePrior:
         return had_count / len(stems) if stems else 0.0
 
     def _is_unwanted_test(self, path: str) -> bool:
-        """Whether a file is a test, unless the query names tests or all files are tests."""
+        """Whether a file is a test, unless all files are tests or the query names tests.
+
+        The query may name a kind: with "spec" it wants those that are tests by that word.
+        """
         if self._wants_tests or self.files.are_tests:
             return False
-        root = self.files.root
-        return _TEST.search(path.removeprefix(root)) is not None
+        match = _TEST.search(path.removeprefix(self.files.root))
+        if match is None:
+            return False
+        *_, kind = ("", *_words_of(PurePosixPath(match[0]).stem))  # mock_test.go: test
+        return self._words.stem(kind) not in self._wanted_test_stems
 
     def _is_old(self, path: str) -> bool:
         """Whether a file is of an old version that the query does not name."""

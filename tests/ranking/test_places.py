@@ -170,6 +170,22 @@ def test_a_test_counts_less_if_none_is_wanted(name: str) -> None:
     assert "test" not in values("where are cats tested", name)
 
 
+@pytest.mark.parametrize(
+    ("query", "name", "is_wanted"),
+    [
+        ("what does the spec helper do", "spec/spec_helper.rb", True),
+        ("specs of cats", "src/cats_spec.lua", True),
+        ("where is fetch mocked", "src/__mocks__/fetch.ts", True),
+        ("cats spec", "app/cats.spec.ts", True),
+        ("TypeSpec", "TypeSpecTest.kt", False),
+        ("how are mocks made", "mock_test.go", False),
+        ("how are mocks made", "tests/mock.py", False),
+    ],
+)
+def test_a_query_may_want_tests_of_a_kind(query: str, name: str, is_wanted: bool) -> None:
+    assert ("test" not in values(query, name)) == is_wanted
+
+
 @pytest.mark.parametrize("name", " ".join(NO_TESTS.values()).split())
 def test_a_path_that_only_looks_like_that_of_a_test_is_none(name: str) -> None:
     assert "test" not in values("cats", name)

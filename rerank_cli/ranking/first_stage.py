@@ -19,7 +19,7 @@ from rerank_cli.progress import Progress, Watch
 from rerank_cli.ranking import CandidateCount, FirstStage, Selection
 from rerank_cli.ranking.blending import prior_score
 from rerank_cli.ranking.chunking import Plan, Split
-from rerank_cli.ranking.places import NamedFiles
+from rerank_cli.ranking.places import NamedFiles, find_definition_chunks
 from rerank_cli.ranking.surveys import (
     BlockSizes,
     FoundBlock,
@@ -288,7 +288,10 @@ class _PassageSearch:
             chunk_places = self._choose_chunks(words)
             if not chunk_places and not named_files:
                 self.notes += (_NO_WORDS_NOTE,)
-        places_in_order = dict.fromkeys([*self._passages_of(named_files), *chunk_places])
+        named_places = chain(self._passages_of(named_files), self._definitions_of(query))
+        # At most half: many files may have that name, and some are long.
+        first_places = [*islice(dict.fromkeys(named_places), math.ceil(self._count / 2))]
+        places_in_order = dict.fromkeys([*first_places, *chunk_places])
         best = {*islice(places_in_order, self._count)}
         self._fill_up(best, first)
         places: dict[int, list[int]] = {}
@@ -299,13 +302,17 @@ class _PassageSearch:
             for index, chunk_numbers in places.items()
         ]
 
-    def _passages_of(self, named_files: NamedFiles) -> Sequence[tuple[int, int]]:
-        """The places of the first chunks of files that the query names, those with its line first.
+    def _passages_of(self, named_files: NamedFiles) -> Iterator[tuple[int, int]]:
+        """The places of the chunks of files that the query names, those with its line first."""
+        return named_files.places(lambda index, document: self._split(index, document).chunks)
 
-        They are at most half of all candidates: many files may have that name, and some are long.
+    def _definitions_of(self, query: str) -> Sequence[tuple[int, int]]:
+        """The places of the chunks that define the name that the query is, in cut documents.
+
+        A class that is used everywhere has its name more often in other chunks.
         """
-        places = named_files.places(lambda index, document: self._split(index, document).chunks)
-        return [*islice(places, math.ceil(self._count / 2))]
+        splits = {index: (split.document, split.chunks) for index, split in self._splits.items()}
+        return find_definition_chunks(query, splits)
 
     def _choose_chunks(self, survey: WordSurvey) -> Sequence[tuple[int, int]]:
         """The places of the best chunks with a word of the query, best first.

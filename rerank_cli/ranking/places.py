@@ -200,6 +200,26 @@ class NamedFiles:
             yield from ((index, place) for place in range(len(divide(index, document))))
 
 
+def find_definition_chunks(
+    query: str, splits: Mapping[int, tuple[Document, Sequence[Chunk]]]
+) -> Sequence[tuple[int, int]]:
+    """The places of the chunks that define what a query consists of, if it is only a name.
+
+    `splits` are documents and their chunks, by their places. A result has the place of a document
+    and that of a chunk in it; the surest definitions come first.
+    """
+    if not _is_symbol_name(query):
+        return ()
+    search = _definition_search(query)
+    values: dict[tuple[int, int], float] = {}
+    for index, (document, chunks) in splits.items():
+        for start, value in search.find(document):
+            for place, chunk in enumerate(chunks):
+                if chunk.start <= start < chunk.end:
+                    values[index, place] = max(values.get((index, place), 0.0), value)
+    return sorted(values, key=lambda entry: (-values[entry], entry))
+
+
 class NameSearch:
     """Looks for the name that a query consists of while an input is read.
 
@@ -434,10 +454,8 @@ class PlacePrior:
         self._wants_tests = is_test or "test" in query_stems
         self._wanted_test_stems = query_stems & self._stems_of(_TEST_WORDS)
         self._versions = frozenset(_VERSION_NAME.findall(query.lower()))
-        symbols = _symbols(query)
-        self._is_name = bool(symbols) and _name_in_query(query.strip()) != ""
-        is_member_name = len(query.split()) == 1 or declared_symbol(query) is not None
-        self._definitions = DefinitionSearch(symbols, members=is_member_name)
+        self._is_name = _is_symbol_name(query)
+        self._definitions = _definition_search(query)
 
     def weigh(
         self, document: Document, chunks: Sequence[Chunk], logits: Sequence[float]
@@ -499,15 +517,15 @@ class PlacePrior:
         Two words beside each other are there too if the query writes them as one: GitHub, github.
         """
         name = _name_of(PurePosixPath(path))
-        joined = {
+        compound_stems = {
             self._words.stem(word)
             for pair in pairwise(_words_of(name))
             if self._words.stem("".join(pair)) in self._stems
             for word in pair
         }
         stems = self._stems_of(name)
-        had_count = sum(stem in joined or self._has(stem) for stem in stems)
-        return had_count / len(stems) if stems else 0.0
+        match_count = sum(stem in compound_stems or self._has(stem) for stem in stems)
+        return match_count / len(stems) if stems else 0.0
 
     def _is_unwanted_test(self, path: str) -> bool:
         """Whether a file is a test, unless all files are tests or the query names tests.
@@ -565,6 +583,16 @@ def _words_of(name: str) -> Iterator[str]:
     for token in _TOKEN.findall(name):
         for word in identifier_words(token) or (token,):
             yield normalise(word)
+
+
+def _is_symbol_name(query: str) -> bool:
+    """Whether a query is only a name, or the first line of a definition."""
+    return bool(_symbols(query)) and _name_in_query(query.strip()) != ""
+
+
+def _definition_search(query: str) -> DefinitionSearch:
+    is_member_name = len(query.split()) == 1 or declared_symbol(query) is not None
+    return DefinitionSearch(_symbols(query), members=is_member_name)
 
 
 def _symbols(query: str) -> frozenset[Symbol]:

@@ -488,6 +488,24 @@ def test_a_long_document_does_not_keep_others_out() -> None:
 
 
 @pytest.mark.parametrize("stage", [FirstStage.BM25, FirstStage.HYBRID])
+@pytest.mark.parametrize("syntax", ["python", ""])
+def test_the_definition_of_a_name_is_among_the_candidates(stage: FirstStage, syntax: str) -> None:
+    uses = "".join(f"x{number} = Cache(Cache, Cache.size)\n\n" for number in range(40))
+    text = f"{uses}class Cache:\n    dogs = 1\n\n{uses}"
+    query = plan_chunks("Cache", scorer().info, ChunkOptions())
+    choice = choose_passages(
+        lambda: [Document(text, syntax=syntax, source="a", whole=True)],
+        query,
+        Selection(first_stage=stage),
+        CandidateCount(4),
+        None,
+        Birds,
+    )
+    has_definition = any(text.startswith("class Cache") for text in chosen_texts(choice))
+    assert has_definition == (syntax == "python")
+
+
+@pytest.mark.parametrize("stage", [FirstStage.BM25, FirstStage.HYBRID])
 def test_in_prose_the_words_within_an_identifier_do_not_count(stage: FirstStage) -> None:
     texts = [Document("a dog"), Document("redirect"), *[Document("a dog")] * 9]
     texts.append(Document("get_redirect"))

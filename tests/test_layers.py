@@ -140,7 +140,7 @@ def test_there_are_few_modules_and_each_has_its_size() -> None:
         path.relative_to(PACKAGE): path.read_text(encoding="utf-8").count("\n")
         for path in PACKAGE.rglob("*.py")
     }
-    assert len(lines) <= 159
+    assert len(lines) <= 160
     top_paths = [path for path in lines if len(path.parts) == 1]
     assert len(top_paths) <= 13
     assert len({path.parts[0] for path in lines if len(path.parts) > 1}) <= 14

@@ -17,6 +17,7 @@ from rerank_cli.words import normalise
 
 _MEMBER_VALUE = 0.75  # the value of a member of a class, whose name must be the whole query
 _OTHER_CASE = 0.5  # the value of a definition whose name has another case
+_OTHER_MODULE = 0.5  # the factor of a name that only stands for what another module defines
 _OTHER_OWNER = 0.5  # the factor of a definition that is not in the class that the query names
 _LAST_NAME = re.compile(r"(\w+)\W*\Z")
 _NO_DEFINITION = re.compile(r"impl\b")  # does not define another name
@@ -26,6 +27,8 @@ _SYMBOL_MARK, _OWNED_MARK = "{{symbol}}", "{{owned_symbol}}"
 _MAX_CLASS_DEPTH = 8  # of classes in classes; each class is read by itself
 _MAX_OWNER_CHARACTERS = 100  # of a line, before the name that it defines: app.handle = 1
 _NAME = re.compile(r"\w+")
+_IMPORT = re.compile(r"(?:await[ \t]+)?(?:@import|import|require)\b[ \t]*[\"'(]")
+_MAX_VALUE_CHARACTERS = 400  # of a line
 _OPENERS, _CLOSERS = ("(", "[", "{"), (")", "]", "}")
 # The first line of a definition, as a query: def print, class Live, func (s *Server) Start().
 # A plain word behind "function" may be prose, and so may a word without a capital behind "class".
@@ -166,9 +169,16 @@ class DefinitionSearch:
                 document, blocks, self._find_members(text, groups, patterns), classes=True
             ),
         )
+        found = chain(
+            ((*entry, 1.0) for entry in _find_definitions(text, blocks)),
+            (
+                (*entry, _OTHER_MODULE if _is_of_other_module(text, *entry) else 1.0)
+                for entry in variables
+            ),
+        )
         names = [
-            (place, name, 1.0 if name in self._symbols else _OTHER_CASE)
-            for place, name in chain(_find_definitions(text, blocks), variables)
+            (place, name, value if name in self._symbols else _OTHER_CASE * value)
+            for place, name, value in found
             if normalise(name) in self._classes
         ]
         if self._with_members:
@@ -237,6 +247,15 @@ def _find_definitions(text: str, blocks: Iterable[Block]) -> Iterator[tuple[int,
         if name is not None and not _NO_DEFINITION.match(block.name):
             place = text.find(block.name, block.start, block.end)  # behind comments before it
             yield block.start if place < 0 else place, name[1]
+
+
+def _is_of_other_module(text: str, place: int, name: str) -> bool:
+    """Whether a name gets what another module defines: Color = ui.Color, http = require("http")."""
+    end = text.find("\n", place)
+    _, equals, value = text[place : end if end >= 0 else None].partition("=")
+    value = value[:_MAX_VALUE_CHARACTERS].strip().rstrip(";,")
+    is_same = re.search(rf"[\w)\]][.:]{re.escape(name)}\Z", value) is not None
+    return bool(equals) and (is_same or _IMPORT.match(value) is not None)
 
 
 def _find_bodies(

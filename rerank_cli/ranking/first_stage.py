@@ -19,7 +19,7 @@ from rerank_cli.progress import Progress, Watch
 from rerank_cli.ranking import CandidateCount, FirstStage, Selection
 from rerank_cli.ranking.blending import prior_score
 from rerank_cli.ranking.chunking import Plan, Split
-from rerank_cli.ranking.places import NamedFiles, find_definition_chunks
+from rerank_cli.ranking.query_names import NamedFiles, find_definition_chunks
 from rerank_cli.ranking.surveys import (
     BlockSizes,
     FoundBlock,

@@ -23,7 +23,7 @@ from rerank_cli.ranking.first_stage import (
     choose_passages,
     open_meaning_survey,
 )
-from rerank_cli.ranking.places import NamedFiles
+from rerank_cli.ranking.query_names import NamedFiles
 from rerank_cli.ranking.surveys import (
     BlockSizes,
     MeaningSurvey,

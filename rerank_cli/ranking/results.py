@@ -22,7 +22,8 @@ from rerank_cli.ranking.calibration import calibration_notes, least_score, relev
 from rerank_cli.ranking.chunking import Plan, Split
 from rerank_cli.ranking.first_stage import Choice
 from rerank_cli.ranking.languages import LanguageCheck
-from rerank_cli.ranking.places import FileCounter, NameSearch, PlacePrior
+from rerank_cli.ranking.places import FileCounter, PlacePrior
+from rerank_cli.ranking.query_names import NameSearch
 from rerank_cli.types import (
     Blank,
     Chunk,

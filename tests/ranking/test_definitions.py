@@ -17,7 +17,7 @@ from rerank_cli.ranking.definitions import (
     find_direct_code,
     read_patterns,
 )
-from rerank_cli.ranking.places import NameSearch
+from rerank_cli.ranking.query_names import NameSearch, QueryPath
 from rerank_cli.structure import (
     Block,
     BlockKind,
@@ -792,6 +792,48 @@ def test_the_first_line_of_a_definition_names_its_symbol(query: str, name: str, 
 )
 def test_a_question_and_a_call_are_no_definition(query: str) -> None:
     assert declared_symbol(query) is None
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *("Session.send", "Session.send()", "Session#send(int, String)", "Session::send(int a)"),
+        *(
+            "Session.send<T>",
+            "Session.send<T>(T a);",
+            "Session.send/2",
+            "Session.send?",
+            "send(a b)",
+        ),
+    ],
+)
+def test_parameters_behind_a_name_are_no_names(query: str) -> None:
+    text = "class Session {\n  int send(int a) {\n    return 2;\n  }\n  String other() {\n  }\n}\n"
+    assert values(query, "a.java", text)["definition"] == 1.0
+
+
+def test_a_name_with_the_number_of_its_parameters_is_no_path() -> None:
+    assert not QueryPath("handle_call/3")
+    assert not QueryPath("Enum.map/2")
+    assert QueryPath("docs/2")
+    assert QueryPath("read/write")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.lua", "local User = require 'models.user'"),
+        ("a.lua", "local User = models.User"),
+        ("a.js", "const User = require('./user')"),
+        ("a.mjs", "export const User = await import('./user')"),
+        ("a.ts", "export const User = models.User;"),
+        ("a.zig", 'const User = @import("user.zig").User;'),
+        ("a.zig", "pub const User = models.User;"),
+        ("a.py", "User = models.User"),
+    ],
+)
+def test_a_name_for_what_another_module_defines_counts_less(name: str, text: str) -> None:
+    assert values("User", name, f"{text}\n")["definition"] == 0.5
 
 
 def test_a_query_is_read_as_a_definition_once() -> None:

@@ -20,10 +20,9 @@ from rerank_cli.ranking.places import (
     REPEAT_PART,
     WEIGHTS,
     FileCounter,
-    NameSearch,
     PlacePrior,
-    QueryPath,
 )
+from rerank_cli.ranking.query_names import NameSearch, QueryPath
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.scorers.bm25 import BM25Scorer
 from rerank_cli.types import Chunk

@@ -242,10 +242,8 @@ def _read_in_process(data: bytes, allowance: Allowance) -> "PdfText":
     if "error" in answer:
         raise ValueError(answer["error"])
     pdf = PdfText(**answer["pdf"])
-    pdf.blocks = [
-        Block(start, end, BlockKind(kind), depth, name)
-        for start, end, kind, depth, name in pdf.blocks
-    ]
+    blocks = (Block(*block) for block in pdf.blocks)
+    pdf.blocks = [block._replace(kind=BlockKind(block.kind)) for block in blocks]
     return pdf
 
 

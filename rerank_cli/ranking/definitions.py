@@ -245,8 +245,19 @@ def _find_definitions(text: str, blocks: Iterable[Block]) -> Iterator[tuple[int,
             continue
         name = _LAST_NAME.search(block.name)
         if name is not None and not _NO_DEFINITION.match(block.name):
-            place = text.find(block.name, block.start, block.end)  # behind comments before it
-            yield block.start if place < 0 else place, name[1]
+            place = _name_place(text, block, name[1])
+            line = max(block.start + block.lead, text.rfind("\n", 0, place) + 1)
+            yield place - len(text[line:place].lstrip()), name[1]
+
+
+def _name_place(text: str, block: Block, name: str) -> int:
+    """The place where a block has its name, behind comments; that of its first line if unknown."""
+    start = block.start + block.lead
+    place = text.find(block.name, start, block.end)
+    if place < 0:
+        match = re.compile(rf"\b{re.escape(name)}\b").search(text, start, block.end)
+        place = -1 if match is None else match.start()
+    return max(start, place)
 
 
 def _is_of_other_module(text: str, place: int, name: str) -> bool:
@@ -267,8 +278,7 @@ def _find_bodies(
         if _NO_CLASS.match(block.name):
             source = patterns.module_member
         if source and block.kind is BlockKind.CLASS and block.depth < _MAX_CLASS_DEPTH:
-            start = max(block.start, text.find(block.name, block.start, block.end))
-            yield start, block.end, source
+            yield _name_place(text, block, block.name), block.end, source
     yield from _find_spans(patterns.holder, patterns.holder_member, text)
 
 

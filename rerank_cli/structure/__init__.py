@@ -119,6 +119,7 @@ class Block(NamedTuple):
 
     depth  the number of blocks around it
     name   its name for a reader, in one line: the text of a heading, `def evict`; may be empty
+    lead   the characters of comments before the line that defines a class or a function
 
     A text's blocks are in the order of their starts, an outer block before its inner ones. A block
     of depth n is within the last block before it of depth n - 1, and behind the last block of
@@ -131,6 +132,7 @@ class Block(NamedTuple):
     kind: BlockKind
     depth: int = 0
     name: str = ""
+    lead: int = 0
 
 
 def syntax_of(path: str, head: bytes = b"") -> str:

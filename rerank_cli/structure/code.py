@@ -357,8 +357,8 @@ def _is_indented(lines: _CodeLines, header: int, indent: int) -> bool:
 
 def _nest(
     lines: _CodeLines, definitions: Sequence[DefinitionLines]
-) -> Iterator[tuple[int, DefinitionLines]]:
-    """The definitions in their order, with their depths and the comments before them.
+) -> Iterator[tuple[int, int, DefinitionLines]]:
+    """The definitions in their order, with their depths, first lines and the comments before them.
 
     A definition that shares a line with another is left out, and so is one at too deep a level.
     """
@@ -369,13 +369,13 @@ def _nest(
             floor = max(floor, lasts.pop() + 1)
         if first < floor or (lasts and last > lasts[-1]) or len(lasts) >= _MAX_NESTING:
             continue
-        yield len(lasts), DefinitionLines(lines.head_start(first, floor), last, kind, name)
+        yield len(lasts), first, DefinitionLines(lines.head_start(first, floor), last, kind, name)
         lasts.append(last)
         floor = first + 1
 
 
 def _lay_blocks(
-    lines: _CodeLines, definitions: Iterator[tuple[int, DefinitionLines]]
+    lines: _CodeLines, definitions: Iterator[tuple[int, int, DefinitionLines]]
 ) -> Iterator[Block]:
     """The blocks of definitions, and of the statements between and in them."""
     open_definitions: list[DefinitionLines] = []
@@ -386,14 +386,15 @@ def _lay_blocks(
         is_all = inner is not None and (first, last) == (inner.first, inner.last)
         return _statements(lines, first, last, len(open_definitions), is_all=is_all)
 
-    for depth, definition in definitions:
+    for depth, first, definition in definitions:
         while len(open_definitions) > depth:
             yield from statements_between(place, open_definitions[-1].last)
             place = open_definitions.pop().last + 1
         if place < definition.first:
             yield from statements_between(place, definition.first - 1)
         start, end = lines.span(definition.first, definition.last)
-        yield Block(start, end, definition.kind, depth, definition.name)
+        lead = lines.span(first, definition.last)[0] - start
+        yield Block(start, end, definition.kind, depth, definition.name, lead)
         open_definitions.append(definition)
         place = definition.first
     while open_definitions:

@@ -106,7 +106,7 @@ def _find_bounds(
     heads = list[tuple[int, int]]()
     whole_depth: int | None = None  # of a block whose inner blocks begin no part
     before: tuple[int, int, BlockKind] | None = None
-    for start, end, kind, depth, _ in blocks:
+    for start, end, kind, depth, *_ in blocks:
         if whole_depth is not None and depth > whole_depth:
             continue
         whole_depth = None
@@ -195,11 +195,8 @@ def _make_parts(text: str, blocks: Sequence[Block], bounds: Sequence[int]) -> It
             while outer_ends and outer_ends[-1] <= block.start:
                 outer_ends.pop()
             block_end = min(block.end, visible_end)
-            inner.append(
-                Block(
-                    block.start - first, block_end - first, block.kind, len(outer_ends), block.name
-                )
-            )
+            moved_block = block._replace(start=block.start - first, end=block_end - first)
+            inner.append(moved_block._replace(depth=len(outer_ends)))
             outer_ends.append(block_end)
         yield TextPart(start, end, first, last, headings, inner)
 

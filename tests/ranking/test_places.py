@@ -596,6 +596,30 @@ def test_the_passage_that_defines_a_symbol_is_the_one_that_counts() -> None:
     assert result_with_prior.passage.line == 6
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "line"),
+    [
+        (
+            "a.java",
+            "class A {\n  /**\n   * Cats.\n   * @see #cats(int)\n   */\n  public int cats() {\n",
+            6,
+        ),
+        ("a.c", "/* cats -- all cats */\nstatic int *\ncats(int dogs)\n{\n  return 0;\n}\n", 3),
+        ("a.py", "# cats are cats\n@cats\ndef cats():\n    pass\n", 3),
+        ("a.rs", "/// The cats.\npub fn cats() {\n}\n", 2),
+    ],
+)
+def test_a_definition_is_where_its_name_is_and_not_in_its_comment(
+    name: str, text: str, line: int
+) -> None:
+    if name == "a.java":
+        text += "    return 1;\n  }\n}\n"
+    with Reranker(scorer()) as reranker:
+        ranking = reranker.rank("cats", [file(name, text)], prior="code")
+        (sentence,) = reranker.find_sentences(ranking)
+    assert sentence.line == line
+
+
 def test_the_sentence_of_a_definition_is_its_line() -> None:
     text = '"""cats"""\n\n# cats of all cats\n@cats\ndef cats():\n    return "cats", cats\n'
     with Reranker(scorer()) as reranker:

@@ -42,7 +42,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 def definitions(text: str, blocks: Sequence[Block]) -> list[str]:
     """The first and last line of each class and function, and its path."""
     entries, path = [], list[str]()
-    for start, end, kind, depth, name in blocks:
+    for start, end, kind, depth, name, _ in blocks:
         if kind in (BlockKind.CLASS, BlockKind.FUNCTION):
             path[depth:] = [name]
             first, last = (text.count("\n", 0, place) + 1 for place in (start, end))

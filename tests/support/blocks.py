@@ -25,7 +25,7 @@ def check_blocks(text: str, blocks: Sequence[Block], *, headings: bool = True) -
     ends = [0]  # where the last block of each depth ends
     before: Block | None = None
     for block in blocks:
-        start, end, kind, depth, name = block
+        start, end, kind, depth, name, lead = block
         where = f"{block} {text[start:end][:80]!r}"
         assert type(block) is Block, where
         assert 0 <= start < end <= len(text), where
@@ -36,6 +36,8 @@ def check_blocks(text: str, blocks: Sequence[Block], *, headings: bool = True) -
             assert outer[-1].start <= start < end <= outer[-1].end, f"{where}: not in {outer[-1]}"
         _check_ends(text, block, where)
         assert name == " ".join(name.split()), f"{where}: a name is one line"
+        assert 0 <= lead < end - start, f"{where}: no line that defines it"
+        assert not lead or kind in (BlockKind.CLASS, BlockKind.FUNCTION), where
         outer_kind = outer[-1].kind if outer else None
         assert outer_kind in _OUTER_KINDS.get(kind, {outer_kind}), f"{where}: in {outer_kind}"
         if headings and before is not None and _has_heading(before):
@@ -77,13 +79,16 @@ def check_line_ends(
         other_text = plain.replace("\n", line_end)
         other_blocks = find_blocks(other_text, syntax)
         check_blocks(other_text, other_blocks)
-        texts = [
-            other_text[block.start : block.end].replace(line_end, "\n") for block in other_blocks
-        ]
-        assert texts == [plain[block.start : block.end] for block in blocks], repr(line_end)
-        assert [block[2:] for block in other_blocks] == [block[2:] for block in blocks], repr(
-            line_end
-        )
+        for other, block in zip(other_blocks, blocks, strict=True):
+            where = f"{block} {line_end!r}"
+            for lead, other_lead in ((0, 0), (block.lead, other.lead)):
+                other_part = other_text[other.start + other_lead : other.end]
+                assert (
+                    other_part.replace(line_end, "\n") == plain[block.start + lead : block.end]
+                ), where
+            assert other._replace(start=0, end=0, lead=0) == block._replace(
+                start=0, end=0, lead=0
+            ), where
     return blocks
 
 

@@ -42,6 +42,7 @@ _HEADER_CONTINUATION = re.compile(
     r"|permits|with)\b)"
 )
 _HEADER_END = (",", "<", "&&", "||")  # of a line of a header that goes on in the next line
+_TYPE_PARAMETERS = re.compile(r"(?<=\w)\s*<(?:[^<>]|<[^<>]*>)*>\Z")  # behind a name
 _LABEL = re.compile(r"[ \t]*(?:(?:public|private|protected|signals|slots)[ \t]*)+:[ \t]*|[ \t]*\{")
 _WORD = re.compile(r"\w")
 
@@ -288,9 +289,11 @@ def _keyword_name(match: re.Match[str]) -> str | None:
 
 def _call_name(head: str, exceptions: Collection[str]) -> str | None:
     """The name of a function by the text before its parentheses; None if it is not a function."""
+    if "operator" not in head:
+        head = _TYPE_PARAMETERS.sub("", head)
+        if head.count("<") > head.count(">"):
+            return None  # a type of functions: std::function<void()>
     name = _LAST_NAME.search(head)
-    if head.count("<") > head.count(">") and "operator" not in head:
-        return None  # a type of functions: std::function<void()>
     if name is None or name[0] in exceptions or head.split()[0] in exceptions:
         return None
     return None if head[: name.start()].endswith(".") else name[0]  # else a call

@@ -37,6 +37,7 @@ _KEYWORD = re.compile(
     r")(?P<macro>(?:[ \t]+[A-Z][A-Z0-9_]{2,}(?:\([^()\n]*\))?)?[ \t&]*)\Z"
 )
 _NAMELESS = re.compile(rb"companion object|\b(?:namespace|object|class|function|init|deinit)\b")
+_COMMENT = re.compile(r"//[^\n]*|/\*(?>(?:[^*]++|\*(?!/))*)(?:\*/|\Z)")
 _STATEMENT_END = re.compile(r"[;{}]")
 _GENERICS = re.compile(r"<[^<>]*>")
 _TYPES_BEFORE_NAMES = {"c", "cpp", "java", "csharp"}  # where a function's type is before its name
@@ -136,8 +137,9 @@ def parse_definitions(text: str, syntax: str) -> Sequence[DefinitionLines] | Non
 
 
 def _count_open_angles(text: str) -> int:
-    """The largest number of < in a statement."""
-    return max(statement.count("<") for statement in _STATEMENT_END.split(text))
+    """The largest number of < in a statement, without comments: many have tags."""
+    code = _COMMENT.sub("", text)
+    return max(statement.count("<") for statement in _STATEMENT_END.split(code))
 
 
 def _parse(source: bytes, grammar: "Language") -> "Tree | None":

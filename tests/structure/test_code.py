@@ -607,6 +607,10 @@ template <typename T> struct Count<T,
     static constexpr int value{1};
 };
 
+template <> void reset<wchar_t>(FILE* stream) {
+    stop();
+}
+
 LIB_INLINE std::map<std::string, int> Cache::evict(int n) LIB_NOEXCEPT {
     LIB_TRY {
         foreach_entry(n, entry) {
@@ -635,9 +639,19 @@ def test_macros_hide_no_class_and_no_function(way: str) -> None:
         "4-10 class Cache",
         "8-8 class Cache › size",
         "12-15 struct Count",
-        "17-30 Cache::evict",
-        "32-34 after",
+        "17-19 reset",
+        "21-34 Cache::evict",
+        "36-38 after",
     ], way
+
+
+@needs_grammars
+def test_tags_in_comments_do_not_stop_a_parser() -> None:
+    comment = '    /// <summary><see cref="A{T}"/> of it.</summary>\n' * 60
+    text = f"class A {{\n{comment}    B Go<T>(C<T> x)\n {{\n    }}\n}}\n"
+    found = grammars.parse_definitions(text, "csharp")
+    assert found is not None
+    assert [definition.name for definition in found] == ["class A", "Go"]
 
 
 @needs_grammars

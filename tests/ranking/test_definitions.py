@@ -437,7 +437,7 @@ def test_members_are_defined_for_a_query_that_is_their_name(
         ("a.rs", "impl A {\n    fn go(user: u8) -> B {\n        let user: u8 = 1;\n    }\n}"),
         ("a.rs", "trait A {\n    fn go(user: u8);\n}"),
         ("a.cs", "class A {\n  user Other { get; }\n}"),
-        ("a.cs", "interface A {\n  user<T> Go<T>(this user<T> x, B<C<T>> y);\n}"),
+        ("a.cs", "interface A {\n  public user<T> Go<T>(this user<T> x, B<C<T>> y);\n}"),
         ("a.swift", "extension A {\n    func go(user: Int) {\n    }\n}"),
     ],
 )

@@ -19,7 +19,7 @@ from rerank_cli.progress import Progress, Watch
 from rerank_cli.ranking import CandidateCount, FirstStage, Selection
 from rerank_cli.ranking.blending import prior_score
 from rerank_cli.ranking.chunking import Plan, Split
-from rerank_cli.ranking.query_names import NamedFiles, find_definition_chunks
+from rerank_cli.ranking.query_names import DefiningFiles, NamedFiles
 from rerank_cli.ranking.surveys import (
     BlockSizes,
     FoundBlock,
@@ -268,13 +268,15 @@ class _PassageSearch:
         if self.first_stage is FirstStage.HYBRID:
             meaning, notes = open_meaning_survey(self._open_meaning, query, memory, most)
             self.notes += tuple(notes)
-        first, named_files = list[tuple[int, Document]](), NamedFiles(query, most)
+        first = list[tuple[int, Document]]()
+        named_files, defining_files = NamedFiles(query, most), DefiningFiles(query)
         for batch in batch_documents(documents, self._sizes, memory):
             self._counter.add(batch.documents, batch.blocks)
             entries = [*zip(batch.places, batch.documents, strict=True)]
             if len(first) < most:
                 first += entries
             named_files.add(entries)
+            defining_files.add(entries)
             words.add(batch)
             if meaning is not None:
                 meaning.add(batch)
@@ -288,7 +290,8 @@ class _PassageSearch:
             chunk_places = self._choose_chunks(words)
             if not chunk_places and not named_files:
                 self.notes += (_NO_WORDS_NOTE,)
-        named_places = chain(self._passages_of(named_files), self._definitions_of(query))
+        definition_places = defining_files.places(self._splits, self._split)
+        named_places = chain(self._passages_of(named_files), definition_places)
         # At most half: many files may have that name, and some are long.
         first_places = [*islice(dict.fromkeys(named_places), math.ceil(self._count / 2))]
         places_in_order = dict.fromkeys([*first_places, *chunk_places])
@@ -305,14 +308,6 @@ class _PassageSearch:
     def _passages_of(self, named_files: NamedFiles) -> Iterator[tuple[int, int]]:
         """The places of the chunks of files that the query names, those with its line first."""
         return named_files.places(lambda index, document: self._split(index, document).chunks)
-
-    def _definitions_of(self, query: str) -> Sequence[tuple[int, int]]:
-        """The places of the chunks that define the name that the query is, in cut documents.
-
-        A class that is used everywhere has its name more often in other chunks.
-        """
-        splits = {index: (split.document, split.chunks) for index, split in self._splits.items()}
-        return find_definition_chunks(query, splits)
 
     def _choose_chunks(self, survey: WordSurvey) -> Sequence[tuple[int, int]]:
         """The places of the best chunks with a word of the query, best first.

@@ -7,11 +7,13 @@ query ┬ QueryPath ───────────────── the docu
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import PurePosixPath
 from posixpath import normpath
 
+from rerank_cli.ranking.chunking import Split
 from rerank_cli.ranking.definitions import DefinitionSearch, Symbol, declared_symbol
-from rerank_cli.structure import syntax_of
+from rerank_cli.structure import is_code, syntax_of
 from rerank_cli.types import Chunk, Document
 from rerank_cli.words import COMMON_WORDS, identifier_words, normalise
 
@@ -33,6 +35,19 @@ _MAX_NAME_CHARACTERS = 100
 # A line behind a path, with a column, or the first of several: a.py:12:5, a.py:12-20, a.py#L12-L20.
 _LINE_NUMBER = re.compile(r"(?::|#L)(\d{1,9})(?:[:-]L?\d{1,9})?:?\Z")
 _INK = re.compile(r"\S")
+# What may be before and behind a name where it is defined.
+_DEFINING_WORD = re.compile(
+    r"\b(?:class|struct|interface|enum|trait|protocol|record|union|object|module|namespace|type|data"
+    r"|newtype|actor|mixin|typedef|def\w*|fn|fun|func|function|sub|proc|macro|const|let|va[lr])\b"
+    r"[^\n;=]*\Z"
+)
+_PLAIN_START = re.compile(r"[^\n;=(){}]*")
+_BODY_OR_VALUE = re.compile(
+    r"[ \t]*(?:\([^;{}]{,400}\)[^;{}()]{,100}\{|::|(?::[^=\n]{1,80})?=(?![=>]))"
+)
+_MAX_HEADER_CHARACTERS = 200  # before a name in its line
+_MAX_DEFINING_DOCUMENTS = 20
+_MAX_USES = 1000  # of a name in a document
 
 
 class QueryPath:
@@ -142,24 +157,62 @@ class NamedFiles:
             yield from ((index, place) for place in range(len(divide(index, document))))
 
 
-def find_definition_chunks(
-    query: str, splits: Mapping[int, tuple[Document, Sequence[Chunk]]]
-) -> Sequence[tuple[int, int]]:
-    """The places of the chunks that define what a query consists of, if it is only a name.
+class DefiningFiles:
+    """The documents that seem to define the name that a query is, collected while an input is read.
 
-    `splits` are documents and their chunks, by their places. A result has the place of a document
-    and that of a chunk in it; the surest definitions come first.
+    A class that is used everywhere has its name more often in other documents. At most
+    `_MAX_DEFINING_DOCUMENTS` are kept, first those of files with the name of the symbol or of its
+    class.
     """
-    if not is_symbol_name(query):
-        return ()
-    search = open_definition_search(query)
-    values: dict[tuple[int, int], float] = {}
-    for index, (document, chunks) in splits.items():
-        for start, value in search.find(document):
-            for place, chunk in enumerate(chunks):
-                if chunk.start <= start < chunk.end:
-                    values[index, place] = max(values.get((index, place), 0.0), value)
-    return sorted(values, key=lambda entry: (-values[entry], entry))
+
+    def __init__(self, query: str) -> None:
+        self._symbols = _symbols(query) if is_symbol_name(query) else frozenset()
+        self._search = open_definition_search(query)
+        self._file_names = {name.lower() for symbol in self._symbols for name in symbol if name}
+        self._namesakes: list[tuple[int, Document]] = []
+        self._others: list[tuple[int, Document]] = []
+
+    def add(self, entries: Iterable[tuple[int, Document]]) -> None:
+        """Keep the documents of such files. Each entry has a document and its place."""
+        for index, document in entries if self._symbols else ():
+            if not is_code(document.syntax):
+                continue
+            stem = PurePosixPath(file_path(document)).name.partition(".")[0]
+            documents = self._namesakes if stem.lower() in self._file_names else self._others
+            if len(documents) < _MAX_DEFINING_DOCUMENTS and any(
+                _may_define(document.text, symbol.name) for symbol in self._symbols
+            ):
+                documents.append((index, document))
+
+    def places(
+        self, splits: Mapping[int, Split], divide: Callable[[int, Document], Split]
+    ) -> Sequence[tuple[int, int]]:
+        """The places of the chunks that define the name, the surest first.
+
+        They are in these documents, and in those that `splits` has by their places. Each place has
+        that of a document and that of a chunk in it.
+        """
+        documents = [*self._namesakes, *self._others][:_MAX_DEFINING_DOCUMENTS]
+        own_splits = {index: divide(index, document) for index, document in documents}
+        values: dict[tuple[int, int], float] = {}
+        for index, split in {**splits, **own_splits}.items() if self._symbols else ():
+            for start, value in self._search.find(split.document):
+                for place, chunk in enumerate(split.chunks):
+                    if chunk.start <= start < chunk.end:
+                        values[index, place] = max(values.get((index, place), 0.0), value)
+        return sorted(values, key=lambda entry: (-values[entry], entry))
+
+
+def _may_define(text: str, name: str) -> bool:
+    """Whether a text has a line that looks like a definition of a name; it may be another thing."""
+    for match in islice(re.finditer(rf"\b{re.escape(name)}\b", text), _MAX_USES):
+        line = max(text.rfind("\n", 0, match.start()) + 1, match.start() - _MAX_HEADER_CHARACTERS)
+        before, end = text[line : match.start()], match.end()
+        if _DEFINING_WORD.search(before):
+            return True
+        if _PLAIN_START.fullmatch(before) and _BODY_OR_VALUE.match(text, end):
+            return True
+    return False
 
 
 class NameSearch:

@@ -489,13 +489,19 @@ def test_a_long_document_does_not_keep_others_out() -> None:
 
 @pytest.mark.parametrize("stage", [FirstStage.BM25, FirstStage.HYBRID])
 @pytest.mark.parametrize("syntax", ["python", ""])
-def test_the_definition_of_a_name_is_among_the_candidates(stage: FirstStage, syntax: str) -> None:
+@pytest.mark.parametrize("query", ["Cache", "Store.Cache"])
+@pytest.mark.parametrize("count", [1, 40])
+def test_the_definition_of_a_name_is_among_the_candidates(
+    stage: FirstStage, syntax: str, query: str, count: int
+) -> None:
+    """In a document with many uses of the name, and in another one with none."""
     uses = "".join(f"x{number} = Cache(Cache, Cache.size)\n\n" for number in range(40))
-    text = f"{uses}class Cache:\n    dogs = 1\n\n{uses}"
-    query = plan_chunks("Cache", scorer().info, ChunkOptions())
+    definition = "class Cache:\n    dogs = 1\n\n"
+    texts = [f"{uses}{definition}{uses}"] if count == 1 else [*[uses] * (count - 1), definition]
+    documents = [Document(text, syntax=syntax, source="a", whole=True) for text in texts]
     choice = choose_passages(
-        lambda: [Document(text, syntax=syntax, source="a", whole=True)],
-        query,
+        lambda: documents,
+        plan_chunks(query, scorer().info, ChunkOptions()),
         Selection(first_stage=stage),
         CandidateCount(4),
         None,

@@ -20,7 +20,7 @@ _OTHER_CASE = 0.5  # the value of a definition whose name has another case
 _OTHER_MODULE = 0.5  # the factor of a name that only stands for what another module defines
 _OTHER_OWNER = 0.5  # the factor of a definition that is not in the class that the query names
 _LAST_NAME = re.compile(r"(\w+)\W*\Z")
-_NO_DEFINITION = re.compile(r"impl\b")  # does not define another name
+_NO_DEFINITION = re.compile(r"impl\b|(?:instance|test)[ \t]")  # names what another defines
 _NO_CLASS = re.compile(r"(?:extension|impl|mod|module|namespace|package)\b")
 # In a pattern: any name that the query may mean, and a name whose class the query says.
 _SYMBOL_MARK, _OWNED_MARK = "{{symbol}}", "{{owned_symbol}}"

@@ -95,7 +95,6 @@ def test_the_name_of_a_file_counts_by_the_share_of_its_words(
         ("run.py", "def run():\n    pass\n", 0.0),
         ("MAX_SIZE", "MAX_SIZE = 5\n", 1.0),
         ("MAX_SIZE", "max_size: int = 5\n", 0.5),
-        ("MAX_SIZE", "#define MAX_SIZE 5\n", 1.0),
         ("MAX_SIZE", "class A {\n    private static unsigned int MAX_SIZE = 5;\n", 1.0),
         ("MAX_SIZE", "export const MAX_SIZE: number = 5\n", 1.0),
         ("where is MAX_SIZE set", "x = 1\nMAX_SIZE = 5\n", 1.0),

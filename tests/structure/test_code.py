@@ -459,7 +459,11 @@ INDENTED_TEXTS = {
     "ocaml": ("let evict n =\n  n + 1\n\nlet x = 3\n", 1),
     "clojure": ("(defn evict [n]\n  (inc n))\n\n(def x 1)\n", 1),
     "dart": ("class Cache {\n  int evict(int n) {\n    return n;\n  }\n}\n", 2),
-    "zig": ("pub fn evict(n: u8) u8 {\n    return n;\n}\n", 1),
+    "zig": (
+        "const A = struct {\n    n: u8,\n    pub fn evict() u8 {\n        return n;\n    }\n};\n\n"
+        'test "evict" {\n    evict();\n}\n',
+        3,
+    ),
     "components": (
         "<template>\n</template>\n<script>\nexport default {\n  login() {\n    a();\n  },\n};\n",
         1,

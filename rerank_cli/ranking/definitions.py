@@ -19,7 +19,7 @@ _MEMBER_VALUE = 0.75  # the value of a member of a class, whose name must be the
 _OTHER_CASE = 0.5  # the value of a definition whose name has another case
 _OTHER_MODULE = 0.5  # the factor of a name that only stands for what another module defines
 _OTHER_OWNER = 0.5  # the factor of a definition that is not in the class that the query names
-_LAST_NAME = re.compile(r"(\w+)\W*\Z")
+_LAST_NAME = re.compile(r"(\w+)(?:\W*|<.*>)\Z")  # perhaps with the types of a specialisation
 _NO_DEFINITION = re.compile(r"impl\b|(?:instance|test)[ \t]")  # names what another defines
 _NO_CLASS = re.compile(r"(?:extension|impl|mod|module|namespace|package)\b")
 # In a pattern: any name that the query may mean, and a name whose class the query says.

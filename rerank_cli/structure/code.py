@@ -58,6 +58,7 @@ class _Language(NamedTuple):
     body: str = ""
     calls: bool = False
     flat: bool = False
+    clauses: bool = False
 
 
 @cache
@@ -188,7 +189,7 @@ class _IndentationReader:
         self.definitions: list[DefinitionLines] = []
         self.last_code = 0
         self._lines, self._ends_by_mark = lines, bool(language.body)
-        self._is_flat = language.flat
+        self._is_flat, self._has_clauses = language.flat, language.clauses
         self._stack: list[_OpenDefinition] = []  # of open definitions
         self._end = re.compile(rf"[ \t]*(?:{language.end or '(?!)'})")
 
@@ -196,6 +197,8 @@ class _IndentationReader:
         """Begin the definition of a line."""
         if self._stack and self._stack[-1].header >= definition.first:
             return  # in the header of another definition
+        if self._has_clauses and self._stack and self._stack[-1].name == definition.name:
+            return  # another clause of the same function
         self.close(definition.indent)
         if (
             self._is_flat
@@ -309,6 +312,8 @@ def _body_of(
     line = lines.texts[number]
     if language.body:
         return _braces_of(lines.texts[number : number + _MAX_HEADER_LINES], number, column)
+    if language.clauses:
+        return number, False
     if language.end == r"end\b":
         return number, _SHORT_BODY.search(line, column) is not None
     return number, "{" in line and line.count("{") == line.count("}")

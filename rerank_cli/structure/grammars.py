@@ -31,7 +31,7 @@ _MAX_HEADER_CHARACTERS, _MAX_NAME_CHARACTERS = 400, 120
 # The text before the name of a definition in its line, from the keyword on.
 _KEYWORD = re.compile(
     r"(?:\b(?:enum[ \t]+)?class|\b(?:struct|enum|union|trait|interface|module|namespace|object"
-    r"|protocol|record|extension|actor|mod|type|package|fn|func|function|sub|macro|const|let|var"
+    r"|protocol|record|extension|actor|mod|data|newtype|type|package|fn|func|function|sub|macro|const|let|var"
     r"|def\w*)|\bmacro_rules!|@interface|\bdef[ \t]+[\w:]+\."
     r"|\bfunc[ \t]*\([^()\n]*\)|\bfun(?:[ \t]*<[^>\n]*>)?(?:[ \t]+[\w<>?.]+\.)?|\bfunction[ \t]*\*"
     r")(?P<macro>(?:[ \t]+[A-Z][A-Z0-9_]{2,}(?:\([^()\n]*\))?)?[ \t&]*)\Z"
@@ -207,6 +207,8 @@ def _name_of(node: "Node", source: bytes, kind: BlockKind, syntax: str) -> str |
         word = _NAMELESS.search(head)
         return None if type_.endswith("_specifier") else word[0].decode() if word else ""
     text = source[name.start_byte : name.end_byte][: 4 * _MAX_NAME_CHARACTERS]
+    if b"\n" in text and name.type.startswith("template_"):
+        text = text[: text.index(b"<")]  # a specialisation for types of several lines
     if b"\n" in text:
         return None
     floor = max(0, name.start_byte - _MAX_HEADER_CHARACTERS)

@@ -454,14 +454,18 @@ EXAMPLES: dict[str, tuple[str, list[str]]] = {
 INDENTED_TEXTS = {
     "elixir": ("defmodule Cache do\n  @doc false\n  def evict(n) do\n    n\n  end\nend\n", 2),
     "julia": ("function evict(n)\n    n\nend\n\nstruct Cache\n    size\nend\n", 2),
+    "haskell": (
+        "data A = A\n  { b :: Int\n  }\n\n-- | O.\nc :: Int\nc 0 = 1\n\nc n = n\ninstance D A\n",
+        3,
+    ),
+    "erlang": ("-spec evict(A) -> B.\nevict(0) ->\n  1;\nevict(N) ->\n  N.\n\nrun() -> 1.\n", 2),
     "perl": ("sub evict {\n    return 1;\n}\n", 1),
     "r": ("evict <- function(n) {\n  n\n}\n", 1),
     "ocaml": ("let evict n =\n  n + 1\n\nlet x = 3\n", 1),
     "clojure": ("(defn evict [n]\n  (inc n))\n\n(def x 1)\n", 1),
     "dart": ("class Cache {\n  int evict(int n) {\n    return n;\n  }\n}\n", 2),
     "zig": (
-        "const A = struct {\n    n: u8,\n    pub fn evict() u8 {\n        return n;\n    }\n};\n\n"
-        'test "evict" {\n    evict();\n}\n',
+        'const A = struct {\n    pub fn evict() u8 {\n    }\n};\n\ntest "evict" {\n}\n',
         3,
     ),
     "components": (

@@ -100,10 +100,11 @@ def main() -> None:
     others = [way for way in (bm25_scores, grep_scores) if getattr(options, way.__name__[:4])]
     if options.shipped:
         shipped_weights = np.tile(list(WEIGHTS.values()), (len(questions.names), 1))
+        print_parts(questions, shipped_weights, learn=False)
         print_systems(data, questions, shipped_weights, others)
         return
     learned_weights = fit_held_out(questions, PARTS)
-    print_parts(questions, learned_weights)
+    print_parts(questions, learned_weights, learn=True)
     print_systems(data, questions, learned_weights, others)
     print()
     print_weights(questions)
@@ -347,19 +348,18 @@ def print_weights(questions: Questions) -> None:
         print(f'    "{part}": {weight:g},')
 
 
-def print_parts(questions: Questions, learned_weights: np.ndarray) -> None:
-    """What each part of the prior gains alone, and what all lose without it."""
-    bare, full = (
-        questions.measure(np.zeros_like(learned_weights)),
-        questions.measure(learned_weights),
-    )
+def print_parts(questions: Questions, weights: np.ndarray, *, learn: bool) -> None:
+    """What each part of the prior gains alone, and what all lose without it.
+
+    With `learn` the weight of a part alone is learned too; else it is that among all.
+    """
+    bare, full = questions.measure(np.zeros_like(weights)), questions.measure(weights)
     print("| part | alone, by file | by passage | all without it, by file | by passage |")
     print("|---|---|---|---|---|")
     for place, part in enumerate(PARTS):
-        alone = questions.measure(fit_held_out(questions, [part])) - bare
-        without = learned_weights.copy()
-        without[:, place] = 0.0
-        cells = [*gains(alone), *gains(questions.measure(without) - full)]
+        own = weights * (np.arange(len(PARTS)) == place)
+        alone = questions.measure(fit_held_out(questions, [part]) if learn else own) - bare
+        cells = [*gains(alone), *gains(questions.measure(weights - own) - full)]
         print(f"| {part} | {' | '.join(cells)} |", flush=True)
     print(f"| all | {' | '.join(gains(full - bare))} | | |\n")
 

@@ -6,7 +6,7 @@ found by the patterns that data/languages.toml has of each language.
 
 import re
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from functools import cache, lru_cache
 from itertools import chain
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from rerank_cli.words import normalise
 
 _MEMBER_VALUE = 0.75  # the value of a member of a class, whose name must be the whole query
 _OTHER_CASE = 0.5  # the value of a definition whose name has another case
-_OTHER_MODULE = 0.5  # the factor of a name that only stands for what another module defines
+_ALIAS = 0.5  # the factor of a name that only stands for what another module defines
 _OTHER_OWNER = 0.5  # the factor of a definition that is not in the class that the query names
 _LAST_NAME = re.compile(r"(\w+)(?:\W*|<.*>)\Z")  # perhaps with the types of a specialisation
 _NO_DEFINITION = re.compile(r"impl\b|(?:instance|test)[ \t]")  # names what another defines
@@ -169,16 +169,15 @@ class DefinitionSearch:
                 document, blocks, self._find_members(text, groups, patterns), classes=True
             ),
         )
-        found = chain(
-            ((*entry, 1.0) for entry in _find_definitions(text, blocks)),
-            (
-                (*entry, _OTHER_MODULE if _is_of_other_module(text, *entry) else 1.0)
-                for entry in variables
-            ),
-        )
+        own_variables, aliases = list[tuple[int, str]](), list[tuple[int, str]]()
+        for place, name in variables:
+            is_alias = _is_of_other_module(text, place, name)
+            (aliases if is_alias else own_variables).append((place, name))
+        definitions = _find_definitions(text, blocks, self._classes)
         names = [
             (place, name, value if name in self._symbols else _OTHER_CASE * value)
-            for place, name, value in found
+            for entries, value in ((definitions, 1.0), (own_variables, 1.0), (aliases, _ALIAS))
+            for place, name in entries
             if normalise(name) in self._classes
         ]
         if self._with_members:
@@ -238,13 +237,20 @@ def _any_of(names: Collection[str]) -> str:
     return rf"\b(?:{'|'.join(map(re.escape, names)) or '(?!)'})\b"
 
 
-def _find_definitions(text: str, blocks: Iterable[Block]) -> Iterator[tuple[int, str]]:
-    """The places of the names of classes and functions in a text, with the names."""
+def _find_definitions(
+    text: str, blocks: Iterable[Block], symbols: Container[str]
+) -> Iterator[tuple[int, str]]:
+    """The places of the classes and functions of a text that are called as symbols, with the names.
+
+    The symbols are normalised.
+    """
     for block in blocks:
         if block.kind not in (BlockKind.CLASS, BlockKind.FUNCTION):
             continue
         name = _LAST_NAME.search(block.name)
-        if name is not None and not _NO_DEFINITION.match(block.name):
+        if name is None or normalise(name[1]) not in symbols:
+            continue
+        if not _NO_DEFINITION.match(block.name):
             place = _name_place(text, block, name[1])
             line = max(block.start + block.lead, text.rfind("\n", 0, place) + 1)
             yield place - len(text[line:place].lstrip()), name[1]

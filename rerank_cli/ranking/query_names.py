@@ -58,7 +58,8 @@ class QueryPath:
     place       the path as it is written, without folders that say nothing; empty if there is none
     line        the line of the file that it names, from 1; None if it names none
     has_suffix  whether it ends as names of files do; read/write may be two words
-    is_name     whether the query may be the name of something in a file: App\\Models\\User is both
+    is_name     whether the query may be the name of something in a file: App\\Models\\User and
+                Api/2 are both
     """
 
     def __init__(self, query: str) -> None:
@@ -69,9 +70,8 @@ class QueryPath:
         path = query[: number.start() if number else None].replace("\\", "/")
         is_single = len(path.split()) == 1
         self.has_suffix = is_single and bool(syntax_of(path))
-        self.is_name = "/" not in query and not self.has_suffix
-        if _is_name_with_arity(query):
-            is_single, self.is_name = False, True
+        is_plain_name = "/" not in query and not self.has_suffix
+        self.is_name = is_plain_name or _is_name_with_arity(query)
         is_path = is_single and ("/" in path or self.has_suffix)
         parts = _parts_of(path) if is_path else []
         self.place = PurePosixPath(*parts)
@@ -275,7 +275,7 @@ def _name_in_query(query: str) -> str:
 def _is_name_with_arity(query: str) -> bool:
     """Whether a query is a name with the number of its parameters: Enum.map/2, handle_call/3.
 
-    docs/2 is a path.
+    It may be a path too, as Chapter/2; docs/2 is only a path.
     """
     match = _NAME_QUERY.fullmatch(query)
     return match is not None and "/" in query and not (match[1].isalpha() and match[1].islower())

@@ -1105,11 +1105,17 @@ def test_parameters_behind_a_name_are_no_names(query: str) -> None:
     assert values(query, "a.java", text)["definition"] == 1.0
 
 
-def test_a_name_with_the_number_of_its_parameters_is_no_path() -> None:
-    assert not QueryPath("handle_call/3")
-    assert not QueryPath("Enum.map/2")
-    assert QueryPath("docs/2")
-    assert QueryPath("read/write")
+@pytest.mark.parametrize(
+    ("query", "is_name"),
+    [("handle_call/3", True), ("Enum.map/2", True), ("docs/2", False), ("read/write", False)],
+)
+def test_a_name_with_the_number_of_its_parameters_may_be_a_path_too(
+    query: str, is_name: bool
+) -> None:
+    path = QueryPath(query)
+    assert path.is_name is is_name
+    assert path.matches(file(f"a/{query}.md"))
+    assert not path.matches(file("map.md"))
 
 
 @pytest.mark.parametrize(

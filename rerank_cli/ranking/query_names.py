@@ -28,7 +28,8 @@ _JOINTS = frozenset((".", "::", "->", "#"))
 # parameters and their number may be behind it: use(), parse(String), visit<T>, Browser.visit/2.
 _NAME_QUERY = re.compile(
     r"((?:\w+(?:\.|::|->|#|\\))*([^\W\d]\w*))[?!]?"
-    r"(?:<[^<>()]{1,200}>)?(?:\([^()]{,400}\)|(?<=[\w?!])/\d{1,2})?[,.:;?]?",
+    r"(?:<(?:[^<>()]|<(?:[^<>()]|<[^<>()]{1,80}>){1,80}>){1,200}>)?"
+    r"(?:\([^()]{,400}\)|(?<=[\w?!])/\d{1,2})?[,.:;?]?",
     re.ASCII,
 )
 _MAX_NAME_CHARACTERS = 100

@@ -1094,6 +1094,8 @@ def test_a_question_and_a_call_are_no_definition(query: str) -> None:
         *(
             "Session.send<T>",
             "Session.send<T>(T a);",
+            "Session.send<List<Map<K,V>>>",
+            "Session.send<Map<K, List<V>>>(V a)",
             "Session.send/2",
             "Session.send?",
             "send(a b)",

@@ -37,7 +37,7 @@ _CODE = {
     "dart": "dart",
     "zig": "zig",
     "php": "php phtml",
-    "ruby": "rb rake gemspec podspec jbuilder ru",
+    "ruby": "rb rake gemspec podspec jbuilder",
     "julia": "jl",
     "elixir": "ex exs",
     "lua": "lua luau",
@@ -94,6 +94,7 @@ _NAMES = {
     "dockerfile": "configuration",
     "rakefile": "ruby",
     "gemfile": "ruby",
+    "config.ru": "ruby",
 }
 # The languages of scripts that have no suffix, by the program that their first line names.
 _INTERPRETERS = {

@@ -1158,3 +1158,8 @@ def test_a_query_is_read_as_a_definition_once() -> None:
 )
 def test_a_first_line_finds_its_definition(query: str, name: str, text: str, value: float) -> None:
     assert values(query, name, text)["definition"] == value
+
+
+def test_a_text_in_russian_is_no_ruby_by_its_suffix() -> None:
+    assert file("README.ru").syntax == ""
+    assert file("app/config.ru").syntax == "ruby"

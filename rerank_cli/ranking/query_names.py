@@ -207,7 +207,8 @@ class DefiningFiles:
 def _may_define(text: str, name: str) -> bool:
     """Whether a text has a line that looks like a definition of a name; it may be another thing."""
     for match in islice(re.finditer(rf"\b{re.escape(name)}\b", text), _MAX_USES):
-        line = max(text.rfind("\n", 0, match.start()) + 1, match.start() - _MAX_HEADER_CHARACTERS)
+        first = max(0, match.start() - _MAX_HEADER_CHARACTERS)
+        line = max(first, text.rfind("\n", first, match.start()) + 1)
         before, end = text[line : match.start()], match.end()
         if _DEFINING_WORD.search(before):
             return True

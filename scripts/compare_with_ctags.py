@@ -58,11 +58,11 @@ def main() -> None:
         tags_by_path = read_tags(folder)
         for document in read_programs(folder):
             lines, path = document.text.splitlines(), Path(document.source or "")
-            found_lines = find_lines(document, tags_by_path[str(path)])
+            definition_lines = find_lines(document, tags_by_path[str(path)])
             for tag in tags_by_path[str(path)]:
                 key = (path.suffix, f"{tag.kind}{' (member)' * tag.is_member}")
-                counts[key].append(tag.line in found_lines)
-                if tag.line not in found_lines and tag.line <= len(lines):
+                counts[key].append(tag.line in definition_lines)
+                if tag.line not in definition_lines and tag.line <= len(lines):
                     missing[key].append(f"{path}:{tag.line}: {lines[tag.line - 1].strip()[:80]}")
     print("| suffix | kind | tags | found |\n|---|---|---|---|")
     for (suffix, kind), hits in sorted(counts.items()):
@@ -70,8 +70,8 @@ def main() -> None:
             print(f"| {suffix or 'none'} | {kind} | {len(hits)} | {sum(hits) / len(hits):.3f} |")
     for key, examples in sorted(missing.items()) if arguments.examples else ():
         print("\n" + " ".join(key))
-        chosen = random.Random(0).sample(examples, min(arguments.examples, len(examples)))
-        print("\n".join(f"    {example}" for example in chosen))
+        sample = random.Random(0).sample(examples, min(arguments.examples, len(examples)))
+        print("\n".join(f"    {example}" for example in sample))
 
 
 def read_tags(folder: Path) -> dict[str, list[Tag]]:

@@ -47,7 +47,7 @@ _BODY_OR_VALUE = re.compile(
     r"[ \t]*(?:\([^;{}]{,400}\)[^;{}()]{,100}\{|::|(?::[^=\n]{1,80})?=(?![=>]))"
 )
 _MAX_HEADER_CHARACTERS = 200  # before a name in its line
-_MAX_DEFINING_DOCUMENTS = 20
+_MAX_DEFINING_DOCUMENTS, _MAX_DEFINING_CHARACTERS = 20, 1 << 20  # dividing them takes time
 _MAX_USES = 1000  # of a name in a document
 
 
@@ -161,9 +161,8 @@ class NamedFiles:
 class DefiningFiles:
     """The documents that seem to define the name that a query is, collected while an input is read.
 
-    A class that is used everywhere has its name more often in other documents. At most
-    `_MAX_DEFINING_DOCUMENTS` are kept, first those of files with the name of the symbol or of its
-    class.
+    A class that is used everywhere has its name more often in other documents. There are at most
+    `_MAX_DEFINING_DOCUMENTS`, first those of files with the name of the symbol or of its class.
     """
 
     def __init__(self, query: str) -> None:
@@ -193,14 +192,21 @@ class DefiningFiles:
         They are in these documents, and in those that `splits` has by their places. Each place has
         that of a document and that of a chunk in it.
         """
-        documents = [*self._namesakes, *self._others][:_MAX_DEFINING_DOCUMENTS]
-        own_splits = {index: divide(index, document) for index, document in documents}
+        own_splits: dict[int, Split] = {}
+        characters = 0
+        for index, document in [*self._namesakes, *self._others][:_MAX_DEFINING_DOCUMENTS]:
+            if characters < _MAX_DEFINING_CHARACTERS:
+                own_splits[index] = divide(index, document)
+                characters += len(document.text)
         values: dict[tuple[int, int], float] = {}
         for index, split in {**splits, **own_splits}.items() if self._symbols else ():
-            for start, value in self._search.find(split.document):
-                for place, chunk in enumerate(split.chunks):
-                    if chunk.start <= start < chunk.end:
-                        values[index, place] = max(values.get((index, place), 0.0), value)
+            definitions = sorted(self._search.find(split.document))
+            starts = [definition.place for definition in definitions]
+            for place, chunk in enumerate(split.chunks):
+                first, last = bisect_left(starts, chunk.start), bisect_left(starts, chunk.end)
+                if first < last:
+                    own = definitions[first:last]
+                    values[index, place] = max(definition.value for definition in own)
         return sorted(values, key=lambda entry: (-values[entry], entry))
 
 

@@ -671,9 +671,9 @@ def test_macros_hide_no_class_and_no_function(way: str) -> None:
 def test_tags_in_comments_do_not_stop_a_parser() -> None:
     comment = '    /// <summary><see cref="A{T}"/> of it.</summary>\n' * 60
     text = f"class A {{\n{comment}    B Go<T>(C<T> x)\n {{\n    }}\n}}\n"
-    found = grammars.parse_definitions(text, "csharp")
-    assert found is not None
-    assert [definition.name for definition in found] == ["class A", "Go"]
+    definition_lines = grammars.parse_definitions(text, "csharp")
+    assert definition_lines is not None
+    assert [lines.name for lines in definition_lines] == ["class A", "Go"]
 
 
 @needs_grammars

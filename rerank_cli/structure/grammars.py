@@ -41,7 +41,7 @@ _COMMENT = re.compile(r"//[^\n]*|/\*(?>(?:[^*]++|\*(?!/))*)(?:\*/|\Z)")
 _STATEMENT_END = re.compile(r"[;{}]")
 _GENERICS = re.compile(r"<[^<>]*>")
 _TYPES_BEFORE_NAMES = {"c", "cpp", "java", "csharp"}  # where a function's type is before its name
-_MACRO_LANGUAGES = {"c", "cpp"}
+_MACRO_LANGUAGES = {"c", "cpp"}  # where macros may hide classes and functions from a grammar
 _GENERIC_LANGUAGES = {"java", "csharp"}  # whose parsers take gigabytes for many < without an end
 _BODILESS = {"python", "ruby", "lua", "bash"}  # where nodes without a body are definitions too
 
